@@ -1,0 +1,54 @@
+//! Every bound that a client or another process can meet, with what happens there.
+
+use std::time::Duration;
+
+/// Bytes of a WebSocket frame from a client. Over it the connection is closed with 4501.
+pub const FRAME_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a message's text in UTF-8. Over it the message is refused as `too_large`.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a REST request's body. Over it the request is refused with 413.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that wait to be written to one connection. Over it the connection is closed with 4001.
+pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+/// Commands and requests of one user a second, over a longer time. Over it `rate_limited`.
+pub const COMMANDS_PER_SECOND_MAX: u32 = 50;
+/// Commands and requests of one user at once.
+pub const COMMANDS_BURST_MAX: u32 = 200;
+/// Connections of one user on one gateway. Over it the handshake is refused with 429.
+pub const CONNECTIONS_PER_USER_MAX: usize = 16;
+/// Participants of a group.
+pub const GROUP_PARTICIPANTS_MAX: usize = 8;
+/// Participants a group needs when it is made.
+pub const GROUP_PARTICIPANTS_MIN: usize = 2;
+/// Rows of a page, unless the request names fewer.
+pub const PAGE_ROWS_DEFAULT: usize = 50;
+/// Rows of a page. A request for more gets this many.
+pub const PAGE_ROWS_MAX: usize = 100;
+/// Entries of an inbox. The oldest goes first; whoever needed it is told `resumed: false`.
+pub const INBOX_ENTRIES_MAX: usize = 256;
+/// An inbox that nothing enters and nobody reads for this long is dropped.
+pub const INBOX_IDLE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often client and gateway show that they are there (R8.1).
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// Silence that ends a connection with 4002 (R8.2).
+pub const HEARTBEAT_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a fresh connection may take to say `hello`. After it 4503.
+pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long an append may take until its outcome counts as unknown and the sender is told `unavailable`.
+pub const APPEND_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Attempts to append one message against others that write to the same conversation.
+pub const APPEND_ATTEMPTS_MAX: u32 = 32;
+/// How long the gateway waits for Redis before it goes on without.
+pub const REDIS_WAIT_MAX: Duration = Duration::from_millis(1500);
+/// How long a statement may run in PostgreSQL.
+pub const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A gateway's lease in Redis lasts this long without renewal.
+pub const GATEWAY_LEASE: Duration = Duration::from_secs(30);
+/// How often a gateway renews its lease.
+pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(5);
+/// Steps back along the log that one page of history takes at the most.
+pub const TAIL_STEPS_MAX: usize = 1000;
+/// How long the log remembers message ids, and recognises a repeat by itself.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// How long the log keeps events.
+pub const LOG_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -1,0 +1,218 @@
+//! The two encodings of a frame, chosen by the WebSocket subprotocol.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Command, CommandFrame};
+
+/// How frames are written on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Text frames of JSON.
+    Json,
+    /// Binary frames of MessagePack: the same maps with the same keys.
+    MessagePack,
+}
+
+impl Encoding {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Json, Self::MessagePack];
+
+    /// The subprotocol that chooses it.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "chat.v1.json",
+            Self::MessagePack => "chat.v1.msgpack",
+        }
+    }
+
+    /// The bytes of a frame.
+    pub fn encode<T: Serialize>(self, frame: &T) -> Result<Vec<u8>, EncodeError> {
+        match self {
+            Self::Json => serde_json::to_vec(frame).map_err(|error| EncodeError(error.to_string())),
+            Self::MessagePack => {
+                let mut bytes = Vec::with_capacity(256);
+                frame
+                    .serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable())
+                    .map_err(|error| EncodeError(error.to_string()))?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// What a frame's bytes say.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
+        match self {
+            Self::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string())),
+            Self::MessagePack => {
+                let mut reader = rmp_serde::Deserializer::new(bytes).with_human_readable();
+                let frame = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+                if reader.into_inner().is_empty() {
+                    Ok(frame)
+                } else {
+                    Err(DecodeError::Malformed("bytes follow the frame".into()))
+                }
+            }
+        }
+    }
+}
+
+/// A frame that can't be written. It doesn't happen with the types of this module.
+#[derive(Debug, thiserror::Error)]
+#[error("the frame can't be encoded: {0}")]
+pub struct EncodeError(String);
+
+/// A frame that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It isn't a map of its encoding, or has no `type`. The connection can't go on.
+    #[error("the frame is malformed: {0}")]
+    Malformed(String),
+    /// Its `type` is none that is known.
+    #[error("the command is unknown; known are {}", Command::NAMES.join(", "))]
+    UnknownCommand {
+        /// The frame's reference.
+        reference: Option<u64>,
+    },
+    /// The command's fields are missing or of the wrong type.
+    #[error("{problem}")]
+    Invalid {
+        /// The frame's reference.
+        reference: Option<u64>,
+        /// Which field, and what is wrong with it.
+        problem: String,
+    },
+}
+
+/// The part of a frame that every command has.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "ref", default)]
+    reference: Option<u64>,
+    #[serde(rename = "type")]
+    name: String,
+}
+
+/// Reads a client's frame. Only [`DecodeError::Malformed`] is a reason to close.
+pub fn decode_command(encoding: Encoding, bytes: &[u8]) -> Result<CommandFrame, DecodeError> {
+    let header: Header = encoding.decode(bytes)?;
+    if !Command::NAMES.contains(&header.name.as_str()) {
+        return Err(DecodeError::UnknownCommand { reference: header.reference });
+    }
+    encoding.decode(bytes).map_err(|error| match error {
+        DecodeError::Malformed(problem) => DecodeError::Invalid { reference: header.reference, problem },
+        other => other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+        position::{Cursor, Seq},
+        wire::{
+            Accepted, Confirm, Heartbeat, Hello, Message, Push, RenewToken, Reply, Resume, SendMessage, ServerFrame,
+        },
+    };
+
+    fn commands() -> Vec<Command> {
+        vec![
+            Command::Hello(Hello { device_id: DeviceId::random(), resume: None }),
+            Command::Hello(Hello {
+                device_id: DeviceId::random(),
+                resume: Some(Resume { epoch: Epoch::random(), cursor: Cursor(7) }),
+            }),
+            Command::SendMessage(SendMessage {
+                conversation_id: ConversationId::random(),
+                message_id: MessageId::random(),
+                text: "नमस्ते 👋".into(),
+                is_repeat: true,
+            }),
+            Command::Confirm(Confirm { cursor: Cursor(u64::MAX) }),
+            Command::Heartbeat(Heartbeat { cursor: None }),
+            Command::RenewToken(RenewToken { token: "a.b.c".into() }),
+        ]
+    }
+
+    #[test]
+    fn every_command_survives_both_encodings() {
+        assert_eq!(commands().len(), Command::NAMES.len() + 1);
+        for command in commands() {
+            for encoding in Encoding::ALL {
+                for reference in [None, Some(9)] {
+                    let frame = CommandFrame { reference, command: command.clone() };
+                    let bytes = encoding.encode(&frame).unwrap();
+                    assert_eq!(decode_command(encoding, &bytes), Ok(frame), "{encoding:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn replies_and_pushes_survive_both_encodings() {
+        let message = Message {
+            conversation_id: ConversationId::random(),
+            message_id: MessageId::random(),
+            sender_id: UserId::random(),
+            seq: Seq(1),
+            sent_at: Timestamp(1_767_225_600_000),
+            text: "hello".into(),
+        };
+        let accepted = Accepted {
+            reference: Some(3),
+            conversation_id: message.conversation_id,
+            message_id: message.message_id,
+            seq: Seq(4),
+            sent_at: Timestamp(5),
+        };
+        for encoding in Encoding::ALL {
+            for frame in [
+                ServerFrame::Push(Push::Message { cursor: Some(Cursor(1)), message: message.clone() }),
+                ServerFrame::Push(Push::Heartbeat { cursor: Cursor(0) }),
+                ServerFrame::Reply(Reply::Accepted(accepted.clone())),
+                ServerFrame::Reply(Reply::Done { reference: 1 }),
+            ] {
+                let bytes = encoding.encode(&frame).unwrap();
+                assert_eq!(encoding.decode::<ServerFrame>(&bytes), Ok(frame), "{encoding:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn added_fields_are_ignored_and_unknown_commands_are_not_a_reason_to_close() {
+        let json = Encoding::Json;
+        assert!(decode_command(json, br#"{"type":"confirm","cursor":1,"colour":"blue"}"#).is_ok());
+        assert_eq!(
+            decode_command(json, br#"{"type":"dance","ref":5}"#),
+            Err(DecodeError::UnknownCommand { reference: Some(5) })
+        );
+        assert!(matches!(
+            decode_command(json, br#"{"type":"confirm","ref":5,"cursor":"one"}"#),
+            Err(DecodeError::Invalid { reference: Some(5), .. })
+        ));
+        assert!(matches!(
+            decode_command(
+                json,
+                br#"{"type":"send_message","ref":5,"conversation_id":"x","message_id":"y","text":""}"#
+            ),
+            Err(DecodeError::Invalid { reference: Some(5), .. })
+        ));
+        for malformed in
+            [&b""[..], b"{", b"[]", b"null", b"{}", b"\xff\xfe", b"{\"type\":1}", b"{\"type\":\"confirm\",\"ref\":-1}"]
+        {
+            assert!(matches!(decode_command(json, malformed), Err(DecodeError::Malformed(_))), "{malformed:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            for encoding in Encoding::ALL {
+                let _outcome = decode_command(encoding, &bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What clients and gateways say to each other: commands, replies, pushes, REST bodies, codes.
+//!
+//! One set of types for both encodings. A MessagePack frame is the JSON frame's map, with the same
+//! keys and ids as text, only packed.
+
+mod body;
+mod close;
+mod command;
+mod encoding;
+mod error;
+mod push;
+
+pub use body::{
+    AddParticipants, Conversation, ConversationPage, CreateConversation, HistoryPage, Message, Participant,
+    SendMessageBody,
+};
+pub use close::CloseCode;
+pub use command::{Command, CommandFrame, Confirm, Heartbeat, Hello, RenewToken, Resume, SendMessage};
+pub use encoding::{DecodeError, Encoding, decode_command};
+pub use error::{ErrorBody, ErrorCode};
+pub use push::{Accepted, ChangedConversation, Connected, Push, Rejected, Reply, ServerFrame, WireLimits};
+
+use serde::{Deserialize, Serialize};
+
+/// What a conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConversationKind {
+    /// Exactly two users; one such conversation exists for a pair.
+    Direct,
+    /// Two to eight users when it is made; eight at the most.
+    Group,
+}
+
+impl ConversationKind {
+    /// Its name in the database and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Group => "group",
+        }
+    }
+}
+
+impl std::str::FromStr for ConversationKind {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == name).ok_or(UnknownName)
+    }
+}
+
+/// What a participant may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads and writes.
+    Member,
+    /// A member who also adds and removes participants of a group.
+    Owner,
+}
+
+impl Role {
+    /// Its name in the database and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        [Self::Member, Self::Owner].into_iter().find(|role| role.as_str() == name).ok_or(UnknownName)
+    }
+}
+
+/// A name that is not in the list it was looked up in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the name is not one of those known here")]
+pub struct UnknownName;
