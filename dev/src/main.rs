@@ -1,1 +1,2 @@
+//! `cargo dev`: everything a developer starts.
 fn main() {}

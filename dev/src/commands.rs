@@ -1,0 +1,1 @@
+//! The commands of `cargo dev`, one file each.

@@ -1,0 +1,337 @@
+//! A fleet of real processes: gateways, persister, notifier, retention, and the
+//! stand-in for kaha-main-v3.
+//!
+//! What the services are told stands in `fleet/settings.rs`; this file starts,
+//! finds and stops them. Dropping a fleet kills everything it started.
+
+mod keys;
+pub mod programs;
+mod service;
+mod settings;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+pub use self::{
+    programs::{Profile, Programs},
+    service::{Role, Service},
+};
+use crate::{
+    kaha::Kaha,
+    paths,
+    ports::Ports,
+    servers::{Binaries, Durability, Servers, Urls},
+    terminal,
+};
+
+/// How long a service may take from its start until it is ready. Long enough
+/// for a busy machine of two cores.
+pub const READY_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a service may take to stop cleanly.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Name of the database of a fleet that has its own servers.
+pub const DATABASE: &str = "chat";
+
+/// Whose NATS, Postgres and Redis a fleet uses.
+#[derive(Debug, Clone)]
+pub enum ServerSource {
+    /// Starts its own under `dir/data`, which can be broken at will.
+    Own(Durability),
+    /// Uses running ones, in the database that the URL names.
+    Borrowed(Urls),
+}
+
+/// What a fleet is made of.
+#[derive(Debug)]
+pub struct FleetOptions {
+    /// How many gateways.
+    pub gateways: usize,
+    /// Prefix of the stream, the subjects and the Redis keys.
+    pub namespace: String,
+    /// How the services are compiled, if `programs` does not say which to run.
+    pub profile: Profile,
+    /// Logs, keys and data go here. `None`: a scratch directory, removed with the fleet.
+    pub dir: Option<PathBuf>,
+    /// Whose servers.
+    pub servers: ServerSource,
+    /// The schema is there already (a copy of a migrated template).
+    pub is_migrated: bool,
+    /// More settings, for every service.
+    pub env: Vec<(String, String)>,
+    /// The service programs; built when `None`.
+    pub programs: Option<Programs>,
+    /// The server programs; found or fetched when `None`.
+    pub binaries: Option<Binaries>,
+    /// Ports by name.
+    pub ports: Ports,
+    /// Print the services' logs to the terminal, and let them be readable.
+    pub is_on_terminal: bool,
+}
+
+impl Default for FleetOptions {
+    /// Two gateways, throw-away servers and data, quiet.
+    fn default() -> Self {
+        Self {
+            gateways: 2,
+            namespace: "chat".to_owned(),
+            profile: Profile::Dev,
+            dir: None,
+            servers: ServerSource::Own(Durability::ThrowAway),
+            is_migrated: false,
+            env: Vec::new(),
+            programs: None,
+            binaries: None,
+            ports: Ports::fresh(),
+            is_on_terminal: false,
+        }
+    }
+}
+
+/// Running processes that together are the chat backend.
+#[derive(Debug)]
+pub struct Fleet {
+    // Fields are dropped in this order: the services before what they stand on.
+    gateways: Vec<Service>,
+    notifier: Service,
+    persister: Service,
+    retention: Service,
+    kaha: Kaha,
+    servers: Option<Servers>,
+    urls: Urls,
+    namespace: String,
+    dir: PathBuf,
+    scratch: Option<TempDir>,
+}
+
+impl Fleet {
+    /// Builds what is missing, starts everything and waits until all of it is ready.
+    ///
+    /// # Errors
+    /// If something does not build or start; the message ends with the last
+    /// lines of the log of the process at fault.
+    pub async fn start(options: FleetOptions) -> Result<Self> {
+        let fleet = Self::assemble(options).await?;
+        for service in fleet.services() {
+            service.start()?;
+        }
+        for service in fleet.services() {
+            service.wait_ready(READY_DEADLINE).await?;
+        }
+        Ok(fleet)
+    }
+
+    /// Servers running, schema in place, services known but not started.
+    async fn assemble(options: FleetOptions) -> Result<Self> {
+        let programs = match options.programs {
+            Some(programs) => programs,
+            None => Programs::build(options.profile).await?,
+        };
+        let (dir, scratch) = if let Some(dir) = options.dir {
+            (dir, None)
+        } else {
+            let scratch = paths::scratch("fleet")?;
+            (scratch.path().to_path_buf(), Some(scratch))
+        };
+        std::fs::create_dir_all(dir.join("logs"))?;
+        let (servers, urls) = match options.servers {
+            ServerSource::Borrowed(urls) => (None, urls),
+            ServerSource::Own(durability) => {
+                let servers = own_servers(options.binaries, &dir, durability, &options.ports).await?;
+                let urls = servers.urls(DATABASE);
+                (Some(servers), urls)
+            }
+        };
+        let kaha = Kaha::start(&dir.join("kaha"), options.ports.get("kaha")?).await?;
+        let settings = settings::Settings {
+            urls: &urls,
+            namespace: &options.namespace,
+            kaha: &kaha,
+            keys: keys::Keys::ensure(&dir.join("keys"))?,
+            extra: &options.env,
+            is_readable: options.is_on_terminal,
+        };
+        let make = Maker {
+            programs: &programs,
+            settings: &settings,
+            ports: &options.ports,
+            dir: &dir,
+            is_on_terminal: options.is_on_terminal,
+        };
+        if !options.is_migrated {
+            make.run_once("migrate").await?;
+        }
+        make.run_once("prepare").await?;
+        let gateways = (1..=options.gateways)
+            .map(|number| make.service(Role::Gateway, &format!("gateway-{number}"), number))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            gateways,
+            notifier: make.service(Role::Notifier, "notifier", 3)?,
+            persister: make.service(Role::Persister, "persister", 4)?,
+            retention: make.service(Role::Retention, "retention", 5)?,
+            kaha,
+            servers,
+            urls,
+            namespace: options.namespace,
+            dir,
+            scratch,
+        })
+    }
+
+    /// The gateways, in the order of their numbers.
+    pub fn gateways(&self) -> &[Service] {
+        &self.gateways
+    }
+
+    /// Gateway by index; 0 is `gateway-1`.
+    ///
+    /// # Panics
+    /// If the fleet has fewer.
+    pub fn gateway(&self, index: usize) -> &Service {
+        &self.gateways[index]
+    }
+
+    /// The persister.
+    pub fn persister(&self) -> &Service {
+        &self.persister
+    }
+
+    /// The notifier.
+    pub fn notifier(&self) -> &Service {
+        &self.notifier
+    }
+
+    /// The retention worker.
+    pub fn retention(&self) -> &Service {
+        &self.retention
+    }
+
+    /// The stand-in for kaha-main-v3, which also mints tokens.
+    pub fn kaha(&self) -> &Kaha {
+        &self.kaha
+    }
+
+    /// The fleet's own servers; `None` if it borrowed them.
+    pub fn servers(&self) -> Option<&Servers> {
+        self.servers.as_ref()
+    }
+
+    /// Where Postgres (with the database), NATS and Redis are.
+    pub fn urls(&self) -> &Urls {
+        &self.urls
+    }
+
+    /// The prefix of the stream, the subjects and the Redis keys.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Where logs (`logs/`), keys (`keys/`) and data (`data/`) are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All services: workers first, since gateways need what retention prepares.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        [&self.retention, &self.persister, &self.notifier].into_iter().chain(&self.gateways)
+    }
+
+    /// Stops everything cleanly: those who take in work first, those who finish it last.
+    pub async fn stop(&self) -> Result<()> {
+        let mut failures = Vec::new();
+        for service in self.gateways.iter().chain([&self.notifier, &self.persister, &self.retention]) {
+            if let Err(error) = service.stop().await {
+                failures.push(format!("{error:#}"));
+            }
+        }
+        if let Some(servers) = &self.servers
+            && let Err(error) = servers.stop().await
+        {
+            failures.push(format!("{error:#}"));
+        }
+        if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+    }
+
+    /// Waits until any process of the fleet ends by itself, and says which. Cancel safe.
+    pub async fn any_exited(&self) -> Result<String> {
+        crate::wait::until("the end of a process", Duration::MAX / 4, async || {
+            let servers = self.servers.iter().flat_map(Servers::processes);
+            let gone = self.services().map(Service::process).chain(servers).find(|process| !process.is_running());
+            Ok(gone.map(|process| process.name().to_owned()))
+        })
+        .await
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(scratch) = self.scratch.take()
+        {
+            terminal::progress(&format!("the fleet's logs are kept in {}", scratch.keep().display()));
+        }
+    }
+}
+
+async fn own_servers(binaries: Option<Binaries>, dir: &Path, durability: Durability, ports: &Ports) -> Result<Servers> {
+    let binaries = match binaries {
+        Some(binaries) => binaries,
+        None => Binaries::find_or_fetch().await?,
+    };
+    let servers = Servers::start(&binaries, &dir.join("data"), durability, ports).await?;
+    servers.postgres.ensure_database(DATABASE).await?;
+    Ok(servers)
+}
+
+/// Makes services that agree on everything but their names and ports.
+struct Maker<'a> {
+    programs: &'a Programs,
+    settings: &'a settings::Settings<'a>,
+    ports: &'a Ports,
+    dir: &'a Path,
+    is_on_terminal: bool,
+}
+
+impl Maker<'_> {
+    fn service(&self, role: Role, name: &str, position: usize) -> Result<Service> {
+        let metrics_port = self.ports.get(&format!("{name}-metrics"))?;
+        let port = match role {
+            Role::Gateway => Some(self.ports.get(name)?),
+            Role::Persister | Role::Notifier | Role::Retention => None,
+        };
+        let mut launch = self.launch(role, name);
+        launch.env = self.settings.of(role, port, metrics_port);
+        launch.prefix = self.is_on_terminal.then(|| terminal::Prefix::new(name, position));
+        Ok(Service::new(role, launch, port, metrics_port))
+    }
+
+    /// Runs a command of the retention program that does its work and ends.
+    async fn run_once(&self, command: &str) -> Result<()> {
+        let name = format!("retention-{command}");
+        let mut launch = self.launch(Role::Retention, &name).args([command]);
+        launch.env = self.settings.of(Role::Retention, None, 0);
+        let process = crate::process::Process::new(launch);
+        process.start()?;
+        let status = tokio::time::timeout(READY_DEADLINE, process.exited())
+            .await
+            .with_context(|| format!("chat-retention {command} did not end"))??;
+        if !status.success() {
+            bail!(
+                "chat-retention {command} failed ({status}):\n{}",
+                crate::process::last_lines(process.log(), service::LAST_LINES)
+            );
+        }
+        Ok(())
+    }
+
+    fn launch(&self, role: Role, name: &str) -> crate::process::Launch {
+        crate::process::Launch::new(name, self.programs.of(role), self.dir.join("logs").join(format!("{name}.log")))
+    }
+}

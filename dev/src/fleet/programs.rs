@@ -1,0 +1,96 @@
+//! The compiled service programs.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::Role;
+use crate::{paths, terminal};
+
+/// How the services are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build.
+    Dev,
+    /// For measuring.
+    Release,
+}
+
+/// Where each service's program is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Programs(BTreeMap<String, PathBuf>);
+
+impl Programs {
+    /// Builds all of them with cargo, whose own progress goes to standard error.
+    pub async fn build(profile: Profile) -> Result<Self> {
+        tokio::task::spawn_blocking(move || build(profile)).await?
+    }
+
+    /// The program of a role.
+    ///
+    /// # Panics
+    /// Never: all are there from the start.
+    pub fn of(&self, role: Role) -> &Path {
+        self.0.get(role.package()).expect("built or refused together")
+    }
+}
+
+/// One line of `cargo build --message-format=json`, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct BuildMessage {
+    executable: Option<PathBuf>,
+    target: Option<BuildTarget>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BuildTarget {
+    name: String,
+}
+
+fn build(profile: Profile) -> Result<Programs> {
+    terminal::progress("building the services");
+    let mut command = cargo()?;
+    command.args(["build", "--bins", "--message-format=json-render-diagnostics"]);
+    for role in Role::ALL {
+        command.args(["--package", role.package()]);
+    }
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the services do not build");
+    let programs: BTreeMap<String, PathBuf> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<BuildMessage>(line).ok())
+        .filter_map(|message| Some((message.target?.name, message.executable?)))
+        .collect();
+    for role in Role::ALL {
+        ensure!(programs.contains_key(role.package()), "cargo built no {}", role.package());
+    }
+    Ok(Programs(programs))
+}
+
+/// Cargo in this checkout, with the SQL checked against `.sqlx/`.
+///
+/// Variables that the outer `cargo run` set for us are taken away: build
+/// scripts that look at them would run again each time.
+pub fn cargo() -> Result<Command> {
+    let mut command = Command::new(paths::environment("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let is_of_package = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || matches!(name, "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "LD_LIBRARY_PATH")
+        });
+        if is_of_package {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(paths::workspace_root()?).env("SQLX_OFFLINE", "true");
+    Ok(command)
+}

@@ -1,0 +1,54 @@
+//! The environment variables that the services are started with: the contract
+//! between this crate and their `config.rs`.
+
+use super::{Role, keys::Keys};
+use crate::{
+    kaha::{AUDIENCE, ISSUER, Kaha},
+    servers::Urls,
+};
+
+/// What all services of a fleet have in common.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    pub urls: &'a Urls,
+    pub namespace: &'a str,
+    pub kaha: &'a Kaha,
+    pub keys: Keys,
+    /// Added last, so that it can override.
+    pub extra: &'a [(String, String)],
+    /// Logs for people instead of for machines.
+    pub is_readable: bool,
+}
+
+impl Settings<'_> {
+    /// The variables of one service. `port` is where a gateway listens for clients.
+    pub fn of(&self, role: Role, port: Option<u16>, metrics_port: u16) -> Vec<(String, String)> {
+        let mut env = self.common(metrics_port);
+        if matches!(role, Role::Gateway | Role::Retention) {
+            env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
+        }
+        if let Some(port) = port {
+            env.extend([
+                ("CHAT_LISTEN", format!("127.0.0.1:{port}")),
+                ("CHAT_JWKS_URL", self.kaha.jwks_url()),
+                ("CHAT_JWT_AUDIENCE", AUDIENCE.to_owned()),
+                ("CHAT_JWT_ISSUER", ISSUER.to_owned()),
+                ("CHAT_ALLOWED_ORIGINS", format!("http://127.0.0.1:{port}")),
+            ]);
+        }
+        env.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.extra.iter().cloned()).collect()
+    }
+
+    fn common(&self, metrics_port: u16) -> Vec<(&'static str, String)> {
+        let format = if self.is_readable { "pretty" } else { "json" };
+        vec![
+            ("CHAT_NAMESPACE", self.namespace.to_owned()),
+            ("CHAT_POSTGRES_URL", self.urls.postgres.clone()),
+            ("CHAT_NATS_URL", self.urls.nats.clone()),
+            ("CHAT_REDIS_URL", self.urls.redis.clone()),
+            ("CHAT_LOG_FORMAT", format.to_owned()),
+            ("CHAT_MASK_KEY_FILE", self.keys.mask.display().to_string()),
+            ("CHAT_METRICS_LISTEN", format!("127.0.0.1:{metrics_port}")),
+        ]
+    }
+}

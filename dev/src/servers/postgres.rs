@@ -1,0 +1,224 @@
+//! A private PostgreSQL, under another user when we are root.
+
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use sqlx::{Connection, Executor, PgConnection};
+
+use super::{Binaries, Durability, STOP_DEADLINE, account, account::Account, start_and_wait};
+use crate::{
+    ports::Ports,
+    process::{Launch, Process, Signal},
+    wait,
+};
+
+/// How long the connections of a database that is to be dropped or copied may linger.
+const QUIET_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A PostgreSQL cluster and its server.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Process,
+    port: u16,
+    tools: PathBuf,
+    data: PathBuf,
+}
+
+impl Postgres {
+    /// Starts one with its data in `directory/postgres` (or where that stands
+    /// for, see [`data_dir_for`]), making the cluster first if there is none.
+    pub async fn start_in(
+        binaries: &Binaries,
+        directory: &Path,
+        durability: Durability,
+        ports: &Ports,
+    ) -> Result<Self> {
+        let account = Account::unprivileged()?;
+        let data = account::reachable(&directory.join("postgres"), account.as_ref());
+        let tools = binaries.postgres.clone();
+        let port = ports.get("postgres")?;
+        tokio::task::spawn_blocking({
+            let (tools, data, account) = (tools.clone(), data.clone(), account.clone());
+            move || make_cluster(&tools, &data, account.as_ref())
+        })
+        .await??;
+        let mut launch = Launch::new("postgres", &tools.join("postgres"), directory.join("postgres.log"))
+            .args([Path::new("-D"), &data])
+            .args(["-p", &port.to_string()]);
+        for setting in settings(durability) {
+            launch = launch.args(["-c", setting]);
+        }
+        launch.account = account;
+        // A fast shutdown: does not wait for clients to leave.
+        launch.stop_signal = Signal::INT;
+        launch.has_family = true;
+        let postgres = Self { process: Process::new(launch), port, tools, data };
+        postgres.start().await?;
+        Ok(postgres)
+    }
+
+    /// Address of the maintenance database.
+    pub fn url(&self) -> String {
+        self.database_url("postgres")
+    }
+
+    /// Address of `database`.
+    pub fn database_url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Where the cluster really is.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// The directory of `pg_dump` and the other tools.
+    pub fn tools(&self) -> &Path {
+        &self.tools
+    }
+
+    /// Starts it (again), on the same port with the same data.
+    ///
+    /// After [`Self::kill`] this includes crash recovery.
+    pub async fn start(&self) -> Result<()> {
+        remove_stale_lock(&self.data);
+        let url = self.url();
+        start_and_wait(&self.process, async || PgConnection::connect(&url).await.is_ok()).await
+    }
+
+    /// Ends it cleanly, without waiting for clients.
+    pub async fn stop(&self) -> Result<()> {
+        self.process.stop(STOP_DEADLINE).await
+    }
+
+    /// SIGKILL to the server and all its backends.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Freezes the server and all its backends; connections stay open.
+    pub fn pause(&self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// Thaws them.
+    pub fn resume(&self) -> Result<()> {
+        self.process.resume()
+    }
+
+    /// The process itself.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Makes an empty database unless it exists.
+    pub async fn ensure_database(&self, name: &str) -> Result<()> {
+        let made = execute(&self.url(), &format!("CREATE DATABASE {name}")).await;
+        match made {
+            Err(error) if is_code(&error, "42P04") => Ok(()),
+            other => other.with_context(|| format!("cannot make the database {name}")),
+        }
+    }
+}
+
+/// Copies the database `template` of the server at `server_url` to a new one.
+///
+/// Nobody may be connected to the template; someone who is just leaving is waited for.
+pub async fn copy_database(server_url: &str, template: &str, name: &str) -> Result<()> {
+    let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    wait::until(&format!("the end of work in {template}"), QUIET_DEADLINE, async || {
+        match execute(server_url, &statement).await {
+            Ok(()) => Ok(Some(())),
+            Err(error) if is_code(&error, "55006") => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+/// Drops a database of the server at `server_url`, ending its connections.
+pub async fn drop_database(server_url: &str, name: &str) -> Result<()> {
+    let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    Ok(execute(server_url, &statement).await?)
+}
+
+/// Where the data of a cluster wanted in `directory` is: in `directory/postgres`,
+/// or, if we are root and no other user can get there, under `/var/lib`.
+pub fn data_dir_for(directory: &Path) -> Result<PathBuf> {
+    let account = Account::unprivileged()?;
+    Ok(account::reachable(&directory.join("postgres"), account.as_ref()))
+}
+
+/// Only names made in this crate get here, so there is nothing to quote.
+async fn execute(url: &str, statement: &str) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    connection.execute(sqlx::AssertSqlSafe(statement.to_owned())).await?;
+    connection.close().await
+}
+
+fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(code)
+}
+
+fn settings(durability: Durability) -> impl Iterator<Item = &'static str> {
+    let sync = match durability {
+        Durability::Kept => [].as_slice(),
+        Durability::ThrowAway => &["fsync=off", "full_page_writes=off"],
+    };
+    [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "max_connections=200",
+        "shared_buffers=64MB",
+        // A statement may touch a hundred partitions, each with its indexes.
+        "max_locks_per_transaction=256",
+        "max_wal_size=512MB",
+        "timezone=UTC",
+        "log_timezone=UTC",
+    ]
+    .into_iter()
+    .chain(sync.iter().copied())
+}
+
+/// Sorts by code point everywhere, so that no locale of the machine matters.
+fn make_cluster(tools: &Path, data: &Path, account: Option<&Account>) -> Result<()> {
+    if data.join("PG_VERSION").is_file() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    let mut command = Command::new(tools.join("initdb"));
+    command
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"])
+        .args(["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"])
+        .arg("-D")
+        .arg(data)
+        .current_dir("/");
+    if let Some(account) = account {
+        account.own(data)?;
+        command.uid(account.uid).gid(account.gid);
+    }
+    let output = command.output().context("cannot run initdb")?;
+    ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// A lock file of a server that was killed names a process id, which may
+/// belong to something else by now; then Postgres would refuse to start.
+fn remove_stale_lock(data: &Path) {
+    let lock = data.join("postmaster.pid");
+    let Ok(text) = std::fs::read_to_string(&lock) else {
+        return;
+    };
+    let Some(pid) = text.lines().next() else {
+        return;
+    };
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    if Path::new("/proc/self").exists() && name.is_ok_and(|name| name.trim() != "postgres") {
+        _ = std::fs::remove_file(lock);
+    }
+}

