@@ -8,3 +8,22 @@ pub mod limits;
 pub mod mask;
 pub mod position;
 pub mod wire;
+
+#[cfg(feature = "services")]
+pub mod delivery;
+#[cfg(feature = "services")]
+pub mod event;
+#[cfg(feature = "services")]
+pub mod inbox;
+#[cfg(feature = "services")]
+pub mod lifecycle;
+#[cfg(feature = "services")]
+pub mod log;
+#[cfg(feature = "services")]
+pub mod postgres;
+#[cfg(feature = "services")]
+pub mod sealing;
+#[cfg(feature = "services")]
+pub mod settings;
+#[cfg(feature = "services")]
+pub mod telemetry;

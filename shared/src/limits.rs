@@ -27,7 +27,7 @@ pub const PAGE_ROWS_MAX: usize = 100;
 /// Entries of an inbox. The oldest goes first; whoever needed it is told `resumed: false`.
 pub const INBOX_ENTRIES_MAX: usize = 256;
 /// An inbox that nothing enters and nobody reads for this long is dropped.
-pub const INBOX_IDLE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const INBOX_IDLE_MAX: Duration = Duration::from_hours(14 * 24);
 /// How often client and gateway show that they are there (R8.1).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// Silence that ends a connection with 4002 (R8.2).
@@ -49,6 +49,6 @@ pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(5);
 /// Steps back along the log that one page of history takes at the most.
 pub const TAIL_STEPS_MAX: usize = 1000;
 /// How long the log remembers message ids, and recognises a repeat by itself.
-pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
+pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 /// How long the log keeps events.
-pub const LOG_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LOG_AGE_MAX: Duration = Duration::from_hours(7 * 24);

@@ -1,0 +1,76 @@
+//! What notifiers, and gateways among themselves, send to gateways over core NATS.
+//!
+//! One message per gateway and batch on the gateway's own subject; without Redis, to all gateways.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::{
+    ids::{Epoch, GatewayId, SessionId, UserId},
+    position::Cursor,
+};
+
+/// A message to a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Events for users who are connected to this gateway.
+    Numbered(Vec<NumberedEvent>),
+    /// Events that could not be put in inboxes; whoever of their audience is connected gets them without a cursor.
+    Unnumbered(Vec<ByteBuf>),
+    /// A session was replaced by a newer one of the same device; its connection is to be closed.
+    SessionReplaced {
+        /// Whose.
+        user_id: UserId,
+        /// Which.
+        session_id: SessionId,
+    },
+    /// Nothing but a sign that the way from the notifiers to the gateways is open.
+    Beacon,
+}
+
+/// An event and its place in each of the inboxes it was put in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberedEvent {
+    /// The event's bytes, as in the log.
+    pub event: ByteBuf,
+    /// Who it is for.
+    pub recipients: Vec<Recipient>,
+}
+
+/// A connected user and where the event stands in their inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Who.
+    pub user_id: UserId,
+    /// Their inbox' epoch.
+    pub epoch: Epoch,
+    /// The event's place in it.
+    pub cursor: Cursor,
+}
+
+/// Bytes that are no delivery.
+#[derive(Debug, thiserror::Error)]
+#[error("the delivery can't be read: {0}")]
+pub struct UnreadableDelivery(#[from] rmp_serde::decode::Error);
+
+impl Delivery {
+    /// The bytes that travel.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("deliveries are maps of numbers, strings and bytes, which always encode")
+    }
+
+    /// The delivery that `bytes` hold.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableDelivery> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+}
+
+/// The subject of one gateway.
+pub fn gateway_subject(namespace: &str, gateway_id: GatewayId) -> String {
+    format!("{namespace}.gateway.{}", gateway_id.as_uuid().simple())
+}
+
+/// The subject that all gateways listen on.
+pub fn all_gateways_subject(namespace: &str) -> String {
+    format!("{namespace}.gateways")
+}

@@ -1,0 +1,104 @@
+//! Facts as they stand in the log, and as inboxes and gateways receive them.
+//!
+//! An event is complete in itself: it carries its audience, so that delivery reads no database, and
+//! its predecessor's position, so that a conversation can be read backwards from its head.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Timestamp,
+    ids::{ConversationId, MessageId, UserId},
+    position::{Seq, StreamSeq},
+    sealing::Envelope,
+    wire::{ConversationKind, Participant},
+};
+
+/// A fact about one conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Direct or group.
+    pub kind: ConversationKind,
+    /// The number of the message; for any other fact, of the last message before it.
+    pub seq: Seq,
+    /// When it was accepted. Never runs backwards within a conversation.
+    pub sent_at: Timestamp,
+    /// The log position of the conversation's event before this one; zero if there is none in the log.
+    pub previous: StreamSeq,
+    /// Who takes part as of this event.
+    pub participants: Participants,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// The participants of a conversation as of one version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participants {
+    /// Grows by one with each change.
+    pub version: u64,
+    /// In the order they joined.
+    pub list: Vec<Participant>,
+}
+
+impl Participants {
+    /// The user's place in it, if they take part.
+    pub fn find(&self, user_id: UserId) -> Option<&Participant> {
+        self.list.iter().find(|participant| participant.user_id == user_id)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// A message was accepted.
+    MessageSent(MessageSent),
+    /// The conversation was made, or users joined or left it.
+    ParticipantsChanged(ParticipantsChanged),
+}
+
+/// An accepted message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageSent {
+    /// The sender's id for it.
+    pub message_id: MessageId,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// The sealed text.
+    pub envelope: Envelope,
+}
+
+/// A change of the participants; the event's `participants` are those after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParticipantsChanged {
+    /// Who joined.
+    pub added: Vec<UserId>,
+    /// Who left or was removed.
+    pub removed: Vec<UserId>,
+}
+
+/// Bytes in the log that are no event.
+#[derive(Debug, thiserror::Error)]
+#[error("the log entry can't be read as an event: {0}")]
+pub struct UnreadableEvent(#[from] rmp_serde::decode::Error);
+
+impl Event {
+    /// The event's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("events are maps of numbers, strings and bytes, which always encode")
+    }
+
+    /// The event that `bytes` hold. Fields that are not known are passed over.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableEvent> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+
+    /// The users who are told: the participants, and those who have just ceased to be.
+    pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
+        let removed = match &self.fact {
+            Fact::MessageSent(_) => &[][..],
+            Fact::ParticipantsChanged(change) => &change.removed[..],
+        };
+        self.participants.list.iter().map(|participant| participant.user_id).chain(removed.iter().copied())
+    }
+}

@@ -1,0 +1,61 @@
+//! Reads an inbox from a cursor on.
+
+use redis::streams::StreamRangeReply;
+
+use super::{InboxError, Inboxes, bounded};
+use crate::{
+    ids::{Epoch, UserId},
+    position::Cursor,
+};
+
+/// An entry of an inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxEntry {
+    /// Its place.
+    pub cursor: Cursor,
+    /// The event's bytes.
+    pub event: Vec<u8>,
+}
+
+/// Entries that follow a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Page {
+    /// The next ones, without a hole after the cursor; none at the end.
+    Entries(Vec<InboxEntry>),
+    /// The inbox is another one now, or what follows has been trimmed: the client has to reload.
+    Lost,
+}
+
+impl Inboxes {
+    /// Up to `count` entries after `cursor`.
+    pub async fn read(&self, user_id: UserId, epoch: Epoch, cursor: Cursor, count: usize) -> Result<Page, InboxError> {
+        let keys = self.keys(user_id);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head");
+        pipeline
+            .cmd("XRANGE")
+            .arg(&keys.entries)
+            .arg(format!("{}-0", cursor.next().0))
+            .arg("+")
+            .arg("COUNT")
+            .arg(count);
+        let mut redis = self.redis.clone();
+        let ((found, head), range): ((Option<String>, Option<u64>), StreamRangeReply) =
+            bounded(pipeline.query_async(&mut redis)).await?;
+        if found.and_then(|found| found.parse().ok()) != Some(epoch) {
+            return Ok(Page::Lost);
+        }
+        let entries: Option<Vec<_>> = range.ids.iter().map(entry).collect();
+        let entries = entries.ok_or_else(super::unexpected_answer)?;
+        let is_complete = match entries.first() {
+            Some(first) => first.cursor == cursor.next(),
+            None => head.unwrap_or(0) <= cursor.0,
+        };
+        Ok(if is_complete { Page::Entries(entries) } else { Page::Lost })
+    }
+}
+
+fn entry(id: &redis::streams::StreamId) -> Option<InboxEntry> {
+    let cursor = Cursor(id.id.split_once('-')?.0.parse().ok()?);
+    Some(InboxEntry { cursor, event: id.get("event")? })
+}

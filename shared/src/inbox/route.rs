@@ -1,0 +1,80 @@
+//! Puts events in inboxes: one script for each user of the audience, all of a batch in one round trip.
+
+use std::sync::LazyLock;
+
+use redis::{Script, Value, from_redis_value};
+
+use super::{InboxError, Inboxes, bounded, millis};
+use crate::{
+    ids::{Epoch, GatewayId, UserId},
+    limits,
+    position::Cursor,
+};
+
+static ROUTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/route.lua")));
+
+/// One event for one user.
+#[derive(Debug, Clone, Copy)]
+pub struct Routing<'a> {
+    /// Whose inbox.
+    pub user_id: UserId,
+    /// The event's bytes.
+    pub event: &'a [u8],
+}
+
+/// Where an event went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Routed {
+    /// The user has never been connected, or their inbox was lost: they reload when they connect.
+    NoInbox,
+    /// It stands in the inbox.
+    At {
+        /// The inbox' epoch.
+        epoch: Epoch,
+        /// Its place there.
+        cursor: Cursor,
+        /// The gateways that hold sessions of the user, each once.
+        gateways: Vec<GatewayId>,
+    },
+}
+
+impl Inboxes {
+    /// Appends each event to its user's inbox, in the order given. An error means that any of them may or may
+    /// not stand there; a repeat puts them there again, which clients pass over.
+    pub async fn route(&self, routings: &[Routing<'_>]) -> Result<Vec<Routed>, InboxError> {
+        let mut pipeline = redis::pipe();
+        // Loading it each time costs little and survives a restart of Redis.
+        pipeline.load_script(&ROUTE).ignore();
+        for routing in routings {
+            let keys = self.keys(routing.user_id);
+            pipeline
+                .cmd("EVALSHA")
+                .arg(ROUTE.get_hash())
+                .arg(3)
+                .arg(keys.meta)
+                .arg(keys.entries)
+                .arg(keys.sessions)
+                .arg(routing.event)
+                .arg(limits::INBOX_ENTRIES_MAX)
+                .arg(millis(limits::INBOX_IDLE_MAX));
+        }
+        let mut redis = self.redis.clone();
+        let answers: Vec<Vec<Value>> = bounded(pipeline.query_async(&mut redis)).await?;
+        if answers.len() != routings.len() {
+            return Err(super::unexpected_answer());
+        }
+        answers.into_iter().map(|answer| routed(answer).ok_or_else(super::unexpected_answer)).collect()
+    }
+}
+
+fn routed(answer: Vec<Value>) -> Option<Routed> {
+    let mut values = answer.into_iter().map(from_redis_value::<String>);
+    let Some(epoch) = values.next() else { return Some(Routed::NoInbox) };
+    let epoch = epoch.ok()?.parse().ok()?;
+    let cursor = Cursor(values.next()?.ok()?.parse().ok()?);
+    let mut gateways =
+        values.map(|session| session.ok()?.split_once(' ')?.0.parse().ok()).collect::<Option<Vec<GatewayId>>>()?;
+    gateways.sort_unstable();
+    gateways.dedup();
+    Some(Routed::At { epoch, cursor, gateways })
+}

@@ -1,0 +1,111 @@
+//! The life of a process: tasks with names and kinds, and a stop in two stages.
+//!
+//! First `draining`: take no new work, finish what is begun. Then `stopping`: end now.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Starts tasks and stops them.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+    failure: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Tasks {
+    /// Starts a task that the process can't do without: if it fails, panics or ends before the process drains,
+    /// the process stops and reports it.
+    pub fn essential(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let tasks = self.clone();
+        self.spawn(async move {
+            let failure = match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(Ok(())) if tasks.draining.is_cancelled() => return,
+                Ok(Ok(())) => anyhow!("the task ended"),
+                Ok(Err(error)) => error,
+                Err(_) => anyhow!("the task panicked"),
+            };
+            tasks.failure.lock().get_or_insert(failure.context(format!("essential task {name}")));
+            tasks.draining.cancel();
+        });
+    }
+
+    /// Starts a task whose end concerns nobody else; a panic is logged.
+    pub fn best_effort(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a task panicked");
+            }
+        });
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is where tasks get their name and kind")]
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.tracker.track_future(task));
+    }
+
+    /// Cancelled when no new work is to be taken.
+    pub const fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Cancelled when everything is to end at once.
+    pub const fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Waits for SIGTERM, SIGINT or the end of an essential task, then stops in two stages: `drain_max` to finish,
+    /// and a second to end.
+    pub async fn run(self, drain_max: Duration) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        // Cancel safe: each branch only waits.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = self.draining.cancelled() => {}
+        }
+        tracing::info!(drain_max_ms = drain_max.as_millis(), "stopping");
+        self.draining.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(drain_max, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "tasks did not finish in time and are ended");
+        }
+        self.stopping.cancel();
+        let _ended = tokio::time::timeout(Duration::from_secs(1), self.tracker.wait()).await;
+        let failure = self.failure.lock().take();
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_an_essential_task_stops_the_process_with_its_error() {
+        let tasks = Tasks::default();
+        tasks.essential("doomed", async { Err(anyhow!("out of luck")) });
+        let error = tasks.run(Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "essential task doomed: out of luck");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_best_effort_task_stays_there() {
+        let tasks = Tasks::default();
+        tasks.best_effort("clumsy", async { panic!("on purpose") });
+        let drains = tasks.clone();
+        tasks.essential("tidy", async move {
+            drains.draining().cancelled().await;
+            Ok(())
+        });
+        tasks.draining().cancel();
+        assert!(tasks.run(Duration::from_secs(5)).await.is_ok());
+    }
+}

@@ -1,0 +1,214 @@
+//! Reads the log through durable consumers that any number of instances share.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    AckKind, Message,
+    consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull},
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+
+use super::{Log, Slot};
+use crate::{
+    event::{Event, UnreadableEvent},
+    position::StreamSeq,
+};
+
+/// The group name of pinned consumers; a consumer has one group.
+const GROUP: &str = "instances";
+/// How long a pinned instance may be silent until another takes over.
+const PIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one pull waits; well below the pin's time-out, or the pin would be lost between pulls.
+const PULL_EXPIRY: Duration = Duration::from_secs(1);
+const PULL_HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long to wait before a consumer is opened again after an error.
+const REOPEN_DELAY: Duration = Duration::from_millis(250);
+
+/// A durable consumer: what it reads and within which bounds.
+#[derive(Debug, Clone)]
+pub struct ConsumerSpec {
+    /// Its durable name.
+    pub name: String,
+    /// The slots it reads; all of them if empty.
+    pub slots: Vec<Slot>,
+    /// Whether one instance at a time reads it, so that events stay in order.
+    pub is_pinned: bool,
+    /// Entries that one pull asks for, and so the most of a batch.
+    pub batch_max: usize,
+    /// Unsettled entries of all instances together; at the bound nothing new is delivered.
+    pub ack_pending_max: i64,
+    /// An entry that isn't settled for this long is delivered again.
+    pub ack_wait: Duration,
+}
+
+/// Why a consumer can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer of the log can't be opened: {0}")]
+pub struct ConsumeError(String);
+
+/// A durable consumer, opened.
+pub struct Consumer {
+    log: Log,
+    spec: ConsumerSpec,
+    messages: Option<pull::Stream>,
+    has_read: bool,
+}
+
+/// One entry of the log, delivered to this instance.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its position.
+    pub stream_seq: StreamSeq,
+    /// How many times it has been delivered, this time included.
+    pub deliveries: u64,
+    message: Message,
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is dealt with.
+    Done,
+    /// Deliver it again after the delay; later entries may pass it.
+    RetryAfter(Duration),
+    /// It can never be dealt with. Whoever says so has recorded it first.
+    Discard,
+}
+
+impl Log {
+    /// Opens a durable consumer, and makes or updates it.
+    pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
+        let mut consumer = Consumer { log: self.clone(), spec, messages: None, has_read: false };
+        consumer.reopen().await?;
+        Ok(consumer)
+    }
+}
+
+impl Consumer {
+    /// Waits for an entry, then takes what else is there, up to the spec's bound. Never returns an empty batch.
+    ///
+    /// Cancel safe: what has been delivered and not been returned is delivered again after `ack_wait`.
+    pub async fn batch(&mut self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        loop {
+            let Some(messages) = &mut self.messages else {
+                if let Err(error) = self.reopen().await {
+                    tracing::warn!(consumer = self.spec.name, %error, "the log can't be read, trying again");
+                    tokio::time::sleep(REOPEN_DELAY).await;
+                }
+                continue;
+            };
+            let next =
+                if entries.is_empty() { messages.next().await } else { messages.next().now_or_never().flatten() };
+            match next {
+                Some(Ok(message)) => {
+                    self.has_read = true;
+                    entries.extend(Entry::new(message));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(consumer = self.spec.name, %error, "reading the log was interrupted");
+                    self.messages = None;
+                }
+                None if entries.is_empty() => self.messages = None,
+                None => return entries,
+            }
+            if entries.len() >= self.spec.batch_max {
+                return entries;
+            }
+            if self.messages.is_none() {
+                if !entries.is_empty() {
+                    return entries;
+                }
+                tokio::time::sleep(REOPEN_DELAY).await;
+            }
+        }
+    }
+
+    /// Stops reading and lets another instance take over at once.
+    pub async fn release(mut self) {
+        self.messages = None;
+        if self.spec.is_pinned && self.has_read {
+            // If it fails the pin runs out by itself.
+            let _unpinned = self.log.stream.unpin_consumer(&self.spec.name, GROUP).await;
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), ConsumeError> {
+        let namespace = &self.log.namespace;
+        let filter_subjects = self.spec.slots.iter().map(|slot| format!("{namespace}.{slot}.*.>")).collect();
+        let (priority_policy, priority_groups, priority_timeout) = if self.spec.is_pinned {
+            (PriorityPolicy::PinnedClient, vec![GROUP.to_owned()], PIN_TIMEOUT)
+        } else {
+            (PriorityPolicy::None, Vec::new(), Duration::ZERO)
+        };
+        let config = pull::Config {
+            durable_name: Some(self.spec.name.clone()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.spec.ack_wait,
+            max_ack_pending: self.spec.ack_pending_max,
+            filter_subjects,
+            priority_policy,
+            priority_groups,
+            priority_timeout,
+            ..pull::Config::default()
+        };
+        let failed = |error: &dyn std::error::Error| ConsumeError(error.to_string());
+        let consumer = self.log.stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(self.spec.batch_max)
+            .expires(PULL_EXPIRY)
+            .heartbeat(PULL_HEARTBEAT);
+        if self.spec.is_pinned {
+            messages = messages.group(GROUP);
+        }
+        self.messages = Some(messages.messages().await.map_err(|error| failed(&error))?);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn new(message: Message) -> Option<Self> {
+        // A message without JetStream's reply subject did not come from a consumer.
+        let (stream_seq, deliveries) = message.info().map(|info| (info.stream_sequence, info.delivered)).ok()?;
+        Some(Self { stream_seq: StreamSeq(stream_seq), deliveries: deliveries.unsigned_abs(), message })
+    }
+
+    /// The entry's bytes.
+    pub fn payload(&self) -> &Bytes {
+        &self.message.payload
+    }
+
+    /// The subject it was appended to.
+    pub fn subject(&self) -> &str {
+        &self.message.subject
+    }
+
+    /// The event in it.
+    pub fn event(&self) -> Result<Event, UnreadableEvent> {
+        Event::decode(&self.message.payload)
+    }
+
+    /// Says what becomes of it. If that doesn't reach the server it is delivered again.
+    pub async fn settle(&self, outcome: Outcome) {
+        self.acknowledge(match outcome {
+            Outcome::Done => AckKind::Ack,
+            Outcome::RetryAfter(delay) => AckKind::Nak(Some(delay)),
+            Outcome::Discard => AckKind::Term,
+        })
+        .await;
+    }
+
+    /// Asks for another `ack_wait` before it is delivered again.
+    pub async fn extend(&self) {
+        self.acknowledge(AckKind::Progress).await;
+    }
+
+    async fn acknowledge(&self, kind: AckKind) {
+        if let Err(error) = self.message.ack_with(kind).await {
+            tracing::debug!(stream_seq = self.stream_seq.0, %error, "an entry could not be settled, it will be delivered again");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The log: one JetStream stream that holds every accepted event. Only this room speaks JetStream.
+//!
+//! **Invariant:** nothing deletes or rewrites an event but the stream's age limit.
+
+mod append;
+mod consume;
+mod topology;
+
+pub use append::{AppendError, Appended, Head};
+pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
+pub use topology::{LogError, Replicas, SLOTS, Slot, connect};
+
+use async_nats::jetstream::{self, stream::Stream};
+
+use crate::{clock::Timestamp, ids::ConversationId};
+
+/// The stream, opened.
+#[derive(Debug, Clone)]
+pub struct Log {
+    namespace: String,
+    name: String,
+    context: jetstream::Context,
+    stream: Stream<()>,
+}
+
+/// Which stream this is and how far it goes; compared with the checkpoint in PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The stream's name.
+    pub name: String,
+    /// When the stream was created.
+    pub created_at: Timestamp,
+    /// The position of its last event.
+    pub last: crate::position::StreamSeq,
+}
+
+impl Log {
+    /// The subject of everything that is ordered within a conversation.
+    pub fn subject(&self, conversation_id: ConversationId) -> String {
+        format!("{}.{}.message.{}", self.namespace, Slot::of(conversation_id), conversation_id.as_uuid().simple())
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

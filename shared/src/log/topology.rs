@@ -1,0 +1,165 @@
+//! Opens the stream, or makes it: slots, subjects, bounds, and the server that it needs.
+
+use std::{fmt, time::Duration};
+
+use async_nats::{
+    Client,
+    jetstream::{
+        self,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+
+use super::{Log, LogState};
+use crate::{clock::Timestamp, ids::ConversationId, limits, position::StreamSeq};
+
+/// The oldest NATS server that numbers messages rightly with three replicas.
+const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 12, 9);
+/// How many slots the conversations are spread over. Part of every subject, so it never changes.
+pub const SLOTS: u8 = 64;
+
+/// The share of the log that a conversation belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u8);
+
+impl Slot {
+    /// The slot of a conversation: its id's last byte, which is random, over 64 values.
+    pub const fn of(conversation_id: ConversationId) -> Self {
+        Self(conversation_id.as_uuid().as_bytes()[15] % SLOTS)
+    }
+
+    /// The slots that belong to part `part` of `parts`.
+    pub fn part(part: u8, parts: u8) -> impl Iterator<Item = Self> {
+        (0..SLOTS).filter(move |slot| slot % parts == part).map(Self)
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How many servers keep the log, and how much of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Replicas {
+    /// Servers that hold a copy: 1 or 3.
+    pub count: usize,
+    /// Bytes of the whole stream; full means that appends are refused.
+    pub bytes_max: i64,
+}
+
+/// Why the log can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The server numbers messages wrongly or can't make them durable.
+    #[error("NATS server {found} is too old: 2.12.9 or later is needed for right numbering; upgrade the server")]
+    ServerTooOld {
+        /// The version it gave.
+        found: String,
+    },
+    /// JetStream refused or didn't answer.
+    #[error("JetStream can't open the log: {0}; is JetStream enabled on the NATS server?")]
+    JetStream(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl LogError {
+    fn from_jetstream(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::JetStream(Box::new(error))
+    }
+}
+
+impl Log {
+    /// Opens the namespace's stream, and makes it if it isn't there.
+    pub async fn open(client: &Client, namespace: &str, replicas: Replicas) -> Result<Self, LogError> {
+        refuse_old_server(&client.server_info().version)?;
+        let context = jetstream::ContextBuilder::new()
+            .timeout(limits::APPEND_WAIT_MAX)
+            .ack_timeout(limits::APPEND_WAIT_MAX)
+            .max_ack_inflight(APPENDS_IN_FLIGHT_MAX)
+            .build(client.clone());
+        let name = format!("{namespace}-log");
+        let config = Config {
+            name: name.clone(),
+            subjects: vec![format!("{namespace}.*.message.*"), format!("{namespace}.*.fact")],
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            max_age: limits::LOG_AGE_MAX,
+            max_bytes: replicas.bytes_max,
+            duplicate_window: limits::DUPLICATE_WINDOW,
+            num_replicas: replicas.count,
+            allow_direct: true,
+            deny_delete: true,
+            ..Config::default()
+        };
+        context.get_or_create_stream(config).await.map_err(LogError::from_jetstream)?;
+        let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
+        Ok(Self { namespace: namespace.to_owned(), name, context, stream })
+    }
+
+    /// How far the stream goes now.
+    pub async fn state(&self) -> Result<LogState, LogError> {
+        let info = self.stream.get_info().await.map_err(LogError::from_jetstream)?;
+        Ok(LogState {
+            name: self.name.clone(),
+            created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
+            last: StreamSeq(info.state.last_sequence),
+        })
+    }
+}
+
+/// Appends of one process that wait for their answer; one more is refused as unavailable.
+const APPENDS_IN_FLIGHT_MAX: usize = 4096;
+
+fn refuse_old_server(version: &str) -> Result<(), LogError> {
+    let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found < SERVER_VERSION_MIN { Err(LogError::ServerTooOld { found: version.to_owned() }) } else { Ok(()) }
+}
+
+/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart.
+pub async fn connect(
+    url: &str,
+    name: &str,
+    events: impl Fn(async_nats::Event) + Send + Sync + Clone + 'static,
+) -> Result<Client, async_nats::ConnectError> {
+    async_nats::ConnectOptions::new()
+        .name(name)
+        .connection_timeout(Duration::from_secs(3))
+        .request_timeout(Some(limits::APPEND_WAIT_MAX))
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(100)
+                .saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX))
+                .min(Duration::from_secs(2))
+        })
+        .event_callback(move |event| {
+            let events = events.clone();
+            async move { events(event) }
+        })
+        .connect(url)
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_number_wrongly_are_refused() {
+        for old in ["2.9.10", "2.10.26", "2.12.8", "", "nonsense"] {
+            assert!(matches!(refuse_old_server(old), Err(LogError::ServerTooOld { .. })), "{old}");
+        }
+        for good in ["2.12.9", "2.15.1", "2.13.0-RC.1", "3.0.0"] {
+            assert!(refuse_old_server(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn the_parts_share_all_slots_among_them() {
+        let mut slots: Vec<_> = (0..16).flat_map(|part| Slot::part(part, 16)).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, (0..SLOTS).map(Slot).collect::<Vec<_>>());
+    }
+}

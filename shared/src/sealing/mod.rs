@@ -1,0 +1,25 @@
+//! Content at rest is ciphertext: one content key a day, wrapped by a master key, and envelopes.
+//!
+//! Destroying a day's key makes everything sealed on that day unreadable in every copy.
+
+mod content_key;
+mod envelope;
+mod master_key;
+
+pub use content_key::{ContentKey, WrappedKey};
+pub use envelope::{Envelope, Sealed};
+pub use master_key::{InvalidMasterKey, MasterKey};
+
+/// Why something can't be sealed or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealingError {
+    /// The bytes are no envelope.
+    #[error("the bytes are no envelope")]
+    Malformed,
+    /// Another key, another place, or changed bytes.
+    #[error("the envelope does not open with this key at this place")]
+    Refused,
+    /// The operating system gave no randomness.
+    #[error("no randomness is available")]
+    NoRandomness,
+}

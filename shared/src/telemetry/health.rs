@@ -1,0 +1,44 @@
+//! Readiness as latches: each thing a process needs sets its own, and the process is ready when all are set.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use parking_lot::Mutex;
+
+/// All latches of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    latches: Arc<Mutex<Vec<(&'static str, Latch)>>>,
+}
+
+/// One thing that the process needs to be ready.
+#[derive(Debug, Clone, Default)]
+pub struct Latch(Arc<AtomicBool>);
+
+impl Health {
+    /// A new latch, not set.
+    pub fn latch(&self, name: &'static str) -> Latch {
+        let latch = Latch::default();
+        self.latches.lock().push((name, latch.clone()));
+        latch
+    }
+
+    /// The names of the latches that are not set.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.latches.lock().iter().filter(|(_, latch)| !latch.is_set()).map(|(name, _)| *name).collect()
+    }
+}
+
+impl Latch {
+    /// Sets or clears it.
+    pub fn set(&self, is_ready: bool) {
+        self.0.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

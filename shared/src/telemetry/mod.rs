@@ -1,0 +1,37 @@
+//! What a process says about itself: logs, metrics, and whether it is alive and ready.
+
+mod health;
+mod scrub;
+mod server;
+
+pub use health::{Health, Latch};
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    lifecycle::Tasks,
+    mask,
+    settings::{LogFormat, TelemetrySettings},
+};
+
+/// Starts logs and metrics, and serves /metrics, /livez and /readyz. Call it first, once.
+pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Result<Health> {
+    if let Some(path) = &settings.mask_key_file {
+        mask::set_key(&std::fs::read(path).with_context(|| format!("reading the mask key file {}", path.display()))?);
+    }
+    let filter =
+        EnvFilter::try_new(&settings.log).context("the log filter is written like `info,chat_gateway=debug`")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(scrub::ScrubbedStdout);
+    match settings.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Pretty => lines.with_ansi(std::io::stdout().is_terminal()).with_target(false).try_init(),
+    }
+    .map_err(anyhow::Error::from_boxed)
+    .context("starting the log")?;
+    let health = Health::default();
+    server::start(settings.metrics_listen, health.clone(), tasks).await?;
+    Ok(health)
+}
