@@ -15,7 +15,9 @@ create table messages (
 -- Finds the earlier copy of a repeated message.
 create index messages_by_message on messages (conversation_id, message_id);
 
--- Makes the partition of a day in UTC; says whether it was missing.
+-- Makes the partition of a day in UTC; says whether it was missing. Attached rather than made in place,
+-- because that does not make readers and writers of the other days wait. Callers queue up at the lock, which
+-- lasts until their transaction ends.
 create function make_message_partition(day date) returns boolean language plpgsql as $$
 declare
     partition text := 'messages_' || to_char(day, 'YYYYMMDD');
@@ -23,8 +25,13 @@ begin
     if to_regclass(partition) is not null then
         return false;
     end if;
+    perform pg_advisory_xact_lock(hashtext('make_message_partition'));
+    if to_regclass(partition) is not null then
+        return false;
+    end if;
+    execute format('create table %I (like messages including defaults including constraints)', partition);
     execute format(
-        'create table if not exists %I partition of messages for values from (%L) to (%L)',
+        'alter table messages attach partition %I for values from (%L) to (%L)',
         partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'
     );
     return true;

@@ -107,14 +107,15 @@ pub async fn check(pool: &PgPool) -> Result<(), PostgresError> {
 
 /// Compares the log with what has been stored from it, so that nobody numbers on in a log that was lost.
 pub async fn check_log(pool: &PgPool, log: &Log) -> Result<LogState, CheckpointError> {
-    let state = log.state().await?;
+    // The checkpoint first: while other instances store on, the log is at least as far as what they have stored.
     let checkpoint = sqlx::query!(
         "select stream_created_at, last_stream_seq from log_checkpoints where stream_name = $1",
-        state.name
+        log.name()
     )
     .fetch_optional(pool)
     .await
     .map_err(PostgresError::from)?;
+    let state = log.state().await?;
     if let Some(checkpoint) = checkpoint {
         let stored = StreamSeq::from_sql(checkpoint.last_stream_seq);
         if stored > state.last || Timestamp::from(checkpoint.stream_created_at) != state.created_at {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, http::StatusCode, routing::get};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 
 use super::Health;
@@ -12,12 +12,15 @@ use crate::lifecycle::Tasks;
 
 /// Buckets of durations, in seconds; metrics of durations end in `_seconds`.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Buckets of counts; metrics of counts end in `_events`.
+const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 /// How often histograms are tidied.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> anyhow::Result<()> {
     let metrics = PrometheusBuilder::new()
         .set_buckets(&SECONDS)
+        .and_then(|metrics| metrics.set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &COUNTS))
         .context("setting the buckets")?
         .install_recorder()
         .context("starting the metrics")?;
