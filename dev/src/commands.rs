@@ -1,1 +1,10 @@
 //! The commands of `cargo dev`, one file each.
+
+pub mod check;
+pub mod deny;
+pub mod down;
+pub mod lock;
+pub mod prepare;
+pub mod schema;
+pub mod test;
+pub mod up;

@@ -25,6 +25,7 @@ use crate::{
     kaha::Kaha,
     paths,
     ports::Ports,
+    process::{Launch, Process, last_lines},
     servers::{Binaries, Durability, Servers, Urls},
     terminal,
 };
@@ -259,14 +260,26 @@ impl Fleet {
         if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
     }
 
-    /// Waits until any process of the fleet ends by itself, and says which. Cancel safe.
-    pub async fn any_exited(&self) -> Result<String> {
-        crate::wait::until("the end of a process", Duration::MAX / 4, async || {
-            let servers = self.servers.iter().flat_map(Servers::processes);
-            let gone = self.services().map(Service::process).chain(servers).find(|process| !process.is_running());
-            Ok(gone.map(|process| process.name().to_owned()))
-        })
-        .await
+    /// Every process: services, then the fleet's own servers.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let servers = self.servers.iter().flat_map(Servers::processes);
+        self.services().map(Service::process).chain(servers)
+    }
+
+    /// Starts a process that ended, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it does not become ready.
+    pub async fn start_again(&self, name: &str) -> Result<()> {
+        if let Some(service) = self.services().find(|service| service.name() == name) {
+            return service.start_ready().await;
+        }
+        match (name, &self.servers) {
+            ("postgres", Some(servers)) => servers.postgres.start().await,
+            ("nats", Some(servers)) => servers.nats.start().await,
+            ("redis", Some(servers)) => servers.redis.start().await,
+            _ => bail!("the fleet has no process called {name}"),
+        }
     }
 }
 
@@ -317,21 +330,32 @@ impl Maker<'_> {
         let name = format!("retention-{command}");
         let mut launch = self.launch(Role::Retention, &name).args([command]);
         launch.env = self.settings.of(Role::Retention, None, 0);
-        let process = crate::process::Process::new(launch);
+        let process = Process::new(launch);
         process.start()?;
         let status = tokio::time::timeout(READY_DEADLINE, process.exited())
             .await
             .with_context(|| format!("chat-retention {command} did not end"))??;
         if !status.success() {
-            bail!(
-                "chat-retention {command} failed ({status}):\n{}",
-                crate::process::last_lines(process.log(), service::LAST_LINES)
-            );
+            bail!("chat-retention {command} failed ({status}):\n{}", last_lines(process.log(), service::LAST_LINES));
         }
         Ok(())
     }
 
-    fn launch(&self, role: Role, name: &str) -> crate::process::Launch {
-        crate::process::Launch::new(name, self.programs.of(role), self.dir.join("logs").join(format!("{name}.log")))
+    fn launch(&self, role: Role, name: &str) -> Launch {
+        Launch::new(name, self.programs.of(role), self.dir.join("logs").join(format!("{name}.log")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compiles or not; never runs.
+    #[expect(dead_code, reason = "its type check is the test")]
+    fn futures_can_be_spawned(fleet: &'static Fleet) {
+        fn assert_send(_: impl Send) {}
+        assert_send(Fleet::start(FleetOptions::default()));
+        assert_send(fleet.gateway(0).start_ready());
+        assert_send(fleet.start_again("postgres"));
     }
 }

@@ -1,2 +1,48 @@
 //! `cargo dev`: everything a developer starts.
-fn main() {}
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use chat_dev::commands::{check, down, prepare, test, up};
+use clap::{Parser, Subcommand};
+
+/// Runs the chat backend on this machine, tests it and checks it.
+///
+/// Needs Rust, and Python with pip (or NATS, PostgreSQL 18 and Redis installed).
+#[derive(Parser)]
+#[command(name = "cargo dev", bin_name = "cargo dev")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything: private servers, gateways, workers, a stand-in for kaha-main-v3
+    Up(up::Options),
+    /// Stop what `up --detach` started
+    Down,
+    /// Run all tests on throw-away servers
+    Test(test::Options),
+    /// Check format, lints, documents, SQL metadata, schema and dependencies
+    Check,
+    /// Write .sqlx/ and migrations/schema.sql anew, after changing SQL or migrations
+    Prepare,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Up(options) => up::run(options).await,
+            Command::Down => down::run().await,
+            Command::Test(options) => test::run(options).await,
+            Command::Check => check::run().await,
+            Command::Prepare => prepare::run().await,
+        }
+    });
+    // A build that was interrupted is not waited for.
+    runtime.shutdown_background();
+    result
+}

@@ -54,8 +54,10 @@ pub fn cache_dir(account: Option<&Account>) -> Result<PathBuf> {
     }
     candidates.push(state_dir()?.join("cache"));
     for candidate in &candidates {
-        let reachable = account.is_none_or(|account| account.can_reach(candidate));
-        if reachable && std::fs::create_dir_all(candidate).is_ok() {
+        // Asked before it is made, so that no empty directory stays behind,
+        // and after, since the caller's umask may have closed it.
+        let is_reachable = || account.is_none_or(|account| account.can_reach(candidate));
+        if is_reachable() && std::fs::create_dir_all(candidate).is_ok() && is_reachable() {
             return Ok(candidate.clone());
         }
     }

@@ -27,6 +27,9 @@ pub use log::last_lines;
 /// How long a child that got SIGKILL may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a dropped child with children of its own may take to end them.
+const QUIT_DEADLINE: Duration = Duration::from_secs(3);
+
 /// How to start a child.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -209,10 +212,23 @@ impl Drop for Process {
         let Some(life) = self.living() else {
             return;
         };
+        if self.launch.has_family {
+            // Gives it the chance to bury its children: an immediate shutdown of Postgres.
+            send(life.pid, Signal::QUIT);
+            self.signal_all(&life, Signal::CONT);
+            life.wait(QUIT_DEADLINE);
+        }
         self.signal_all(&life, Signal::KILL);
         // Its port and files must be free when the owner goes on.
-        let end = Instant::now() + KILL_DEADLINE;
-        while life.exited.borrow().is_none() && Instant::now() < end {
+        life.wait(KILL_DEADLINE);
+    }
+}
+
+impl Life {
+    /// For `drop`, where nothing can be awaited.
+    fn wait(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        while self.exited.borrow().is_none() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -99,7 +99,7 @@ where
 {
     process.start()?;
     let name = process.name();
-    wait::until(&format!("the answer of {name}"), START_DEADLINE, async || {
+    wait::until(&format!("the answer of {name}"), START_DEADLINE, || async {
         if !process.is_running() {
             bail!("{name} ended at once");
         }

@@ -9,16 +9,19 @@ pub struct Ending {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    minds_terminal: bool,
 }
 
 impl Ending {
     /// From here on these signals no longer end the program by themselves.
-    pub fn listen() -> Result<Self> {
+    /// A program in the background does not mind its terminal going away.
+    pub fn listen(minds_terminal: bool) -> Result<Self> {
         let open = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             interrupt: open(SignalKind::interrupt())?,
             terminate: open(SignalKind::terminate())?,
             hangup: open(SignalKind::hangup())?,
+            minds_terminal,
         })
     }
 
@@ -27,7 +30,7 @@ impl Ending {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.hangup.recv(), if self.minds_terminal => {}
         }
     }
 }

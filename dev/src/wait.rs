@@ -1,6 +1,6 @@
 //! Waiting for a condition with a deadline.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep};
@@ -12,9 +12,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// What `check` fails with ends the wait at once; `what` is named when `deadline` passes.
-pub async fn until<T, F, Fut>(what: &str, deadline: Duration, mut check: F) -> Result<T>
+pub async fn until<T, F, Fut>(what: &str, deadline: Duration, check: F) -> Result<T>
 where
-    F: FnMut() -> Fut,
+    F: Fn() -> Fut,
     Fut: Future<Output = Result<Option<T>>>,
 {
     let end = Instant::now() + deadline;

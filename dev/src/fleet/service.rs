@@ -161,7 +161,7 @@ impl Service {
     /// If it ends or the deadline passes, with the last lines of its log.
     pub async fn wait_ready(&self, deadline: Duration) -> Result<()> {
         let name = self.name();
-        wait::until(&format!("readiness of {name}"), deadline, async || {
+        wait::until(&format!("readiness of {name}"), deadline, || async {
             if !self.process.is_running() {
                 bail!("{name} ended");
             }

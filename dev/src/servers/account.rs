@@ -98,9 +98,10 @@ mod tests {
     #[test]
     fn a_private_directory_on_the_way_is_noticed() {
         let stranger = Account { name: "stranger".into(), uid: 4_000_000, gid: 4_000_000 };
-        let closed = tempfile::tempdir().unwrap();
+        let only_me = std::fs::Permissions::from_mode(0o700);
+        let closed = tempfile::Builder::new().permissions(only_me).tempdir().unwrap();
         let below = closed.path().join("not/there/yet");
-        assert!(!stranger.can_reach(&below), "tempdir() is open to its owner only");
+        assert!(!stranger.can_reach(&below), "it is open to its owner only");
         let open = crate::paths::scratch("account").unwrap();
         assert_eq!(stranger.can_reach(open.path()), stranger.can_reach(&std::env::temp_dir()));
         assert_ne!(reachable(&below, Some(&stranger)), below);

@@ -54,7 +54,7 @@ impl Nats {
     /// Starts it (again), on the same ports with the same data.
     pub async fn start(&self) -> Result<()> {
         let health = format!("{}/healthz", self.monitor_url());
-        start_and_wait(&self.process, async || {
+        start_and_wait(&self.process, || async {
             reqwest::get(&health).await.is_ok_and(|response| response.status().is_success())
         })
         .await

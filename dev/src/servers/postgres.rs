@@ -1,7 +1,8 @@
 //! A private PostgreSQL, under another user when we are root.
 
 use std::{
-    os::unix::process::CommandExt,
+    fs::Permissions,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -39,6 +40,7 @@ impl Postgres {
         ports: &Ports,
     ) -> Result<Self> {
         let account = Account::unprivileged()?;
+        std::fs::create_dir_all(directory)?;
         let data = account::reachable(&directory.join("postgres"), account.as_ref());
         let tools = binaries.postgres.clone();
         let port = ports.get("postgres")?;
@@ -88,7 +90,7 @@ impl Postgres {
     pub async fn start(&self) -> Result<()> {
         remove_stale_lock(&self.data);
         let url = self.url();
-        start_and_wait(&self.process, async || PgConnection::connect(&url).await.is_ok()).await
+        start_and_wait(&self.process, || async { PgConnection::connect(&url).await.is_ok() }).await
     }
 
     /// Ends it cleanly, without waiting for clients.
@@ -131,7 +133,7 @@ impl Postgres {
 /// Nobody may be connected to the template; someone who is just leaving is waited for.
 pub async fn copy_database(server_url: &str, template: &str, name: &str) -> Result<()> {
     let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
-    wait::until(&format!("the end of work in {template}"), QUIET_DEADLINE, async || {
+    wait::until(&format!("the end of work in {template}"), QUIET_DEADLINE, || async {
         match execute(server_url, &statement).await {
             Ok(()) => Ok(Some(())),
             Err(error) if is_code(&error, "55006") => Ok(None),
@@ -191,6 +193,7 @@ fn make_cluster(tools: &Path, data: &Path, account: Option<&Account>) -> Result<
         return Ok(());
     }
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    std::fs::set_permissions(data, Permissions::from_mode(0o700))?;
     let mut command = Command::new(tools.join("initdb"));
     command
         .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"])

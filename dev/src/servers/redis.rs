@@ -53,7 +53,7 @@ impl Redis {
 
     /// Starts it (again) on the same port, empty.
     pub async fn start(&self) -> Result<()> {
-        start_and_wait(&self.process, async || answers_ping(self.port).await.is_ok()).await
+        start_and_wait(&self.process, || async { answers_ping(self.port).await.is_ok() }).await
     }
 
     /// Ends it cleanly.

