@@ -16,8 +16,7 @@ create table messages (
 create index messages_by_message on messages (conversation_id, message_id);
 
 -- Makes the partition of a day in UTC; says whether it was missing. Attached rather than made in place,
--- because that does not make readers and writers of the other days wait. Callers queue up at the lock, which
--- lasts until their transaction ends.
+-- because that does not make readers and writers of the other days wait.
 create function make_message_partition(day date) returns boolean language plpgsql as $$
 declare
     partition text := 'messages_' || to_char(day, 'YYYYMMDD');
@@ -25,7 +24,8 @@ begin
     if to_regclass(partition) is not null then
         return false;
     end if;
-    perform pg_advisory_xact_lock(hashtext('make_message_partition'));
+    -- What attaching takes anyway; taken first, whoever comes second sees what the first has made.
+    lock table messages in share update exclusive mode;
     if to_regclass(partition) is not null then
         return false;
     end if;

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    lasting: TaskTracker,
     draining: CancellationToken,
     stopping: CancellationToken,
     failure: Arc<Mutex<Option<anyhow::Error>>>,
@@ -24,7 +25,7 @@ impl Tasks {
     /// the process stops and reports it.
     pub fn essential(&self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let tasks = self.clone();
-        self.spawn(async move {
+        spawn(&self.tracker, async move {
             let failure = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) if tasks.draining.is_cancelled() => return,
                 Ok(Ok(())) => anyhow!("the task ended"),
@@ -38,16 +39,12 @@ impl Tasks {
 
     /// Starts a task whose end concerns nobody else; a panic is logged.
     pub fn best_effort(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.spawn(async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                tracing::error!(task = name, "a task panicked");
-            }
-        });
+        spawn(&self.tracker, contained(name, task));
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where tasks get their name and kind")]
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.tracker.track_future(task));
+    /// As `best_effort`, for a task that serves the others until `stopping`: draining does not wait for it.
+    pub fn lasting(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        spawn(&self.lasting, contained(name, task));
     }
 
     /// Cancelled when no new work is to be taken.
@@ -78,10 +75,23 @@ impl Tasks {
             tracing::warn!(tasks = self.tracker.len(), "tasks did not finish in time and are ended");
         }
         self.stopping.cancel();
-        let _ended = tokio::time::timeout(Duration::from_secs(1), self.tracker.wait()).await;
+        self.lasting.close();
+        let all = async { tokio::join!(self.tracker.wait(), self.lasting.wait()) };
+        let _ended = tokio::time::timeout(Duration::from_secs(1), all).await;
         let failure = self.failure.lock().take();
         failure.map_or(Ok(()), Err)
     }
+}
+
+async fn contained(name: &'static str, task: impl Future<Output = ()> + Send) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        tracing::error!(task = name, "a task panicked");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where tasks get their name and kind")]
+fn spawn(tracker: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(tracker.track_future(task));
 }
 
 #[cfg(test)]
@@ -107,5 +117,15 @@ mod tests {
         });
         tasks.draining().cancel();
         assert!(tasks.run(Duration::from_secs(5)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn draining_does_not_wait_for_what_lasts_until_the_stop() {
+        let tasks = Tasks::default();
+        let stopping = tasks.stopping().clone();
+        tasks.lasting("metrics", async move { stopping.cancelled().await });
+        tasks.draining().cancel();
+        let stopped = tokio::time::timeout(Duration::from_secs(20), tasks.run(Duration::from_mins(1))).await;
+        assert!(stopped.expect("it stops at once").is_ok());
     }
 }

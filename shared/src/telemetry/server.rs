@@ -26,7 +26,7 @@ pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> 
         .context("starting the metrics")?;
     let upkeep = metrics.clone();
     let stopping = tasks.stopping().clone();
-    tasks.best_effort("metrics_upkeep", async move {
+    tasks.lasting("metrics_upkeep", async move {
         let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         // Cancel safe: a tick that is lost is made up by the next.
         while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -39,7 +39,7 @@ pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> 
         .route("/readyz", get(async move || readiness(&health)));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for /metrics"))?;
     let stopping = tasks.stopping().clone();
-    tasks.best_effort("metrics_server", async move {
+    tasks.lasting("metrics_server", async move {
         // It ends with the process, so that the last state can still be seen while draining.
         if let Some(Err(error)) = stopping.run_until_cancelled(axum::serve(listener, router).into_future()).await {
             tracing::error!(%error, "the metrics server ended");
