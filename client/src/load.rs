@@ -1,0 +1,56 @@
+//! What the session asks of REST: the conversation list after a reload, and pages of history to fill gaps.
+
+use chat_shared::{
+    ids::ConversationId,
+    position::Seq,
+    wire::{Conversation, HistoryPage},
+};
+
+use crate::{
+    error::RestError,
+    limits::PAGE_ROWS,
+    rest::{HistoryRange, Rest},
+    token::Tokens,
+};
+use std::sync::Arc;
+
+/// What came of a job.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    /// The conversation list, of the load with this number.
+    List { load: u64, outcome: Result<Vec<Conversation>, RestError> },
+    /// A page of a conversation's history.
+    Page { conversation_id: ConversationId, outcome: Result<HistoryPage, RestError> },
+    /// A token to replace the one in use.
+    Token(Result<Arc<str>, crate::TokenError>),
+}
+
+/// Loads all pages of the conversation list.
+pub(crate) async fn list(rest: Rest, load: u64) -> Loaded {
+    Loaded::List { load, outcome: all_pages(&rest).await }
+}
+
+async fn all_pages(rest: &Rest) -> Result<Vec<Conversation>, RestError> {
+    let mut conversations = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = rest.list_conversations(Some(PAGE_ROWS), cursor.as_deref()).await?;
+        conversations.extend(page.conversations);
+        // The same cursor again would go round for ever.
+        match page.next_cursor {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            _ => return Ok(conversations),
+        }
+    }
+}
+
+/// Loads the page of history after a number.
+pub(crate) async fn page(rest: Rest, conversation_id: ConversationId, after: Seq) -> Loaded {
+    let outcome = rest.history(conversation_id, HistoryRange::After(after), Some(PAGE_ROWS)).await;
+    Loaded::Page { conversation_id, outcome }
+}
+
+/// Gets a token other than `stale`.
+pub(crate) async fn token(tokens: Arc<Tokens>, stale: Arc<str>) -> Loaded {
+    Loaded::Token(tokens.renewed(&stale).await)
+}

@@ -1,0 +1,133 @@
+//! What the session does with each frame from the gateway, and with sends that wait to be written.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use chat_shared::{
+    position::Cursor,
+    wire::{ChangedConversation, Command, Message, Push, Rejected, Reply, ServerFrame},
+};
+use tokio::time::Instant;
+
+use super::Session;
+use crate::{
+    backoff::chance,
+    book::repeat_delay,
+    connection::Inbound,
+    error::SendError,
+    events::Event,
+    progress::{Content, Succession},
+    state::StopReason,
+};
+
+impl Session {
+    pub(super) fn received(&mut self, inbound: Inbound) -> ControlFlow<StopReason> {
+        let now = Instant::now();
+        if let Some(live) = self.link.live() {
+            live.last_heard = now;
+        }
+        match inbound {
+            Inbound::Frame(ServerFrame::Reply(reply)) => self.replied(reply, now),
+            Inbound::Frame(ServerFrame::Push(push)) => return self.pushed(push, now),
+            Inbound::Unknown { cursor } => return self.advance(cursor, Content::Nothing, now),
+            Inbound::Ping | Inbound::End(_) => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn replied(&mut self, reply: Reply, now: Instant) {
+        match reply {
+            Reply::Accepted(accepted) => {
+                if let Some(waiter) = accepted.reference.and_then(|reference| self.book.accepted(reference)) {
+                    waiter.answer(Ok(accepted));
+                }
+            }
+            Reply::Rejected(rejected) => self.rejected(rejected, now),
+            Reply::Done { .. } => {}
+        }
+    }
+
+    fn rejected(&mut self, rejected: Rejected, now: Instant) {
+        let Rejected { reference, code, message, retry_after_ms } = rejected;
+        let repeat_at = now + repeat_delay(retry_after_ms.map(Duration::from_millis), chance());
+        match reference.map(|reference| self.book.rejected(reference, code, repeat_at)) {
+            Some(Some(waiter)) => waiter.answer(Err(SendError::Rejected { code, message })),
+            Some(None) => tracing::debug!(?code, "a command was rejected for now"),
+            None => tracing::warn!(?code, message, "the gateway rejected a command without a reference"),
+        }
+    }
+
+    fn pushed(&mut self, push: Push, now: Instant) -> ControlFlow<StopReason> {
+        match push {
+            Push::Message { cursor, message } => {
+                let content = Content::Message(message.conversation_id, message.seq);
+                self.advance(cursor, content, now)?;
+                self.arrived(message);
+            }
+            Push::Conversation { cursor, conversation } => {
+                let is_news = self.has_taker && self.order.changed(&conversation);
+                self.advance(cursor, self.content_of(&conversation, is_news), now)?;
+                self.sync_order();
+                if is_news {
+                    self.notify(Event::Conversation(conversation));
+                }
+            }
+            Push::Heartbeat { cursor } => {
+                let received = self.progress.lock().received_up_to();
+                if received.is_some_and(|received| cursor > received) {
+                    return self.pushes_missing();
+                }
+            }
+            Push::GoingAway { reconnect_after_ms } => {
+                if let Some(live) = self.link.live() {
+                    live.going_away = Some(Duration::from_millis(reconnect_after_ms));
+                }
+            }
+            Push::Ready(_) => tracing::debug!("the gateway said ready twice"),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn content_of(&self, _change: &ChangedConversation, is_news: bool) -> Content {
+        if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing }
+    }
+
+    /// Notes a push's place in the inbox.
+    fn advance(&mut self, cursor: Option<Cursor>, content: Content, now: Instant) -> ControlFlow<StopReason> {
+        let mut progress = self.progress.lock();
+        match cursor {
+            Some(cursor) if progress.succession(cursor) == Succession::Jump => {
+                drop(progress);
+                return match self.pushes_missing() {
+                    // The frame isn't taken in: it comes again after the resume.
+                    ControlFlow::Continue(()) => ControlFlow::Continue(()),
+                    stop @ ControlFlow::Break(_) => stop,
+                };
+            }
+            Some(cursor) => {
+                progress.received(cursor, content);
+                drop(progress);
+                self.confirm(now);
+            }
+            // The inbox is out of reach, and will have a hole here.
+            None => progress.forget_inbox(),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn arrived(&mut self, message: Message) {
+        if self.has_taker {
+            self.order.push(message);
+            self.sync_order();
+        }
+    }
+
+    /// Writes sends until there are no more, or no room.
+    pub(super) fn write_sends(&mut self) {
+        while self.link.live().is_some_and(|live| live.connection.outbox.capacity() > 0) {
+            let Some((reference, command)) = self.book.take_unsent() else { return };
+            let command = Command::SendMessage(command.clone());
+            // A frame that isn't written after all is repeated when the connection is found to be gone.
+            self.write(Some(reference), command);
+        }
+    }
+}
