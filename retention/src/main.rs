@@ -1,1 +1,22 @@
-fn main() {}
+//! The retention service: migrates the schema, and makes partitions and content keys ahead of time.
+
+mod app;
+mod config;
+mod keys;
+mod metrics;
+mod migrate;
+mod partitions;
+mod prepare;
+mod terminal;
+mod worker;
+
+use config::Command;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Command::from_arguments() {
+        Command::Run(settings) => app::run(settings).await,
+        Command::Migrate(settings) => app::migrate(&settings).await,
+        Command::Prepare(settings) => app::prepare(&settings).await,
+    }
+}

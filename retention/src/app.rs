@@ -1,0 +1,53 @@
+//! Puts the parts together, one function per command.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chat_shared::{clock::Clock, lifecycle::Tasks, postgres, sealing::MasterKey, telemetry};
+
+use crate::{
+    config::{MigrateSettings, PrepareSettings, RunSettings},
+    metrics, migrate, prepare,
+    prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
+    terminal::say,
+    worker::Worker,
+};
+
+/// How long a statement in hand may take to end.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+const APPLICATION: &str = "chat-retention";
+
+/// Runs the service until it is told to stop.
+pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let health = telemetry::start(&settings.telemetry, &tasks).await?;
+    metrics::describe();
+    let worker = Worker {
+        pool: postgres::connect(&settings.prepare.postgres, APPLICATION)?,
+        clock: Clock::System,
+        master_key: MasterKey::read(&settings.prepare.master_key.master_key_file)?,
+        prepared: health.latch("prepared"),
+    };
+    tasks.essential("preparation", worker.run(tasks.draining().clone()));
+    tasks.run(DRAIN_MAX).await
+}
+
+/// Brings the schema up to date.
+pub async fn migrate(settings: &MigrateSettings) -> anyhow::Result<()> {
+    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
+    Ok(migrate::migrate(&pool, &settings.postgres).await?)
+}
+
+/// Makes partitions and keys once.
+pub async fn prepare(settings: &PrepareSettings) -> anyhow::Result<()> {
+    let master_key = MasterKey::read(&settings.master_key.master_key_file)?;
+    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
+    postgres::check(&pool).await?;
+    let prepared = prepare::prepare(&pool, &Clock::System, &master_key).await.context("preparing the coming days")?;
+    say(format_args!(
+        "{} partitions and {} content keys were missing and are made: \
+         partitions reach {PARTITION_DAYS_AHEAD} days ahead, keys {KEY_DAYS_AHEAD}",
+        prepared.partitions_made, prepared.keys_made,
+    ));
+    Ok(())
+}

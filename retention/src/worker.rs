@@ -1,0 +1,115 @@
+//! Prepares at the start and every hour, and sooner again after a failure.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chat_shared::{
+    clock::{Clock, Day},
+    postgres::{self, PostgresError},
+    sealing::MasterKey,
+    telemetry::Latch,
+};
+use metrics::{counter, gauge};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics::{FAILURES_TOTAL, KEYS_AHEAD_DAYS, PARTITIONS_AHEAD_DAYS},
+    prepare::{Prepared, prepare},
+};
+
+const INTERVAL: Duration = Duration::from_hours(1);
+/// Spreads instances that were started together.
+const JITTER_MAX: Duration = Duration::from_mins(5);
+const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MAX: Duration = Duration::from_mins(1);
+
+/// Keeps the coming days prepared.
+pub struct Worker {
+    /// The database.
+    pub pool: PgPool,
+    /// What day it is.
+    pub clock: Clock,
+    /// Wraps the content keys.
+    pub master_key: MasterKey,
+    /// Set after the first success.
+    pub prepared: Latch,
+}
+
+impl Worker {
+    /// Works until `draining`. Fails only on what no retry can mend.
+    pub async fn run(self, draining: CancellationToken) -> anyhow::Result<()> {
+        let mut last = None;
+        let mut failures = 0;
+        loop {
+            // Dropping a preparation half-way is harmless: each of its statements stands alone.
+            let Some(attempt) = draining.run_until_cancelled(self.attempt()).await else { return Ok(()) };
+            if let Some(prepared) = attempt? {
+                failures = 0;
+                last = Some(prepared);
+                self.prepared.set(true);
+            } else {
+                failures += 1;
+                counter!(FAILURES_TOTAL).increment(1);
+            }
+            show_days_ahead(last, self.clock.now().day());
+            let delay =
+                if failures == 0 { INTERVAL + JITTER_MAX.mul_f64(rand::random()) } else { retry_delay(failures) };
+            if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One preparation; nothing if it failed for now.
+    async fn attempt(&self) -> anyhow::Result<Option<Prepared>> {
+        match postgres::check(&self.pool).await {
+            Ok(()) => {}
+            Err(PostgresError::Database(error)) => {
+                tracing::warn!(%error, "PostgreSQL is out of reach, trying again");
+                return Ok(None);
+            }
+            Err(error) => return Err(error).context("the database can't be used"),
+        }
+        match prepare(&self.pool, &self.clock, &self.master_key).await {
+            Ok(prepared) => {
+                tracing::info!(
+                    partitions_made = prepared.partitions_made,
+                    keys_made = prepared.keys_made,
+                    "the coming days are prepared"
+                );
+                Ok(Some(prepared))
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "partitions and keys could not be prepared, trying again");
+                Ok(None)
+            }
+            Err(error) => Err(error).context("preparing partitions and keys"),
+        }
+    }
+}
+
+/// A second at first, so that a database that comes up a little later costs little; then up to a minute.
+fn retry_delay(failures: u32) -> Duration {
+    RETRY_DELAY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_DELAY_MAX)
+}
+
+/// Counts from what the last success left, so that the gauges fall while nothing succeeds.
+fn show_days_ahead(last: Option<Prepared>, today: Day) {
+    let ahead = |until: Option<Day>| f64::from(until.map_or(0, |until| until.0 - today.0));
+    gauge!(PARTITIONS_AHEAD_DAYS).set(ahead(last.map(Prepared::partitions_until)));
+    gauge!(KEYS_AHEAD_DAYS).set(ahead(last.map(Prepared::keys_until)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_after_failures_grows_to_a_minute() {
+        assert_eq!(retry_delay(1), Duration::from_secs(1));
+        assert_eq!(retry_delay(4), Duration::from_secs(8));
+        assert_eq!(retry_delay(7), Duration::from_mins(1));
+        assert_eq!(retry_delay(u32::MAX), Duration::from_mins(1));
+    }
+}
