@@ -1,1 +1,17 @@
-fn main() {}
+//! The notifier: the only process that delivers. It puts the log's events in inboxes and sends them to live gateways.
+
+mod app;
+mod beacon;
+mod config;
+mod plan;
+mod publisher;
+mod reachable;
+mod telemetry;
+mod worker;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    app::run(config::Settings::parse()).await
+}

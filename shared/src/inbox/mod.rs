@@ -6,11 +6,13 @@
 //! **Invariant:** cursors of an epoch are dense. What was lost shows as another epoch or as a cursor
 //! before the oldest entry, never as a hole.
 
+mod check;
 mod lease;
 mod read;
 mod route;
 mod sessions;
 
+pub use check::{RedisProblem, RedisUnfit};
 pub use lease::Lease;
 pub use read::{InboxEntry, Page};
 pub use route::{Routed, Routing};
@@ -18,12 +20,20 @@ pub use sessions::{Registration, Replaced, Session};
 
 use std::{future::Future, time::Duration};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    IntoConnectionInfo,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
+};
 
 use crate::{ids::UserId, limits};
 
 /// Devices of a user whose cursors are kept; the one furthest behind goes first.
 const DEVICES_MAX: usize = 32;
+/// How long the network may swallow what was sent before the connection counts as lost. Time-outs of requests
+/// alone never end a connection, since a slow Redis looks the same.
+#[cfg(target_os = "linux")]
+const DEAD_CONNECTION_MAX: Duration = Duration::from_secs(5);
 
 /// The inboxes of all users.
 #[derive(Clone)]
@@ -52,14 +62,20 @@ struct Keys {
 }
 
 impl Inboxes {
-    /// Connects, now and again after every disconnection.
+    /// Connects when it is first used, and again after every disconnection: Redis may be down now. Fails only if
+    /// the address can't be understood.
+    #[expect(clippy::unused_async, reason = "whoever connects to a server waits for it, now or one day")]
     pub async fn connect(url: &str, namespace: &str) -> Result<Self, InboxError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(limits::REDIS_WAIT_MAX))
             .set_response_timeout(Some(limits::REDIS_WAIT_MAX))
-            .set_max_delay(Duration::from_secs(1));
-        let client = redis::Client::open(url)?;
-        let redis = bounded(ConnectionManager::new_with_config(client, config)).await?;
+            // While it can't be reached each request tries once and fails at once; callers know what to do then.
+            .set_number_of_retries(0);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(DEAD_CONNECTION_MAX);
+        let client = redis::Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?;
+        let redis = ConnectionManager::new_lazy_with_config(client, config)?;
         Ok(Self { redis, namespace: namespace.to_owned() })
     }
 

@@ -49,7 +49,8 @@ impl Inboxes {
         let entries = entries.ok_or_else(super::unexpected_answer)?;
         let is_complete = match entries.first() {
             Some(first) => first.cursor == cursor.next(),
-            None => head.unwrap_or(0) <= cursor.0,
+            // A head before the cursor belongs to an inbox that has lost its last entries.
+            None => head == Some(cursor.0),
         };
         Ok(if is_complete { Page::Entries(entries) } else { Page::Lost })
     }

@@ -102,7 +102,8 @@ impl Inboxes {
             .arg(epoch.as_uuid().to_string())
             .arg(device_id.as_uuid().to_string())
             .arg(cursor.0)
-            .arg(millis(limits::INBOX_IDLE_MAX));
+            .arg(millis(limits::INBOX_IDLE_MAX))
+            .arg(DEVICES_MAX);
         let mut redis = self.redis.clone();
         bounded(confirm.invoke_async(&mut redis)).await
     }

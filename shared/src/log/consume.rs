@@ -136,7 +136,7 @@ impl Consumer {
 
     async fn reopen(&mut self) -> Result<(), ConsumeError> {
         let namespace = &self.log.namespace;
-        let filter_subjects = self.spec.slots.iter().map(|slot| format!("{namespace}.{slot}.*.>")).collect();
+        let filter_subjects = self.spec.slots.iter().map(|slot| format!("{namespace}.{slot}.>")).collect();
         let (priority_policy, priority_groups, priority_timeout) = if self.spec.is_pinned {
             (PriorityPolicy::PinnedClient, vec![GROUP.to_owned()], PIN_TIMEOUT)
         } else {

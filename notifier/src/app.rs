@@ -1,0 +1,87 @@
+//! Puts the notifier together.
+
+use anyhow::Context;
+use async_nats::{Client, Event};
+use chat_shared::{
+    clock::Clock,
+    inbox::Inboxes,
+    lifecycle::Tasks,
+    log::{self, Consumer, ConsumerSpec, Log, Slot},
+    telemetry::{self as operators, Health},
+};
+use futures_util::future::try_join_all;
+
+use crate::{beacon, config::Settings, publisher::Publisher, reachable::Reachable, telemetry, worker::Worker};
+
+/// The parts that the log is cut into. Each is read by one instance at a time, so this is also the most instances
+/// that have something to do. A change of it needs all instances stopped, or events are delivered twice.
+const PARTS: u8 = 16;
+/// Events of one batch.
+const BATCH_MAX: usize = 100;
+/// Events of one part that are not settled. At the bound the part waits: without Redis that is when it has been gone
+/// for this many events.
+const ACK_PENDING_MAX: i64 = 5_000;
+/// What a killed instance had in hand comes back after this; longer than a batch takes at the most.
+const ACK_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Runs the notifier until it is stopped.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let health = operators::start(&settings.telemetry, &tasks).await?;
+    telemetry::describe();
+    let log_latch = health.latch("log");
+    let client = connect(&settings, &health).await?;
+    let namespace = &settings.namespace.namespace;
+    let log = Log::open(&client, namespace, settings.nats.replicas()).await.context("opening the log")?;
+    let inboxes = Inboxes::connect(&settings.redis.redis_url, namespace)
+        .await
+        .context("the address of Redis is written like redis://redis:6379")?;
+    let publisher = Publisher::new(client.clone(), namespace.clone());
+    let worker = Worker {
+        reachable: Reachable::watch(inboxes.clone(), &tasks),
+        inboxes,
+        publisher: publisher.clone(),
+        clock: Clock::System,
+    };
+    for consumer in try_join_all((0..PARTS).map(|part| open(&log, part))).await? {
+        tasks.essential("worker", worker.clone().run(consumer, tasks.draining().clone()));
+    }
+    log_latch.set(true);
+    let draining = tasks.draining().clone();
+    tasks.essential("beacon", async move {
+        // Cancel safe: a beacon more or less does not matter.
+        draining.run_until_cancelled(beacon::send(publisher)).await;
+        Ok(())
+    });
+    tracing::info!(parts = PARTS, "delivering");
+    tasks.run(settings.drain_max).await
+}
+
+async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client> {
+    let latch = health.latch("nats");
+    let events = latch.clone();
+    let client = log::connect(&settings.nats.nats_url, "chat-notifier", move |event| match event {
+        Event::Connected => events.set(true),
+        Event::Disconnected | Event::Closed => {
+            events.set(false);
+            tracing::warn!(%event, "NATS");
+        }
+        other => tracing::debug!(event = %other, "NATS"),
+    })
+    .await
+    .context("connecting to NATS")?;
+    latch.set(true);
+    Ok(client)
+}
+
+async fn open(log: &Log, part: u8) -> anyhow::Result<Consumer> {
+    let spec = ConsumerSpec {
+        name: format!("notifier-{part:02}"),
+        slots: Slot::part(part, PARTS).collect(),
+        is_pinned: true,
+        batch_max: BATCH_MAX,
+        ack_pending_max: ACK_PENDING_MAX,
+        ack_wait: ACK_WAIT,
+    };
+    Ok(log.consumer(spec).await?)
+}

@@ -1,0 +1,46 @@
+//! Names of the notifier's metrics.
+
+use metrics::{describe_counter, describe_histogram};
+
+/// Events put in the inboxes of their audience.
+pub const ROUTED_TOTAL: &str = "chat_notifier_routed_total";
+/// Deliveries published to gateways.
+pub const DELIVERIES_TOTAL: &str = "chat_notifier_deliveries_total";
+/// Events published to all gateways because Redis was out of reach.
+pub const UNNUMBERED_TOTAL: &str = "chat_notifier_unnumbered_total";
+/// Events put back to be delivered again.
+pub const RETRIES_TOTAL: &str = "chat_notifier_retries_total";
+/// Entries of the log that can't be read as events.
+pub const UNREADABLE_TOTAL: &str = "chat_notifier_unreadable_total";
+/// Batches that Redis did not take.
+pub const REDIS_FAILURES_TOTAL: &str = "chat_notifier_redis_failures_total";
+/// Deliveries that NATS did not take.
+pub const PUBLISH_FAILURES_TOTAL: &str = "chat_notifier_publish_failures_total";
+/// Seconds from reading a batch to its end.
+pub const BATCH_SECONDS: &str = "chat_notifier_batch_seconds";
+/// Seconds from accepting an event to having it routed.
+pub const LAG_SECONDS: &str = "chat_notifier_lag_seconds";
+
+/// Describes the metrics, and touches the counters.
+pub fn describe() {
+    describe_counter!(ROUTED_TOTAL, "Events put in the inboxes of their audience");
+    describe_counter!(DELIVERIES_TOTAL, "Deliveries published to gateways");
+    describe_counter!(UNNUMBERED_TOTAL, "Events published to all gateways because Redis was out of reach");
+    describe_counter!(RETRIES_TOTAL, "Events put back to be delivered again");
+    describe_counter!(UNREADABLE_TOTAL, "Entries of the log that can't be read as events");
+    describe_counter!(REDIS_FAILURES_TOTAL, "Batches that Redis did not take");
+    describe_counter!(PUBLISH_FAILURES_TOTAL, "Deliveries that NATS did not take");
+    describe_histogram!(BATCH_SECONDS, "Seconds from reading a batch to its end");
+    describe_histogram!(LAG_SECONDS, "Seconds from accepting an event to having it routed");
+    for name in [
+        ROUTED_TOTAL,
+        DELIVERIES_TOTAL,
+        UNNUMBERED_TOTAL,
+        RETRIES_TOTAL,
+        UNREADABLE_TOTAL,
+        REDIS_FAILURES_TOTAL,
+        PUBLISH_FAILURES_TOTAL,
+    ] {
+        metrics::counter!(name).absolute(0);
+    }
+}
