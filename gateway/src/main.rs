@@ -1,1 +1,25 @@
-fn main() {}
+//! The chat gateway. `config` says what can be set, `app` how the parts hang together.
+
+mod app;
+mod auth;
+mod breaker;
+mod config;
+mod connection;
+mod content;
+mod conversations;
+mod database;
+mod delivery;
+mod history;
+mod outbox;
+mod rate;
+mod refusal;
+mod rest;
+mod send;
+mod telemetry;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    app::run(config::Config::parse()).await
+}

@@ -1,0 +1,130 @@
+//! How the gateway's parts hang together, and in which order they start and stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, routing::get};
+use chat_shared::{
+    clock::Clock,
+    ids::GatewayId,
+    inbox::Inboxes,
+    lifecycle::Tasks,
+    log::{self, Log},
+    postgres,
+    sealing::MasterKey,
+    telemetry as shared_telemetry,
+};
+use sqlx::PgPool;
+use tokio::{net::TcpListener, sync::Notify};
+
+use crate::{
+    auth::Verifier,
+    config::Config,
+    connection::{self, Registry},
+    content::Content,
+    delivery, outbox,
+    rate::RateLimits,
+    rest,
+    send::Sender,
+    telemetry,
+};
+
+/// How long requests and connections may take to end when the gateway stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Clients that are sent away come back elsewhere within this time, spread at random.
+const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
+
+/// What requests and connections work with.
+#[derive(Clone)]
+pub struct AppState {
+    pub gateway_id: GatewayId,
+    pub namespace: String,
+    pub allowed_origins: Arc<[String]>,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    pub nats: async_nats::Client,
+    pub log: Log,
+    pub pool: PgPool,
+    pub inboxes: Inboxes,
+    pub verifier: Verifier,
+    pub rate: RateLimits,
+    pub content: Content,
+    pub sender: Sender,
+    pub connections: Registry,
+    /// Rung when something may have been lost between notifiers and this gateway.
+    pub resync: Arc<Notify>,
+}
+
+/// Runs the gateway until it is told to stop.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
+    telemetry::describe();
+    let resync = Arc::new(Notify::new());
+    let nats_latch = health.latch("nats");
+    let rung = (Arc::clone(&resync), nats_latch.clone());
+    let nats = log::connect(&config.nats.nats_url, "chat-gateway", move |event| {
+        let (resync, latch) = &rung;
+        match event {
+            async_nats::Event::Connected => latch.set(true),
+            async_nats::Event::Disconnected => latch.set(false),
+            _ => {}
+        }
+        // Core messages are lost while disconnected, and when a subscription's queue is full.
+        if matches!(event, async_nats::Event::Connected | async_nats::Event::SlowConsumer(_)) {
+            resync.notify_one();
+        }
+    })
+    .await
+    .context("connecting to NATS")?;
+    nats_latch.set(true);
+    let pool = postgres::connect(&config.postgres, "chat-gateway")?;
+    postgres::check(&pool).await?;
+    let log = Log::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
+    postgres::check_log(&pool, &log).await?;
+    let inboxes = Inboxes::connect(&config.redis.redis_url, &config.namespace.namespace).await?;
+    let clock = Clock::System;
+    let master_key = MasterKey::read(&config.master_key.master_key_file)?;
+    let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
+    let state = AppState {
+        gateway_id: GatewayId::random(),
+        namespace: config.namespace.namespace.clone(),
+        allowed_origins: config.allowed_origins.clone().into(),
+        clock: clock.clone(),
+        verifier: Verifier::start(config.verifier()?, health.latch("token keys"), &tasks)?,
+        rate: RateLimits::start(config.handshakes_per_second_max, &tasks),
+        sender: Sender::new(log.clone(), pool.clone(), content.clone(), clock),
+        tasks: tasks.clone(),
+        nats,
+        log,
+        pool,
+        inboxes,
+        content,
+        connections: Registry::default(),
+        resync,
+    };
+    tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
+    tasks.best_effort("lease", delivery::keep(state.clone()));
+    tasks.best_effort("outbox_sweeper", outbox::sweep(state.clone()));
+    serve(&config, state, &tasks).await?;
+    tasks.run(DRAIN_MAX).await
+}
+
+async fn serve(config: &Config, state: AppState, tasks: &Tasks) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+    tracing::info!(address = %config.listen, "the gateway listens");
+    let farewell = state.clone();
+    let router: Router = Router::new().route("/v1/ws", get(connection::open)).merge(rest::router()).with_state(state);
+    let draining = tasks.draining().clone();
+    tasks.essential("http", async move {
+        axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await.context("serving HTTP")
+    });
+    let draining = tasks.draining().clone();
+    tasks.best_effort("farewell", async move {
+        draining.cancelled().await;
+        for connection in farewell.connections.all() {
+            connection.go_away(RECONNECT_SPREAD.mul_f64(rand::random()));
+        }
+    });
+    Ok(())
+}

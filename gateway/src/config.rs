@@ -1,0 +1,71 @@
+//! The gateway's settings.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use anyhow::bail;
+use chat_shared::settings::{
+    MasterKeySettings, NamespaceSettings, NatsSettings, PostgresSettings, RedisSettings, TelemetrySettings,
+};
+use clap::Parser;
+
+use crate::auth::{KeySource, VerifierSettings};
+
+/// The chat gateway: clients connect to it by WebSocket and ask it by REST.
+///
+/// It keeps nothing of its own: any number of gateways stand side by side, and any client may use any of them.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Config {
+    /// Address for clients: /v1/ws, /v1/…, /openapi.json. TLS ends before it.
+    #[arg(long, env = "CHAT_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// URL of the JSON Web Key Set that users' tokens are checked with. Fetched every five minutes, and when a token names an
+    /// unknown key.
+    #[arg(long, env = "CHAT_JWKS_URL")]
+    pub jwks_url: Option<reqwest::Url>,
+    /// File with one public key (PEM) instead of a key set.
+    #[arg(long, env = "CHAT_JWT_PUBLIC_KEY_FILE")]
+    pub jwt_public_key_file: Option<PathBuf>,
+    /// File with a secret shared with the issuer instead of public keys. For development only: whoever has it can be anyone.
+    #[arg(long, env = "CHAT_JWT_SECRET_FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// What a token's `aud` must contain.
+    #[arg(long, env = "CHAT_JWT_AUDIENCE", default_value = "chat")]
+    pub jwt_audience: String,
+    /// What a token's `iss` must be. Without it any issuer whose key is trusted is accepted.
+    #[arg(long, env = "CHAT_JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// Origins that browsers may connect from, separated by commas, such as `https://app.example`. Requests without an Origin,
+    /// which no browser sends, are not concerned.
+    #[arg(long, env = "CHAT_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
+    /// WebSocket handshakes a second. One more gets 503 with a Retry-After; so a storm of reconnections comes in at a rate that
+    /// this gateway can serve.
+    #[arg(long, env = "CHAT_HANDSHAKES_PER_SECOND_MAX", default_value = "1000")]
+    pub handshakes_per_second_max: NonZeroU32,
+    #[command(flatten)]
+    pub namespace: NamespaceSettings,
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub nats: NatsSettings,
+    #[command(flatten)]
+    pub redis: RedisSettings,
+    #[command(flatten)]
+    pub master_key: MasterKeySettings,
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
+}
+
+impl Config {
+    /// What is asked of users' tokens.
+    pub fn verifier(&self) -> anyhow::Result<VerifierSettings> {
+        let keys = match (&self.jwks_url, &self.jwt_public_key_file, &self.jwt_secret_file) {
+            (Some(url), None, None) => KeySource::Jwks(url.clone()),
+            (None, Some(path), None) => KeySource::PublicKey(path.clone()),
+            (None, None, Some(path)) => KeySource::Secret(path.clone()),
+            _ => bail!("give exactly one of CHAT_JWKS_URL, CHAT_JWT_PUBLIC_KEY_FILE and CHAT_JWT_SECRET_FILE"),
+        };
+        Ok(VerifierSettings { keys, audience: self.jwt_audience.clone(), issuer: self.jwt_issuer.clone() })
+    }
+}

@@ -1,0 +1,80 @@
+//! Carries out a client's commands.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use chat_shared::wire::{Accepted, Command, CommandFrame, ErrorCode, Rejected, RenewToken, Reply, SendMessage};
+
+use super::Connection;
+use crate::{app::AppState, refusal::Refusal};
+
+/// Confirmations are recorded in Redis when this many have gathered, and with each heartbeat.
+const CONFIRMATIONS_MAX: u64 = 32;
+
+/// Carries out one command, and replies.
+pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, frame: CommandFrame) {
+    let reference = frame.reference;
+    let outcome = match frame.command {
+        // What a client owes by itself is not counted against it.
+        Command::Heartbeat(heartbeat) => {
+            if let Some(cursor) = heartbeat.cursor {
+                connection.note_confirmed(cursor);
+            }
+            Ok(None)
+        }
+        Command::Confirm(confirm) => {
+            if connection.note_confirmed(confirm.cursor) >= CONFIRMATIONS_MAX {
+                connection.confirm_now(&state.inboxes).await;
+            }
+            Ok(None)
+        }
+        counted => match state.rate.check(connection.user_id) {
+            Ok(()) => carry_out_counted(state, connection, reference, counted).await,
+            Err(refusal) => Err(refusal),
+        },
+    };
+    match (outcome, reference) {
+        (Ok(Some(reply)), _) => connection.reply(&reply),
+        (Ok(None), Some(reference)) => connection.reply(&Reply::Done { reference }),
+        (Ok(None), None) => {}
+        (Err(refusal), _) => connection.reply(&Reply::Rejected(refusal.into_reply(reference))),
+    }
+}
+
+async fn carry_out_counted(
+    state: &AppState,
+    connection: &Connection,
+    reference: Option<u64>,
+    command: Command,
+) -> Result<Option<Reply>, Refusal> {
+    match command {
+        Command::SendMessage(command) => send_message(state, connection, reference, command).await.map(Some),
+        Command::RenewToken(command) => renew_token(state, connection, command).await.map(|()| None),
+        Command::Hello(_) => Ok(Some(Reply::Rejected(Rejected {
+            reference,
+            code: ErrorCode::HelloRequired,
+            message: "`hello` comes once, as the first command of a connection".to_owned(),
+            retry_after_ms: None,
+        }))),
+        Command::Heartbeat(_) | Command::Confirm(_) => Ok(None),
+    }
+}
+
+async fn send_message(
+    state: &AppState,
+    connection: &Connection,
+    reference: Option<u64>,
+    command: SendMessage,
+) -> Result<Reply, Refusal> {
+    let (conversation_id, message_id) = (command.conversation_id, command.message_id);
+    let sent = state.sender.send(connection.user_id, command).await?;
+    Ok(Reply::Accepted(Accepted { reference, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at }))
+}
+
+async fn renew_token(state: &AppState, connection: &Connection, command: RenewToken) -> Result<(), Refusal> {
+    let identity = state.verifier.verify(&command.token).await?;
+    if identity.user_id != connection.user_id {
+        return Err(Refusal::forbidden("the token is another user's; open another connection for them"));
+    }
+    connection.expires_at.store(identity.expires_at.0, Ordering::Relaxed);
+    Ok(())
+}

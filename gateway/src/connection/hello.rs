@@ -1,0 +1,97 @@
+//! Hello and goodbye: registers the session, says where it stands, and replays what was missed.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use chat_shared::{
+    delivery::{Delivery, gateway_subject},
+    inbox::{Registration, Replaced, Session},
+    limits,
+    position::Cursor,
+    wire::{CloseCode, Connected, Hello, Push, WireLimits},
+};
+
+use super::Connection;
+use crate::{app::AppState, delivery, telemetry};
+
+/// Registers the connection, pushes `ready`, and then everything the client missed.
+///
+/// Without Redis the connection works all the same, only without cursors.
+pub(super) async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) {
+    connection.device_id.get_or_init(|| hello.device_id);
+    let session =
+        Session { session_id: connection.session_id, gateway_id: state.gateway_id, device_id: hello.device_id };
+    let registration = match state.inboxes.register(connection.user_id, session, hello.resume).await {
+        Ok(registration) => Some(registration),
+        Err(error) => {
+            tracing::warn!(%error, "a session could not be registered; it goes on without an inbox");
+            None
+        }
+    };
+    let outcome = match &registration {
+        None => "without_inbox",
+        Some(Registration { is_resumed: true, .. }) => "complete",
+        Some(_) => "reload",
+    };
+    metrics::counter!(telemetry::RESUMES_TOTAL, "outcome" => outcome).increment(1);
+
+    let (epoch, cursor, resumed) = registration
+        .as_ref()
+        .map_or((None, Cursor::ZERO, false), |found| (Some(found.epoch), found.cursor, found.is_resumed));
+    connection.set_position(epoch, cursor);
+    connection.push(&Push::Ready(Connected {
+        session_id: connection.session_id,
+        epoch,
+        cursor,
+        resumed,
+        heartbeat_interval_ms: u64::try_from(limits::HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX),
+        limits: WireLimits::default(),
+    }));
+    if let Some(registration) = registration {
+        for replaced in registration.replaced {
+            end_replaced(state, connection, replaced).await;
+        }
+        delivery::catch_up(state, connection).await;
+    }
+}
+
+/// Ends the connection that this one replaces, wherever it is.
+async fn end_replaced(state: &AppState, connection: &Connection, replaced: Replaced) {
+    if replaced.gateway_id == state.gateway_id {
+        state.connections.close(connection.user_id, replaced.session_id, CloseCode::Replaced);
+        return;
+    }
+    let delivery = Delivery::SessionReplaced { user_id: connection.user_id, session_id: replaced.session_id };
+    delivery::publish(state, gateway_subject(&state.namespace, replaced.gateway_id), &delivery).await;
+}
+
+/// Removes the registration, and records what the client has confirmed.
+pub(super) async fn unregister(state: &AppState, connection: &Connection) {
+    connection.confirm_now(&state.inboxes).await;
+    if connection.is_registered()
+        && let Err(error) = state.inboxes.unregister(connection.user_id, connection.session_id).await
+    {
+        tracing::debug!(%error, "a session could not be unregistered; the device's next one replaces it");
+    }
+}
+
+impl Connection {
+    /// Records in Redis what the client has confirmed since the last time.
+    pub(super) async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes) {
+        let (Some((epoch, _)), Some(device_id)) = (self.catch_up_from(), self.device_id.get()) else { return };
+        let cursor = self.confirmed.load(Ordering::Relaxed);
+        if self.recorded.swap(cursor, Ordering::Relaxed) == cursor {
+            return;
+        }
+        if let Err(error) = inboxes.confirm(self.user_id, epoch, *device_id, Cursor(cursor)).await {
+            self.recorded.store(0, Ordering::Relaxed);
+            tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
+        }
+    }
+
+    /// Notes what the client confirms; how many confirmations are not recorded in Redis yet.
+    pub(super) fn note_confirmed(&self, cursor: Cursor) -> u64 {
+        let cursor = cursor.min(self.cursor()).0;
+        let before = self.confirmed.fetch_max(cursor, Ordering::Relaxed);
+        cursor.max(before).saturating_sub(self.recorded.load(Ordering::Relaxed))
+    }
+}

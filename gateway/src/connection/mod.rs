@@ -1,0 +1,272 @@
+//! One WebSocket: handshake → hello → reader and writer, until one of them ends it.
+//!
+//! The reader carries out commands one after the other; the writer drains the outbox. What others want to say
+//! to the client goes through the outbox, which is bounded.
+
+mod commands;
+mod handshake;
+mod hello;
+mod outbox;
+mod reader;
+mod registry;
+mod writer;
+
+pub use handshake::open;
+pub use registry::Registry;
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chat_shared::{
+    clock::Timestamp,
+    ids::{DeviceId, Epoch, SessionId, UserId},
+    position::Cursor,
+    wire::{CloseCode, Encoding, Push, Reply},
+};
+use parking_lot::Mutex;
+
+use self::outbox::Outbox;
+use crate::telemetry;
+
+/// A client that has said hello.
+pub struct Connection {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Its registration.
+    pub session_id: SessionId,
+    /// Known from hello on.
+    device_id: OnceLock<DeviceId>,
+    encoding: Encoding,
+    outbox: Outbox,
+    position: Mutex<Position>,
+    /// When the token expires, in milliseconds since 1970.
+    expires_at: AtomicI64,
+    /// What the client has confirmed.
+    confirmed: AtomicU64,
+    /// What of it is recorded in Redis.
+    recorded: AtomicU64,
+}
+
+/// How far the user's inbox has been pushed on this connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Position {
+    /// None until the session is registered, and while Redis is out of reach.
+    epoch: Option<Epoch>,
+    /// The last cursor that was pushed.
+    cursor: Cursor,
+    /// While the inbox is being read: the largest cursor that was delivered live meanwhile.
+    catching_up: Option<Cursor>,
+}
+
+/// What a live delivery came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// It was pushed, or had been, or the inbox is being read and will show it.
+    Settled,
+    /// Something before it is missing: the inbox has to be read from this cursor on.
+    Gap,
+}
+
+impl Connection {
+    fn new(user_id: UserId, encoding: Encoding, expires_at: Timestamp) -> Self {
+        Self {
+            user_id,
+            session_id: SessionId::random(),
+            device_id: OnceLock::new(),
+            encoding,
+            outbox: Outbox::default(),
+            position: Mutex::new(Position { catching_up: Some(Cursor::ZERO), ..Position::default() }),
+            expires_at: AtomicI64::new(expires_at.0),
+            confirmed: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the session is registered in Redis.
+    fn is_registered(&self) -> bool {
+        self.position.lock().epoch.is_some()
+    }
+
+    /// Whether the client was let in without a registration, because Redis was out of reach.
+    pub fn is_unregistered(&self) -> bool {
+        let position = self.position.lock();
+        position.epoch.is_none() && position.catching_up.is_none()
+    }
+
+    /// Sets where the connection stands after its registration; the inbox is to be read from here on.
+    fn set_position(&self, epoch: Option<Epoch>, cursor: Cursor) {
+        *self.position.lock() = Position { epoch, cursor, catching_up: epoch.map(|_| Cursor::ZERO) };
+        self.confirmed.store(cursor.0, Ordering::Relaxed);
+        self.recorded.store(cursor.0, Ordering::Relaxed);
+    }
+
+    fn cursor(&self) -> Cursor {
+        self.position.lock().cursor
+    }
+
+    /// Pushes what a notifier delivered, if it is the next.
+    pub fn deliver(&self, epoch: Epoch, cursor: Cursor, push: &dyn Fn(Option<Cursor>) -> Push) -> Delivered {
+        let mut position = self.position.lock();
+        match &mut *position {
+            Position { epoch: Some(known), .. } if *known != epoch => self.close(CloseCode::InboxLost),
+            Position { catching_up: Some(seen), .. } => *seen = cursor.max(*seen),
+            Position { epoch: None, .. } => {}
+            Position { cursor: last, .. } if cursor <= *last => {}
+            Position { cursor: last, .. } if cursor == last.next() => {
+                *last = cursor;
+                self.push(&push(Some(cursor)));
+            }
+            Position { catching_up, .. } => {
+                *catching_up = Some(cursor);
+                return Delivered::Gap;
+            }
+        }
+        Delivered::Settled
+    }
+
+    /// Pushes what could not be put in the inbox.
+    pub fn deliver_unnumbered(&self, push: &dyn Fn(Option<Cursor>) -> Push) {
+        self.push(&push(None));
+    }
+
+    /// Begins to read the inbox; none if that is under way already, or there is none to read.
+    pub fn begin_catch_up(&self) -> Option<(Epoch, Cursor)> {
+        let mut position = self.position.lock();
+        let epoch = position.epoch?;
+        if position.catching_up.is_some() {
+            return None;
+        }
+        position.catching_up = Some(Cursor::ZERO);
+        Some((epoch, position.cursor))
+    }
+
+    /// Where a catch-up that is under way reads on.
+    pub fn catch_up_from(&self) -> Option<(Epoch, Cursor)> {
+        let position = self.position.lock();
+        Some((position.epoch?, position.cursor))
+    }
+
+    /// Pushes an entry that was read from the inbox.
+    pub fn push_entry(&self, cursor: Cursor, push: &dyn Fn(Option<Cursor>) -> Push) {
+        let mut position = self.position.lock();
+        if cursor == position.cursor.next() {
+            position.cursor = cursor;
+            self.push(&push(Some(cursor)));
+        }
+    }
+
+    /// Skips an entry that can't be shown, so that those after it can.
+    pub fn skip_entry(&self, cursor: Cursor) {
+        let mut position = self.position.lock();
+        if cursor == position.cursor.next() {
+            position.cursor = cursor;
+        }
+    }
+
+    /// Ends the catch-up at the inbox' end, unless something was delivered meanwhile; then it goes on.
+    pub fn end_catch_up(&self) -> bool {
+        let mut position = self.position.lock();
+        let is_done = position.catching_up.is_none_or(|seen| seen <= position.cursor);
+        position.catching_up = if is_done { None } else { Some(Cursor::ZERO) };
+        is_done
+    }
+
+    /// Waits until there is room for a page of the inbox.
+    pub async fn room(&self) {
+        self.outbox.room().await;
+    }
+
+    fn push(&self, push: &Push) {
+        metrics::counter!(telemetry::PUSHED_TOTAL).increment(1);
+        self.put(push);
+    }
+
+    fn reply(&self, reply: &Reply) {
+        if let Reply::Rejected(rejected) = reply {
+            metrics::counter!(telemetry::REJECTED_TOTAL, "code" => format!("{:?}", rejected.code)).increment(1);
+        }
+        self.put(reply);
+    }
+
+    fn put(&self, frame: &impl serde::Serialize) {
+        match self.encoding.encode(frame) {
+            Ok(bytes) => self.outbox.put(bytes),
+            Err(error) => tracing::error!(%error, "a frame could not be written"),
+        }
+    }
+
+    /// Ends the connection, once what is in the outbox has been written.
+    pub fn close(&self, code: CloseCode) {
+        self.outbox.close(code);
+    }
+
+    /// Announces that the gateway stops, and ends the connection.
+    pub fn go_away(&self, reconnect_after: Duration) {
+        let reconnect_after_ms = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
+        self.push(&Push::GoingAway { reconnect_after_ms });
+        self.close(CloseCode::GoingAway);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(cursor: u64) -> (Connection, Epoch) {
+        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
+        let epoch = Epoch::random();
+        connection.set_position(Some(epoch), Cursor(cursor));
+        (connection, epoch)
+    }
+
+    fn push(cursor: Option<Cursor>) -> Push {
+        Push::Heartbeat { cursor: cursor.unwrap_or_default() }
+    }
+
+    #[test]
+    fn live_pushes_go_out_in_order_and_repeats_are_dropped() {
+        let (connection, epoch) = connection(4);
+        assert!(connection.end_catch_up());
+        for cursor in [5, 5, 4, 6] {
+            assert_eq!(connection.deliver(epoch, Cursor(cursor), &push), Delivered::Settled);
+        }
+        assert_eq!((connection.cursor(), connection.outbox.len()), (Cursor(6), 2));
+    }
+
+    #[test]
+    fn a_gap_stops_live_pushes_until_the_inbox_has_been_read() {
+        let (connection, epoch) = connection(4);
+        assert!(connection.end_catch_up());
+        assert_eq!(connection.deliver(epoch, Cursor(6), &push), Delivered::Gap);
+        assert_eq!(connection.deliver(epoch, Cursor(7), &push), Delivered::Settled, "the reader will find it");
+        connection.push_entry(Cursor(5), &push);
+        connection.push_entry(Cursor(6), &push);
+        assert!(!connection.end_catch_up(), "7 was seen and not read yet");
+        connection.push_entry(Cursor(7), &push);
+        assert!(connection.end_catch_up());
+        assert_eq!(connection.outbox.len(), 3);
+    }
+
+    #[test]
+    fn what_is_delivered_between_the_last_page_and_its_end_is_not_lost() {
+        let (connection, epoch) = connection(0);
+        assert_eq!(connection.deliver(epoch, Cursor(1), &push), Delivered::Settled);
+        assert!(!connection.end_catch_up());
+        connection.push_entry(Cursor(1), &push);
+        assert!(connection.end_catch_up());
+        assert_eq!(connection.deliver(epoch, Cursor(2), &push), Delivered::Settled);
+        assert_eq!(connection.outbox.len(), 2);
+    }
+
+    #[test]
+    fn another_epoch_ends_the_connection() {
+        let (connection, _) = connection(4);
+        let _settled = connection.deliver(Epoch::random(), Cursor(1), &push);
+        assert_eq!(connection.outbox.closing(), Some(CloseCode::InboxLost));
+    }
+}

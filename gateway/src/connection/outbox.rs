@@ -1,0 +1,176 @@
+//! What waits to be written to a connection: bounded in bytes. Over the bound the client reads too slowly
+//! and the connection ends; the client resumes, and nothing is lost.
+
+use std::collections::VecDeque;
+
+use chat_shared::{limits, wire::CloseCode};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// A page of the inbox is read only when no more than this waits.
+const ROOM_BYTES: usize = limits::OUTBOX_BYTES_MAX / 4;
+/// What a frame costs beyond its bytes.
+const FRAME_OVERHEAD_BYTES: usize = 64;
+
+/// A queue of frames, and how the connection ends.
+#[derive(Default)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    drained: Notify,
+    closed: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Outgoing>,
+    bytes: usize,
+    closing: Option<CloseCode>,
+}
+
+/// A frame to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// In the connection's encoding.
+    Data(Vec<u8>),
+    /// The answer to a ping.
+    Pong(Vec<u8>),
+}
+
+impl Outgoing {
+    fn cost(&self) -> usize {
+        let (Self::Data(bytes) | Self::Pong(bytes)) = self;
+        bytes.len() + FRAME_OVERHEAD_BYTES
+    }
+}
+
+impl Outbox {
+    /// Puts a frame of the connection's encoding.
+    pub(super) fn put(&self, bytes: Vec<u8>) {
+        self.add(Outgoing::Data(bytes));
+    }
+
+    /// Puts the answer to a ping.
+    pub(super) fn pong(&self, bytes: Vec<u8>) {
+        self.add(Outgoing::Pong(bytes));
+    }
+
+    fn add(&self, frame: Outgoing) {
+        let mut queue = self.queue.lock();
+        if queue.closing.is_some() {
+            return;
+        }
+        if queue.bytes + frame.cost() > limits::OUTBOX_BYTES_MAX {
+            // What waited is in the inbox or in history; the client resumes there.
+            *queue = Queue { closing: Some(CloseCode::SlowConsumer), ..Queue::default() };
+            drop(queue);
+            self.wake_all();
+            return;
+        }
+        queue.bytes += frame.cost();
+        queue.frames.push_back(frame);
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Takes nothing more; the first reason counts.
+    pub(super) fn close(&self, code: CloseCode) {
+        self.queue.lock().closing.get_or_insert(code);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.filled.notify_one();
+        self.drained.notify_one();
+        self.closed.notify_waiters();
+    }
+
+    /// Why the connection ends, if it does.
+    pub(super) fn closing(&self) -> Option<CloseCode> {
+        self.queue.lock().closing
+    }
+
+    /// The next frame; none when there are no more and the connection ends. Cancel safe.
+    pub(super) async fn next(&self) -> Option<Outgoing> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut queue = self.queue.lock();
+                if let Some(frame) = queue.frames.pop_front() {
+                    queue.bytes -= frame.cost();
+                    if queue.bytes <= ROOM_BYTES {
+                        self.drained.notify_one();
+                    }
+                    return Some(frame);
+                }
+                if queue.closing.is_some() {
+                    return None;
+                }
+                // An idle connection holds no queue.
+                queue.frames.shrink_to(0);
+            }
+            filled.await;
+        }
+    }
+
+    /// Waits until little enough waits, or the connection ends.
+    pub(super) async fn room(&self) {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let queue = self.queue.lock();
+                if queue.bytes <= ROOM_BYTES || queue.closing.is_some() {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// Waits until the connection ends.
+    pub(super) async fn closed(&self) -> CloseCode {
+        loop {
+            let closed = self.closed.notified();
+            tokio::pin!(closed);
+            closed.as_mut().enable();
+            if let Some(code) = self.closing() {
+                return code;
+            }
+            closed.await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.queue.lock().frames.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_come_out_in_order_and_then_the_end() {
+        let outbox = Outbox::default();
+        outbox.put(vec![1]);
+        outbox.pong(vec![2]);
+        outbox.close(CloseCode::GoingAway);
+        outbox.put(vec![3]);
+        assert_eq!(outbox.next().await, Some(Outgoing::Data(vec![1])));
+        assert_eq!(outbox.next().await, Some(Outgoing::Pong(vec![2])));
+        assert_eq!(outbox.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_full_outbox_ends_the_connection_as_a_slow_consumer() {
+        let outbox = Outbox::default();
+        for _ in 0..=limits::OUTBOX_BYTES_MAX / 1024 {
+            outbox.put(vec![0; 1024]);
+        }
+        assert_eq!(outbox.closing(), Some(CloseCode::SlowConsumer));
+        assert_eq!(outbox.next().await, None, "what waited is let go, so the memory is bounded");
+        outbox.room().await;
+        assert_eq!(outbox.closed().await, CloseCode::SlowConsumer);
+    }
+}

@@ -1,0 +1,153 @@
+//! Reads a connection's frames, one command after the other, from hello to its end.
+
+use std::{sync::Arc, time::Duration};
+
+use chat_shared::{
+    limits,
+    wire::{
+        CloseCode, Command, CommandFrame, DecodeError, Encoding, ErrorCode, Hello, Rejected, Reply, decode_command,
+    },
+};
+use fastwebsockets::{Frame, OpCode, WebSocket, WebSocketError, WebSocketRead};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, split};
+
+use super::{Connection, commands, hello, writer};
+use crate::{app::AppState, auth::Identity};
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(
+    state: AppState,
+    identity: Identity,
+    encoding: Encoding,
+    mut socket: WebSocket<TokioIo<Upgraded>>,
+) {
+    socket.set_auto_close(false);
+    socket.set_auto_pong(false);
+    socket.set_max_message_size(limits::FRAME_BYTES_MAX + 1);
+    let (mut read, write) = socket.split(split);
+    let connection = Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at));
+    let written = Arc::clone(&connection);
+    let (clock, inboxes) = (state.clock.clone(), state.inboxes.clone());
+    state.tasks.best_effort("connection_writer", async move { writer::run(&written, write, &clock, &inboxes).await });
+
+    if let Some(hello) = first_command(&connection, &mut read).await {
+        // From here on live deliveries find the connection; what they bring before the registration is known is
+        // read from the inbox afterwards.
+        state.connections.add(Arc::clone(&connection));
+        hello::register(&state, &connection, hello).await;
+        read_commands(&state, &connection, &mut read).await;
+        state.connections.remove(&connection);
+        hello::unregister(&state, &connection).await;
+    }
+    // However the reading ended, the writer ends too.
+    connection.close(CloseCode::GoingAway);
+}
+
+async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl AsyncRead + Unpin>) -> Option<Hello> {
+    match next_command(connection, read, limits::HELLO_WAIT_MAX).await {
+        Ok(CommandFrame { command: Command::Hello(hello), .. }) => return Some(hello),
+        Err(Ended::Gone) => {}
+        Err(Ended::Closed(code)) => connection.close(code),
+        Err(Ended::Rejected(rejected)) => {
+            connection.reply(&Reply::Rejected(rejected));
+            connection.close(CloseCode::HelloMissed);
+        }
+        Ok(_) | Err(Ended::Silent) => connection.close(CloseCode::HelloMissed),
+    }
+    None
+}
+
+async fn read_commands(
+    state: &AppState,
+    connection: &Arc<Connection>,
+    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+) {
+    loop {
+        match next_command(connection, read, limits::HEARTBEAT_SILENCE_MAX).await {
+            Ok(frame) => commands::carry_out(state, connection, frame).await,
+            Err(Ended::Rejected(rejected)) => {
+                // A client that sends nonsense is slowed down as any other.
+                let counted =
+                    state.rate.check(connection.user_id).map_err(|refusal| refusal.into_reply(rejected.reference));
+                connection.reply(&Reply::Rejected(counted.err().unwrap_or(rejected)));
+            }
+            Err(Ended::Silent) => return connection.close(CloseCode::HeartbeatMissed),
+            Err(Ended::Closed(code)) => return connection.close(code),
+            Err(Ended::Gone) => return,
+        }
+    }
+}
+
+/// Why there is no command.
+enum Ended {
+    /// The frame is no command; the connection goes on.
+    Rejected(Rejected),
+    /// Nothing came for too long.
+    Silent,
+    /// The connection must end with this code.
+    Closed(CloseCode),
+    /// The client is gone, or the connection is closing already.
+    Gone,
+}
+
+async fn next_command(
+    connection: &Connection,
+    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+    silence_max: Duration,
+) -> Result<CommandFrame, Ended> {
+    let mut send = never_sends;
+    loop {
+        // Reading is not cancel safe: whenever another branch wins, the connection ends.
+        let frame = tokio::select! {
+            read = tokio::time::timeout(silence_max, read.read_frame(&mut send)) => match read {
+                Ok(Ok(frame)) => frame,
+                Ok(Err(error)) => return Err(ended_by(&error)),
+                Err(_) => return Err(Ended::Silent),
+            },
+            _ = connection.outbox.closed() => return Err(Ended::Gone),
+        };
+        let bytes = frame.payload;
+        match (frame.opcode, connection.encoding) {
+            (_, _) if !frame.fin => return Err(Ended::Closed(CloseCode::Fragmented)),
+            (OpCode::Continuation, _) => return Err(Ended::Closed(CloseCode::Fragmented)),
+            (OpCode::Text, Encoding::Json) | (OpCode::Binary, Encoding::MessagePack) => {
+                return decode_command(connection.encoding, &bytes).map_err(rejected);
+            }
+            (OpCode::Text | OpCode::Binary, _) => return Err(Ended::Closed(CloseCode::MalformedFrame)),
+            (OpCode::Ping, _) => connection.outbox.pong(bytes.to_vec()),
+            (OpCode::Pong, _) => {}
+            (OpCode::Close, _) => return Err(Ended::Gone),
+        }
+    }
+}
+
+/// With automatic pongs and closes off, the library has nothing to send.
+async fn never_sends(_frame: Frame<'_>) -> Result<(), WebSocketError> {
+    Ok(())
+}
+
+fn ended_by(error: &WebSocketError) -> Ended {
+    match error {
+        WebSocketError::FrameTooLarge | WebSocketError::PingFrameTooLarge => Ended::Closed(CloseCode::FrameTooLarge),
+        WebSocketError::InvalidUTF8
+        | WebSocketError::ReservedBitsNotZero
+        | WebSocketError::ControlFrameFragmented
+        | WebSocketError::InvalidValue => Ended::Closed(CloseCode::MalformedFrame),
+        _ => Ended::Gone,
+    }
+}
+
+fn rejected(error: DecodeError) -> Ended {
+    let message = error.to_string();
+    match error {
+        DecodeError::Malformed(_) => Ended::Closed(CloseCode::MalformedFrame),
+        DecodeError::UnknownCommand { reference } => {
+            Ended::Rejected(Rejected { reference, code: ErrorCode::UnknownCommand, message, retry_after_ms: None })
+        }
+        DecodeError::Invalid { reference, .. } => {
+            Ended::Rejected(Rejected { reference, code: ErrorCode::Invalid, message, retry_after_ms: None })
+        }
+    }
+}

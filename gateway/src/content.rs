@@ -1,0 +1,103 @@
+//! Seals text on the way in and opens it on the way out, with the days' keys from PostgreSQL held in memory.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chat_shared::{
+    clock::{Clock, Day},
+    event::MessageSent,
+    ids::ConversationId,
+    lifecycle::Tasks,
+    sealing::{ContentKey, Envelope, MasterKey, Sealed, SealingError, WrappedKey},
+    telemetry::Latch,
+};
+use parking_lot::RwLock;
+use sqlx::PgPool;
+
+use crate::refusal::Refusal;
+
+/// How often keys that were made since are fetched. They are made days ahead.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+/// How often it is tried until the first keys are there.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Opens and seals content.
+#[derive(Clone)]
+pub struct Content {
+    keys: Arc<RwLock<HashMap<Day, Arc<ContentKey>>>>,
+    master_key: Arc<MasterKey>,
+    clock: Clock,
+}
+
+impl Content {
+    /// Content that can be opened as soon as the keys are fetched, which `latch` shows.
+    pub fn start(pool: PgPool, master_key: MasterKey, clock: Clock, latch: Latch, tasks: &Tasks) -> Self {
+        let content = Self { keys: Arc::default(), master_key: Arc::new(master_key), clock };
+        let refreshed = content.clone();
+        let draining = tasks.draining().clone();
+        tasks.best_effort("content_keys", async move {
+            loop {
+                if let Err(error) = refreshed.fetch(&pool).await {
+                    tracing::warn!(%error, "content keys can't be fetched, trying again");
+                }
+                let has_today = refreshed.key(refreshed.clock.now().day()).is_some();
+                latch.set(has_today);
+                let delay = if has_today { REFRESH_INTERVAL } else { FIRST_INTERVAL };
+                // Cancel safe: it only waits.
+                if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                    return;
+                }
+            }
+        });
+        content
+    }
+
+    async fn fetch(&self, pool: &PgPool) -> Result<(), FetchError> {
+        let rows = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool).await?;
+        let mut keys = HashMap::new();
+        for row in rows {
+            let wrapped = WrappedKey { day: row.day.into(), master_key_id: row.master_key_id, bytes: row.wrapped };
+            let key = self.key(wrapped.day).map_or_else(|| self.master_key.unwrap(&wrapped).map(Arc::new), Ok);
+            keys.insert(wrapped.day, key.map_err(|_| FetchError::OtherMasterKey { id: wrapped.master_key_id })?);
+        }
+        // Keys that are no longer in the database have been destroyed, and go from memory too.
+        *self.keys.write() = keys;
+        Ok(())
+    }
+
+    fn key(&self, day: Day) -> Option<Arc<ContentKey>> {
+        self.keys.read().get(&day).cloned()
+    }
+
+    /// Seals a text with today's key, for one place.
+    pub fn seal(&self, place: &Sealed, text: &str) -> Result<Envelope, Refusal> {
+        let key =
+            self.key(self.clock.now().day()).ok_or_else(|| Refusal::unavailable("today's content key", &NoKey))?;
+        key.seal(place, text.as_bytes()).map_err(|error| Refusal::internal(&error))
+    }
+
+    /// Opens an envelope that was sealed for this place.
+    pub fn open(&self, place: &Sealed, envelope: &Envelope) -> Result<String, Refusal> {
+        let day = envelope.day().ok_or_else(|| Refusal::internal(&SealingError::Malformed))?;
+        let key = self.key(day).ok_or_else(|| Refusal::unavailable("the day's content key", &NoKey))?;
+        let text = key.open(place, envelope).map_err(|error| Refusal::internal(&error))?;
+        String::from_utf8(text).map_err(|error| Refusal::internal(&error.utf8_error()))
+    }
+
+    /// Opens an accepted message.
+    pub fn open_message(&self, conversation_id: ConversationId, message: &MessageSent) -> Result<String, Refusal> {
+        let place = Sealed { conversation_id, message_id: message.message_id, sender_id: message.sender_id };
+        self.open(&place, &message.envelope)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the key is not there")]
+struct NoKey;
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    #[error("the stored keys were wrapped by master key {id}; give this gateway the same master key file")]
+    OtherMasterKey { id: String },
+}

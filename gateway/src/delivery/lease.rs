@@ -1,0 +1,34 @@
+//! Keeps the gateway's lease in Redis, and notices when Redis was away or has lost its data.
+
+use chat_shared::{inbox::Lease, limits, wire::CloseCode};
+
+use crate::app::AppState;
+
+/// Renews the lease until the gateway drains, then gives it back.
+pub async fn keep(state: AppState) {
+    let mut ticks = tokio::time::interval(limits::GATEWAY_LEASE_RENEWAL);
+    let mut has_held = false;
+    // Cancel safe: a lost tick is made up by the next.
+    while state.tasks.draining().run_until_cancelled(ticks.tick()).await.is_some() {
+        match state.inboxes.renew_lease(state.gateway_id).await {
+            Ok(Lease::Held) => close_unregistered(&state),
+            Ok(Lease::Taken) if !has_held => has_held = true,
+            Ok(Lease::Taken) => {
+                tracing::warn!("Redis has lost this gateway's lease, and so perhaps its sessions: clients resume");
+                state.connections.all().iter().for_each(|connection| connection.close(CloseCode::InboxLost));
+            }
+            Err(error) => tracing::warn!(%error, "the gateway's lease could not be renewed"),
+        }
+    }
+    // If it fails the lease runs out by itself.
+    let _released = state.inboxes.release_lease(state.gateway_id).await;
+}
+
+/// Redis is there: whoever connected while it was away resumes now.
+fn close_unregistered(state: &AppState) {
+    for connection in state.connections.all() {
+        if connection.is_unregistered() {
+            connection.close(CloseCode::InboxLost);
+        }
+    }
+}

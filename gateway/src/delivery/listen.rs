@@ -1,0 +1,112 @@
+//! Receives from notifiers, on this gateway's subject and on the one of all gateways.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use chat_shared::{
+    delivery::{Delivery, NumberedEvent, all_gateways_subject, gateway_subject},
+    event::Event,
+    telemetry::Latch,
+    wire::CloseCode,
+};
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+
+use super::{catch_up, catch_up_all, events::push_of, publish};
+use crate::{
+    app::AppState,
+    connection::{Connection, Delivered},
+    refusal::Refusal,
+    telemetry,
+};
+
+/// How often the gateway sends itself a message, the same way that notifiers do.
+const ECHO_INTERVAL: Duration = Duration::from_secs(5);
+/// Without an echo for this long the gateway is deaf: not ready, and everybody catches up when it hears again.
+const DEAF_AFTER: Duration = Duration::from_secs(15);
+
+/// Receives until the gateway stops. `latch` shows whether anything would be heard.
+pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
+    let own_subject = gateway_subject(&state.namespace, state.gateway_id);
+    let own = state.nats.subscribe(own_subject.clone()).await.context("subscribing to the gateway's subject")?;
+    let all = state
+        .nats
+        .subscribe(all_gateways_subject(&state.namespace))
+        .await
+        .context("subscribing to all gateways' subject")?;
+    // The echo comes back on the gateway's own subject; a notifier's beacon on the other.
+    let mut deliveries = stream::select(own.map(|message| (true, message)), all.map(|message| (false, message)));
+    let mut echoes = tokio::time::interval(ECHO_INTERVAL);
+    let mut heard_at = Instant::now();
+    loop {
+        // Cancel safe: each branch only waits for the next of a stream.
+        tokio::select! {
+            () = state.tasks.stopping().cancelled() => return Ok(()),
+            () = state.resync.notified() => catch_up_in_background(&state),
+            _ = echoes.tick() => {
+                latch.set(heard_at.elapsed() < DEAF_AFTER);
+                publish(&state, own_subject.clone(), &Delivery::Beacon).await;
+            }
+            delivery = deliveries.next() => {
+                let (is_own, message) = delivery.context("the subscriptions ended")?;
+                if is_own {
+                    if heard_at.elapsed() >= DEAF_AFTER {
+                        catch_up_in_background(&state);
+                    }
+                    heard_at = Instant::now();
+                    latch.set(true);
+                }
+                match Delivery::decode(&message.payload) {
+                    Ok(delivery) => deliver(&state, delivery),
+                    Err(error) => tracing::warn!(%error, "a delivery could not be read"),
+                }
+            }
+        }
+    }
+}
+
+fn catch_up_in_background(state: &AppState) {
+    let caught_up = state.clone();
+    state.tasks.best_effort("catch_up_all", async move { catch_up_all(&caught_up).await });
+}
+
+fn deliver(state: &AppState, delivery: Delivery) {
+    match delivery {
+        Delivery::Numbered(events) => events.into_iter().for_each(|event| deliver_numbered(state, event)),
+        Delivery::Unnumbered(events) => events.iter().for_each(|event| deliver_unnumbered(state, event)),
+        Delivery::SessionReplaced { user_id, session_id } => {
+            state.connections.close(user_id, session_id, CloseCode::Replaced);
+        }
+        Delivery::Beacon => {}
+    }
+}
+
+fn deliver_numbered(state: &AppState, NumberedEvent { event, recipients }: NumberedEvent) {
+    let event = Event::decode(&event).map_err(|error| Refusal::internal(&error));
+    // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
+    let Ok(push) = event.and_then(|event| push_of(&state.content, event)) else { return };
+    for recipient in recipients {
+        for connection in state.connections.of(recipient.user_id) {
+            if connection.deliver(recipient.epoch, recipient.cursor, &push) == Delivered::Gap {
+                fill_gap(state, connection);
+            }
+        }
+    }
+}
+
+fn fill_gap(state: &AppState, connection: Arc<Connection>) {
+    metrics::counter!(telemetry::CATCH_UPS_TOTAL).increment(1);
+    let filled = state.clone();
+    state.tasks.best_effort("catch_up", async move { catch_up(&filled, &connection).await });
+}
+
+fn deliver_unnumbered(state: &AppState, event: &[u8]) {
+    let Ok(event) = Event::decode(event) else { return };
+    let audience: Vec<_> = event.audience().flat_map(|user_id| state.connections.of(user_id)).collect();
+    if audience.is_empty() {
+        return;
+    }
+    if let Ok(push) = push_of(&state.content, event) {
+        audience.iter().for_each(|connection| connection.deliver_unnumbered(&push));
+    }
+}

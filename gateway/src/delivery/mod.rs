@@ -1,0 +1,28 @@
+//! What notifiers deliver to this gateway, and how it reaches the connections.
+//!
+//! A live push that is next goes straight out. Where one is missing the inbox is read, so a client never sees a
+//! gap; a message lost between notifier and gateway costs a read, not a message.
+
+mod catch_up;
+mod events;
+mod lease;
+mod listen;
+
+pub use catch_up::{catch_up, catch_up_all};
+pub use lease::keep;
+pub use listen::listen;
+
+use chat_shared::delivery::Delivery;
+
+use crate::app::AppState;
+
+/// How long a publication may wait for the connection to NATS.
+const PUBLISH_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Publishes to gateways. Lost if NATS is out of reach, as everything on core NATS may be.
+pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) {
+    let published = state.nats.publish(subject, delivery.encode().into());
+    if !matches!(tokio::time::timeout(PUBLISH_WAIT_MAX, published).await, Ok(Ok(()))) {
+        tracing::debug!("a message to a gateway could not be published");
+    }
+}

@@ -1,0 +1,156 @@
+//! Why a client's request is not carried out: one type for frames and for REST.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chat_shared::{
+    log::AppendError,
+    wire::{ErrorBody, ErrorCode, Rejected},
+};
+
+/// How long a client waits before it repeats what failed for want of a part of ours.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
+
+/// How long a client waits for a connection of its user to end.
+const RETRY_AFTER_CONNECTIONS: Duration = Duration::from_secs(30);
+
+/// A refusal: a code from the closed list, a text for the developer who reads it, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// From the closed list.
+    pub code: ErrorCode,
+    /// What is wrong and what to do. Never ids, content, SQL or places in the code.
+    pub message: String,
+    /// When to try again, where that can help.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// A field is missing, of the wrong type or out of its bounds.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Invalid, message)
+    }
+
+    /// The token is missing, wrong or expired.
+    pub fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unauthenticated, message)
+    }
+
+    /// The user's role doesn't allow it.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Forbidden, message)
+    }
+
+    /// There is no such conversation, or the user doesn't take part in it; nobody learns which.
+    pub fn no_such_conversation() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such conversation among yours")
+    }
+
+    /// The user named in the request doesn't take part in the conversation.
+    pub fn no_such_participant() -> Self {
+        Self::new(ErrorCode::NotFound, "this user doesn't take part in the conversation")
+    }
+
+    /// Nothing answers at this path.
+    pub fn no_such_route() -> Self {
+        Self::new(ErrorCode::NotFound, "there is nothing at this path; /openapi.json lists what there is")
+    }
+
+    /// The state doesn't allow it.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Conflict, message)
+    }
+
+    /// A body or text over its bound.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// Too many at once.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::RateLimited, "too many requests; slow down") }
+    }
+
+    /// Too many handshakes at once, which is no fault of this client.
+    pub fn too_many_handshakes(retry_after: Duration) -> Self {
+        let message = "too many clients connect at once; come back after the delay";
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The user has as many connections as one may have.
+    pub fn too_many_connections() -> Self {
+        let message = "this user has too many connections; close one first";
+        Self { retry_after: Some(RETRY_AFTER_CONNECTIONS), ..Self::new(ErrorCode::RateLimited, message) }
+    }
+
+    /// Something that is needed is out of reach for now. The cause is logged here, once.
+    pub fn unavailable(what: &'static str, cause: &dyn std::error::Error) -> Self {
+        tracing::warn!(what, %cause, "a request is refused as unavailable");
+        metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => what).increment(1);
+        let message = format!("{what} is out of reach; repeat the request, with the same ids, after the delay");
+        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// A fault of ours. The cause is logged here, once.
+    pub fn internal(cause: &dyn std::error::Error) -> Self {
+        tracing::error!(%cause, "a request failed by a fault of ours");
+        Self::new(ErrorCode::Internal, "a fault of ours; it is logged")
+    }
+
+    /// The reply to the command with this reference.
+    pub fn into_reply(self, reference: Option<u64>) -> Rejected {
+        let retry_after_ms = self.retry_after_ms();
+        Rejected { reference, code: self.code, message: self.message, retry_after_ms }
+    }
+
+    fn retry_after_ms(&self) -> Option<u64> {
+        self.retry_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Unreadable(_) => Self::internal(&error),
+            AppendError::HeadMoved | AppendError::InFlight | AppendError::Refused(_) | AppendError::Unknown => {
+                Self::unavailable("the log", &error)
+            }
+        }
+    }
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Self::internal(&error)
+            }
+            _ => Self::unavailable("PostgreSQL", &error),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after_ms = self.retry_after_ms();
+        let mut response =
+            (status, Json(ErrorBody { code: self.code, message: self.message, retry_after_ms })).into_response();
+        if let Some(delay_ms) = retry_after_ms {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(delay_ms.div_ceil(1000).max(1)));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

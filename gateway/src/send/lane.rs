@@ -1,0 +1,108 @@
+//! One lane a conversation: this gateway appends one event at a time to it, and remembers its head.
+
+use std::{sync::Arc, time::Duration};
+
+use chat_shared::{
+    clock::Timestamp,
+    event::Event,
+    ids::ConversationId,
+    log::{AppendError, Appended, Head, Log},
+    position::{Seq, StreamSeq},
+};
+use moka::sync::Cache;
+use sqlx::PgPool;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::{conversations, refusal::Refusal};
+
+/// Conversations whose heads are remembered; the least used goes first and is read again when it is needed.
+const LANES_MAX: u64 = 100_000;
+/// A head that nobody used for this long is forgotten.
+const LANE_IDLE: Duration = Duration::from_mins(30);
+
+/// The lanes of all conversations.
+#[derive(Clone)]
+pub struct Lanes {
+    log: Log,
+    pool: PgPool,
+    heads: Cache<ConversationId, Arc<Mutex<Option<Head>>>>,
+}
+
+/// The right to append to one conversation.
+pub struct Lane {
+    log: Log,
+    pool: PgPool,
+    conversation_id: ConversationId,
+    head: OwnedMutexGuard<Option<Head>>,
+}
+
+impl Lanes {
+    pub(super) fn new(log: Log, pool: PgPool) -> Self {
+        Self { log, pool, heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build() }
+    }
+
+    /// Waits for the lane, in the order of asking.
+    pub(super) async fn enter(&self, conversation_id: ConversationId) -> Lane {
+        let head = self.heads.get_with(conversation_id, Arc::default).lock_owned().await;
+        Lane { log: self.log.clone(), pool: self.pool.clone(), conversation_id, head }
+    }
+}
+
+impl Lane {
+    /// Where the conversation stands, as far as this gateway knows; an append finds out if it has moved on.
+    ///
+    /// The log comes first and PostgreSQL, if the log holds nothing of the conversation, after it: what changes in
+    /// between makes the append fail, never pass.
+    pub(super) async fn head(&mut self) -> Result<Head, Refusal> {
+        if let Some(head) = &*self.head {
+            return Ok(head.clone());
+        }
+        let head = match self.log.last(self.conversation_id).await? {
+            Some((at, event)) => Head::after(event, at),
+            None => conversations::head(&self.pool, self.conversation_id)
+                .await?
+                .ok_or_else(Refusal::no_such_conversation)?,
+        };
+        Ok(self.head.insert(head).clone())
+    }
+
+    /// As `head`, for a change of the conversation: what PostgreSQL says of its participants is the change itself.
+    pub(super) async fn head_for_change(&mut self, change: &Event) -> Result<Head, Refusal> {
+        if change.participants.version > 1 {
+            return self.head().await;
+        }
+        // A new conversation: its first event, unless it was appended before.
+        Ok(match self.log.last(self.conversation_id).await? {
+            Some((at, event)) => Head::after(event, at),
+            None => Head {
+                stream_seq: StreamSeq::ZERO,
+                kind: change.kind,
+                seq: Seq::ZERO,
+                sent_at: Timestamp::default(),
+                participants: change.participants.clone(),
+            },
+        })
+    }
+
+    /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read again next time.
+    pub(super) async fn append(&mut self, event: Event, append_id: &str) -> Result<Appended, AppendError> {
+        let known = self.head.take();
+        let outcome = self.log.append(&event, append_id).await;
+        *self.head = match &outcome {
+            Ok(Appended::At(at)) => Some(Head::after(event, *at)),
+            // The expectation may or may not have been checked before the duplicate was found.
+            Ok(Appended::Duplicate(_))
+            | Err(
+                AppendError::HeadMoved | AppendError::Refused(_) | AppendError::Unknown | AppendError::Unreadable(_),
+            ) => None,
+            Err(AppendError::InFlight) => known,
+        };
+        outcome
+    }
+}
+
+/// Waits 1 to 5 ms, for whoever is in flight to land.
+pub(super) async fn pause(attempt: u32) {
+    let longest_us = 1000 + 250 * u64::from(attempt.min(16));
+    tokio::time::sleep(Duration::from_micros(rand::random_range(1000..=longest_us))).await;
+}

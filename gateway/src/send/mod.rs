@@ -1,0 +1,167 @@
+//! *Send message*, the central operation: validate → authorise → seal → append.
+//!
+//! **Invariant:** only this room appends to the log, and nothing is answered `accepted` before the log has it.
+
+mod lane;
+mod repeat;
+mod validate;
+
+pub use lane::Lanes;
+
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    event::{Event, Fact, MessageSent},
+    ids::{ConversationId, MessageId, UserId},
+    limits,
+    log::{AppendError, Appended, Head, Log},
+    position::{Seq, StreamSeq},
+    sealing::{Envelope, Sealed},
+    wire::SendMessage,
+};
+use sqlx::PgPool;
+
+use crate::{content::Content, refusal::Refusal, telemetry};
+
+/// Appends messages and changes of conversations.
+#[derive(Clone)]
+pub struct Sender {
+    log: Log,
+    lanes: Lanes,
+    pool: PgPool,
+    content: Content,
+    clock: Clock,
+}
+
+/// An accepted message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number.
+    pub seq: Seq,
+    /// When it was accepted, the first time.
+    pub sent_at: Timestamp,
+    /// Whether it had been accepted before.
+    pub is_repeat: bool,
+}
+
+/// What was asked for, checked.
+struct Request {
+    user_id: UserId,
+    command: SendMessage,
+    place: Sealed,
+    append_id: String,
+}
+
+impl Sender {
+    /// A sender that appends to `log`.
+    pub fn new(log: Log, pool: PgPool, content: Content, clock: Clock) -> Self {
+        let lanes = Lanes::new(log.clone(), pool.clone());
+        Self { log, lanes, pool, content, clock }
+    }
+
+    /// Sends a message as `user_id`; a repeat gets the first answer.
+    pub async fn send(&self, user_id: UserId, command: SendMessage) -> Result<Sent, Refusal> {
+        let started = std::time::Instant::now();
+        validate::text(&command.text)?;
+        let SendMessage { conversation_id, message_id, .. } = command;
+        let request = Request {
+            user_id,
+            place: Sealed { conversation_id, message_id, sender_id: user_id },
+            append_id: append_id(conversation_id, user_id, message_id),
+            command,
+        };
+        let sent = tokio::time::timeout(limits::APPEND_WAIT_MAX, self.append_message(&request))
+            .await
+            .map_err(|_| AppendError::Unknown)??;
+        metrics::histogram!(telemetry::ACCEPT_SECONDS).record(started.elapsed());
+        metrics::counter!(if sent.is_repeat { telemetry::REPEATS_TOTAL } else { telemetry::ACCEPTED_TOTAL })
+            .increment(1);
+        Ok(sent)
+    }
+
+    /// Appends, again with a fresh head for as long as others are faster.
+    async fn append_message(&self, request: &Request) -> Result<Sent, Refusal> {
+        let mut lane = self.lanes.enter(request.command.conversation_id).await;
+        let mut is_looked_up = !request.command.is_repeat;
+        let mut envelope: Option<Envelope> = None;
+        for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
+            let head = lane.head().await?;
+            if head.participants.find(request.user_id).is_none() {
+                return Err(Refusal::no_such_conversation());
+            }
+            if !is_looked_up {
+                is_looked_up = true;
+                if let Some(sent) = self.find_earlier(request, &head).await? {
+                    return Ok(sent);
+                }
+            }
+            let sealed = match &envelope {
+                Some(sealed) => sealed.clone(),
+                None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
+            };
+            let event = self.message_event(request, &head, sealed);
+            match lane.append(event, &request.append_id).await {
+                Ok(Appended::At(_)) => {
+                    let head = lane.head().await?;
+                    return Ok(Sent { seq: head.seq, sent_at: head.sent_at, is_repeat: false });
+                }
+                Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
+                Err(AppendError::HeadMoved) => {}
+                Err(AppendError::InFlight) => lane::pause(attempt).await,
+                Err(error) => return Err(error.into()),
+            }
+            metrics::counter!(telemetry::APPEND_RETRIES_TOTAL).increment(1);
+        }
+        Err(AppendError::HeadMoved.into())
+    }
+
+    fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Event {
+        Event {
+            conversation_id: request.command.conversation_id,
+            kind: head.kind,
+            seq: head.seq.next(),
+            sent_at: self.clock.now().max(head.sent_at),
+            previous: head.stream_seq,
+            participants: head.participants.clone(),
+            fact: Fact::MessageSent(MessageSent {
+                message_id: request.command.message_id,
+                sender_id: request.user_id,
+                envelope,
+            }),
+        }
+    }
+
+    /// Appends a change of participants that PostgreSQL has committed. Older than what the log has: nothing to do.
+    pub async fn append_change(&self, mut change: Event) -> Result<(), Refusal> {
+        let append_id = format!("{}:change:{}", change.conversation_id.as_uuid().simple(), change.participants.version);
+        let committed_at = change.sent_at;
+        let mut lane = self.lanes.enter(change.conversation_id).await;
+        for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
+            let head = lane.head_for_change(&change).await?;
+            if head.stream_seq > StreamSeq::ZERO && head.participants.version >= change.participants.version {
+                return Ok(());
+            }
+            change.seq = head.seq;
+            change.sent_at = committed_at.max(head.sent_at);
+            change.previous = head.stream_seq;
+            match lane.append(change.clone(), &append_id).await {
+                Ok(_) => return Ok(()),
+                Err(AppendError::HeadMoved) => {}
+                Err(AppendError::InFlight) => lane::pause(attempt).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(AppendError::HeadMoved.into())
+    }
+
+    /// The conversation's newest event, read from the log itself; none if the log holds none.
+    pub async fn newest(&self, conversation_id: ConversationId) -> Result<Option<(StreamSeq, Event)>, AppendError> {
+        self.log.last(conversation_id).await
+    }
+}
+
+/// Unique to a sender and conversation, so that nobody can take another's id.
+fn append_id(conversation_id: ConversationId, sender_id: UserId, message_id: MessageId) -> String {
+    let [conversation, sender, message] =
+        [conversation_id.as_uuid(), sender_id.as_uuid(), message_id.as_uuid()].map(uuid::Uuid::simple);
+    format!("{conversation}:{sender}:{message}")
+}

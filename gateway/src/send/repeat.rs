@@ -1,0 +1,52 @@
+//! Recognises what was sent before: the first answer for the same text, a conflict for another.
+
+use chat_shared::{
+    event::{Event, Fact, MessageSent},
+    log::{AppendError, Head},
+    position::{Seq, StreamSeq},
+};
+
+use super::{Request, Sender, Sent};
+use crate::{history, refusal::Refusal};
+
+impl Sender {
+    /// Compares with the event that stands under the same append id.
+    pub(super) async fn compare_with(&self, request: &Request, at: StreamSeq) -> Result<Sent, Refusal> {
+        let event = self.log.get(at).await?.ok_or(AppendError::Unknown)?;
+        match &event.fact {
+            Fact::MessageSent(message) => self.compare(request, event.seq, event.sent_at, message),
+            Fact::ParticipantsChanged(_) => Err(AppendError::Unknown.into()),
+        }
+    }
+
+    /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
+    /// has yet to store.
+    pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Sent>, Refusal> {
+        let stored = history::find_stored(&self.pool, request.place).await?;
+        if let Some(row) = stored.message {
+            return self.compare(request, row.seq, row.sent_at, &row.message).map(Some);
+        }
+        let tail = history::read_tail(&self.log, head.stream_seq, stored.last_seq).await?;
+        let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.place.message_id && message.sender_id == request.user_id);
+        match tail.into_iter().find(is_it) {
+            Some(Event { seq, sent_at, fact: Fact::MessageSent(message), .. }) => {
+                self.compare(request, seq, sent_at, &message).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn compare(
+        &self,
+        request: &Request,
+        seq: Seq,
+        sent_at: chat_shared::clock::Timestamp,
+        message: &MessageSent,
+    ) -> Result<Sent, Refusal> {
+        if self.content.open_message(request.command.conversation_id, message)? == request.command.text {
+            Ok(Sent { seq, sent_at, is_repeat: true })
+        } else {
+            Err(Refusal::conflict("this `message_id` was used for another text; a new message needs a new id"))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Names of the gateway's metrics.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+/// Requests and commands refused because a part was out of reach, by `what`.
+pub const UNAVAILABLE_TOTAL: &str = "chat_gateway_unavailable_total";
+/// Messages accepted.
+pub const ACCEPTED_TOTAL: &str = "chat_gateway_accepted_total";
+/// Repeats recognised.
+pub const REPEATS_TOTAL: &str = "chat_gateway_repeats_total";
+/// Seconds from a valid command to `accepted`.
+pub const ACCEPT_SECONDS: &str = "chat_gateway_accept_seconds";
+/// Appends repeated because another gateway was faster.
+pub const APPEND_RETRIES_TOTAL: &str = "chat_gateway_append_retries_total";
+/// Open connections.
+pub const CONNECTIONS: &str = "chat_gateway_connections";
+/// Connections ended by the gateway, by `reason`.
+pub const CLOSED_TOTAL: &str = "chat_gateway_closed_total";
+/// Pushes put in outboxes.
+pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
+/// Resumes, by `outcome`: complete, reload or without_inbox.
+pub const RESUMES_TOTAL: &str = "chat_gateway_resumes_total";
+/// Gaps in live pushes that were filled from the inbox.
+pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";
+/// Statements sent to PostgreSQL by requests.
+pub const STATEMENTS_TOTAL: &str = "chat_gateway_sql_statements_total";
+/// Commands refused, by `code`.
+pub const REJECTED_TOTAL: &str = "chat_gateway_rejected_total";
+/// Changes of conversations that the log has yet to hear of.
+pub const OUTBOX_PENDING: &str = "chat_gateway_outbox_pending";
+/// Age of the oldest of them.
+pub const OUTBOX_OLDEST_SECONDS: &str = "chat_gateway_outbox_oldest_seconds";
+/// Messages that neither PostgreSQL nor the log had though both should.
+pub const HISTORY_HOLES_TOTAL: &str = "chat_gateway_history_holes_total";
+
+/// Describes the metrics, and touches those counters that have no labels.
+pub fn describe() {
+    describe_counter!(UNAVAILABLE_TOTAL, "Requests and commands refused because a part was out of reach");
+    describe_counter!(ACCEPTED_TOTAL, "Messages accepted");
+    describe_counter!(REPEATS_TOTAL, "Messages that had been accepted before");
+    describe_histogram!(ACCEPT_SECONDS, "Seconds from a valid send to its answer");
+    describe_counter!(APPEND_RETRIES_TOTAL, "Appends repeated because another append came first");
+    describe_gauge!(CONNECTIONS, "Open connections");
+    describe_counter!(CLOSED_TOTAL, "Connections that the gateway closed");
+    describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
+    describe_counter!(RESUMES_TOTAL, "Connections that asked to resume");
+    describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
+    describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
+    describe_counter!(REJECTED_TOTAL, "Commands refused");
+    for name in [ACCEPTED_TOTAL, REPEATS_TOTAL, APPEND_RETRIES_TOTAL, PUSHED_TOTAL, CATCH_UPS_TOTAL, STATEMENTS_TOTAL, HISTORY_HOLES_TOTAL] {
+        metrics::counter!(name).absolute(0);
+    }
+    metrics::gauge!(CONNECTIONS).set(0);
+}
