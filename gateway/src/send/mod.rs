@@ -130,14 +130,15 @@ impl Sender {
         }
     }
 
-    /// Appends a change of participants that PostgreSQL has committed. Older than what the log has: nothing to do.
+    /// Appends a change of participants that PostgreSQL has committed. Older than what the log has: it is
+    /// contained in that.
     pub async fn append_change(&self, mut change: Event) -> Result<(), Refusal> {
         let append_id = format!("{}:change:{}", change.conversation_id.as_uuid().simple(), change.participants.version);
         let committed_at = change.sent_at;
         let mut lane = self.lanes.enter(change.conversation_id).await;
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
             let head = lane.head_for_change(&change).await?;
-            if head.stream_seq > StreamSeq::ZERO && head.participants.version >= change.participants.version {
+            if head.participants.version > change.participants.version {
                 return Ok(());
             }
             change.seq = head.seq;

@@ -4,6 +4,7 @@ use chat_shared::{
     event::{Event, Fact, MessageSent},
     log::{AppendError, Head},
     position::{Seq, StreamSeq},
+    wire::ErrorCode,
 };
 
 use super::{Request, Sender, Sent};
@@ -22,11 +23,16 @@ impl Sender {
     /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
     /// has yet to store.
     pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Sent>, Refusal> {
-        let stored = history::find_stored(&self.pool, request.place).await?;
-        if let Some(row) = stored.message {
+        let (stored_seq, found) = match history::find_stored(&self.pool, request.place).await {
+            Ok(stored) => (stored.last_seq, stored.message),
+            // Without PostgreSQL the log alone tells, as far back as it goes.
+            Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None),
+            Err(refusal) => return Err(refusal),
+        };
+        if let Some(row) = found {
             return self.compare(request, row.seq, row.sent_at, &row.message).map(Some);
         }
-        let tail = history::read_tail(&self.log, head.stream_seq, stored.last_seq).await?;
+        let tail = history::read_tail(&self.log, head.stream_seq, stored_seq).await?;
         let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.place.message_id && message.sender_id == request.user_id);
         match tail.into_iter().find(is_it) {
             Some(Event { seq, sent_at, fact: Fact::MessageSent(message), .. }) => {
