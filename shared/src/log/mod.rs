@@ -8,7 +8,7 @@ mod topology;
 
 pub use append::{AppendError, Appended, Head};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
-pub use topology::{LogError, Replicas, SLOTS, Slot, connect};
+pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
 

@@ -78,7 +78,7 @@ impl Log {
             .ack_timeout(limits::APPEND_WAIT_MAX)
             .max_ack_inflight(APPENDS_IN_FLIGHT_MAX)
             .build(client.clone());
-        let name = format!("{namespace}-log");
+        let name = stream_name(namespace);
         let config = Config {
             name: name.clone(),
             subjects: vec![format!("{namespace}.*.message.*"), format!("{namespace}.*.fact")],
@@ -107,6 +107,11 @@ impl Log {
             last: StreamSeq(info.state.last_sequence),
         })
     }
+}
+
+/// The name of the namespace's stream.
+pub fn stream_name(namespace: &str) -> String {
+    format!("{namespace}-log")
 }
 
 /// Appends of one process that wait for their answer; one more is refused as unavailable.
