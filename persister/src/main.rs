@@ -1,1 +1,26 @@
-fn main() {}
+//! The persister: copies the log into PostgreSQL, in batches. The only writer of `messages`.
+
+mod app;
+mod batch;
+mod config;
+mod failure;
+mod forget_log;
+mod keep;
+mod metrics;
+mod open;
+mod replay;
+mod store;
+mod terminal;
+mod watch;
+mod worker;
+
+use config::Command;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Command::from_arguments() {
+        Command::Run(settings) => app::run(settings).await,
+        Command::Replay(settings) => app::replay(&settings).await,
+        Command::ForgetLog(settings) => app::forget_log(&settings).await,
+    }
+}

@@ -1,0 +1,110 @@
+//! Puts the parts together, one function per command.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chat_shared::{
+    clock::Clock,
+    lifecycle::Tasks,
+    log, postgres,
+    settings::PostgresSettings,
+    telemetry::{self, Latch},
+};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{ForgetLogSettings, ReplaySettings, RunSettings},
+    forget_log,
+    keep::Keeper,
+    metrics, open, replay,
+    store::Store,
+    terminal::say,
+    watch::Watch,
+    worker::{self, Worker},
+};
+
+/// How long the batch in hand may take.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the last acknowledgements may take to reach NATS.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// Attempts of a command; a service goes on for ever.
+const COMMAND_ATTEMPTS_MAX: u32 = 5;
+const APPLICATION: &str = "chat-persister";
+
+/// Runs the service until it is told to stop.
+pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let health = telemetry::start(&settings.telemetry, &tasks).await?;
+    metrics::describe();
+    let latches = Latches { nats: health.latch("nats"), postgres: health.latch("postgres") };
+    tasks.essential("storing", store_the_log(settings, latches, tasks.clone()));
+    tasks.run(DRAIN_MAX).await
+}
+
+struct Latches {
+    nats: Latch,
+    postgres: Latch,
+}
+
+async fn store_the_log(settings: RunSettings, latches: Latches, tasks: Tasks) -> anyhow::Result<()> {
+    let draining = tasks.draining().clone();
+    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
+    let opening = async {
+        let (client, log) = open::log(&settings.namespace, &settings.nats, &latches.nats).await?;
+        let state = open::check(&pool, &log).await?;
+        let consumer = log.consumer(worker::consumer_spec()).await?;
+        anyhow::Ok((client, log, state, consumer))
+    };
+    // Cancel safe: nothing has been taken from the log yet.
+    let Some(opened) = draining.run_until_cancelled(opening).await else { return Ok(()) };
+    let (client, log, state, consumer) = opened?;
+    latches.postgres.set(true);
+    tracing::info!(stream = state.name, last = state.last.0, "storing the log");
+    let store = Store::new(pool.clone(), Clock::System);
+    let watch = Watch { pool, store: store.clone(), log, postgres: latches.postgres.clone() };
+    tasks.essential("watching", watch.run(draining.clone()));
+    let worker = Worker {
+        consumer,
+        stream_name: state.name.clone(),
+        keeper: Keeper {
+            store,
+            log: Some(state),
+            clock: Clock::System,
+            postgres: latches.postgres,
+            draining: draining.clone(),
+            attempts_max: None,
+        },
+    };
+    worker.run(draining).await;
+    // What does not get there is delivered again, which is harmless.
+    let _flushed = tokio::time::timeout(FLUSH_MAX, client.flush()).await;
+    Ok(())
+}
+
+/// Tries the dead letters again.
+pub async fn replay(settings: &ReplaySettings) -> anyhow::Result<()> {
+    let keeper = Keeper {
+        store: Store::new(checked_pool(&settings.postgres).await?, Clock::System),
+        log: None,
+        clock: Clock::System,
+        postgres: Latch::default(),
+        draining: CancellationToken::new(),
+        attempts_max: Some(COMMAND_ATTEMPTS_MAX),
+    };
+    let replayed = replay::replay(&keeper).await.context("replaying the dead letters")?;
+    say(format_args!("{} dead letters are stored, {} stay", replayed.stored, replayed.kept));
+    Ok(())
+}
+
+/// Forgets how far the log was stored.
+pub async fn forget_log(settings: &ForgetLogSettings) -> anyhow::Result<()> {
+    let store = Store::new(checked_pool(&settings.postgres).await?, Clock::System);
+    forget_log::forget_log(&store, &log::stream_name(&settings.namespace.namespace), settings.yes).await
+}
+
+async fn checked_pool(settings: &PostgresSettings) -> anyhow::Result<PgPool> {
+    let pool = postgres::connect(settings, APPLICATION)?;
+    postgres::check(&pool).await?;
+    Ok(pool)
+}

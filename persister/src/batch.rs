@@ -1,0 +1,189 @@
+//! Log entries become columns: what one transaction inserts and raises. Pure, without any I/O.
+//!
+//! **Invariant:** a batch depends on the set of its entries alone, not on their order or repetition,
+//! and its rows are sorted, so that two instances that store at once lock rows in the same order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chat_shared::{
+    clock::{Day, Timestamp},
+    event::{Event, Fact, UnreadableEvent},
+    position::{Seq, StreamSeq},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A log entry that could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// The row it makes; none for a fact that only moves the checkpoint.
+    pub message: Option<MessageRow>,
+}
+
+/// A row of `messages`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageRow {
+    conversation_id: Uuid,
+    seq: Seq,
+    sent_at: Timestamp,
+    message_id: Uuid,
+    sender_id: Uuid,
+    envelope: Vec<u8>,
+}
+
+/// Why an entry can't even be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstorable {
+    /// The bytes are no event.
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableEvent),
+    /// Numbers begin at one and have to fit the column.
+    #[error("the number {0} is none that a message can have")]
+    SeqOutOfRange(u64),
+    /// The content is not sealed in any way known here, so nobody could read it.
+    #[error("the content is no envelope")]
+    NoEnvelope,
+}
+
+impl Item {
+    /// Reads the entry at `stream_seq`.
+    pub fn read(stream_seq: StreamSeq, payload: &[u8]) -> Result<Self, Unstorable> {
+        let event = Event::decode(payload)?;
+        let sent_at = event.sent_at;
+        let message = match event.fact {
+            Fact::ParticipantsChanged(_) => None,
+            Fact::MessageSent(_) if !(1..=i64::MAX.unsigned_abs()).contains(&event.seq.0) => {
+                return Err(Unstorable::SeqOutOfRange(event.seq.0));
+            }
+            Fact::MessageSent(sent) if sent.envelope.day().is_none() => return Err(Unstorable::NoEnvelope),
+            Fact::MessageSent(sent) => Some(MessageRow {
+                conversation_id: event.conversation_id.as_uuid(),
+                seq: event.seq,
+                sent_at,
+                message_id: sent.message_id.as_uuid(),
+                sender_id: sent.sender_id.as_uuid(),
+                envelope: sent.envelope.as_bytes().to_vec(),
+            }),
+        };
+        Ok(Self { stream_seq, sent_at, message })
+    }
+}
+
+/// What one transaction stores.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows of `messages`.
+    pub messages: MessageColumns,
+    /// The last message of each conversation in the batch.
+    pub heads: HeadColumns,
+    /// How far each sender has read: to their own last message.
+    pub reads: ReadColumns,
+    /// The last position in the log.
+    pub last: StreamSeq,
+    /// When the newest entry was accepted.
+    pub newest: Timestamp,
+    /// The days whose partitions it needs.
+    pub days: BTreeSet<Day>,
+}
+
+/// Columns of `messages`, sorted by conversation and number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MessageColumns {
+    pub conversation_id: Vec<Uuid>,
+    pub seq: Vec<i64>,
+    pub sent_at: Vec<OffsetDateTime>,
+    pub message_id: Vec<Uuid>,
+    pub sender_id: Vec<Uuid>,
+    pub envelope: Vec<Vec<u8>>,
+}
+
+/// Columns of `conversations`, sorted by conversation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HeadColumns {
+    pub conversation_id: Vec<Uuid>,
+    pub last_seq: Vec<i64>,
+    pub last_message_at: Vec<OffsetDateTime>,
+    pub last_message_id: Vec<Uuid>,
+}
+
+/// Columns of `participants`, sorted by conversation and user.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ReadColumns {
+    pub conversation_id: Vec<Uuid>,
+    pub user_id: Vec<Uuid>,
+    pub read_seq: Vec<i64>,
+}
+
+impl Batch {
+    /// Gathers `items`.
+    pub fn of(items: &[Item]) -> Self {
+        let mut rows: Vec<&MessageRow> = items.iter().filter_map(|item| item.message.as_ref()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let mut heads: BTreeMap<Uuid, &MessageRow> = BTreeMap::new();
+        let mut reads: BTreeMap<(Uuid, Uuid), Seq> = BTreeMap::new();
+        for row in &rows {
+            // Sorted by number, so the last one stays.
+            heads.insert(row.conversation_id, row);
+            reads.insert((row.conversation_id, row.sender_id), row.seq);
+        }
+        Self {
+            days: rows.iter().map(|row| row.sent_at.day()).collect(),
+            last: items.iter().map(|item| item.stream_seq).max().unwrap_or_default(),
+            newest: items.iter().map(|item| item.sent_at).max().unwrap_or_default(),
+            heads: HeadColumns::of(heads.into_values()),
+            reads: ReadColumns::of(reads),
+            messages: MessageColumns::of(&rows),
+        }
+    }
+}
+
+impl MessageColumns {
+    fn of(rows: &[&MessageRow]) -> Self {
+        Self {
+            conversation_id: rows.iter().map(|row| row.conversation_id).collect(),
+            seq: rows.iter().map(|row| row.seq.to_sql()).collect(),
+            sent_at: rows.iter().map(|row| row.sent_at.into()).collect(),
+            message_id: rows.iter().map(|row| row.message_id).collect(),
+            sender_id: rows.iter().map(|row| row.sender_id).collect(),
+            envelope: rows.iter().map(|row| row.envelope.clone()).collect(),
+        }
+    }
+
+    /// Whether there is no row.
+    pub const fn is_empty(&self) -> bool {
+        self.seq.is_empty()
+    }
+}
+
+impl HeadColumns {
+    fn of<'a>(rows: impl Iterator<Item = &'a MessageRow>) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            columns.conversation_id.push(row.conversation_id);
+            columns.last_seq.push(row.seq.to_sql());
+            columns.last_message_at.push(row.sent_at.into());
+            columns.last_message_id.push(row.message_id);
+        }
+        columns
+    }
+}
+
+impl ReadColumns {
+    fn of(reads: BTreeMap<(Uuid, Uuid), Seq>) -> Self {
+        let mut columns = Self::default();
+        for ((conversation_id, user_id), read_seq) in reads {
+            columns.conversation_id.push(conversation_id);
+            columns.user_id.push(user_id);
+            columns.read_seq.push(read_seq.to_sql());
+        }
+        columns
+    }
+}
+
+#[cfg(test)]
+mod tests;

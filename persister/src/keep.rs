@@ -1,0 +1,220 @@
+//! Stores what can be stored and says what can't: retries what passes, halves what fails until the
+//! offending entry is alone, and makes a partition that is missing.
+
+use std::time::Duration;
+
+use chat_shared::{
+    clock::{Clock, Day},
+    limits,
+    log::LogState,
+    position::StreamSeq,
+    telemetry::Latch,
+};
+use metrics::{counter, gauge, histogram};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{Batch, Item},
+    failure::{self, Failure},
+    metrics as names,
+    store::{DeadLetter, Store},
+};
+
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+/// A transaction that takes longer counts as failed; a server that is frozen would never answer.
+const TRANSACTION_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Partitions are made for events that may still lie in the log, and for clocks that are ahead.
+const DAYS_AHEAD_MAX: i32 = 7;
+#[expect(clippy::cast_possible_truncation, reason = "the log keeps events for days, not for millions of years")]
+const DAYS_BACK_MAX: i32 = (limits::LOG_AGE_MAX.as_secs() / 86_400) as i32 + 1;
+
+/// Stores batches, come what may.
+pub struct Keeper {
+    /// The tables.
+    pub store: Store,
+    /// The stream that the entries come from; none when they come from elsewhere.
+    pub log: Option<LogState>,
+    /// What day it is.
+    pub clock: Clock,
+    /// Whether PostgreSQL answers.
+    pub postgres: Latch,
+    /// Ends the retries.
+    pub draining: CancellationToken,
+    /// Ends the retries too; none to go on for ever.
+    pub attempts_max: Option<u32>,
+}
+
+/// An entry that can never be stored as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
+    /// Why.
+    pub reason: String,
+}
+
+/// The database did not come back in time; what was not stored is to be tried again later.
+#[derive(Debug, thiserror::Error)]
+#[error("PostgreSQL could not store the entries: {0}")]
+pub struct GaveUp(String);
+
+enum Placed {
+    Stored,
+    Refused(String),
+}
+
+impl Keeper {
+    /// Stores `items`, except those that it returns.
+    pub async fn keep(&self, items: &[Item]) -> Result<Vec<Refusal>, GaveUp> {
+        let mut refusals = Vec::new();
+        let mut pending = if items.is_empty() { Vec::new() } else { vec![items] };
+        while let Some(part) = pending.pop() {
+            match (self.place(part).await?, part) {
+                (Placed::Stored, _) => {}
+                (Placed::Refused(reason), [item]) => refusals.push(Refusal { stream_seq: item.stream_seq, reason }),
+                (Placed::Refused(_), _) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    pending.extend([second, first]);
+                }
+            }
+        }
+        Ok(refusals)
+    }
+
+    async fn place(&self, items: &[Item]) -> Result<Placed, GaveUp> {
+        let batch = Batch::of(items);
+        let mut failures = 0;
+        loop {
+            let started = Instant::now();
+            let error = match bounded(self.store.store(&batch, self.log.as_ref())).await {
+                Ok(rows) => {
+                    self.postgres.set(true);
+                    self.measure(&batch, items.len(), rows, started.elapsed());
+                    return Ok(Placed::Stored);
+                }
+                Err(error) => error,
+            };
+            match failure::classify(&error) {
+                Failure::Data => return Ok(Placed::Refused(failure::reason(&error))),
+                Failure::MissingPartition if !self.make_partitions(&batch).await? => {
+                    return Ok(Placed::Refused("no partition takes its day, and it is too far off to make one".into()));
+                }
+                Failure::MissingPartition => {}
+                Failure::Transient => self.pause(&mut failures, &error).await?,
+            }
+        }
+    }
+
+    fn measure(&self, batch: &Batch, events: usize, rows: u64, elapsed: Duration) {
+        counter!(names::ROWS_TOTAL).increment(rows);
+        counter!(names::BATCHES_TOTAL).increment(1);
+        #[expect(clippy::cast_precision_loss, reason = "a batch has hundreds of entries, an age is shown to people")]
+        let (events, age_ms) = (events as f64, (self.clock.now().0 - batch.newest.0) as f64);
+        histogram!(names::BATCH_EVENTS).record(events);
+        histogram!(names::COMMIT_SECONDS).record(elapsed);
+        gauge!(names::STORED_AGE_SECONDS).set((age_ms / 1000.0).max(0.0));
+    }
+
+    /// Makes the partitions of the batch's days that are plausible; whether any was missing.
+    async fn make_partitions(&self, batch: &Batch) -> Result<bool, GaveUp> {
+        let mut is_any_new = false;
+        for &day in batch.days.iter().filter(|day| is_plausible(**day, self.clock.now().day())) {
+            let mut failures = 0;
+            let is_new = loop {
+                match bounded(self.store.make_partition(day)).await {
+                    Ok(is_new) => break is_new,
+                    Err(error) => self.pause(&mut failures, &error).await?,
+                }
+            };
+            if is_new {
+                tracing::warn!(day = day.0, "a day's partition was missing and has been made; is retention running?");
+                counter!(names::PARTITIONS_MADE_TOTAL).increment(1);
+            }
+            is_any_new |= is_new;
+        }
+        Ok(is_any_new)
+    }
+
+    /// Puts an entry in the dead letters; whether it is there now. If not, it is to be tried again later.
+    pub async fn bury(&self, stream_name: &str, letter: &DeadLetter) -> Result<bool, GaveUp> {
+        let mut failures = 0;
+        loop {
+            let Err(error) = bounded(self.store.bury(stream_name, letter)).await else {
+                tracing::error!(
+                    stream_seq = letter.stream_seq.0,
+                    reason = letter.reason,
+                    "an entry of the log can't be stored and is kept as a dead letter; see `chat-persister replay`"
+                );
+                counter!(names::DEAD_LETTERS_TOTAL).increment(1);
+                return Ok(true);
+            };
+            if failure::classify(&error) != Failure::Transient {
+                tracing::error!(
+                    stream_seq = letter.stream_seq.0,
+                    reason = letter.reason,
+                    %error,
+                    "an entry of the log can neither be stored nor kept as a dead letter; it stays in the log"
+                );
+                return Ok(false);
+            }
+            self.pause(&mut failures, &error).await?;
+        }
+    }
+
+    /// Waits before the next attempt, longer each time, unless there is to be none.
+    async fn pause(&self, failures: &mut u32, error: &sqlx::Error) -> Result<(), GaveUp> {
+        let gave_up = || GaveUp(failure::reason(error));
+        *failures += 1;
+        self.postgres.set(false);
+        if self.draining.is_cancelled() || self.attempts_max.is_some_and(|max| *failures >= max) {
+            return Err(gave_up());
+        }
+        counter!(names::RETRIES_TOTAL).increment(1);
+        let delay = retry_delay(*failures);
+        tracing::warn!(
+            %error,
+            failures,
+            retry_after_ms = delay.as_millis(),
+            "PostgreSQL did not take a batch, trying again"
+        );
+        self.draining.run_until_cancelled(tokio::time::sleep(delay)).await.ok_or_else(gave_up)
+    }
+}
+
+async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    // Whether a commit that was cut off took place is unknown, and doesn't matter: storing again is harmless.
+    tokio::time::timeout(TRANSACTION_WAIT_MAX, statement).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+fn retry_delay(failures: u32) -> Duration {
+    RETRY_DELAY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY_DELAY_MAX)
+}
+
+const fn is_plausible(day: Day, today: Day) -> bool {
+    today.0.saturating_sub(DAYS_BACK_MAX) <= day.0 && day.0 <= today.0.saturating_add(DAYS_AHEAD_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_grows_to_its_bound() {
+        assert_eq!(retry_delay(1), RETRY_DELAY_MIN);
+        assert_eq!(retry_delay(3), Duration::from_millis(400));
+        assert_eq!(retry_delay(u32::MAX), RETRY_DELAY_MAX);
+    }
+
+    #[test]
+    fn partitions_are_made_for_whatever_the_log_may_still_hold() {
+        let today = Day(20_000);
+        for days in [-8, -1, 0, 7] {
+            assert!(is_plausible(today.plus(days), today), "{days}");
+        }
+        for days in [i32::MIN, -9, 8, i32::MAX] {
+            assert!(!is_plausible(today.plus(days), today), "{days}");
+        }
+    }
+}

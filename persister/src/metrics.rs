@@ -1,0 +1,50 @@
+//! The metrics of this service, by name.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+/// Messages stored that were not there before.
+pub const ROWS_TOTAL: &str = "chat_persister_rows_total";
+/// Transactions committed.
+pub const BATCHES_TOTAL: &str = "chat_persister_batches_total";
+/// Entries of a transaction.
+pub const BATCH_EVENTS: &str = "chat_persister_batch_events";
+/// From the begin of a transaction to its commit.
+pub const COMMIT_SECONDS: &str = "chat_persister_commit_seconds";
+/// Alert when it keeps growing.
+pub const LAG_EVENTS: &str = "chat_persister_lag_events";
+/// Alert above a minute: history is served from the log alone for that long.
+pub const STORED_AGE_SECONDS: &str = "chat_persister_stored_age_seconds";
+/// Alert on any increase: an accepted message is not in the history.
+pub const DEAD_LETTERS_TOTAL: &str = "chat_persister_dead_letters_total";
+/// Alert above zero.
+pub const DEAD_LETTERS: &str = "chat_persister_dead_letters";
+/// Attempts that were repeated because the database did not take a batch.
+pub const RETRIES_TOTAL: &str = "chat_persister_retries_total";
+/// Alert on any increase: retention is not running.
+pub const PARTITIONS_MADE_TOTAL: &str = "chat_persister_partitions_made_total";
+
+/// Describes all of them and sets them to zero.
+pub fn describe() {
+    let counters = [
+        (ROWS_TOTAL, "Messages stored that were not there before"),
+        (BATCHES_TOTAL, "Transactions committed"),
+        (DEAD_LETTERS_TOTAL, "Entries of the log that could not be stored and were kept as dead letters"),
+        (RETRIES_TOTAL, "Attempts to store that were repeated because PostgreSQL was away or busy"),
+        (PARTITIONS_MADE_TOTAL, "Partitions that were missing and made while storing; retention should have made them"),
+    ];
+    for (name, description) in counters {
+        describe_counter!(name, Unit::Count, description);
+        counter!(name).absolute(0);
+    }
+    let gauges = [
+        (LAG_EVENTS, Unit::Count, "Entries between the last one stored and the end of the log"),
+        (STORED_AGE_SECONDS, Unit::Seconds, "Age of the newest stored event when it was stored; 0 when none waits"),
+        (DEAD_LETTERS, Unit::Count, "Dead letters in the table"),
+    ];
+    for (name, unit, description) in gauges {
+        describe_gauge!(name, unit, description);
+        gauge!(name).set(0);
+    }
+    describe_histogram!(BATCH_EVENTS, Unit::Count, "Entries of a transaction");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From the begin of a transaction to its commit");
+}

@@ -1,0 +1,67 @@
+//! Opens what the service needs: waits for what is not there yet, and refuses what is wrong.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chat_shared::{
+    log::{self, Log, LogError, LogState},
+    postgres::{self, CheckpointError, PostgresError},
+    settings::{NamespaceSettings, NatsSettings},
+    telemetry::Latch,
+};
+use sqlx::PgPool;
+
+/// Between two attempts.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// Opens the log, as soon as there is a NATS server that has it. `is_connected` follows the connection from then on.
+pub async fn log(
+    namespace: &NamespaceSettings,
+    nats: &NatsSettings,
+    is_connected: &Latch,
+) -> anyhow::Result<(async_nats::Client, Log)> {
+    let client = loop {
+        let latch = is_connected.clone();
+        let follow = move |event: async_nats::Event| match event {
+            async_nats::Event::Connected => latch.set(true),
+            async_nats::Event::Disconnected | async_nats::Event::Closed => {
+                latch.set(false);
+                tracing::warn!("the connection to NATS is lost, connecting again");
+            }
+            _ => {}
+        };
+        match log::connect(&nats.nats_url, "chat-persister", follow).await {
+            Ok(client) => break client,
+            Err(error) => tracing::warn!(%error, "NATS is out of reach, trying again"),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    };
+    loop {
+        match Log::open(&client, &namespace.namespace, nats.replicas()).await {
+            Ok(log) => return Ok((client, log)),
+            Err(error @ LogError::ServerTooOld { .. }) => return Err(error.into()),
+            Err(error @ LogError::JetStream(_)) => tracing::warn!(%error, "the log can't be opened, trying again"),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// Checks the database and compares it with the log, as soon as both answer.
+pub async fn check(pool: &PgPool, log: &Log) -> anyhow::Result<LogState> {
+    loop {
+        match checked(pool, log).await {
+            Ok(state) => return Ok(state),
+            Err(CheckpointError::Postgres(PostgresError::Database(error))) => {
+                tracing::warn!(%error, "PostgreSQL is out of reach, trying again");
+            }
+            Err(CheckpointError::Log(error)) => tracing::warn!(%error, "the log can't be asked, trying again"),
+            Err(error) => return Err(error).context("the database can't be used with this log"),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+async fn checked(pool: &PgPool, log: &Log) -> Result<LogState, CheckpointError> {
+    postgres::check(pool).await?;
+    postgres::check_log(pool, log).await
+}

@@ -1,0 +1,235 @@
+//! The statements: one transaction a batch, dead letters, the checkpoint.
+//!
+//! **Invariants:** nothing is ever lowered. Rows are locked in the order messages, conversations,
+//! participants, checkpoint, and sorted within each, so that instances don't lock each other out.
+
+use chat_shared::{
+    clock::{Clock, Day},
+    log::LogState,
+    position::StreamSeq,
+};
+use sqlx::{PgConnection, PgPool};
+use time::{Date, OffsetDateTime};
+
+use crate::batch::{Batch, HeadColumns, MessageColumns, ReadColumns};
+
+/// The tables that the persister writes.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    clock: Clock,
+}
+
+/// An entry that could not be stored, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
+    /// The subject it was appended to.
+    pub subject: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// Why it could not be stored.
+    pub reason: String,
+}
+
+/// A dead letter, as it lies in the table.
+#[derive(Debug)]
+pub struct StoredLetter {
+    /// Its row.
+    pub dead_letter_id: i64,
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+impl Store {
+    /// The tables behind `pool`.
+    pub const fn new(pool: PgPool, clock: Clock) -> Self {
+        Self { pool, clock }
+    }
+
+    /// Stores a batch, all of it or nothing; how many messages were new. `log` is the stream it came from; none for a
+    /// batch that says nothing about how far the log has been stored.
+    pub async fn store(&self, batch: &Batch, log: Option<&LogState>) -> sqlx::Result<u64> {
+        let mut transaction = self.pool.begin().await?;
+        let mut stored = 0;
+        if !batch.messages.is_empty() {
+            stored = insert_messages(&mut transaction, &batch.messages).await?;
+            raise_conversations(&mut transaction, &batch.heads).await?;
+            raise_reads(&mut transaction, &batch.reads).await?;
+        }
+        if let Some(log) = log {
+            // Last, because all instances wait for each other at this row.
+            self.raise_checkpoint(&mut transaction, log, batch.last).await?;
+        }
+        transaction.commit().await?;
+        Ok(stored)
+    }
+
+    async fn raise_checkpoint(
+        &self,
+        connection: &mut PgConnection,
+        log: &LogState,
+        last: StreamSeq,
+    ) -> sqlx::Result<()> {
+        sqlx::query!(
+            "insert into log_checkpoints as old (stream_name, stream_created_at, last_stream_seq, updated_at)
+             values ($1, $2, $3, $4)
+             on conflict (stream_name) do update
+             set last_stream_seq = greatest(old.last_stream_seq, excluded.last_stream_seq),
+                 updated_at = greatest(old.updated_at, excluded.updated_at)
+             where old.stream_created_at = excluded.stream_created_at",
+            log.name,
+            OffsetDateTime::from(log.created_at),
+            last.to_sql(),
+            OffsetDateTime::from(self.clock.now()),
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Makes the partition of a day; whether it was missing.
+    pub async fn make_partition(&self, day: Day) -> sqlx::Result<bool> {
+        sqlx::query_scalar!(r#"select make_message_partition($1) as "is_new!""#, Date::from(day))
+            .fetch_one(&self.pool)
+            .await
+    }
+
+    /// Puts an entry in the table of dead letters, once.
+    pub async fn bury(&self, stream_name: &str, letter: &DeadLetter) -> sqlx::Result<()> {
+        sqlx::query!(
+            "insert into dead_letters (stream_name, stream_seq, subject, payload, reason, created_at)
+             values ($1, $2, $3, $4, $5, $6)
+             on conflict (stream_name, stream_seq) do nothing",
+            stream_name,
+            letter.stream_seq.to_sql(),
+            letter.subject,
+            letter.payload,
+            letter.reason,
+            OffsetDateTime::from(self.clock.now()),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The dead letters after row `after`, at most `rows_max` of them.
+    pub async fn letters(&self, after: i64, rows_max: i64) -> sqlx::Result<Vec<StoredLetter>> {
+        let rows = sqlx::query!(
+            "select dead_letter_id, stream_seq, payload from dead_letters
+             where dead_letter_id > $1 order by dead_letter_id limit $2",
+            after,
+            rows_max,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| StoredLetter {
+                dead_letter_id: row.dead_letter_id,
+                stream_seq: StreamSeq::from_sql(row.stream_seq),
+                payload: row.payload,
+            })
+            .collect())
+    }
+
+    /// How many dead letters there are.
+    pub async fn count_letters(&self) -> sqlx::Result<i64> {
+        sqlx::query_scalar!(r#"select count(*) as "count!" from dead_letters"#).fetch_one(&self.pool).await
+    }
+
+    /// Removes dead letters that have been stored after all.
+    pub async fn remove_letters(&self, ids: &[i64]) -> sqlx::Result<()> {
+        sqlx::query!("delete from dead_letters where dead_letter_id = any($1)", ids).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// How far the log has been stored; none before the first time.
+    pub async fn checkpoint(&self, stream_name: &str) -> sqlx::Result<Option<StreamSeq>> {
+        let last =
+            sqlx::query_scalar!("select last_stream_seq from log_checkpoints where stream_name = $1", stream_name)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(last.map(StreamSeq::from_sql))
+    }
+
+    /// Forgets how far the log has been stored; whether anything was known.
+    pub async fn forget_checkpoint(&self, stream_name: &str) -> sqlx::Result<bool> {
+        let forgotten =
+            sqlx::query!("delete from log_checkpoints where stream_name = $1", stream_name).execute(&self.pool).await?;
+        Ok(forgotten.rows_affected() > 0)
+    }
+}
+
+async fn insert_messages(connection: &mut PgConnection, rows: &MessageColumns) -> sqlx::Result<u64> {
+    let inserted = sqlx::query!(
+        "insert into messages (conversation_id, seq, sent_at, message_id, sender_id, envelope)
+         select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::uuid[], $6::bytea[])
+         on conflict do nothing",
+        &rows.conversation_id,
+        &rows.seq,
+        &rows.sent_at,
+        &rows.message_id,
+        &rows.sender_id,
+        &rows.envelope,
+    )
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected())
+}
+
+/// An update takes its rows in any order, hence the sorted lock before it.
+async fn raise_conversations(connection: &mut PgConnection, heads: &HeadColumns) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with head as materialized (
+             select conversation.conversation_id, head.last_seq, head.last_message_at, head.last_message_id
+             from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[])
+                 as head (conversation_id, last_seq, last_message_at, last_message_id)
+             join conversations conversation using (conversation_id)
+             where conversation.last_seq < head.last_seq
+             order by conversation.conversation_id
+             for no key update of conversation
+         )
+         update conversations conversation
+         set last_seq = head.last_seq,
+             last_message_at = head.last_message_at,
+             last_message_id = head.last_message_id,
+             last_activity_at = greatest(conversation.last_activity_at, head.last_message_at)
+         from head
+         where conversation.conversation_id = head.conversation_id and conversation.last_seq < head.last_seq",
+        &heads.conversation_id,
+        &heads.last_seq,
+        &heads.last_message_at,
+        &heads.last_message_id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn raise_reads(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with own as materialized (
+             select participant.conversation_id, participant.user_id, own.read_seq
+             from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as own (conversation_id, user_id, read_seq)
+             join participants participant using (conversation_id, user_id)
+             where participant.read_seq < own.read_seq
+             order by participant.conversation_id, participant.user_id
+             for no key update of participant
+         )
+         update participants participant
+         set read_seq = own.read_seq
+         from own
+         where participant.conversation_id = own.conversation_id and participant.user_id = own.user_id
+           and participant.read_seq < own.read_seq",
+        &reads.conversation_id,
+        &reads.user_id,
+        &reads.read_seq,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

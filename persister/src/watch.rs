@@ -1,0 +1,74 @@
+//! Looks now and then at how far storing lags behind the log, and whether the log is still the same.
+
+use std::time::Duration;
+
+use chat_shared::{
+    log::{Log, LogState},
+    postgres::{self, CheckpointError},
+    telemetry::Latch,
+};
+use metrics::gauge;
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{metrics as names, store::Store};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A server that has just become the log's leader may seem behind for a moment.
+const LOST_IN_A_ROW_MAX: u32 = 3;
+
+/// What is watched.
+pub struct Watch {
+    /// The database.
+    pub pool: PgPool,
+    /// The tables.
+    pub store: Store,
+    /// The log.
+    pub log: Log,
+    /// Whether PostgreSQL answers.
+    pub postgres: Latch,
+}
+
+impl Watch {
+    /// Watches until `draining`. Fails if the log has been lost or exchanged while this process runs.
+    pub async fn run(self, draining: CancellationToken) -> anyhow::Result<()> {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost_in_a_row = 0;
+        // Cancel safe: it only looks.
+        while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+            let Some(looked) = draining.run_until_cancelled(postgres::check_log(&self.pool, &self.log)).await else {
+                break;
+            };
+            match looked {
+                Ok(state) => {
+                    lost_in_a_row = 0;
+                    self.postgres.set(self.show(&state).await.is_ok());
+                }
+                Err(CheckpointError::Postgres(_)) => self.postgres.set(false),
+                Err(CheckpointError::Log(error)) => tracing::debug!(%error, "the log can't be asked how far it goes"),
+                Err(lost @ CheckpointError::LogLost { .. }) => {
+                    lost_in_a_row += 1;
+                    if lost_in_a_row >= LOST_IN_A_ROW_MAX {
+                        return Err(lost.into());
+                    }
+                    tracing::warn!(error = %lost, "the log seems to be lost, looking again");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; nobody needs a lag of 2^53 to the digit")]
+    async fn show(&self, state: &LogState) -> sqlx::Result<()> {
+        let stored = self.store.checkpoint(&state.name).await?.unwrap_or_default();
+        let lag = state.last.0.saturating_sub(stored.0);
+        gauge!(names::LAG_EVENTS).set(lag as f64);
+        if lag == 0 {
+            gauge!(names::STORED_AGE_SECONDS).set(0);
+        }
+        gauge!(names::DEAD_LETTERS).set(self.store.count_letters().await? as f64);
+        Ok(())
+    }
+}

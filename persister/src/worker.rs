@@ -1,0 +1,118 @@
+//! The loop: takes a batch from the log, stores it, and only then settles its entries.
+//!
+//! **Invariant:** an entry is settled after the transaction that stored it, or buried it, has been committed.
+
+use std::{collections::HashMap, time::Duration};
+
+use chat_shared::{
+    log::{Consumer, ConsumerSpec, Entry, Outcome},
+    position::StreamSeq,
+};
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::Item,
+    keep::{GaveUp, Keeper, Refusal},
+    store::DeadLetter,
+};
+
+/// Entries of one transaction.
+const BATCH_MAX: usize = 500;
+/// Unsettled entries of all instances together.
+const ACK_PENDING_MAX: i64 = 20_000;
+/// Entries of an instance that died are delivered to another one after this long.
+const ACK_WAIT: Duration = Duration::from_secs(15);
+/// How often entries in hand ask for more time; a few times within `ACK_WAIT`.
+const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
+/// When an entry is tried again that could neither be stored nor buried.
+const STUCK_DELAY: Duration = Duration::from_mins(1);
+
+/// The durable consumer that all instances share.
+pub fn consumer_spec() -> ConsumerSpec {
+    ConsumerSpec {
+        name: "persister".to_owned(),
+        slots: Vec::new(),
+        is_pinned: false,
+        batch_max: BATCH_MAX,
+        ack_pending_max: ACK_PENDING_MAX,
+        ack_wait: ACK_WAIT,
+    }
+}
+
+/// Moves entries from the log to the database.
+pub struct Worker {
+    /// Where they come from.
+    pub consumer: Consumer,
+    /// The stream's name, which tells dead letters of different streams apart.
+    pub stream_name: String,
+    /// Where they go.
+    pub keeper: Keeper,
+}
+
+impl Worker {
+    /// Works until `draining`, and finishes the batch in hand if the database lets it.
+    pub async fn run(mut self, draining: CancellationToken) {
+        // Cancel safe: what was delivered but not returned is delivered again.
+        while let Some(entries) = draining.run_until_cancelled(self.consumer.batch()).await {
+            match while_extending(&entries, Box::pin(self.store(&entries))).await {
+                Ok(outcomes) => settle(&entries, &outcomes).await,
+                Err(error) => {
+                    tracing::warn!(%error, entries = entries.len(), "stopping with a batch in hand; it is delivered again");
+                    break;
+                }
+            }
+        }
+        self.consumer.release().await;
+    }
+
+    /// Stores `entries`; those that aren't simply done, with what becomes of them.
+    async fn store(&self, entries: &[Entry]) -> Result<HashMap<StreamSeq, Outcome>, GaveUp> {
+        let mut items = Vec::with_capacity(entries.len());
+        let mut refusals = Vec::new();
+        for entry in entries {
+            match Item::read(entry.stream_seq, entry.payload()) {
+                Ok(item) => items.push(item),
+                Err(error) => refusals.push(Refusal { stream_seq: entry.stream_seq, reason: error.to_string() }),
+            }
+        }
+        refusals.extend(self.keeper.keep(&items).await?);
+        let mut outcomes = HashMap::new();
+        for refusal in refusals {
+            let Some(entry) = entries.iter().find(|entry| entry.stream_seq == refusal.stream_seq) else { continue };
+            let letter = DeadLetter {
+                stream_seq: entry.stream_seq,
+                subject: entry.subject().to_owned(),
+                payload: entry.payload().to_vec(),
+                reason: refusal.reason,
+            };
+            let is_buried = self.keeper.bury(&self.stream_name, &letter).await?;
+            let outcome = if is_buried { Outcome::Discard } else { Outcome::RetryAfter(STUCK_DELAY) };
+            outcomes.insert(entry.stream_seq, outcome);
+        }
+        Ok(outcomes)
+    }
+}
+
+async fn settle(entries: &[Entry], outcomes: &HashMap<StreamSeq, Outcome>) {
+    for entry in entries {
+        entry.settle(outcomes.get(&entry.stream_seq).cloned().unwrap_or(Outcome::Done)).await;
+    }
+}
+
+/// Does `work`, and keeps `entries` from being delivered to somebody else meanwhile.
+async fn while_extending<T>(entries: &[Entry], mut work: impl Future<Output = T> + Unpin) -> T {
+    let mut ticks = interval_at(tokio::time::Instant::now() + EXTEND_INTERVAL, EXTEND_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Cancel safe: the work is kept across turns, and a tick is lost with nothing but its time.
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => {
+                for entry in entries {
+                    entry.extend().await;
+                }
+            }
+        }
+    }
+}
