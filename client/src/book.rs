@@ -74,13 +74,19 @@ impl<W> Book<W> {
         !self.unsent.is_empty()
     }
 
-    /// The next to write, oldest first. It counts as written from now on.
-    pub(crate) fn take_unsent(&mut self) -> Option<(u64, &SendMessage)> {
-        let reference = self.unsent.pop_first()?;
-        let entry = self.entries.get_mut(&reference)?;
-        entry.stage = Stage::Sent;
-        entry.may_be_kept = true;
-        Some((reference, &entry.command))
+    /// The next to write, oldest first.
+    pub(crate) fn first_unsent(&self) -> Option<(u64, &SendMessage)> {
+        let reference = *self.unsent.first()?;
+        Some((reference, &self.entries.get(&reference)?.command))
+    }
+
+    /// It was given to the connection's writer.
+    pub(crate) fn written(&mut self, reference: u64) {
+        self.unsent.remove(&reference);
+        if let Some(entry) = self.entries.get_mut(&reference) {
+            entry.stage = Stage::Sent;
+            entry.may_be_kept = true;
+        }
     }
 
     /// It was accepted: gives whoever waits for it.
@@ -181,16 +187,23 @@ mod tests {
     fn written(now: Instant) -> Book<&'static str> {
         let mut book = Book::default();
         book.add(command(), now + Duration::from_secs(10), "waiter");
-        assert_eq!(book.take_unsent().map(|(reference, command)| (reference, command.is_repeat)), Some((1, false)));
+        assert_eq!(write_next(&mut book), Some((1, false)));
         assert!(!book.has_unsent());
         book
+    }
+
+    /// Writes the next send; gives its reference and whether it was marked as a repeat.
+    fn write_next(book: &mut Book<&'static str>) -> Option<(u64, bool)> {
+        let written = book.first_unsent().map(|(reference, command)| (reference, command.is_repeat))?;
+        book.written(written.0);
+        Some(written)
     }
 
     #[test]
     fn a_lost_connection_makes_a_repeat_with_the_same_id() {
         let mut book = written(Instant::now());
         book.connection_lost();
-        assert_eq!(book.take_unsent().map(|(reference, command)| (reference, command.is_repeat)), Some((1, true)));
+        assert_eq!(write_next(&mut book), Some((1, true)));
         assert_eq!(book.accepted(1), Some("waiter"));
         assert_eq!(book.accepted(1), None, "an answer that comes twice is nobody's");
     }
@@ -202,10 +215,10 @@ mod tests {
         for waiter in ["first", "second", "third"] {
             book.add(command(), now + Duration::from_secs(1), waiter);
         }
-        book.take_unsent();
-        book.take_unsent();
+        write_next(&mut book);
+        write_next(&mut book);
         book.connection_lost();
-        let order: Vec<_> = std::iter::from_fn(|| book.take_unsent().map(|(reference, _)| reference)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| write_next(&mut book).map(|(reference, _)| reference)).collect();
         assert_eq!(order, [1, 2, 3]);
     }
 

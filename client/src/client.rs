@@ -24,6 +24,9 @@ use crate::{
     state::ConnectionState,
 };
 
+/// Longer waits are as good as this one, and can't be counted everywhere.
+const WAIT_MAX: Duration = Duration::from_hours(365 * 24);
+
 /// A connection to the chat backend that keeps itself alive. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -106,14 +109,15 @@ impl Client {
         if bytes == 0 || bytes > TEXT_BYTES_MAX {
             return Err(SendError::InvalidText { bytes, bytes_max: TEXT_BYTES_MAX });
         }
-        let deadline = Instant::now() + wait_max.unwrap_or(self.send_wait_max);
+        let wait_max = wait_max.unwrap_or(self.send_wait_max).min(WAIT_MAX);
+        let deadline = Instant::now() + wait_max;
         let not_sent = SendError::NotSent { message_id };
         let Ok(Ok(room)) = timeout_at(deadline, Arc::clone(&self.room).acquire_owned()).await else {
             return Err(not_sent);
         };
         let (answer, answered) = oneshot::channel();
         let command = SendMessage { conversation_id, message_id, text, is_repeat };
-        let ask = Ask::Send(Sending { command, deadline, answer, _room: room });
+        let ask = Ask::Send(Sending { command, deadline, answer, room });
         if !matches!(timeout_at(deadline, self.asks.send(ask)).await, Ok(Ok(()))) {
             return Err(not_sent);
         }

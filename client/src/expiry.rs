@@ -34,7 +34,7 @@ fn delay_until_renewal(expiry: Timestamp, now: Timestamp) -> Duration {
 
 /// Keeps a source of tokens that have expired already from being asked in a tight loop.
 const RENEWAL_DELAY_MIN: Duration = Duration::from_secs(1);
-const RENEWAL_DELAY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+const RENEWAL_DELAY_MAX: Duration = Duration::from_hours(365 * 24);
 
 #[cfg(test)]
 mod tests {

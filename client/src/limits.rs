@@ -38,11 +38,11 @@ pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Tokens in a row that may be refused before the client gives up.
 pub const TOKEN_REFUSALS_MAX: u32 = 3;
 /// A token with an expiry is renewed this long before it.
-pub const TOKEN_RENEWAL_LEAD: Duration = Duration::from_secs(60);
+pub const TOKEN_RENEWAL_LEAD: Duration = Duration::from_mins(1);
 /// How long `close` waits for the last frames to be written.
 pub const CLOSING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The largest delay that a server's hint can cause.
-pub const HINT_MAX: Duration = Duration::from_secs(120);
+pub const HINT_MAX: Duration = Duration::from_mins(2);
 /// The range that the first delay of a back-off is drawn from.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 /// The range that no delay of a back-off goes beyond.

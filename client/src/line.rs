@@ -42,8 +42,8 @@ impl Line {
         self.first_seen.map_or(self.head, |first| Seq(first.0.saturating_sub(1)))
     }
 
-    /// What places a line that isn't in the list.
-    pub(crate) fn clone_head(&self) -> (Option<Seq>, Seq) {
+    /// What is known of where a line begins that isn't in the list.
+    pub(crate) fn unlisted_place(&self) -> (Option<Seq>, Seq) {
         (self.joined_at, self.before_first_seen())
     }
 

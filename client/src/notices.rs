@@ -36,6 +36,11 @@ impl Notices {
         self.queue.is_empty()
     }
 
+    /// Whether another one can be taken without giving one up.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < NOTICES_MAX
+    }
+
     /// The next one to hand over.
     pub(crate) fn pop(&mut self) -> Option<Envelope> {
         self.queue.pop_front()

@@ -38,7 +38,7 @@ impl ClientOptions {
             encoding: Encoding::MessagePack,
             start: Start::Latest,
             resume_from: None,
-            send_wait_max: Duration::from_secs(60),
+            send_wait_max: Duration::from_mins(1),
             connect_wait_max: Duration::from_secs(30),
         }
     }

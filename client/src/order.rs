@@ -53,7 +53,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Begins with what an earlier run had handed over.
+    /// Begins with what an earlier run had handed over, if one had come so far as to load the list.
     pub(crate) fn new(start: Start, handed: Option<impl IntoIterator<Item = (ConversationId, Seq)>>) -> Self {
         let has_loaded = handed.is_some();
         let lines = handed.into_iter().flatten().map(|(id, seq)| (id, Line::placed_at(seq))).collect();
@@ -100,7 +100,7 @@ impl Order {
             .lines
             .iter()
             .filter(|(_, line)| line.handed.is_none())
-            .map(|(id, line)| (*id, line.clone_head()))
+            .map(|(id, line)| (*id, line.unlisted_place()))
             .collect();
         for (id, (joined_at, before_first_seen)) in unplaced {
             let base = match joined_at {

@@ -47,8 +47,8 @@ enum Load {
     Done,
     /// The list isn't there yet.
     Running,
-    /// Each of these has messages up to this number that haven't been taken.
-    Filling(HashMap<ConversationId, Seq>),
+    /// Each of these has messages up to this number that haven't been taken; nor, perhaps, has the notice.
+    Filling { open: HashMap<ConversationId, Seq>, notice: u64 },
 }
 
 /// See the module.
@@ -62,7 +62,6 @@ pub(crate) struct Progress {
     load: Load,
     taken: HashMap<ConversationId, Seq>,
     notices_taken: u64,
-    pushes_settled: u64,
 }
 
 impl Progress {
@@ -143,10 +142,10 @@ impl Progress {
         self.load = Load::Running;
     }
 
-    /// The list is there, and shows messages up to these numbers.
-    pub(crate) fn loaded(&mut self, heads: impl IntoIterator<Item = (ConversationId, Seq)>) {
+    /// The list is there, and shows messages up to these numbers. The application is told with this notice.
+    pub(crate) fn loaded(&mut self, heads: impl IntoIterator<Item = (ConversationId, Seq)>, notice: u64) {
         let open = heads.into_iter().filter(|(conversation, head)| !self.has_taken(*conversation, *head)).collect();
-        self.load = Load::Filling(open);
+        self.load = Load::Filling { open, notice };
     }
 
     /// The application has taken an event.
@@ -188,7 +187,6 @@ impl Progress {
                 return Some(self.settled);
             }
             self.settled = cursor;
-            self.pushes_settled += 1;
             self.ledger.pop_front();
         }
         if !self.is_overflowed {
@@ -205,9 +203,9 @@ impl Progress {
     }
 
     fn settle_load(&mut self) {
-        if let Load::Filling(open) = &mut self.load {
+        if let Load::Filling { open, notice } = &mut self.load {
             open.retain(|conversation, head| self.taken.get(conversation).is_none_or(|taken| taken < head));
-            if open.is_empty() {
+            if open.is_empty() && *notice <= self.notices_taken {
                 self.load = Load::Done;
             }
         }
@@ -275,7 +273,7 @@ mod tests {
         let (mut progress, conversation) = (Progress::default(), ConversationId::random());
         progress.connected(&ready(Some(Epoch::random()), 10, false));
         progress.placed(conversation, Seq(4));
-        progress.loaded([(conversation, Seq(4))]);
+        progress.loaded([(conversation, Seq(4))], 0);
         (progress, conversation)
     }
 
@@ -300,9 +298,11 @@ mod tests {
         let (mut progress, conversation) = loaded();
         progress.connected(&ready(Some(Epoch::random()), 3, false));
         assert_eq!(progress.position().inbox, None, "the list isn't there");
-        progress.loaded([(conversation, Seq(6))]);
+        progress.loaded([(conversation, Seq(6))], 1);
         progress.taken(&message(conversation, 5));
         assert_eq!(progress.position().inbox, None, "message 6 would be missed");
+        progress.taken(&Envelope { event: Event::Reloaded(Vec::new()), notice: Some(1) });
+        assert_eq!(progress.position().inbox, None, "it still would be");
         progress.taken(&message(conversation, 6));
         assert_eq!(progress.position().inbox.map(|inbox| inbox.cursor), Some(Cursor(3)));
     }
@@ -348,7 +348,7 @@ mod tests {
     fn without_an_inbox_there_is_nothing_to_confirm_or_resume() {
         let (mut progress, conversation) = loaded();
         progress.connected(&ready(None, 0, false));
-        progress.loaded([(conversation, Seq(4))]);
+        progress.loaded([(conversation, Seq(4))], 0);
         progress.received(Cursor(1), Content::Nothing);
         assert_eq!((progress.settled(), progress.resume()), (None, None));
         assert_eq!(progress.position().seqs.get(&conversation), Some(&Seq(4)));

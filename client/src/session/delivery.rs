@@ -61,7 +61,8 @@ impl Session {
         }
         let now = Instant::now();
         let is_over = |pause: Option<Instant>| pause.is_none_or(|until| until <= now);
-        if self.loading.is_list_wanted && !self.loading.is_list_running && is_over(self.loading.list_pause) {
+        let may_run = !self.loading.is_list_running && is_over(self.loading.list_pause) && self.notices.has_room();
+        if self.loading.is_list_wanted && may_run {
             self.loading.is_list_wanted = false;
             self.loading.is_list_running = true;
             self.jobs.spawn(load::list(self.rest.clone(), self.loading.number));
@@ -100,7 +101,7 @@ impl Session {
                 self.order.loaded(&conversations);
                 self.sync_order();
                 let heads = conversations.iter().map(|listed| (listed.conversation_id, listed.last_seq));
-                self.progress.lock().loaded(heads);
+                self.progress.lock().loaded(heads, self.notices.next_number());
                 self.notify(Event::Reloaded(conversations));
                 self.status.send_modify(|status| status.is_loaded = true);
             }

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, time::Duration};
 
 use chat_shared::{
     position::Cursor,
-    wire::{ChangedConversation, Command, Message, Push, Rejected, Reply, ServerFrame},
+    wire::{Command, Push, Rejected, Reply, ServerFrame},
 };
 use tokio::time::Instant;
 
@@ -28,7 +28,15 @@ impl Session {
         match inbound {
             Inbound::Frame(ServerFrame::Reply(reply)) => self.replied(reply, now),
             Inbound::Frame(ServerFrame::Push(push)) => return self.pushed(push, now),
-            Inbound::Unknown { cursor } => return self.advance(cursor, Content::Nothing, now),
+            Inbound::Unknown { cursor } => {
+                if self.is_jump(cursor) {
+                    return self.pushes_missing();
+                }
+                // Without a cursor it may be any frame, so it says nothing about the inbox.
+                if cursor.is_some() {
+                    self.advance(cursor, Content::Nothing, now);
+                }
+            }
             Inbound::Ping | Inbound::End(_) => {}
         }
         ControlFlow::Continue(())
@@ -59,13 +67,22 @@ impl Session {
     fn pushed(&mut self, push: Push, now: Instant) -> ControlFlow<StopReason> {
         match push {
             Push::Message { cursor, message } => {
-                let content = Content::Message(message.conversation_id, message.seq);
-                self.advance(cursor, content, now)?;
-                self.arrived(message);
+                if self.is_jump(cursor) {
+                    return self.pushes_missing();
+                }
+                self.advance(cursor, Content::Message(message.conversation_id, message.seq), now);
+                if self.has_taker {
+                    self.order.push(message);
+                    self.sync_order();
+                }
             }
             Push::Conversation { cursor, conversation } => {
+                if self.is_jump(cursor) {
+                    return self.pushes_missing();
+                }
                 let is_news = self.has_taker && self.order.changed(&conversation);
-                self.advance(cursor, self.content_of(&conversation, is_news), now)?;
+                let content = if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing };
+                self.advance(cursor, content, now);
                 self.sync_order();
                 if is_news {
                     self.notify(Event::Conversation(conversation));
@@ -87,47 +104,31 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    fn content_of(&self, _change: &ChangedConversation, is_news: bool) -> Content {
-        if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing }
+    /// Whether pushes before this one are missing. It isn't taken in then: it comes again after the resume.
+    fn is_jump(&self, cursor: Option<Cursor>) -> bool {
+        cursor.is_some_and(|cursor| self.progress.lock().succession(cursor) == Succession::Jump)
     }
 
     /// Notes a push's place in the inbox.
-    fn advance(&mut self, cursor: Option<Cursor>, content: Content, now: Instant) -> ControlFlow<StopReason> {
-        let mut progress = self.progress.lock();
+    fn advance(&mut self, cursor: Option<Cursor>, content: Content, now: Instant) {
         match cursor {
-            Some(cursor) if progress.succession(cursor) == Succession::Jump => {
-                drop(progress);
-                return match self.pushes_missing() {
-                    // The frame isn't taken in: it comes again after the resume.
-                    ControlFlow::Continue(()) => ControlFlow::Continue(()),
-                    stop @ ControlFlow::Break(_) => stop,
-                };
-            }
             Some(cursor) => {
-                progress.received(cursor, content);
-                drop(progress);
+                self.progress.lock().received(cursor, content);
                 self.confirm(now);
             }
             // The inbox is out of reach, and will have a hole here.
-            None => progress.forget_inbox(),
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn arrived(&mut self, message: Message) {
-        if self.has_taker {
-            self.order.push(message);
-            self.sync_order();
+            None => self.progress.lock().forget_inbox(),
         }
     }
 
     /// Writes sends until there are no more, or no room.
     pub(super) fn write_sends(&mut self) {
-        while self.link.live().is_some_and(|live| live.connection.outbox.capacity() > 0) {
-            let Some((reference, command)) = self.book.take_unsent() else { return };
+        while let Some((reference, command)) = self.book.first_unsent() {
             let command = Command::SendMessage(command.clone());
-            // A frame that isn't written after all is repeated when the connection is found to be gone.
-            self.write(Some(reference), command);
+            if !self.write(Some(reference), command) {
+                return;
+            }
+            self.book.written(reference);
         }
     }
 }

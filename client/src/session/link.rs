@@ -19,7 +19,8 @@ use crate::{
     verdict::{Ending, Verdict},
 };
 
-type Opened = Result<Connection, (Ending, Option<Arc<str>>)>;
+/// What comes of an attempt; with a failure, the token it was made with.
+pub(super) type Opened = Result<Connection, (Ending, Option<Arc<str>>)>;
 
 /// A connection that stood this long starts the back-off over when it ends.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -90,7 +91,9 @@ impl Session {
             Link::Opening(_) => None,
             Link::Live(live) => {
                 let silence = live.last_heard + live.heartbeat_interval * 2;
-                let moments = [Some(live.heartbeat_due), Some(silence), Some(live.confirm_due), live.renewal_due];
+                let is_confirmed = self.progress.lock().received_up_to().is_none_or(|cursor| cursor <= live.confirmed);
+                let confirm_due = Some(live.confirm_due).filter(|_| !is_confirmed);
+                let moments = [Some(live.heartbeat_due), Some(silence), confirm_due, live.renewal_due];
                 moments.into_iter().flatten().min()
             }
         }
@@ -121,7 +124,7 @@ impl Session {
         let opening = Opening {
             http: self.rest.http.clone(),
             tokens: Arc::clone(&self.rest.tokens),
-            refused_token: self.refused_token.take(),
+            refused_token: self.refused_token.clone(),
             gateway: gateway.clone(),
             encoding: self.encoding,
             hello: Hello { device_id: self.device_id, resume: self.progress.lock().resume() },
@@ -138,6 +141,7 @@ impl Session {
             Err((ending, token)) => return self.failed(&ending, token, None),
         };
         self.token_refusals = 0;
+        self.refused_token = None;
         let now = Instant::now();
         let resumed = {
             let mut progress = self.progress.lock();

@@ -21,7 +21,7 @@ use self::{delivery::Loading, link::Link};
 use crate::{
     backoff::Backoff,
     book::{Book, Expired},
-    connection::{Connection, Inbound},
+    connection::Inbound,
     error::{ConnectError, SendError},
     events::{Envelope, Event},
     limits::{ASKS_MAX, CLOSING_WAIT_MAX, EVENTS_MAX, REST_WAIT_MAX},
@@ -29,6 +29,7 @@ use crate::{
     notices::Notices,
     options::ClientOptions,
     order::Order,
+    position::Position,
     progress::{Progress, SharedProgress},
     rest::{Gateways, Rest},
     state::{ConnectionState, StopReason},
@@ -50,20 +51,22 @@ pub(crate) struct Sending {
     pub(crate) deadline: Instant,
     pub(crate) answer: oneshot::Sender<Result<Accepted, SendError>>,
     /// Bounds the sends in flight; given back with the answer.
-    pub(crate) _room: OwnedSemaphorePermit,
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// Whoever waits for a send.
 #[derive(Debug)]
 struct Waiter {
     answer: oneshot::Sender<Result<Accepted, SendError>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Waiter {
     fn answer(self, outcome: Result<Accepted, SendError>) {
+        let Self { answer, room } = self;
         // The caller may have given up; then nobody needs the answer.
-        let _is_heard = self.answer.send(outcome);
+        let _is_heard = answer.send(outcome);
+        drop(room);
     }
 }
 
@@ -113,7 +116,7 @@ struct Session {
 /// What happened.
 enum Turn {
     Asked(Option<Ask>),
-    Opened(Box<Result<Connection, (Ending, Option<Arc<str>>)>>),
+    Opened(Box<link::Opened>),
     Received(Option<Inbound>),
     OutboxHasRoom,
     EventsHaveRoom,
@@ -130,7 +133,8 @@ pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
     let state = ConnectionState::Connecting { gateway: rest.gateways.current().to_string() };
     let (status, watcher) =
         watch::channel(Status { state, is_loaded: false, last_failure: "none, the first attempt is running".into() });
-    let handed = options.resume_from.as_ref().map(|position| position.seqs.clone());
+    let earlier_run = options.resume_from.as_ref().filter(|position| **position != Position::default());
+    let handed = earlier_run.map(|position| position.seqs.clone());
     let progress = Arc::new(SharedProgress::new(Progress::new(options.resume_from)));
     let session = Session {
         rest: rest.clone(),
@@ -174,7 +178,12 @@ fn rest(options: &ClientOptions) -> Result<Rest, ConnectError> {
     if urls.is_empty() {
         return Err(invalid("at least one gateway is needed".into()));
     }
-    let http = reqwest::Client::builder()
+    let mut http = reqwest::Client::builder();
+    if urls.iter().all(|url| url.scheme() == "http") {
+        // Without TLS no roots are needed, and reading the system's takes time and fails where there are none.
+        http = http.tls_certs_only([]);
+    }
+    let http = http
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(REST_WAIT_MAX)
@@ -216,8 +225,8 @@ impl Session {
     fn take(&mut self, turn: Turn) -> ControlFlow<StopReason> {
         match turn {
             Turn::Asked(Some(Ask::Send(sending))) => {
-                let Sending { command, deadline, answer, _room } = sending;
-                self.book.add(command, deadline, Waiter { answer, _room });
+                let Sending { command, deadline, answer, room } = sending;
+                self.book.add(command, deadline, Waiter { answer, room });
             }
             Turn::Asked(Some(Ask::Close)) => return ControlFlow::Break(StopReason::Closed),
             Turn::Asked(None) => {
