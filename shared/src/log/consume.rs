@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{
-    AckKind, Message,
-    consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull},
+use async_nats::{
+    header::NATS_PIN_ID,
+    jetstream::{
+        AckKind, Message,
+        consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull},
+    },
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -22,6 +25,8 @@ const PIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one pull waits; well below the pin's time-out, or the pin would be lost between pulls.
 const PULL_EXPIRY: Duration = Duration::from_secs(1);
 const PULL_HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long giving a consumer up may take.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long to wait before a consumer is opened again after an error.
 const REOPEN_DELAY: Duration = Duration::from_millis(250);
 
@@ -52,7 +57,8 @@ pub struct Consumer {
     log: Log,
     spec: ConsumerSpec,
     messages: Option<pull::Stream>,
-    has_read: bool,
+    /// Under what id this instance was last pinned.
+    pin_id: Option<String>,
 }
 
 /// One entry of the log, delivered to this instance.
@@ -79,7 +85,7 @@ pub enum Outcome {
 impl Log {
     /// Opens a durable consumer, and makes or updates it.
     pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
-        let mut consumer = Consumer { log: self.clone(), spec, messages: None, has_read: false };
+        let mut consumer = Consumer { log: self.clone(), spec, messages: None, pin_id: None };
         consumer.reopen().await?;
         Ok(consumer)
     }
@@ -103,7 +109,7 @@ impl Consumer {
                 if entries.is_empty() { messages.next().await } else { messages.next().now_or_never().flatten() };
             match next {
                 Some(Ok(message)) => {
-                    self.has_read = true;
+                    self.note_pin(&message);
                     entries.extend(Entry::new(message));
                 }
                 Some(Err(error)) => {
@@ -125,16 +131,47 @@ impl Consumer {
         }
     }
 
-    /// Stops reading and lets another instance take over at once.
+    /// Stops reading, gives back what it was given and has not returned, and lets another instance take over at once.
     pub async fn release(mut self) {
-        self.messages = None;
-        if self.spec.is_pinned && self.has_read {
-            // If it fails the pin runs out by itself.
-            let _unpinned = self.log.stream.unpin_consumer(&self.spec.name, GROUP).await;
+        for entry in self.unread() {
+            entry.settle(Outcome::RetryAfter(Duration::ZERO)).await;
+        }
+        // If it fails the pin runs out by itself.
+        let _unpinned = tokio::time::timeout(RELEASE_WAIT_MAX, self.unpin()).await;
+    }
+
+    /// What has arrived and was not asked for yet; nothing more arrives after it.
+    fn unread(&mut self) -> Vec<Entry> {
+        let Some(mut messages) = self.messages.take() else { return Vec::new() };
+        std::iter::from_fn(|| messages.next().now_or_never().flatten())
+            .take(self.spec.batch_max * 2)
+            .filter_map(|message| Entry::new(message.ok()?))
+            .collect()
+    }
+
+    fn note_pin(&mut self, message: &Message) {
+        let pin_id = message.headers.as_ref().and_then(|headers| headers.get_last(NATS_PIN_ID));
+        if let Some(pin_id) = pin_id.map(async_nats::HeaderValue::as_str)
+            && self.pin_id.as_deref() != Some(pin_id)
+        {
+            self.pin_id = Some(pin_id.to_owned());
+        }
+    }
+
+    /// Gives the pin up if this instance still has it. Without that nobody is given anything until it runs out.
+    async fn unpin(&mut self) {
+        let Some(pin_id) = self.pin_id.take() else { return };
+        let (stream, name) = (&self.log.stream, &self.spec.name);
+        let is_ours = stream.consumer_info(name).await.is_ok_and(|info| {
+            info.priority_groups.iter().any(|group| group.pinned_client_id.as_deref() == Some(&pin_id))
+        });
+        if is_ours && let Err(error) = stream.unpin_consumer(name, GROUP).await {
+            tracing::debug!(consumer = name, %error, "a pin was not given up, it will run out");
         }
     }
 
     async fn reopen(&mut self) -> Result<(), ConsumeError> {
+        self.unpin().await;
         let namespace = &self.log.namespace;
         let filter_subjects = self.spec.slots.iter().map(|slot| format!("{namespace}.{slot}.>")).collect();
         let (priority_policy, priority_groups, priority_timeout) = if self.spec.is_pinned {
@@ -195,7 +232,7 @@ impl Entry {
     pub async fn settle(&self, outcome: Outcome) {
         self.acknowledge(match outcome {
             Outcome::Done => AckKind::Ack,
-            Outcome::RetryAfter(delay) => AckKind::Nak(Some(delay)),
+            Outcome::RetryAfter(delay) => AckKind::Nak(Some(delay).filter(|delay| !delay.is_zero())),
             Outcome::Discard => AckKind::Term,
         })
         .await;
