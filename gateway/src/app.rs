@@ -14,7 +14,6 @@ use chat_shared::{
     sealing::MasterKey,
     telemetry as shared_telemetry,
 };
-use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::Notify};
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     config::Config,
     connection::{self, Registry},
     content::Content,
+    database::Database,
     delivery, outbox,
     rate::RateLimits,
     rest,
@@ -44,12 +44,14 @@ pub struct AppState {
     pub tasks: Tasks,
     pub nats: async_nats::Client,
     pub log: Log,
-    pub pool: PgPool,
+    pub database: Database,
     pub inboxes: Inboxes,
     pub verifier: Verifier,
     pub rate: RateLimits,
     pub content: Content,
     pub sender: Sender,
+    pub conversations: Conversations,
+    pub history: History,
     pub connections: Registry,
     /// Rung when something may have been lost between notifiers and this gateway.
     pub resync: Arc<Notify>,
@@ -86,18 +88,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let clock = Clock::System;
     let master_key = MasterKey::read(&config.master_key.master_key_file)?;
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
+    let sender = Sender::new(log.clone(), pool.clone(), content.clone(), clock.clone());
+    let database = Database::new(pool.clone());
     let state = AppState {
+        conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
+        history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
         allowed_origins: config.allowed_origins.clone().into(),
         clock: clock.clone(),
         verifier: Verifier::start(config.verifier()?, health.latch("token keys"), &tasks)?,
         rate: RateLimits::start(config.handshakes_per_second_max, &tasks),
-        sender: Sender::new(log.clone(), pool.clone(), content.clone(), clock),
+        sender: sender.clone(),
         tasks: tasks.clone(),
         nats,
         log,
-        pool,
+        database: Database::new(pool),
         inboxes,
         content,
         connections: Registry::default(),
@@ -105,7 +111,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
     tasks.best_effort("lease", delivery::keep(state.clone()));
-    tasks.best_effort("outbox_sweeper", outbox::sweep(state.clone()));
+    outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
     serve(&config, state, &tasks).await?;
     tasks.run(DRAIN_MAX).await
 }
