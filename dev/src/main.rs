@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use chat_dev::commands::{check, down, prepare, test, up};
+use chat_dev::{
+    commands::{check, down, prepare, test, up},
+    terminal,
+};
 use clap::{Parser, Subcommand};
 
 /// Runs the chat backend on this machine, tests it and checks it.
@@ -30,8 +33,15 @@ enum Command {
     Prepare,
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    run(Arguments::parse()).unwrap_or_else(|error| {
+        // What a person can act on; where it came from in this tool is of no use to them.
+        terminal::failure(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
     let result = runtime.block_on(async {
         match arguments.command {

@@ -10,6 +10,11 @@ pub fn progress(text: &str) {
     eprintln!("{} {text}", paint("2", "·"));
 }
 
+/// Why a command failed, on standard error.
+pub fn failure(text: &str) {
+    eprintln!("{} {text}", paint("1;31", "error:"));
+}
+
 /// A heading in the output of a command.
 pub fn heading(text: &str) {
     eprintln!("\n{}", paint("1", text));

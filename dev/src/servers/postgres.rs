@@ -120,11 +120,14 @@ impl Postgres {
 
     /// Makes an empty database unless it exists.
     pub async fn ensure_database(&self, name: &str) -> Result<()> {
-        let made = execute(&self.url(), &format!("CREATE DATABASE {name}")).await;
-        match made {
-            Err(error) if is_code(&error, "42P04") => Ok(()),
-            other => other.with_context(|| format!("cannot make the database {name}")),
+        let mut connection = PgConnection::connect(&self.url()).await?;
+        let question = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
+        let found = connection.fetch_optional(sqlx::AssertSqlSafe(question)).await?;
+        if found.is_none() {
+            let statement = format!("CREATE DATABASE {name}");
+            connection.execute(sqlx::AssertSqlSafe(statement)).await?;
         }
+        Ok(connection.close().await?)
     }
 }
 
