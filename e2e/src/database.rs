@@ -1,0 +1,41 @@
+//! Looks into a fleet's PostgreSQL, behind the services' backs.
+
+use anyhow::Result;
+use chat_shared::ids::ConversationId;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+
+use crate::eventually;
+
+/// The number that a statement gives.
+pub async fn count(url: &str, statement: &str) -> Result<i64> {
+    let mut connection = PgConnection::connect(url).await?;
+    let count = connection.fetch_one(AssertSqlSafe(statement.to_owned())).await?.try_get(0)?;
+    connection.close().await?;
+    Ok(count)
+}
+
+/// Carries out a statement.
+pub async fn execute(url: &str, statement: &str) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    connection.execute(AssertSqlSafe(statement.to_owned())).await?;
+    Ok(connection.close().await?)
+}
+
+/// The numbers of a conversation's stored messages, ascending.
+pub async fn stored(url: &str, conversation_id: ConversationId) -> Result<Vec<u64>> {
+    let id = conversation_id.as_uuid();
+    let statement = format!("select seq from messages where conversation_id = '{id}' order by seq, sent_at");
+    let mut connection = PgConnection::connect(url).await?;
+    let rows = connection.fetch_all(AssertSqlSafe(statement)).await?;
+    connection.close().await?;
+    rows.iter().map(|row| Ok(row.try_get::<i64, _>(0)?.unsigned_abs())).collect()
+}
+
+/// Waits until exactly the messages 1 to `last` of a conversation are stored, each once.
+pub async fn wait_until_stored(url: &str, conversation_id: ConversationId, last: u64) -> Result<()> {
+    let wanted: Vec<u64> = (1..=last).collect();
+    eventually(&format!("storing of messages 1 to {last}"), || async {
+        Ok((stored(url, conversation_id).await? == wanted).then_some(()))
+    })
+    .await
+}

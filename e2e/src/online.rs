@@ -1,0 +1,97 @@
+//! A connected client, and what it has been handed.
+
+use anyhow::{Result, bail, ensure};
+use chat_client::{Client, ConnectionState, Event, Events};
+use chat_shared::{
+    ids::ConversationId,
+    wire::{Accepted, ChangedConversation, Message},
+};
+
+use crate::in_time;
+
+/// A client that is connected.
+#[derive(Debug)]
+pub struct Online {
+    /// Sends and asks.
+    pub client: Client,
+    /// What comes.
+    pub events: Events,
+}
+
+impl Online {
+    /// Both halves of a client.
+    pub const fn new(client: Client, events: Events) -> Self {
+        Self { client, events }
+    }
+
+    /// Sends a new message that has to be accepted.
+    pub async fn say(&self, conversation_id: ConversationId, text: &str) -> Result<Accepted> {
+        Ok(self.client.send(conversation_id, text).await?)
+    }
+
+    /// The next event.
+    pub async fn event(&mut self) -> Result<Event> {
+        match in_time("an event", self.events.next()).await? {
+            Some(event) => Ok(event),
+            None => bail!("the client has stopped: {:?}", self.client.state()),
+        }
+    }
+
+    /// The next message; other events but skipped messages are passed over.
+    pub async fn message(&mut self) -> Result<Message> {
+        loop {
+            match self.event().await? {
+                Event::Message(message) => return Ok(message),
+                Event::Skipped { from, to, .. } => bail!("messages {from:?} to {to:?} were skipped"),
+                Event::State(_) | Event::Conversation(_) | Event::Reloaded(_) => {}
+            }
+        }
+    }
+
+    /// The next messages.
+    pub async fn messages(&mut self, count: usize) -> Result<Vec<Message>> {
+        let mut messages = Vec::with_capacity(count);
+        for _ in 0..count {
+            messages.push(self.message().await?);
+        }
+        Ok(messages)
+    }
+
+    /// The next messages, which must have these numbers.
+    pub async fn expect(&mut self, numbers: impl IntoIterator<Item = u64>) -> Result<Vec<Message>> {
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let messages = self.messages(numbers.len()).await?;
+        let found: Vec<_> = messages.iter().map(|message| message.seq.0).collect();
+        ensure!(found == numbers, "expected messages {numbers:?} and got {found:?}");
+        Ok(messages)
+    }
+
+    /// The next change of a conversation.
+    pub async fn change(&mut self) -> Result<ChangedConversation> {
+        loop {
+            if let Event::Conversation(change) = self.event().await? {
+                return Ok(change);
+            }
+        }
+    }
+
+    /// Passes over events until the client says that it is connected; whether that resumed its position.
+    pub async fn connected(&mut self) -> Result<bool> {
+        loop {
+            if let Event::State(ConnectionState::Connected { resumed, .. }) = self.event().await? {
+                return Ok(resumed);
+            }
+        }
+    }
+
+    /// Messages that are there already and were not expected.
+    pub fn left_over(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(event) = self.events.try_next() {
+            if let Event::Message(message) = event {
+                messages.push(message);
+            }
+        }
+        messages
+    }
+}

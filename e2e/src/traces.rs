@@ -1,0 +1,89 @@
+//! What tests leave behind: nobody may find a whole id, a token or a text in a log, nor a text in a file at rest.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::MARK;
+
+/// How a JSON Web Token begins: `{"` in base64.
+const TOKEN_START: &str = "eyJ";
+
+/// Lines that are shown of each service when a test fails.
+const WARNINGS_MAX: usize = 12;
+
+/// Checks that no log holds a whole UUID, a token, a text, a panic or a fault of ours.
+pub fn check_logs(logs: &[PathBuf]) -> Result<()> {
+    ensure!(!logs.is_empty(), "there are no logs to check");
+    for log in logs {
+        let text = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
+        for line in text.lines() {
+            let shown = || format!("{} says: {line}", log.display());
+            ensure!(!has_uuid(line), "a whole UUID is in a log: {}", shown());
+            ensure!(!line.contains(TOKEN_START), "a token is in a log: {}", shown());
+            ensure!(!line.contains(MARK), "the text of a message is in a log: {}", shown());
+            ensure!(!line.contains("panicked"), "something panicked: {}", shown());
+            ensure!(!line.contains(r#""level":"ERROR""#), "a fault is in a log: {}", shown());
+        }
+    }
+    Ok(())
+}
+
+/// The last warnings of each log.
+pub fn warnings(logs: &[PathBuf]) -> String {
+    let warnings_of = |log: &PathBuf| {
+        let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().filter(|line| !line.contains(r#""level":"INFO""#)).collect();
+        let last = &lines[lines.len().saturating_sub(WARNINGS_MAX)..];
+        let name = log.file_stem().unwrap_or_default().display();
+        last.iter().map(|line| format!("\n    {name}: {line}")).collect::<String>()
+    };
+    format!("the services' last warnings:{}", logs.iter().map(warnings_of).collect::<String>())
+}
+
+/// How many files under `directory` hold the text, in all.
+pub fn files_with(directory: &Path, text: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        let entries = std::fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if has_bytes(&path, text.as_bytes()) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A file that vanishes meanwhile holds nothing.
+fn has_bytes(path: &Path, wanted: &[u8]) -> bool {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.is_ok() && bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Whether a UUID stands in a line, with hyphens or without.
+fn has_uuid(line: &str) -> bool {
+    let is_uuid = |window: &[u8]| uuid::Uuid::try_parse_ascii(window).is_ok();
+    [36, 32].into_iter().any(|length| line.as_bytes().windows(length).any(is_uuid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_found_in_lines() {
+        let uuid = uuid::Uuid::new_v4();
+        assert!(has_uuid(&format!("user={uuid}, gone")));
+        assert!(has_uuid(&format!("chat.7.message.{}", uuid.simple())));
+        assert!(!has_uuid("user:0123456789ab at 2026-01-01T00:00:00.000000Z"));
+    }
+}
