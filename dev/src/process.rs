@@ -20,7 +20,7 @@ use rustix::process::Pid;
 pub use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::{servers::account::Account, terminal::Prefix};
+use crate::{servers::account::Account, terminal::Prefix, wait};
 
 pub use log::last_lines;
 
@@ -161,11 +161,14 @@ impl Process {
         let Some(life) = self.living() else {
             return Ok(());
         };
-        self.signal_all(&life, Signal::KILL);
-        tokio::time::timeout(KILL_DEADLINE, self.exited())
-            .await
-            .map_err(|_| anyhow!("{} survived SIGKILL", self.launch.name))??;
-        Ok(())
+        let name = &self.launch.name;
+        let family = self.signal_all(&life, Signal::KILL);
+        tokio::time::timeout(KILL_DEADLINE, self.exited()).await.map_err(|_| anyhow!("{name} survived SIGKILL"))??;
+        // What they share with their parent's successor must be free.
+        wait::until(&format!("the end of the children of {name}"), KILL_DEADLINE, || async {
+            Ok(family.iter().all(|child| family::is_gone(*child)).then_some(()))
+        })
+        .await
     }
 
     /// Freezes it with SIGSTOP: connections stay open and nobody answers.
@@ -184,18 +187,22 @@ impl Process {
         Ok(())
     }
 
-    /// The parent first, so that it cannot bear children in between.
-    fn signal_all(&self, life: &Life, signal: Signal) {
-        let before = self.family_of(life.pid);
-        send(life.pid, signal);
-        let after = self.family_of(life.pid);
-        for child in before.into_iter().chain(after) {
-            send(child, signal);
+    /// Signals the child and its family, which is returned.
+    fn signal_all(&self, life: &Life, signal: Signal) -> Vec<Pid> {
+        let mut family = Vec::new();
+        if self.launch.has_family {
+            if signal != Signal::CONT {
+                // A frozen parent bears no more children while they are counted.
+                send(life.pid, Signal::STOP);
+                family::wait_frozen(life.pid);
+            }
+            family = family::children_of(life.pid);
         }
-    }
-
-    fn family_of(&self, pid: Pid) -> Vec<Pid> {
-        if self.launch.has_family { family::children_of(pid) } else { Vec::new() }
+        for child in &family {
+            send(*child, signal);
+        }
+        send(life.pid, signal);
+        family
     }
 
     fn living(&self) -> Option<Life> {
@@ -218,7 +225,9 @@ impl Drop for Process {
             self.signal_all(&life, Signal::CONT);
             life.wait(QUIT_DEADLINE);
         }
-        self.signal_all(&life, Signal::KILL);
+        if life.exited.borrow().is_none() {
+            self.signal_all(&life, Signal::KILL);
+        }
         // Its port and files must be free when the owner goes on.
         life.wait(KILL_DEADLINE);
     }

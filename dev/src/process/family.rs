@@ -1,6 +1,10 @@
-//! Finds the children of a process.
+//! The children of a process, and what state they are in.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Pid;
 
@@ -11,6 +15,32 @@ pub fn children_of(parent: Pid) -> Vec<Pid> {
         Ok(list) => list.split_whitespace().filter_map(parse).collect(),
         Err(_) => from_process_list(raw.get()),
     }
+}
+
+/// How long a process may take to freeze; it is quick unless the disk is stuck.
+const FREEZE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Waits until a process that got SIGSTOP has stopped, or for a moment where that can't be seen.
+pub fn wait_frozen(pid: Pid) {
+    let end = Instant::now() + FREEZE_DEADLINE;
+    while state(pid).is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X')) && Instant::now() < end {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Whether it runs no more. A dead process that nobody has buried is gone too.
+pub fn is_gone(pid: Pid) -> bool {
+    match state(pid) {
+        Some(state) => matches!(state, 'Z' | 'X'),
+        None => rustix::process::test_kill_process(pid).is_err(),
+    }
+}
+
+/// The letter of its state; `None` if it is gone or the system has no `/proc`.
+fn state(pid: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name before it is in parentheses and may contain anything.
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// For systems without `/proc`.

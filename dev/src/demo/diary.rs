@@ -1,0 +1,78 @@
+//! What one person was shown, in the order it happened.
+
+use std::collections::BTreeMap;
+
+use chat_client::{
+    ConnectionState, Event,
+    ids::ConversationId,
+    positions::Seq,
+    wire::{ConversationKind, Message},
+};
+
+/// How a connection began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// The gateway's base URL.
+    pub gateway: String,
+    /// What the gateway said about what was missed.
+    pub is_resumed: bool,
+}
+
+/// Everything the client handed over to one person, through all their connections.
+#[derive(Debug, Default)]
+pub struct Diary {
+    shown: BTreeMap<ConversationId, Vec<Message>>,
+    arrivals: Vec<Arrival>,
+    reloads: usize,
+    skipped: Vec<(ConversationId, Seq, Seq)>,
+    groups: Vec<ConversationId>,
+}
+
+impl Diary {
+    /// Takes one event down.
+    pub fn note(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => self.shown.entry(message.conversation_id).or_default().push(message),
+            Event::State(ConnectionState::Connected { gateway, resumed, .. }) => {
+                self.arrivals.push(Arrival { gateway, is_resumed: resumed });
+            }
+            Event::State(_) => {}
+            Event::Reloaded(_) => self.reloads += 1,
+            Event::Skipped { conversation_id, from, to } => self.skipped.push((conversation_id, from, to)),
+            Event::Conversation(changed) if changed.kind == ConversationKind::Group => {
+                self.groups.push(changed.conversation_id);
+            }
+            Event::Conversation(_) => {}
+        }
+    }
+
+    /// The messages of a conversation, in the order they were shown.
+    pub fn messages(&self, conversation_id: ConversationId) -> &[Message] {
+        self.shown.get(&conversation_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many messages were shown in all.
+    pub fn count(&self) -> usize {
+        self.shown.values().map(Vec::len).sum()
+    }
+
+    /// The connections so far.
+    pub fn arrivals(&self) -> &[Arrival] {
+        &self.arrivals
+    }
+
+    /// How often the conversation list was loaded.
+    pub const fn reloads(&self) -> usize {
+        self.reloads
+    }
+
+    /// Messages that the client gave up on.
+    pub fn skipped(&self) -> &[(ConversationId, Seq, Seq)] {
+        &self.skipped
+    }
+
+    /// Whether news of this group came.
+    pub fn knows_group(&self, conversation_id: ConversationId) -> bool {
+        self.groups.contains(&conversation_id)
+    }
+}
