@@ -47,8 +47,8 @@ pub enum SendError {
         /// Its id.
         message_id: MessageId,
     },
-    /// The text is empty or over its bound.
-    #[error("the text must have 1 to {bytes_max} bytes, and has {bytes}")]
+    /// The text is empty or over its bound, or escapes in JSON to more than a frame holds.
+    #[error("the text must have 1 to {bytes_max} bytes and fit a frame, and has {bytes}")]
     InvalidText {
         /// The bytes it has.
         bytes: usize,

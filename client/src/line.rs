@@ -16,6 +16,8 @@ pub(crate) struct Line {
     pub(crate) version: u64,
     /// The last message before the change that made the conversation known, if such a change did.
     pub(crate) joined_at: Option<Seq>,
+    /// Whether history must be asked for the head, because the list's may be behind.
+    pub(crate) is_unchecked: bool,
     /// Fetches in a row that did not help.
     pub(crate) stalls: u32,
     pub(crate) is_ready: bool,
@@ -85,9 +87,9 @@ impl Line {
         Some(message)
     }
 
-    /// If the next message exists and isn't held: the number behind which it must be fetched.
+    /// If the next message isn't held, and exists or may exist: the number behind which it must be fetched.
     pub(crate) fn missing_after(&self) -> Option<Seq> {
-        self.handed.filter(|handed| *handed < self.head && !self.has_next())
+        self.handed.filter(|handed| (*handed < self.head || self.is_unchecked) && !self.has_next())
     }
 
     /// The number before the first that is held, or the head if none is.

@@ -48,6 +48,8 @@ pub(crate) struct Order {
     wanting: VecDeque<ConversationId>,
     fetching: HashSet<ConversationId>,
     held: usize,
+    /// Conversations whose head must still be asked for.
+    unchecked: usize,
     placed: Vec<(ConversationId, Seq)>,
     skipped: Vec<Skipped>,
 }
@@ -66,6 +68,7 @@ impl Order {
             wanting: VecDeque::new(),
             fetching: HashSet::new(),
             held: 0,
+            unchecked: 0,
             placed: Vec::new(),
             skipped: Vec::new(),
         }
@@ -77,12 +80,19 @@ impl Order {
     }
 
     /// The list is there: places what is new, and finds what was missed.
+    ///
+    /// The list may be a moment behind what was accepted, while history never is. So each conversation's history
+    /// is asked too, except where only what comes from now on is wanted.
     pub(crate) fn loaded(&mut self, conversations: &[Conversation]) {
         let begins_at_head = self.start == Start::Latest && !self.has_loaded;
         for conversation in conversations {
             let line = self.lines.entry(conversation.conversation_id).or_default();
             line.version = line.version.max(conversation.version);
             line.head = line.head.max(conversation.last_seq);
+            if !begins_at_head && !line.is_unchecked {
+                line.is_unchecked = true;
+                self.unchecked += 1;
+            }
             if line.handed.is_none() {
                 let base = match line.joined_at {
                     // What was pushed since the connection stands is handed over even if the list has it already.
@@ -200,6 +210,7 @@ impl Order {
     pub(crate) fn fetched(&mut self, id: ConversationId, page: HistoryPage) -> Fetched {
         self.fetching.remove(&id);
         let Some(line) = self.lines.get_mut(&id) else { return Fetched::Progress };
+        self.unchecked -= usize::from(std::mem::take(&mut line.is_unchecked));
         line.head = line.head.max(page.last_seq);
         for message in page.messages.into_iter().filter(|message| message.conversation_id == id) {
             line.head = line.head.max(message.seq);
@@ -230,7 +241,9 @@ impl Order {
     /// The user may not read this conversation any more.
     pub(crate) fn abandon(&mut self, id: ConversationId) {
         self.fetching.remove(&id);
-        if let Some(head) = self.lines.get(&id).map(|line| line.head) {
+        if let Some(line) = self.lines.get_mut(&id) {
+            self.unchecked -= usize::from(std::mem::take(&mut line.is_unchecked));
+            let head = line.head;
             self.skip(id, head);
         }
     }
@@ -245,9 +258,16 @@ impl Order {
         std::mem::take(&mut self.skipped)
     }
 
+    /// Whether the head of every conversation is known, and not only what the list said.
+    pub(crate) const fn are_heads_known(&self) -> bool {
+        self.unchecked == 0
+    }
+
     /// Whether everything known has been handed over. Looks at every conversation.
     pub(crate) fn is_complete(&self) -> bool {
-        self.held == 0 && self.lines.values().all(|line| line.handed.is_some_and(|handed| handed >= line.head))
+        self.held == 0
+            && self.unchecked == 0
+            && self.lines.values().all(|line| line.handed.is_some_and(|handed| handed >= line.head))
     }
 
     fn place(&mut self, id: ConversationId, base: Seq) {

@@ -181,6 +181,19 @@ fn a_conversation_made_later_is_handed_over_from_its_first_message() {
 }
 
 #[test]
+fn a_list_that_is_behind_hides_no_message() {
+    let (mut order, id) = at(3);
+    order.load_began();
+    order.loaded(&[listed(id, 3, 0)]);
+    assert!(!order.are_heads_known());
+    let (_, after) = order.next_fetch().unwrap();
+    assert_eq!(order.fetched(id, page(id, after, 5, 0, 100)), Fetched::Progress);
+    assert_eq!(pops(&mut order), [4, 5]);
+    assert!(order.are_heads_known() && order.is_complete());
+    assert_eq!(order.next_fetch(), None);
+}
+
+#[test]
 fn someone_added_to_an_old_group_begins_with_what_follows() {
     let (mut order, id) = (fresh(Start::Latest), ConversationId::random());
     order.load_began();

@@ -47,8 +47,9 @@ enum Load {
     Done,
     /// The list isn't there yet.
     Running,
-    /// Each of these has messages up to this number that haven't been taken; nor, perhaps, has the notice.
-    Filling { open: HashMap<ConversationId, Seq>, notice: u64 },
+    /// Each of these has messages up to this number that haven't been taken; nor, perhaps, has the notice. Until
+    /// the heads are known, more can be found.
+    Filling { open: HashMap<ConversationId, Seq>, notice: u64, are_heads_known: bool },
 }
 
 /// See the module.
@@ -145,7 +146,24 @@ impl Progress {
     /// The list is there, and shows messages up to these numbers. The application is told with this notice.
     pub(crate) fn loaded(&mut self, heads: impl IntoIterator<Item = (ConversationId, Seq)>, notice: u64) {
         let open = heads.into_iter().filter(|(conversation, head)| !self.has_taken(*conversation, *head)).collect();
-        self.load = Load::Filling { open, notice };
+        self.load = Load::Filling { open, notice, are_heads_known: false };
+    }
+
+    /// History shows messages up to this number.
+    pub(crate) fn head_found(&mut self, conversation_id: ConversationId, head: Seq) {
+        if !self.has_taken(conversation_id, head)
+            && let Load::Filling { open, .. } = &mut self.load
+        {
+            let known = open.entry(conversation_id).or_insert(head);
+            *known = head.max(*known);
+        }
+    }
+
+    /// History has been asked about every conversation that the list showed.
+    pub(crate) fn heads_known(&mut self) {
+        if let Load::Filling { are_heads_known, .. } = &mut self.load {
+            *are_heads_known = true;
+        }
     }
 
     /// The application has taken an event.
@@ -203,7 +221,7 @@ impl Progress {
     }
 
     fn settle_load(&mut self) {
-        if let Load::Filling { open, notice } = &mut self.load {
+        if let Load::Filling { open, notice, are_heads_known: true } = &mut self.load {
             open.retain(|conversation, head| self.taken.get(conversation).is_none_or(|taken| taken < head));
             if open.is_empty() && *notice <= self.notices_taken {
                 self.load = Load::Done;
@@ -274,6 +292,7 @@ mod tests {
         progress.connected(&ready(Some(Epoch::random()), 10, false));
         progress.placed(conversation, Seq(4));
         progress.loaded([(conversation, Seq(4))], 0);
+        progress.heads_known();
         (progress, conversation)
     }
 
@@ -298,7 +317,9 @@ mod tests {
         let (mut progress, conversation) = loaded();
         progress.connected(&ready(Some(Epoch::random()), 3, false));
         assert_eq!(progress.position().inbox, None, "the list isn't there");
-        progress.loaded([(conversation, Seq(6))], 1);
+        progress.loaded([(conversation, Seq(5))], 1);
+        progress.head_found(conversation, Seq(6));
+        progress.heads_known();
         progress.taken(&message(conversation, 5));
         assert_eq!(progress.position().inbox, None, "message 6 would be missed");
         progress.taken(&Envelope { event: Event::Reloaded(Vec::new()), notice: Some(1) });
@@ -349,6 +370,7 @@ mod tests {
         let (mut progress, conversation) = loaded();
         progress.connected(&ready(None, 0, false));
         progress.loaded([(conversation, Seq(4))], 0);
+        progress.heads_known();
         progress.received(Cursor(1), Content::Nothing);
         assert_eq!((progress.settled(), progress.resume()), (None, None));
         assert_eq!(progress.position().seqs.get(&conversation), Some(&Seq(4)));

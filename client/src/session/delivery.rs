@@ -102,6 +102,7 @@ impl Session {
                 self.sync_order();
                 let heads = conversations.iter().map(|listed| (listed.conversation_id, listed.last_seq));
                 self.progress.lock().loaded(heads, self.notices.next_number());
+                self.note_heads_known();
                 self.notify(Event::Reloaded(conversations));
                 self.status.send_modify(|status| status.is_loaded = true);
             }
@@ -119,6 +120,7 @@ impl Session {
     fn page_loaded(&mut self, id: ConversationId, outcome: Result<HistoryPage, RestError>) {
         match outcome {
             Ok(page) => {
+                self.progress.lock().head_found(id, page.last_seq);
                 if self.order.fetched(id, page) == Fetched::Progress {
                     self.loading.page_backoff.reset();
                 } else {
@@ -134,7 +136,14 @@ impl Session {
                 self.pause_pages(Hint::common(error.retry_after()));
             }
         }
+        self.note_heads_known();
         self.sync_order();
+    }
+
+    fn note_heads_known(&self) {
+        if self.order.are_heads_known() {
+            self.progress.lock().heads_known();
+        }
     }
 
     fn pause_pages(&mut self, hint: Option<Hint>) {

@@ -9,6 +9,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use chat_shared::{
     ids::DeviceId,
+    limits::{FRAME_BYTES_MAX, TEXT_BYTES_MAX},
     wire::{Accepted, Encoding, SendMessage},
 };
 use tokio::{
@@ -226,7 +227,13 @@ impl Session {
         match turn {
             Turn::Asked(Some(Ask::Send(sending))) => {
                 let Sending { command, deadline, answer, room } = sending;
-                self.book.add(command, deadline, Waiter { answer, room });
+                if self.fits_a_frame(&command) {
+                    self.book.add(command, deadline, Waiter { answer, room });
+                } else {
+                    let bytes = command.text.len();
+                    let refused = SendError::InvalidText { bytes, bytes_max: TEXT_BYTES_MAX };
+                    Waiter { answer, room }.answer(Err(refused));
+                }
             }
             Turn::Asked(Some(Ask::Close)) => return ControlFlow::Break(StopReason::Closed),
             Turn::Asked(None) => {
@@ -247,6 +254,16 @@ impl Session {
             Turn::TimePassed => return self.tick(),
         }
         ControlFlow::Continue(())
+    }
+
+    /// Whether a command stays under the bound on frames, over which the gateway closes the connection. Only
+    /// JSON can make a long text of control characters longer than that.
+    fn fits_a_frame(&self, command: &SendMessage) -> bool {
+        const SAFE_TEXT_BYTES: usize = (FRAME_BYTES_MAX - 1024) / ESCAPED_BYTES_MAX;
+        /// Bytes of `\u0001`.
+        const ESCAPED_BYTES_MAX: usize = 6;
+        command.text.len() <= SAFE_TEXT_BYTES
+            || self.encoding.encode(command).is_ok_and(|bytes| bytes.len() <= FRAME_BYTES_MAX - 1024)
     }
 
     fn stop_if_abandoned(&self) -> ControlFlow<StopReason> {
