@@ -1,0 +1,206 @@
+-- The schema after all migrations. Written by: cargo dev prepare
+
+CREATE FUNCTION public.conversations_direct_has_two() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if exists (
+        select from conversations
+        where conversation_id = new.conversation_id and kind = 'direct' and participant_count <> 2
+    ) then
+        raise exception 'a direct conversation has exactly two participants'
+            using errcode = 'check_violation', constraint = 'conversations_direct_has_two';
+    end if;
+    return null;
+end
+$$;
+
+CREATE FUNCTION public.make_message_partition(day date) RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+    partition text := 'messages_' || to_char(day, 'YYYYMMDD');
+begin
+    if to_regclass(partition) is not null then
+        return false;
+    end if;
+    -- What attaching takes anyway; taken first, whoever comes second sees what the first has made.
+    lock table messages in share update exclusive mode;
+    if to_regclass(partition) is not null then
+        return false;
+    end if;
+    execute format('create table %I (like messages including defaults including constraints)', partition);
+    execute format(
+        'alter table messages attach partition %I for values from (%L) to (%L)',
+        partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'
+    );
+    return true;
+end
+$$;
+
+CREATE FUNCTION public.participants_count() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        update conversations set participant_count = participant_count + 1 where conversation_id = new.conversation_id;
+    else
+        update conversations set participant_count = participant_count - 1 where conversation_id = old.conversation_id;
+    end if;
+    return null;
+end
+$$;
+
+CREATE TABLE public.content_keys (
+    day date NOT NULL,
+    master_key_id text NOT NULL,
+    wrapped bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE public.conversations (
+    conversation_id uuid NOT NULL,
+    kind text NOT NULL,
+    direct_low uuid,
+    direct_high uuid,
+    version bigint DEFAULT 1 NOT NULL,
+    participant_count integer DEFAULT 0 NOT NULL,
+    last_seq bigint DEFAULT 0 NOT NULL,
+    floor_seq bigint DEFAULT 0 NOT NULL,
+    last_message_id uuid,
+    last_message_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    last_activity_at timestamp with time zone NOT NULL,
+    CONSTRAINT conversations_direct_has_pair CHECK (
+CASE kind
+    WHEN 'direct'::text THEN ((direct_low IS NOT NULL) AND (direct_high IS NOT NULL) AND (direct_low < direct_high))
+    ELSE ((direct_low IS NULL) AND (direct_high IS NULL))
+END),
+    CONSTRAINT conversations_floor_seq_check CHECK ((floor_seq >= 0)),
+    CONSTRAINT conversations_kind_check CHECK ((kind = ANY (ARRAY['direct'::text, 'group'::text]))),
+    CONSTRAINT conversations_last_seq_check CHECK ((last_seq >= 0)),
+    CONSTRAINT conversations_participant_count_check CHECK ((participant_count >= 0)),
+    CONSTRAINT conversations_participants_max CHECK ((participant_count <=
+CASE kind
+    WHEN 'direct'::text THEN 2
+    ELSE 8
+END)),
+    CONSTRAINT conversations_version_check CHECK ((version > 0))
+);
+
+CREATE TABLE public.dead_letters (
+    dead_letter_id bigint NOT NULL,
+    stream_name text NOT NULL,
+    stream_seq bigint NOT NULL,
+    subject text NOT NULL,
+    payload bytea NOT NULL,
+    reason text NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE public.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.dead_letters_dead_letter_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.log_checkpoints (
+    stream_name text NOT NULL,
+    stream_created_at timestamp with time zone NOT NULL,
+    last_stream_seq bigint NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT log_checkpoints_last_stream_seq_check CHECK ((last_stream_seq >= 0))
+);
+
+CREATE TABLE public.messages (
+    conversation_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    sent_at timestamp with time zone NOT NULL,
+    message_id uuid NOT NULL,
+    sender_id uuid NOT NULL,
+    envelope bytea NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT messages_seq_check CHECK ((seq > 0))
+)
+PARTITION BY RANGE (sent_at);
+
+CREATE TABLE public.outbox (
+    outbox_id bigint NOT NULL,
+    conversation_id uuid NOT NULL,
+    version bigint NOT NULL,
+    event bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE public.outbox ALTER COLUMN outbox_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.participants (
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    role text NOT NULL,
+    "position" bigint NOT NULL,
+    joined_at timestamp with time zone NOT NULL,
+    read_seq bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT participants_read_seq_check CHECK ((read_seq >= 0)),
+    CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text])))
+);
+
+ALTER TABLE public.participants ALTER COLUMN "position" ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.participants_position_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY public.content_keys
+    ADD CONSTRAINT content_keys_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_direct_pair UNIQUE (direct_low, direct_high);
+
+ALTER TABLE ONLY public.conversations
+    ADD CONSTRAINT conversations_pkey PRIMARY KEY (conversation_id);
+
+ALTER TABLE ONLY public.dead_letters
+    ADD CONSTRAINT dead_letters_entry UNIQUE (stream_name, stream_seq);
+
+ALTER TABLE ONLY public.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY public.log_checkpoints
+    ADD CONSTRAINT log_checkpoints_pkey PRIMARY KEY (stream_name);
+
+ALTER TABLE ONLY public.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (conversation_id, seq, sent_at);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_conversation_version UNIQUE (conversation_id, version);
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (outbox_id);
+
+ALTER TABLE ONLY public.participants
+    ADD CONSTRAINT participants_pkey PRIMARY KEY (conversation_id, user_id);
+
+CREATE INDEX messages_by_message ON ONLY public.messages USING btree (conversation_id, message_id);
+
+CREATE INDEX participants_by_user ON public.participants USING btree (user_id);
+
+CREATE CONSTRAINT TRIGGER conversations_direct_has_two AFTER INSERT OR UPDATE OF participant_count ON public.conversations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.conversations_direct_has_two();
+
+CREATE TRIGGER participants_count AFTER INSERT OR DELETE ON public.participants FOR EACH ROW EXECUTE FUNCTION public.participants_count();
+
+ALTER TABLE ONLY public.participants
+    ADD CONSTRAINT participants_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id) ON DELETE CASCADE;
