@@ -21,8 +21,11 @@ use crate::{
     config::Config,
     connection::{self, Registry},
     content::Content,
+    conversations::Conversations,
     database::Database,
-    delivery, outbox,
+    delivery,
+    history::History,
+    outbox,
     rate::RateLimits,
     rest,
     send::Sender,
@@ -88,22 +91,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let clock = Clock::System;
     let master_key = MasterKey::read(&config.master_key.master_key_file)?;
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
-    let sender = Sender::new(log.clone(), pool.clone(), content.clone(), clock.clone());
-    let database = Database::new(pool.clone());
+    let database = Database::new(pool);
+    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
     let state = AppState {
         conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
         history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
         allowed_origins: config.allowed_origins.clone().into(),
-        clock: clock.clone(),
+        clock,
         verifier: Verifier::start(config.verifier()?, health.latch("token keys"), &tasks)?,
         rate: RateLimits::start(config.handshakes_per_second_max, &tasks),
-        sender: sender.clone(),
+        sender,
         tasks: tasks.clone(),
         nats,
         log,
-        database: Database::new(pool),
+        database,
         inboxes,
         content,
         connections: Registry::default(),

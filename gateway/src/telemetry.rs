@@ -47,7 +47,15 @@ pub fn describe() {
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
     describe_counter!(REJECTED_TOTAL, "Commands refused");
-    for name in [ACCEPTED_TOTAL, REPEATS_TOTAL, APPEND_RETRIES_TOTAL, PUSHED_TOTAL, CATCH_UPS_TOTAL, STATEMENTS_TOTAL, HISTORY_HOLES_TOTAL] {
+    for name in [
+        ACCEPTED_TOTAL,
+        REPEATS_TOTAL,
+        APPEND_RETRIES_TOTAL,
+        PUSHED_TOTAL,
+        CATCH_UPS_TOTAL,
+        STATEMENTS_TOTAL,
+        HISTORY_HOLES_TOTAL,
+    ] {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!(CONNECTIONS).set(0);

@@ -10,10 +10,9 @@ use chat_shared::{
     position::{Seq, StreamSeq},
 };
 use moka::sync::Cache;
-use sqlx::PgPool;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::{conversations, refusal::Refusal};
+use crate::{conversations, database::Database, refusal::Refusal};
 
 /// Conversations whose heads are remembered; the least used goes first and is read again when it is needed.
 const LANES_MAX: u64 = 100_000;
@@ -24,27 +23,27 @@ const LANE_IDLE: Duration = Duration::from_mins(30);
 #[derive(Clone)]
 pub struct Lanes {
     log: Log,
-    pool: PgPool,
+    database: Database,
     heads: Cache<ConversationId, Arc<Mutex<Option<Head>>>>,
 }
 
 /// The right to append to one conversation.
 pub struct Lane {
     log: Log,
-    pool: PgPool,
+    database: Database,
     conversation_id: ConversationId,
     head: OwnedMutexGuard<Option<Head>>,
 }
 
 impl Lanes {
-    pub(super) fn new(log: Log, pool: PgPool) -> Self {
-        Self { log, pool, heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build() }
+    pub(super) fn new(log: Log, database: Database) -> Self {
+        Self { log, database, heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build() }
     }
 
     /// Waits for the lane, in the order of asking.
     pub(super) async fn enter(&self, conversation_id: ConversationId) -> Lane {
         let head = self.heads.get_with(conversation_id, Arc::default).lock_owned().await;
-        Lane { log: self.log.clone(), pool: self.pool.clone(), conversation_id, head }
+        Lane { log: self.log.clone(), database: self.database.clone(), conversation_id, head }
     }
 }
 
@@ -59,7 +58,7 @@ impl Lane {
         }
         let head = match self.log.last(self.conversation_id).await? {
             Some((at, event)) => Head::after(event, at),
-            None => conversations::head(&self.pool, self.conversation_id)
+            None => conversations::head(&self.database, self.conversation_id)
                 .await?
                 .ok_or_else(Refusal::no_such_conversation)?,
         };

@@ -18,16 +18,15 @@ use chat_shared::{
     sealing::{Envelope, Sealed},
     wire::SendMessage,
 };
-use sqlx::PgPool;
 
-use crate::{content::Content, refusal::Refusal, telemetry};
+use crate::{content::Content, database::Database, refusal::Refusal, telemetry};
 
 /// Appends messages and changes of conversations.
 #[derive(Clone)]
 pub struct Sender {
     log: Log,
     lanes: Lanes,
-    pool: PgPool,
+    database: Database,
     content: Content,
     clock: Clock,
 }
@@ -53,9 +52,9 @@ struct Request {
 
 impl Sender {
     /// A sender that appends to `log`.
-    pub fn new(log: Log, pool: PgPool, content: Content, clock: Clock) -> Self {
-        let lanes = Lanes::new(log.clone(), pool.clone());
-        Self { log, lanes, pool, content, clock }
+    pub fn new(log: Log, database: Database, content: Content, clock: Clock) -> Self {
+        let lanes = Lanes::new(log.clone(), database.clone());
+        Self { log, lanes, database, content, clock }
     }
 
     /// Sends a message as `user_id`; a repeat gets the first answer.

@@ -23,7 +23,7 @@ impl Sender {
     /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
     /// has yet to store.
     pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Sent>, Refusal> {
-        let (stored_seq, found) = match history::find_stored(&self.pool, request.place).await {
+        let (stored_seq, found) = match history::find_stored(&self.database, request.place).await {
             Ok(stored) => (stored.last_seq, stored.message),
             // Without PostgreSQL the log alone tells, as far back as it goes.
             Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None),

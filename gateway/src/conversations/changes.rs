@@ -1,0 +1,194 @@
+//! Changes who takes part in a group, one change of a conversation at a time.
+
+use chat_shared::{
+    clock::Timestamp,
+    event::{Event, Fact, Participants, ParticipantsChanged},
+    ids::{ConversationId, UserId},
+    position::{Seq, StreamSeq},
+    wire::{Conversation, ConversationKind, Participant, Role},
+};
+use sqlx::{Acquire, PgConnection};
+use time::OffsetDateTime;
+
+use super::{
+    Conversations,
+    record::{UnreadableRow, participants},
+    rules::{self, Change},
+};
+use crate::{
+    database::{DatabaseError, statement},
+    outbox,
+    refusal::Refusal,
+};
+
+/// A conversation whose row is locked against other changes.
+struct Locked {
+    kind: ConversationKind,
+    version: u64,
+    participants: Vec<Participant>,
+}
+
+impl Conversations {
+    /// Adds users to a group; those in it already are passed over.
+    pub async fn add(
+        &self,
+        by: UserId,
+        conversation_id: ConversationId,
+        user_ids: &[UserId],
+    ) -> Result<Conversation, Refusal> {
+        if user_ids.is_empty() {
+            return Err(Refusal::invalid("`user_ids` is empty; name who is to be added"));
+        }
+        self.change(by, conversation_id, |locked| rules::addition(locked.kind, &locked.participants, by, user_ids))
+            .await?;
+        self.get(by, conversation_id).await
+    }
+
+    /// Removes a user from a group; oneself is leaving.
+    pub async fn remove(&self, by: UserId, conversation_id: ConversationId, user_id: UserId) -> Result<(), Refusal> {
+        let removal = |locked: &Locked| rules::removal(locked.kind, &locked.participants, by, user_id).map(Some);
+        self.change(by, conversation_id, removal).await
+    }
+
+    /// Carries out what `decide` makes of the conversation as it stands, and tells the log.
+    async fn change(
+        &self,
+        by: UserId,
+        conversation_id: ConversationId,
+        decide: impl FnOnce(&Locked) -> Result<Option<Change>, Refusal> + Send,
+    ) -> Result<(), Refusal> {
+        let mut connection = self.database.connection().await?;
+        let mut transaction = connection.begin().await?;
+        let locked = lock(&mut transaction, conversation_id, by).await?;
+        let Some(change) = decide(&locked)? else { return Ok(()) };
+        let now = self.clock.now();
+        apply(&mut transaction, conversation_id, &change, now).await?;
+        insert_outbox(&mut transaction, conversation_id, locked.kind, locked.version + 1, change, now).await?;
+        transaction.commit().await?;
+        drop(connection);
+        outbox::publish(&self.database, &self.sender, conversation_id).await;
+        Ok(())
+    }
+}
+
+/// Locks the conversation's row, if `by` takes part, and reads who does. Who takes part is read after the lock is
+/// held: a statement that waits for a lock sees the other tables as they were before.
+async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by: UserId) -> Result<Locked, Refusal> {
+    let id = conversation_id.as_uuid();
+    let row = statement(
+        sqlx::query!(
+            "select kind, version from conversations c
+             where conversation_id = $1
+                 and exists (select from participants p where p.conversation_id = c.conversation_id and p.user_id = $2)
+             for no key update of c",
+            id,
+            by.as_uuid()
+        )
+        .fetch_optional(&mut *connection),
+    )
+    .await?
+    .ok_or_else(Refusal::no_such_conversation)?;
+    let rows = statement(
+        sqlx::query!("select user_id, role from participants where conversation_id = $1 order by position", id)
+            .fetch_all(connection),
+    )
+    .await?;
+    let (user_ids, roles): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.user_id, row.role)).unzip();
+    Ok(Locked {
+        kind: row.kind.parse().map_err(UnreadableRow::from)?,
+        version: row.version.unsigned_abs(),
+        participants: participants(user_ids, &roles)?,
+    })
+}
+
+async fn apply(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    change: &Change,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let id = conversation_id.as_uuid();
+    statement(
+        sqlx::query!("update conversations set version = version + 1 where conversation_id = $1", id)
+            .execute(&mut *connection),
+    )
+    .await?;
+    if let Some(removed) = change.removed {
+        let deletion =
+            sqlx::query!("delete from participants where conversation_id = $1 and user_id = $2", id, removed.as_uuid());
+        statement(deletion.execute(&mut *connection)).await?;
+    }
+    if let Some(promoted) = change.promoted {
+        let promotion = sqlx::query!(
+            "update participants set role = $3 where conversation_id = $1 and user_id = $2",
+            id,
+            promoted.as_uuid(),
+            Role::Owner.as_str()
+        );
+        statement(promotion.execute(&mut *connection)).await?;
+    }
+    let is_added = |participant: &&Participant| change.added.contains(&participant.user_id);
+    let added: Vec<_> = change.participants.iter().filter(is_added).copied().collect();
+    if added.is_empty() { Ok(()) } else { insert_participants(connection, conversation_id, &added, now).await }
+}
+
+/// Inserts participants in this order of joining.
+pub(super) async fn insert_participants(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    added: &[Participant],
+    joined_at: Timestamp,
+) -> Result<(), Refusal> {
+    let user_ids: Vec<_> = added.iter().map(|participant| participant.user_id.as_uuid()).collect();
+    let roles: Vec<_> = added.iter().map(|participant| participant.role.as_str().to_owned()).collect();
+    let inserted: Result<_, DatabaseError> = statement(
+        sqlx::query!(
+            "insert into participants (conversation_id, user_id, role, joined_at)
+             select $1, joining.user_id, joining.role, $4
+             from unnest($2::uuid[], $3::text[]) with ordinality as joining (user_id, role, place)
+             order by joining.place",
+            conversation_id.as_uuid(),
+            &user_ids,
+            &roles,
+            OffsetDateTime::from(joined_at)
+        )
+        .execute(connection),
+    )
+    .await;
+    match inserted {
+        Err(error) if error.constraint() == Some("conversations_participants_max") => Err(rules::full()),
+        other => other.map(drop).map_err(Refusal::from),
+    }
+}
+
+/// Leaves the change in the outbox. Its number, time and place in the log are filled in when it is appended.
+pub(super) async fn insert_outbox(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    kind: ConversationKind,
+    version: u64,
+    change: Change,
+    changed_at: Timestamp,
+) -> Result<(), Refusal> {
+    let event = Event {
+        conversation_id,
+        kind,
+        seq: Seq::ZERO,
+        sent_at: changed_at,
+        previous: StreamSeq::ZERO,
+        participants: Participants { version, list: change.participants },
+        fact: Fact::ParticipantsChanged(ParticipantsChanged {
+            added: change.added,
+            removed: change.removed.into_iter().collect(),
+        }),
+    };
+    let insertion = sqlx::query!(
+        "insert into outbox (conversation_id, version, event, created_at) values ($1, $2, $3, $4)",
+        conversation_id.as_uuid(),
+        version.cast_signed(),
+        event.encode(),
+        OffsetDateTime::from(changed_at)
+    );
+    statement(insertion.execute(connection)).await?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Makes conversations: a direct one once for each pair, a group as often as it is asked for.
+
+use chat_shared::{
+    clock::Timestamp,
+    ids::{ConversationId, UserId},
+    position::Seq,
+    wire::{Conversation, ConversationKind, CreateConversation, Participant, Role},
+};
+use sqlx::{Acquire, PgConnection};
+use time::OffsetDateTime;
+
+use super::{
+    Conversations,
+    changes::{insert_outbox, insert_participants},
+    record::UnreadableRow,
+    rules,
+};
+use crate::{
+    database::{DatabaseError, statement},
+    outbox,
+    refusal::Refusal,
+};
+
+/// The answer to a request for a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The conversation.
+    pub conversation: Conversation,
+    /// Whether this request made it.
+    pub is_new: bool,
+}
+
+/// A conversation that is about to be made.
+struct Draft {
+    conversation_id: ConversationId,
+    kind: ConversationKind,
+    pair: Option<[UserId; 2]>,
+    participants: Vec<Participant>,
+    created_at: Timestamp,
+}
+
+impl Conversations {
+    /// Makes a conversation, or finds the direct one that the pair has.
+    pub async fn create(&self, creator: UserId, request: &CreateConversation) -> Result<Created, Refusal> {
+        let draft = self.draft(creator, request)?;
+        let existing = match draft.pair {
+            Some(pair) => self.find_direct(pair).await?,
+            None => None,
+        };
+        let (conversation_id, is_new) = match existing {
+            Some(conversation_id) => (conversation_id, false),
+            None => self.insert(&draft).await?,
+        };
+        // If it exists and its maker's gateway died, this publishes it.
+        outbox::publish(&self.database, &self.sender, conversation_id).await;
+        if is_new {
+            return Ok(Created { conversation: draft.into_conversation(), is_new });
+        }
+        Ok(Created { conversation: self.get(creator, conversation_id).await?, is_new })
+    }
+
+    fn draft(&self, creator: UserId, request: &CreateConversation) -> Result<Draft, Refusal> {
+        let (kind, pair, participants) = match request {
+            CreateConversation::Direct { user_id } => {
+                let pair = rules::pair(creator, *user_id)?;
+                let participants = [creator, *user_id].map(|user_id| Participant { user_id, role: Role::Member });
+                (ConversationKind::Direct, Some(pair), participants.to_vec())
+            }
+            CreateConversation::Group { user_ids } => (ConversationKind::Group, None, rules::group(creator, user_ids)?),
+        };
+        let created_at = self.clock.now();
+        Ok(Draft { conversation_id: ConversationId::random(), kind, pair, participants, created_at })
+    }
+
+    async fn find_direct(&self, pair: [UserId; 2]) -> Result<Option<ConversationId>, Refusal> {
+        let mut connection = self.database.connection().await?;
+        direct_of(&mut connection, pair).await
+    }
+
+    /// Inserts the draft; if another request was faster with the same pair, its conversation and false.
+    async fn insert(&self, draft: &Draft) -> Result<(ConversationId, bool), Refusal> {
+        let mut connection = self.database.connection().await?;
+        let mut transaction = connection.begin().await?;
+        let low_and_high = draft.pair.map(|pair| pair.map(UserId::as_uuid));
+        let inserted = statement(
+            sqlx::query!(
+                "insert into conversations
+                     (conversation_id, kind, direct_low, direct_high, created_at, last_activity_at)
+                 values ($1, $2, $3, $4, $5, $5)
+                 on conflict on constraint conversations_direct_pair do nothing",
+                draft.conversation_id.as_uuid(),
+                draft.kind.as_str(),
+                low_and_high.map(|[low, _]| low),
+                low_and_high.map(|[_, high]| high),
+                OffsetDateTime::from(draft.created_at)
+            )
+            .execute(&mut *transaction),
+        )
+        .await?;
+        if inserted.rows_affected() == 0
+            && let Some(pair) = draft.pair
+        {
+            // The other request has committed: the insertion waited for it.
+            let found = direct_of(&mut transaction, pair).await?;
+            return Ok((found.ok_or_else(Refusal::no_such_conversation)?, false));
+        }
+        let (id, at) = (draft.conversation_id, draft.created_at);
+        insert_participants(&mut transaction, id, &draft.participants, at).await?;
+        let added = draft.participants.iter().map(|participant| participant.user_id).collect();
+        let change = rules::Change { participants: draft.participants.clone(), added, ..rules::Change::default() };
+        insert_outbox(&mut transaction, id, draft.kind, 1, change, at).await?;
+        transaction.commit().await?;
+        Ok((id, true))
+    }
+}
+
+impl Draft {
+    /// As its maker sees it when it has just been made.
+    fn into_conversation(self) -> Conversation {
+        Conversation {
+            conversation_id: self.conversation_id,
+            kind: self.kind,
+            version: 1,
+            participants: self.participants,
+            last_seq: Seq::ZERO,
+            floor_seq: Seq::ZERO,
+            read_seq: Seq::ZERO,
+            unread: 0,
+            last_message: None,
+            created_at: self.created_at,
+            last_activity_at: self.created_at,
+        }
+    }
+}
+
+async fn direct_of(connection: &mut PgConnection, pair: [UserId; 2]) -> Result<Option<ConversationId>, Refusal> {
+    let [low, high] = pair.map(UserId::as_uuid);
+    let found: Result<_, DatabaseError> = statement(
+        sqlx::query_scalar!(
+            "select conversation_id from conversations where direct_low = $1 and direct_high = $2",
+            low,
+            high
+        )
+        .fetch_optional(connection),
+    )
+    .await;
+    Ok(found?.map(ConversationId::try_from).transpose().map_err(UnreadableRow::from)?)
+}

@@ -1,0 +1,112 @@
+//! What PostgreSQL says of one conversation: where it stands and who takes part.
+
+use chat_shared::{
+    clock::Timestamp,
+    event::Participants,
+    ids::{ConversationId, InvalidId, UserId},
+    log::Head,
+    position::{Seq, StreamSeq},
+    wire::{ConversationKind, Participant, UnknownName},
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    database::{Database, DatabaseError, statement},
+    refusal::Refusal,
+};
+
+/// A stored value that this program can't have written.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableRow {
+    /// An id of another kind.
+    #[error("a stored id is not of version 4")]
+    Id(#[from] InvalidId),
+    /// A kind or role that isn't known.
+    #[error("a stored kind or role is not known")]
+    Name(#[from] UnknownName),
+}
+
+impl From<UnreadableRow> for Refusal {
+    fn from(error: UnreadableRow) -> Self {
+        Self::internal(&error)
+    }
+}
+
+/// The participants in two columns of one row.
+pub(super) fn participants(user_ids: Vec<Uuid>, roles: &[String]) -> Result<Vec<Participant>, UnreadableRow> {
+    let pairs = user_ids.into_iter().zip(roles);
+    pairs.map(|(user_id, role)| Ok(Participant { user_id: user_id.try_into()?, role: role.parse()? })).collect()
+}
+
+/// Where the conversation stands for the log when the log holds nothing of it: after what PostgreSQL has stored.
+pub async fn head(database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
+    let mut connection = database.connection().await?;
+    let row = statement(
+        sqlx::query!(
+            r#"select c.kind, c.version, c.last_seq, coalesce(c.last_message_at, c.created_at) as "sent_at!",
+                   p.user_ids as "user_ids!: Vec<Uuid>", p.roles as "roles!: Vec<String>"
+               from conversations c
+               cross join lateral (
+                   select coalesce(array_agg(user_id order by position), '{}') as user_ids,
+                       coalesce(array_agg(role order by position), '{}') as roles
+                   from participants where conversation_id = c.conversation_id
+               ) p
+               where c.conversation_id = $1"#,
+            conversation_id.as_uuid()
+        )
+        .fetch_optional(&mut *connection),
+    )
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let kind: ConversationKind = row.kind.parse().map_err(UnreadableRow::from)?;
+    Ok(Some(Head {
+        stream_seq: StreamSeq::ZERO,
+        kind,
+        seq: Seq::from_sql(row.last_seq),
+        sent_at: row.sent_at.into(),
+        participants: Participants {
+            version: row.version.unsigned_abs(),
+            list: participants(row.user_ids, &row.roles)?,
+        },
+    }))
+}
+
+/// How far a conversation is stored, and whether a user takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// Whether the user takes part.
+    pub is_participant: bool,
+    /// The number of the last message stored.
+    pub last_seq: Seq,
+    /// Messages up to here have been aged out.
+    pub floor_seq: Seq,
+    /// When the last message stored was accepted.
+    pub last_message_at: Option<Timestamp>,
+}
+
+/// How far the conversation is stored, and whether the user takes part. None if there is no such conversation.
+pub async fn membership(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    user_id: UserId,
+) -> Result<Option<Membership>, DatabaseError> {
+    let row = statement(
+        sqlx::query!(
+            r#"select last_seq, floor_seq, last_message_at, exists (
+                   select from participants p where p.conversation_id = c.conversation_id and p.user_id = $2
+               ) as "is_participant!"
+               from conversations c where conversation_id = $1"#,
+            conversation_id.as_uuid(),
+            user_id.as_uuid()
+        )
+        .fetch_optional(connection),
+    )
+    .await?;
+    Ok(row.map(|row| Membership {
+        is_participant: row.is_participant,
+        last_seq: Seq::from_sql(row.last_seq),
+        floor_seq: Seq::from_sql(row.floor_seq),
+        last_message_at: row.last_message_at.map(Timestamp::from),
+    }))
+}

@@ -1,0 +1,13 @@
+//! A conversation's messages: what PostgreSQL has, and the tail that only the log has yet.
+//!
+//! **Invariant:** what was accepted is in the newest page at once, whatever PostgreSQL has stored so far.
+
+mod page;
+mod range;
+mod stored;
+mod tail;
+
+pub use page::History;
+pub use range::Place;
+pub use stored::{StoredMessage, find_stored, last_messages};
+pub use tail::read_tail;

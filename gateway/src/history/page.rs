@@ -1,0 +1,232 @@
+//! Makes a page of history out of PostgreSQL's rows and the log's tail, from whichever of the two is there.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chat_shared::{
+    event::{Event, Fact},
+    ids::{ConversationId, UserId},
+    limits,
+    log::{AppendError, Log},
+    position::Seq,
+    wire::HistoryPage,
+};
+
+use super::{
+    range::{Extent, Place, Range},
+    stored::{self, StoredMessage},
+    tail::{End, walk_back},
+};
+use crate::{
+    breaker::Breaker,
+    content::Content,
+    conversations::{Membership, membership},
+    database::{Database, DatabaseError},
+    refusal::Refusal,
+    send::Sender,
+    telemetry,
+};
+
+/// How long a page waits for the newest event. After it the log counts as out of reach.
+const NEWEST_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Reads conversations' messages.
+#[derive(Clone)]
+pub struct History {
+    database: Database,
+    sender: Sender,
+    log: Log,
+    log_breaker: Arc<Breaker>,
+    content: Content,
+}
+
+/// What was found of a page so far; a deleted message without itself.
+type Found = BTreeMap<Seq, Option<StoredMessage>>;
+
+/// What is known of a conversation from each side.
+struct Sides {
+    /// The newest event; `None` if the log holds none.
+    log: Result<Option<Event>, LogAway>,
+    /// How far it is stored; `None` if there is no such conversation.
+    postgres: Result<Option<Membership>, DatabaseError>,
+}
+
+/// The log can't be read now.
+#[derive(Debug, thiserror::Error)]
+#[error("the log is out of reach")]
+struct LogAway;
+
+/// Neither side has the beginning of the page within reach.
+#[derive(Debug, thiserror::Error)]
+#[error("the page is out of reach: PostgreSQL or the log is missing, or it is too far back in the log")]
+struct OutOfReach;
+
+impl History {
+    /// Over both sides; a text is opened as it is shown.
+    pub fn new(database: Database, sender: Sender, log: Log, content: Content) -> Self {
+        Self { database, sender, log, log_breaker: Arc::default(), content }
+    }
+
+    /// A page of a conversation that the user takes part in. It may be shorter than asked when a side is missing, but
+    /// never has a hole because of that.
+    pub async fn page(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: Place,
+        limit: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        let (log, postgres) = tokio::join!(self.newest(conversation_id), self.membership(conversation_id, user_id));
+        let mut sides = Sides { log: log?, postgres };
+        sides.authorise(user_id)?;
+        let extent = sides.extent();
+        let wanted = extent.page(place, limit);
+        let (messages, shown) = match wanted {
+            None => (Vec::new(), None),
+            Some(wanted) => {
+                let mut found = self.stored(conversation_id, wanted, &mut sides).await?;
+                let is_whole = self.add_tail(conversation_id, wanted, &mut sides, &mut found).await?;
+                let shown = show(wanted, place, &found, is_whole)?;
+                found.retain(|seq, _| shown.contains(*seq));
+                (found.into_values().flatten().collect(), Some(shown))
+            }
+        };
+        Ok(HistoryPage {
+            messages: messages
+                .into_iter()
+                .map(|stored: StoredMessage| {
+                    let text = self.content.open_message(conversation_id, &stored.message)?;
+                    Ok(stored.into_message(conversation_id, text))
+                })
+                .collect::<Result<_, Refusal>>()?,
+            has_more: shown.is_some_and(|shown| extent.has_more(place, shown)),
+            last_seq: extent.last,
+            floor_seq: extent.floor,
+        })
+    }
+
+    async fn membership(
+        &self,
+        conversation_id: ConversationId,
+        user_id: UserId,
+    ) -> Result<Option<Membership>, DatabaseError> {
+        membership(&mut *self.database.connection().await?, conversation_id, user_id).await
+    }
+
+    /// The newest event, or that the log is away; at once while that is known.
+    async fn newest(&self, conversation_id: ConversationId) -> Result<Result<Option<Event>, LogAway>, Refusal> {
+        if !self.log_breaker.permits(Instant::now()) {
+            return Ok(Err(LogAway));
+        }
+        let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.sender.newest(conversation_id)).await;
+        match newest.unwrap_or(Err(AppendError::Unknown)) {
+            Ok(newest) => {
+                self.log_breaker.close();
+                Ok(Ok(newest.map(|(_, event)| event)))
+            }
+            Err(error @ AppendError::Unreadable(_)) => Err(error.into()),
+            Err(error) => {
+                if self.log_breaker.open(Instant::now()) {
+                    tracing::warn!(%error, "the log is out of reach, history comes from PostgreSQL alone");
+                }
+                Ok(Err(LogAway))
+            }
+        }
+    }
+
+    /// What PostgreSQL has of the range. If it goes away meanwhile, that is noted.
+    async fn stored(
+        &self,
+        conversation_id: ConversationId,
+        wanted: Range,
+        sides: &mut Sides,
+    ) -> Result<Found, Refusal> {
+        let Ok(Some(Membership { last_seq, last_message_at: Some(last_message_at), .. })) = sides.postgres else {
+            return Ok(Found::new());
+        };
+        let Some(wanted) = wanted.up_to(last_seq) else { return Ok(Found::new()) };
+        let rows = async {
+            let mut connection = self.database.connection().await?;
+            stored::rows(&mut connection, conversation_id, wanted, last_message_at).await
+        };
+        match rows.await {
+            Ok(rows) => Ok(rows.into_iter().collect()),
+            Err(stored::RowsError::Unreadable(error)) => Err(Refusal::internal(&error)),
+            Err(stored::RowsError::Database(error)) => {
+                sides.postgres = Err(error);
+                Ok(Found::new())
+            }
+        }
+    }
+
+    /// Adds what only the log has. Says whether both sides gave all they have, so that nothing is hidden elsewhere.
+    async fn add_tail(
+        &self,
+        conversation_id: ConversationId,
+        wanted: Range,
+        sides: &mut Sides,
+        found: &mut Found,
+    ) -> Result<bool, Refusal> {
+        let is_missing = |seq: &Seq| !found.contains_key(seq);
+        let mut missing = wanted.numbers().filter(is_missing);
+        let Some(lowest) = missing.next() else { return Ok(true) };
+        let missing = Range { first: lowest, last: missing.next_back().unwrap_or(lowest) };
+        if matches!(&sides.log, Ok(Some(newest)) if newest.seq < missing.last) {
+            // Between the two questions somebody sent and it was stored, or a replica of the log was behind.
+            sides.log = self.newest(conversation_id).await?;
+        }
+        let Ok(newest) = &sides.log else { return Ok(false) };
+        let Some(newest) = newest.clone() else { return Ok(sides.postgres.is_ok()) };
+        let is_covered = newest.seq >= missing.last && sides.postgres.is_ok();
+        let walk = walk_back(&self.log, newest, Seq(missing.first.0 - 1), |event| {
+            if let Event { seq, sent_at, fact: Fact::MessageSent(message), .. } = event
+                && missing.contains(seq)
+            {
+                found.entry(seq).or_insert(Some(StoredMessage { seq, sent_at, message }));
+            }
+        });
+        match tokio::time::timeout(limits::APPEND_WAIT_MAX, walk).await.unwrap_or(Err(AppendError::Unknown)) {
+            Ok(End::Reached | End::LogEnded) => Ok(is_covered),
+            Err(error @ AppendError::Unreadable(_)) => Err(error.into()),
+            Ok(End::StepsSpent) | Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Sides {
+    /// The log's newest event says who takes part; PostgreSQL does if the log is away or holds nothing any more.
+    fn authorise(&self, user_id: UserId) -> Result<(), Refusal> {
+        let is_participant = match (&self.log, &self.postgres) {
+            (Ok(Some(newest)), _) => newest.participants.find(user_id).is_some(),
+            (_, Ok(stored)) => stored.is_some_and(|stored| stored.is_participant),
+            (_, Err(error)) => return Err(Refusal::unavailable("PostgreSQL", error)),
+        };
+        if is_participant { Ok(()) } else { Err(Refusal::no_such_conversation()) }
+    }
+
+    fn extent(&self) -> Extent {
+        let newest = self.log.as_ref().ok().and_then(Option::as_ref).map_or(Seq::ZERO, |newest| newest.seq);
+        let stored = self.postgres.as_ref().ok().copied().flatten();
+        let last = stored.map_or(newest, |stored| stored.last_seq.max(newest));
+        Extent { floor: stored.map_or(Seq::ZERO, |stored| stored.floor_seq), last }
+    }
+}
+
+/// The part of the page that can be shown.
+fn show(wanted: Range, place: Place, found: &Found, is_whole: bool) -> Result<Range, Refusal> {
+    let is_there = |seq: Seq| found.contains_key(&seq);
+    let holes = wanted.numbers().filter(|seq| !is_there(*seq)).count();
+    if holes == 0 {
+        return Ok(wanted);
+    }
+    if is_whole {
+        // Waiting would not help. It must not happen, so whoever runs this is told.
+        tracing::error!(messages = holes, "neither PostgreSQL nor the log has messages that a page should show");
+        metrics::counter!(telemetry::HISTORY_HOLES_TOTAL).increment(u64::try_from(holes).unwrap_or(u64::MAX));
+        return Ok(wanted);
+    }
+    wanted.unbroken(place, is_there).ok_or_else(|| Refusal::unavailable("this part of the history", &OutOfReach))
+}

@@ -1,0 +1,253 @@
+//! What PostgreSQL has of a conversation's messages. Reads only: the persister writes them.
+//!
+//! **Invariant:** every statement on `messages` gives a window of time, so that few partitions are touched.
+
+use std::{collections::HashMap, time::Duration};
+
+use chat_shared::{
+    clock::Timestamp,
+    event::MessageSent,
+    ids::{ConversationId, InvalidId},
+    position::Seq,
+    sealing::{Envelope, Sealed},
+    wire::Message,
+};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::range::Range;
+use crate::{
+    database::{Database, DatabaseError, statement},
+    refusal::Refusal,
+};
+
+/// How far back a repeat is looked for: a day longer than the log keeps events.
+const REPEAT_AGE_MAX: Duration = Duration::from_hours(8 * 24);
+/// How far back a page is looked for at first; each further window is as long as all before it.
+const WINDOW_MIN: Duration = Duration::from_hours(24);
+/// How long a message is kept at the most.
+const WINDOW_MAX: Duration = Duration::from_hours(98 * 24);
+
+/// A message as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its number.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// Its id, sender and sealed text.
+    pub message: MessageSent,
+}
+
+/// The answer to a search for one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// How far the conversation was stored before the search.
+    pub last_seq: Seq,
+    /// The message, if it is stored.
+    pub message: Option<StoredMessage>,
+}
+
+/// Why rows can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// PostgreSQL did not answer.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A stored value that no process of ours writes.
+    #[error("a stored id is not of version 4")]
+    Unreadable(#[from] InvalidId),
+}
+
+impl From<RowsError> for Refusal {
+    fn from(error: RowsError) -> Self {
+        match error {
+            RowsError::Database(error) => error.into(),
+            RowsError::Unreadable(error) => Self::internal(&error),
+        }
+    }
+}
+
+/// A row of `messages`, as its statements give it.
+struct Row {
+    seq: i64,
+    sent_at: OffsetDateTime,
+    message_id: Uuid,
+    sender_id: Uuid,
+    envelope: Vec<u8>,
+}
+
+impl TryFrom<Row> for StoredMessage {
+    type Error = InvalidId;
+
+    fn try_from(row: Row) -> Result<Self, InvalidId> {
+        Ok(Self {
+            seq: Seq::from_sql(row.seq),
+            sent_at: row.sent_at.into(),
+            message: MessageSent {
+                message_id: row.message_id.try_into()?,
+                sender_id: row.sender_id.try_into()?,
+                envelope: Envelope::from_bytes(row.envelope),
+            },
+        })
+    }
+}
+
+impl StoredMessage {
+    /// As clients see it, with its text in clear.
+    pub fn into_message(self, conversation_id: ConversationId, text: String) -> Message {
+        let MessageSent { message_id, sender_id, .. } = self.message;
+        Message { conversation_id, message_id, sender_id, seq: self.seq, sent_at: self.sent_at, text }
+    }
+}
+
+/// The rows of a range, each with its number; a deleted one without its message. Looks in ever longer windows back
+/// from the conversation's last message, until it has the lowest one: time never runs backwards along the numbers.
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    wanted: Range,
+    last_message_at: Timestamp,
+) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
+    let mut found = Vec::new();
+    let mut still_wanted = wanted;
+    for window in windows(last_message_at) {
+        let rows = rows_in_window(connection, conversation_id, still_wanted, window).await?;
+        let lowest = rows.first().map(|(seq, _)| *seq);
+        found.extend(rows);
+        match lowest {
+            Some(lowest) if lowest <= wanted.first => break,
+            Some(lowest) => still_wanted.last = Seq(lowest.0 - 1),
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// One window after the other, back from `last`: after `.0` and up to `.1`.
+fn windows(last: Timestamp) -> impl Iterator<Item = (OffsetDateTime, OffsetDateTime)> {
+    let mut spans =
+        std::iter::successors(Some(WINDOW_MIN), |span| (*span < WINDOW_MAX).then(|| (*span * 2).min(WINDOW_MAX)));
+    let mut end = OffsetDateTime::from(last);
+    std::iter::from_fn(move || {
+        let begin = OffsetDateTime::from(last) - spans.next()?;
+        Some((begin, std::mem::replace(&mut end, begin)))
+    })
+}
+
+async fn rows_in_window(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    wanted: Range,
+    (after, until): (OffsetDateTime, OffsetDateTime),
+) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
+    let rows = statement(
+        sqlx::query!(
+            r#"select seq, sent_at, message_id, sender_id, envelope, deleted_at is not null as "is_deleted!"
+               from messages
+               where conversation_id = $1 and seq between $2 and $3 and sent_at > $4 and sent_at <= $5
+               order by seq"#,
+            conversation_id.as_uuid(),
+            wanted.first.to_sql(),
+            wanted.last.to_sql(),
+            after,
+            until
+        )
+        .fetch_all(connection),
+    )
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let seq = Seq::from_sql(row.seq);
+            if row.is_deleted {
+                return Ok((seq, None));
+            }
+            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
+            Ok((seq, Some(Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?)))
+        })
+        .collect()
+}
+
+/// The last messages of several conversations, given by number and time, in one statement; deleted ones are left out.
+pub async fn last_messages(
+    connection: &mut PgConnection,
+    wanted: &[(Uuid, Seq, OffsetDateTime)],
+) -> Result<HashMap<Uuid, StoredMessage>, RowsError> {
+    let times = wanted.iter().map(|(_, _, sent_at)| *sent_at);
+    let (Some(oldest), Some(latest)) = (times.clone().min(), times.clone().max()) else { return Ok(HashMap::new()) };
+    let conversations: Vec<_> = wanted.iter().map(|(conversation_id, ..)| *conversation_id).collect();
+    let seqs: Vec<_> = wanted.iter().map(|(_, seq, _)| seq.to_sql()).collect();
+    let rows = statement(
+        sqlx::query!(
+            "select m.conversation_id, m.seq, m.sent_at, m.message_id, m.sender_id, m.envelope
+             from unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) as wanted (conversation_id, seq, sent_at)
+             join messages m on m.conversation_id = wanted.conversation_id
+                 and m.seq = wanted.seq and m.sent_at = wanted.sent_at
+             where m.sent_at between $4 and $5 and m.deleted_at is null",
+            &conversations,
+            &seqs,
+            &times.collect::<Vec<_>>(),
+            oldest,
+            latest
+        )
+        .fetch_all(connection),
+    )
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
+            let message = Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?;
+            Ok((row.conversation_id, message))
+        })
+        .collect()
+}
+
+/// Looks for a message of this id and sender among what the conversation has stored of its last eight days.
+pub async fn find_stored(database: &Database, place: Sealed) -> Result<Stored, Refusal> {
+    let mut connection = database.connection().await?;
+    // How far it is stored is read first: what is stored in between is then found as a row, or lies after it.
+    let conversation = statement(
+        sqlx::query!(
+            "select last_seq, last_message_at from conversations where conversation_id = $1",
+            place.conversation_id.as_uuid()
+        )
+        .fetch_optional(&mut *connection),
+    )
+    .await?;
+    let Some(conversation) = conversation else { return Ok(Stored { last_seq: Seq::ZERO, message: None }) };
+    let last_seq = Seq::from_sql(conversation.last_seq);
+    let Some(last_message_at) = conversation.last_message_at else { return Ok(Stored { last_seq, message: None }) };
+    let row = statement(
+        sqlx::query_as!(
+            Row,
+            "select seq, sent_at, message_id, sender_id, envelope from messages
+             where conversation_id = $1 and message_id = $2 and sender_id = $3 and sent_at >= $4
+             order by seq limit 1",
+            place.conversation_id.as_uuid(),
+            place.message_id.as_uuid(),
+            place.sender_id.as_uuid(),
+            last_message_at - REPEAT_AGE_MAX,
+        )
+        .fetch_optional(&mut *connection),
+    )
+    .await?;
+    let message = row.map(StoredMessage::try_from).transpose().map_err(|error| Refusal::internal(&error))?;
+    Ok(Stored { last_seq, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_join_without_gaps_and_reach_as_far_as_messages_are_kept() {
+        let last = Timestamp(1_767_225_600_000);
+        let windows: Vec<_> = windows(last).collect();
+        assert_eq!(windows[0].1, OffsetDateTime::from(last));
+        assert_eq!(windows[0].1 - windows[0].0, WINDOW_MIN);
+        assert!(windows.windows(2).all(|pair| pair[0].0 == pair[1].1 && pair[1].0 < pair[1].1));
+        assert_eq!(windows[windows.len() - 1].0, OffsetDateTime::from(last) - WINDOW_MAX);
+        assert_eq!(windows.len(), 8);
+    }
+}

@@ -1,0 +1,167 @@
+//! Brings committed changes of conversations into the log: at once by whoever made them, else by the sweeper.
+//!
+//! Repeating it does no harm: the log knows a change by its append id, and passes over versions that it is past.
+
+use std::time::Duration;
+
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    event::Event,
+    ids::{ConversationId, InvalidId},
+    lifecycle::Tasks,
+};
+use sqlx::Connection;
+
+use crate::{
+    database::{Database, DatabaseError, statement},
+    refusal::Refusal,
+    send::Sender,
+    telemetry,
+};
+
+/// How long the maker of a change waits for the log. After it the sweeper takes over.
+const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How often the outbox is swept, give or take half of it, so that gateways take turns.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How old a row is before it is swept: whoever made it goes first.
+const SWEEP_AGE_MIN: Duration = Duration::from_secs(1);
+/// Conversations of one sweep; the others wait for the next.
+const SWEEP_CONVERSATIONS_MAX: i64 = 64;
+
+/// Publishes all pending changes of one conversation, oldest version first. Whatever fails is left to the sweeper.
+pub async fn publish(database: &Database, sender: &Sender, conversation_id: ConversationId) {
+    let publishing = publish_pending(database, sender, conversation_id, WhenLocked::Wait);
+    match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::info!(?conversation_id, %error, "a change is left to the sweeper"),
+        Err(_) => tracing::info!(?conversation_id, "a change took too long to publish and is left to the sweeper"),
+    }
+}
+
+/// What to do while another publishes the same conversation's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenLocked {
+    Wait,
+    /// Never rows alone: a later version must not overtake an earlier one.
+    SkipConversation,
+}
+
+/// Why a change is still pending.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error("the log did not take it: {0}")]
+    Log(#[from] Refusal),
+    #[error(transparent)]
+    Unreadable(#[from] chat_shared::event::UnreadableEvent),
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    #[error("it took too long")]
+    TimedOut,
+}
+
+async fn publish_pending(
+    database: &Database,
+    sender: &Sender,
+    conversation_id: ConversationId,
+    when_locked: WhenLocked,
+) -> Result<(), PublishError> {
+    let mut connection = database.connection().await?;
+    // The rows stay locked until they are deleted, so changes of one conversation are published one after another.
+    let mut transaction = connection.begin().await.map_err(DatabaseError::from)?;
+    let id = conversation_id.as_uuid();
+    let locked = match when_locked {
+        WhenLocked::Wait => {
+            let rows = sqlx::query_scalar!(
+                "select event from outbox where conversation_id = $1 order by version for update",
+                id
+            );
+            statement(rows.fetch_all(&mut *transaction)).await
+        }
+        WhenLocked::SkipConversation => {
+            let rows = sqlx::query_scalar!(
+                "select event from outbox where conversation_id = $1 order by version for update nowait",
+                id
+            );
+            statement(rows.fetch_all(&mut *transaction)).await
+        }
+    };
+    let rows = match locked {
+        Err(error) if error.is_locked() => return Ok(()),
+        other => other?,
+    };
+    let mut version = None;
+    for bytes in rows {
+        let change = Event::decode(&bytes)?;
+        version = i64::try_from(change.participants.version).ok();
+        sender.append_change(change).await?;
+    }
+    if version.is_some() {
+        let published = sqlx::query!("delete from outbox where conversation_id = $1 and version <= $2", id, version);
+        statement(published.execute(&mut *transaction)).await?;
+    }
+    transaction.commit().await.map_err(DatabaseError::from)?;
+    Ok(())
+}
+
+/// Starts the task that publishes what was left behind, for as long as the gateway takes work.
+pub fn start_sweeper(database: Database, sender: Sender, clock: Clock, tasks: &Tasks) {
+    let draining = tasks.draining().clone();
+    tasks.essential("outbox_sweeper", async move {
+        loop {
+            let pause = SWEEP_INTERVAL.mul_f64(rand::random_range(0.5..1.5));
+            // Cancel safe: it only waits.
+            if draining.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+            if let Err(error) = sweep(&database, &sender, clock.now()).await {
+                tracing::warn!(%error, "the outbox can't be swept, trying again");
+            }
+        }
+    });
+}
+
+/// Publishes what has been pending for a while, the oldest first, and measures what is pending.
+async fn sweep(database: &Database, sender: &Sender, now: Timestamp) -> Result<(), PublishError> {
+    let mut connection = database.connection().await?;
+    let pending = statement(
+        sqlx::query!(r#"select count(*) as "rows!", min(created_at) as oldest from outbox"#)
+            .fetch_one(&mut *connection),
+    )
+    .await?;
+    let oldest_age_ms = pending.oldest.map_or(0, |oldest| now.0.saturating_sub(Timestamp::from(oldest).0).max(0));
+    metrics::gauge!(telemetry::OUTBOX_PENDING).set(as_gauge(pending.rows));
+    metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(as_gauge(oldest_age_ms) / 1000.0);
+    let made_before = Timestamp(now.0 - i64::try_from(SWEEP_AGE_MIN.as_millis()).unwrap_or(i64::MAX));
+    let conversations = statement(
+        sqlx::query_scalar!(
+            "select conversation_id from outbox where created_at <= $1
+             group by conversation_id order by min(outbox_id) limit $2",
+            time::OffsetDateTime::from(made_before),
+            SWEEP_CONVERSATIONS_MAX
+        )
+        .fetch_all(&mut *connection),
+    )
+    .await?;
+    drop(connection);
+    for conversation in conversations {
+        let conversation_id = ConversationId::try_from(conversation)?;
+        let publishing = publish_pending(database, sender, conversation_id, WhenLocked::SkipConversation);
+        match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut)) {
+            Ok(()) => {}
+            // A row that can't be read holds up its own conversation only.
+            Err(PublishError::Unreadable(error)) => {
+                tracing::error!(?conversation_id, %error, "a pending change can't be read");
+            }
+            // The next one would fail the same way.
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge; counts stay far below 2^52")]
+const fn as_gauge(value: i64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,147 @@
+//! Routes of conversations and their participants.
+
+use axum::{Json, extract::State, http::StatusCode};
+use chat_shared::{
+    ids::{ConversationId, UserId},
+    wire::{AddParticipants, Conversation, ConversationPage, CreateConversation},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    extract::{Body, InPath, InQuery, PageLimit},
+    refusals::{AnyRefusal, BodyRefusal, MemberRefusal, OwnerRefusal},
+};
+use crate::{app::AppState, auth::Identity, refusal::Refusal};
+
+/// Make a conversation
+///
+/// A direct one is made once for each pair: asking again, from either side, gives the one that is there. A group is
+/// made anew each time, with 1 to 7 others; users named twice count once. Its maker owns it.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations",
+    tag = "conversations",
+    security(("bearer" = [])),
+    request_body = CreateConversation,
+    responses(
+        (status = 201, description = "It has been made", body = Conversation),
+        (status = 200, description = "The pair had it already", body = Conversation),
+        AnyRefusal,
+        BodyRefusal,
+    )
+)]
+pub async fn create(
+    identity: Identity,
+    State(state): State<AppState>,
+    Body(request): Body<CreateConversation>,
+) -> Result<(StatusCode, Json<Conversation>), Refusal> {
+    let created = state.conversations.create(identity.user_id, &request).await?;
+    Ok((if created.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(created.conversation)))
+}
+
+/// Which part of the list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Conversations of the page: 50 unless given, 100 at the most; more than that gets 100.
+    #[serde(default)]
+    #[param(value_type = Option<usize>, minimum = 1, example = 50)]
+    limit: PageLimit,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List your conversations
+///
+/// Latest activity first, each with its last message and what is unread. It shows what has been stored: a message that
+/// was just accepted may take a moment to show here. History shows it at once.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations",
+    tag = "conversations",
+    security(("bearer" = [])),
+    params(ListQuery),
+    responses((status = 200, description = "A page", body = ConversationPage), AnyRefusal)
+)]
+pub async fn list(
+    identity: Identity,
+    State(state): State<AppState>,
+    InQuery(query): InQuery<ListQuery>,
+) -> Result<Json<ConversationPage>, Refusal> {
+    let page = state.conversations.list(identity.user_id, query.limit.0, query.cursor.as_deref()).await?;
+    Ok(Json(page))
+}
+
+/// Show one of your conversations
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{conversation_id}",
+    tag = "conversations",
+    security(("bearer" = [])),
+    params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
+    responses((status = 200, description = "The conversation", body = Conversation), AnyRefusal, MemberRefusal)
+)]
+pub async fn get(
+    identity: Identity,
+    State(state): State<AppState>,
+    InPath(conversation_id): InPath<ConversationId>,
+) -> Result<Json<Conversation>, Refusal> {
+    Ok(Json(state.conversations.get(identity.user_id, conversation_id).await?))
+}
+
+/// Add users to a group
+///
+/// Only its owner may. Those who are in it already are passed over; eight are in a group at the most.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations/{conversation_id}/participants",
+    tag = "conversations",
+    security(("bearer" = [])),
+    params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
+    request_body = AddParticipants,
+    responses(
+        (status = 200, description = "The group as it is now", body = Conversation),
+        AnyRefusal,
+        BodyRefusal,
+        MemberRefusal,
+        OwnerRefusal,
+    )
+)]
+pub async fn add(
+    identity: Identity,
+    State(state): State<AppState>,
+    InPath(conversation_id): InPath<ConversationId>,
+    Body(request): Body<AddParticipants>,
+) -> Result<Json<Conversation>, Refusal> {
+    Ok(Json(state.conversations.add(identity.user_id, conversation_id, &request.user_ids).await?))
+}
+
+/// Remove a user from a group, or leave it
+///
+/// Everybody may remove themselves; the owner may remove anybody. When the owner leaves, the member who has been in it
+/// longest becomes the owner. Direct conversations can't be left.
+#[utoipa::path(
+    delete,
+    path = "/v1/conversations/{conversation_id}/participants/{user_id}",
+    tag = "conversations",
+    security(("bearer" = [])),
+    params(
+        ("conversation_id" = ConversationId, Path, description = "Which conversation"),
+        ("user_id" = UserId, Path, description = "Who is to go; your own id to leave"),
+    ),
+    responses(
+        (status = 204, description = "The user is no longer in it"),
+        AnyRefusal,
+        MemberRefusal,
+        OwnerRefusal,
+    )
+)]
+pub async fn remove(
+    identity: Identity,
+    State(state): State<AppState>,
+    InPath((conversation_id, user_id)): InPath<(ConversationId, UserId)>,
+) -> Result<StatusCode, Refusal> {
+    state.conversations.remove(identity.user_id, conversation_id, user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

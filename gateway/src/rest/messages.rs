@@ -1,0 +1,99 @@
+//! Routes of messages: history, and sending for servers and scripts.
+
+use axum::{Json, extract::State, http::StatusCode};
+use chat_shared::{
+    ids::ConversationId,
+    position::Seq,
+    wire::{Accepted, ErrorBody, HistoryPage, SendMessage, SendMessageBody},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    extract::{Body, InPath, InQuery, PageLimit},
+    refusals::{AnyRefusal, BodyRefusal, MemberRefusal},
+};
+use crate::{app::AppState, auth::Identity, history::Place, refusal::Refusal};
+
+/// Which part of the history.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    /// Messages before this number, the nearest ones.
+    #[param(value_type = Option<u64>)]
+    before: Option<Seq>,
+    /// Messages after this number, the nearest ones; 0 is from the beginning. Not together with `before`.
+    #[param(value_type = Option<u64>)]
+    after: Option<Seq>,
+    /// Messages of the page: 50 unless given, 100 at the most; more than that gets 100.
+    #[serde(default)]
+    #[param(value_type = Option<usize>, minimum = 1, example = 50)]
+    limit: PageLimit,
+}
+
+impl HistoryQuery {
+    fn place(&self) -> Result<Place, Refusal> {
+        match (self.before, self.after) {
+            (None, None) => Ok(Place::Newest),
+            (Some(seq), None) => Ok(Place::Before(seq)),
+            (None, Some(seq)) => Ok(Place::After(seq)),
+            (Some(_), Some(_)) => Err(Refusal::invalid("give `before` or `after`, not both")),
+        }
+    }
+}
+
+/// Read a conversation's history
+///
+/// The newest messages unless `before` or `after` is given; always in ascending `seq`, without holes. What was accepted
+/// is here at once. While a part of ours is out of reach a page may be shorter than asked: `has_more` then says true,
+/// and `floor_seq` may be lower than it was; keep the highest that you have seen.
+#[utoipa::path(
+    get,
+    path = "/v1/conversations/{conversation_id}/messages",
+    tag = "messages",
+    security(("bearer" = [])),
+    params(("conversation_id" = ConversationId, Path, description = "Which conversation"), HistoryQuery),
+    responses((status = 200, description = "A page", body = HistoryPage), AnyRefusal, MemberRefusal)
+)]
+pub async fn page(
+    identity: Identity,
+    State(state): State<AppState>,
+    InPath(conversation_id): InPath<ConversationId>,
+    InQuery(query): InQuery<HistoryQuery>,
+) -> Result<Json<HistoryPage>, Refusal> {
+    let page = state.history.page(identity.user_id, conversation_id, query.place()?, query.limit.0).await?;
+    Ok(Json(page))
+}
+
+/// Send a message
+///
+/// For servers and scripts; clients that are connected send by WebSocket. Repeat it with the same `message_id` until it
+/// is answered: it stays one message, and the repeat gets the first answer.
+#[utoipa::path(
+    post,
+    path = "/v1/conversations/{conversation_id}/messages",
+    tag = "messages",
+    security(("bearer" = [])),
+    params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
+    request_body = SendMessageBody,
+    responses(
+        (status = 201, description = "Accepted: it is kept under this number", body = Accepted),
+        (status = 200, description = "It had been accepted before; the first answer", body = Accepted),
+        (status = 409, description = "`conflict`: the `message_id` was used for another text", body = ErrorBody),
+        AnyRefusal,
+        BodyRefusal,
+        MemberRefusal,
+    )
+)]
+pub async fn send(
+    identity: Identity,
+    State(state): State<AppState>,
+    InPath(conversation_id): InPath<ConversationId>,
+    Body(request): Body<SendMessageBody>,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    let SendMessageBody { message_id, text, is_repeat } = request;
+    let sent =
+        state.sender.send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat }).await?;
+    let status = if sent.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(Accepted { reference: None, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at })))
+}
