@@ -14,6 +14,9 @@ mod terminal;
 mod watch;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use config::Command;
 
 #[tokio::main]

@@ -24,7 +24,7 @@ pub async fn log(
         let latch = is_connected.clone();
         let follow = move |event: async_nats::Event| match event {
             async_nats::Event::Connected => latch.set(true),
-            async_nats::Event::Disconnected | async_nats::Event::Closed => {
+            async_nats::Event::Disconnected => {
                 latch.set(false);
                 tracing::warn!("the connection to NATS is lost, connecting again");
             }

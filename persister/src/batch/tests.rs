@@ -92,10 +92,12 @@ fn log() -> impl Strategy<Value = Vec<Item>> {
     })
 }
 
+type Row = (OffsetDateTime, Uuid, Uuid, Vec<u8>);
+
 /// What the tables hold after batches have been stored one after the other.
 #[derive(Debug, Default, PartialEq)]
 struct Tables {
-    messages: BTreeMap<(Uuid, i64), (OffsetDateTime, Uuid, Uuid, Vec<u8>)>,
+    messages: BTreeMap<(Uuid, i64), Row>,
     heads: BTreeMap<Uuid, (i64, OffsetDateTime, Uuid)>,
     reads: BTreeMap<(Uuid, Uuid), i64>,
 }

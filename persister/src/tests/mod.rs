@@ -1,0 +1,8 @@
+//! Tests with real servers: what is stored, buried, retried and healed.
+
+mod dead_letters;
+mod instances;
+mod lost_log;
+mod outage;
+mod place;
+mod storing;

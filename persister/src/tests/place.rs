@@ -1,0 +1,292 @@
+//! Where a test takes place: a database and a log of its own, and persisters on them.
+
+use std::{future::Future, time::Duration};
+
+use chat_dev::{
+    servers::Urls,
+    test_servers::{TestServers, unique_namespace},
+    wait,
+};
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    event::{Event, Fact, MessageSent, Participants},
+    ids::{ConversationId, MessageId, UserId},
+    log::{self, Log, LogState, Replicas},
+    position::{Seq, StreamSeq},
+    postgres,
+    sealing::Envelope,
+    settings::PostgresSettings,
+    telemetry::Latch,
+    wire::ConversationKind,
+};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::Item,
+    keep::Keeper,
+    store::Store,
+    worker::{Worker, consumer_spec},
+};
+
+const DEADLINE: Duration = Duration::from_mins(1);
+
+pub struct Place {
+    pub pool: PgPool,
+    pub nats: async_nats::Client,
+    pub log: Log,
+    pub state: LogState,
+}
+
+/// A conversation and the numbers that it has given out.
+pub struct Talk {
+    pub conversation_id: ConversationId,
+    pub users: Vec<UserId>,
+    pub events: Vec<Event>,
+    previous: StreamSeq,
+}
+
+/// A persister in this process. Dropping it is as abrupt as a kill.
+pub struct Running {
+    pub postgres: Latch,
+    draining: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Place {
+    pub async fn new() -> Self {
+        Self::on(&TestServers::from_env().unwrap().isolated().await.unwrap()).await
+    }
+
+    pub async fn on(urls: &Urls) -> Self {
+        let settings = PostgresSettings { postgres_url: urls.postgres.clone(), postgres_connections_max: 8 };
+        let pool = postgres::connect(&settings, "test").unwrap();
+        let nats = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
+        let replicas = Replicas { count: 1, bytes_max: 64 * 1024 * 1024 };
+        let log = Log::open(&nats, &unique_namespace(), replicas).await.unwrap();
+        let state = log.state().await.unwrap();
+        let place = Self { pool, nats, log, state };
+        place.make_partition(now()).await;
+        place
+    }
+
+    pub fn store(&self) -> Store {
+        Store::new(self.pool.clone(), Clock::System)
+    }
+
+    pub async fn make_partition(&self, at: Timestamp) {
+        self.store().make_partition(at.day()).await.unwrap();
+    }
+
+    /// Stores directly, and gives up at the first failure.
+    pub fn keeper(&self) -> Keeper {
+        Keeper {
+            store: self.store(),
+            log: Some(self.state.clone()),
+            clock: Clock::System,
+            postgres: Latch::default(),
+            draining: CancellationToken::new(),
+            attempts_max: Some(1),
+        }
+    }
+
+    /// Starts a persister as `run` does, only that it hands over quickly.
+    pub async fn persister(&self) -> Running {
+        let spec = log::ConsumerSpec { ack_wait: Duration::from_secs(2), ..consumer_spec() };
+        let (draining, postgres) = (CancellationToken::new(), Latch::default());
+        let worker = Worker {
+            consumer: self.log.consumer(spec).await.unwrap(),
+            stream_name: self.state.name.clone(),
+            keeper: Keeper {
+                postgres: postgres.clone(),
+                draining: draining.clone(),
+                attempts_max: None,
+                ..self.keeper()
+            },
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(worker.run(draining.clone()));
+        Running { postgres, draining, tasks }
+    }
+
+    /// A conversation with rows in the database.
+    pub async fn talk(&self) -> Talk {
+        let talk = Talk::new();
+        sqlx::query!(
+            "insert into conversations (conversation_id, kind, created_at, last_activity_at)
+             values ($1, 'group', now() - interval '1 hour', now() - interval '1 hour')",
+            talk.conversation_id.as_uuid()
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        for user in &talk.users {
+            sqlx::query!(
+                "insert into participants (conversation_id, user_id, role, joined_at) values ($1, $2, 'member', now())",
+                talk.conversation_id.as_uuid(),
+                user.as_uuid()
+            )
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        }
+        talk
+    }
+
+    /// Accepts a message.
+    pub async fn append(&self, talk: &mut Talk) {
+        let event = talk.message(now());
+        self.append_event(talk, &event).await;
+    }
+
+    pub async fn append_event(&self, talk: &mut Talk, event: &Event) {
+        let log::Appended::At(at) = self.log.append(event, &MessageId::random().as_uuid().to_string()).await.unwrap()
+        else {
+            panic!("a random append id is no duplicate")
+        };
+        talk.previous = at;
+    }
+
+    /// Puts bytes in the log that no gateway would.
+    pub async fn append_poison(&self, talk: &mut Talk, bytes: &'static [u8]) {
+        let context = async_nats::jetstream::new(self.nats.clone());
+        let ack = context.publish(self.log.subject(talk.conversation_id), bytes.into()).await.unwrap().await.unwrap();
+        talk.previous = StreamSeq(ack.sequence);
+    }
+
+    /// The stored messages of a conversation, in order.
+    pub async fn stored(&self, talk: &Talk) -> Vec<(Seq, uuid::Uuid)> {
+        self.try_stored(talk).await.unwrap()
+    }
+
+    async fn try_stored(&self, talk: &Talk) -> sqlx::Result<Vec<(Seq, uuid::Uuid)>> {
+        let rows = sqlx::query!(
+            "select seq, message_id from messages where conversation_id = $1 order by seq",
+            talk.conversation_id.as_uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (Seq::from_sql(row.seq), row.message_id)).collect())
+    }
+
+    /// Waits until all that `talk` has accepted is stored, once and in order, and the conversation knows.
+    pub async fn wait_for(&self, talk: &Talk) {
+        until("storing", async || self.try_stored(talk).await.is_ok_and(|rows| rows.len() >= talk.events.len())).await;
+        self.assert_stored(talk).await;
+    }
+
+    pub async fn assert_stored(&self, talk: &Talk) {
+        let expected: Vec<_> = talk.events.iter().map(|event| (event.seq, message_id(event))).collect();
+        assert_eq!(self.stored(talk).await, expected);
+        let last = talk.events.last().unwrap();
+        let head = sqlx::query!(
+            "select last_seq, last_message_id, last_message_at, last_activity_at from conversations
+             where conversation_id = $1",
+            talk.conversation_id.as_uuid()
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(Seq::from_sql(head.last_seq), last.seq);
+        assert_eq!(head.last_message_id, Some(message_id(last)));
+        assert_eq!(head.last_message_at, Some(OffsetDateTime::from(last.sent_at)));
+        assert_eq!(head.last_activity_at, OffsetDateTime::from(last.sent_at));
+    }
+
+    /// How far each of the users has read.
+    pub async fn reads(&self, talk: &Talk) -> Vec<Seq> {
+        let mut reads = Vec::new();
+        for user in &talk.users {
+            let read = sqlx::query_scalar!(
+                "select read_seq from participants where conversation_id = $1 and user_id = $2",
+                talk.conversation_id.as_uuid(),
+                user.as_uuid()
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            reads.push(Seq::from_sql(read));
+        }
+        reads
+    }
+
+    /// Waits until the log has nothing more for any persister.
+    pub async fn wait_until_settled(&self) {
+        let context = async_nats::jetstream::new(self.nats.clone());
+        let consumer: async_nats::jetstream::consumer::PullConsumer =
+            context.get_consumer_from_stream("persister", &self.state.name).await.unwrap();
+        until("settling", async || {
+            consumer.get_info().await.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
+        })
+        .await;
+    }
+}
+
+impl Talk {
+    pub fn new() -> Self {
+        Self {
+            conversation_id: ConversationId::random(),
+            users: vec![UserId::random(), UserId::random()],
+            events: Vec::new(),
+            previous: StreamSeq::ZERO,
+        }
+    }
+
+    /// The next message, from one user after the other.
+    pub fn message(&mut self, sent_at: Timestamp) -> Event {
+        let event = self.unnumbered(self.events.len() as u64 + 1, sent_at);
+        self.events.push(event.clone());
+        event
+    }
+
+    /// A message with any number; it isn't expected to be stored.
+    pub fn unnumbered(&self, seq: u64, sent_at: Timestamp) -> Event {
+        let sender = usize::try_from(seq).unwrap_or(0) % self.users.len();
+        Event {
+            conversation_id: self.conversation_id,
+            kind: ConversationKind::Group,
+            seq: Seq(seq),
+            sent_at,
+            previous: self.previous,
+            participants: Participants::default(),
+            fact: Fact::MessageSent(MessageSent {
+                message_id: MessageId::random(),
+                sender_id: self.users[sender],
+                envelope: Envelope::from_bytes([&[1, 0, 0, 0x4f, 0xe6][..], &[7; 60]].concat()),
+            }),
+        }
+    }
+}
+
+impl Running {
+    /// Stops it as SIGTERM does.
+    pub async fn stop(mut self) {
+        self.draining.cancel();
+        tokio::time::timeout(DEADLINE, self.tasks.join_next()).await.expect("it stops").unwrap().unwrap();
+    }
+}
+
+pub fn now() -> Timestamp {
+    Clock::System.now()
+}
+
+pub fn message_id(event: &Event) -> uuid::Uuid {
+    let Fact::MessageSent(sent) = &event.fact else { panic!("not a message") };
+    sent.message_id.as_uuid()
+}
+
+/// The entries that `events` make when they stand in the log from `first` on.
+pub fn items(first: u64, events: &[Event]) -> Vec<Item> {
+    (first..).zip(events).map(|(at, event)| Item::read(StreamSeq(at), &event.encode()).unwrap()).collect()
+}
+
+pub async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {
+    wait::until(what, DEADLINE, || {
+        let holds = check();
+        async { Ok(holds.await.then_some(())) }
+    })
+    .await
+    .unwrap();
+}
