@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use chat_shared::{position::Seq, wire::Message};
+use chat_shared::{
+    position::Seq,
+    wire::{HistoryPage, Message},
+};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(crate) struct Line {
     pub(crate) is_ready: bool,
     pub(crate) is_wanting: bool,
     held: BTreeMap<Seq, Message>,
+    /// Numbers that history has passed over: from the key to the value. A page of history brings few.
+    gone: BTreeMap<Seq, Seq>,
     first_seen: Option<Seq>,
 }
 
@@ -71,7 +76,42 @@ impl Line {
         let Some(handed) = self.handed else { return 0 };
         let before = self.held.len();
         self.held = self.held.split_off(&handed.next());
+        self.gone.retain(|_, last| *last > handed);
         before - self.held.len()
+    }
+
+    /// Takes in a page of history after a number. A number that the page passes over will never come; nor will
+    /// any up to the floor, or up to the head if the page is the last. Gives how many more messages are held.
+    pub(crate) fn hold_page(&mut self, after: Seq, page: HistoryPage) -> usize {
+        let mut held = 0;
+        let mut last = after.max(page.floor_seq);
+        self.head = self.head.max(page.last_seq);
+        self.pass_over(after.next(), page.floor_seq);
+        for message in page.messages {
+            let seq = message.seq;
+            self.head = self.head.max(seq);
+            self.pass_over(last.next(), Seq(seq.0.saturating_sub(1)));
+            last = last.max(seq);
+            held += self.hold(message);
+        }
+        if !page.has_more {
+            self.pass_over(last.next(), page.last_seq);
+        }
+        held
+    }
+
+    fn pass_over(&mut self, from: Seq, to: Seq) {
+        if from <= to && self.handed.is_some_and(|handed| handed < to) {
+            self.gone.insert(from, to);
+        }
+    }
+
+    /// If the next number is one that history has passed over: the last of those.
+    pub(crate) fn gone_up_to(&self) -> Option<Seq> {
+        let next = self.handed?.next();
+        let (_, last) = self.gone.range(..=next).next_back()?;
+        // What was pushed is handed over, whatever history says.
+        Some((*last).min(self.before_first_held())).filter(|last| *last >= next)
     }
 
     /// Whether the next message is held.
@@ -84,6 +124,7 @@ impl Line {
         let next = self.handed?.next();
         let message = self.held.remove(&next)?;
         self.handed = Some(next);
+        self.gone.retain(|_, last| *last > next);
         Some(message)
     }
 

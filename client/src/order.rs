@@ -3,7 +3,7 @@
 //! **Invariant:** of each conversation, `pop` gives every number once and without holes, except those that
 //! `take_skipped` names.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use chat_shared::{
     ids::ConversationId,
@@ -46,7 +46,8 @@ pub(crate) struct Order {
     ready: VecDeque<ConversationId>,
     /// Conversations whose next message must be fetched. Each at most once.
     wanting: VecDeque<ConversationId>,
-    fetching: HashSet<ConversationId>,
+    /// Conversations whose history is being fetched, after which number.
+    fetching: HashMap<ConversationId, Seq>,
     held: usize,
     /// Conversations whose head must still be asked for.
     unchecked: usize,
@@ -66,7 +67,7 @@ impl Order {
             lines,
             ready: VecDeque::new(),
             wanting: VecDeque::new(),
-            fetching: HashSet::new(),
+            fetching: HashMap::new(),
             held: 0,
             unchecked: 0,
             placed: Vec::new(),
@@ -194,7 +195,7 @@ impl Order {
             let Some(line) = self.lines.get_mut(&id) else { continue };
             line.is_wanting = false;
             if let Some(after) = line.missing_after() {
-                self.fetching.insert(id);
+                self.fetching.insert(id, after);
                 return Some((id, after));
             }
         }
@@ -208,17 +209,13 @@ impl Order {
 
     /// A part of history has come.
     pub(crate) fn fetched(&mut self, id: ConversationId, page: HistoryPage) -> Fetched {
-        self.fetching.remove(&id);
+        let Some(after) = self.fetching.remove(&id) else { return Fetched::Progress };
         let Some(line) = self.lines.get_mut(&id) else { return Fetched::Progress };
         self.unchecked -= usize::from(std::mem::take(&mut line.is_unchecked));
-        line.head = line.head.max(page.last_seq);
-        for message in page.messages.into_iter().filter(|message| message.conversation_id == id) {
-            line.head = line.head.max(message.seq);
-            self.held += line.hold(message);
-        }
+        self.held += line.hold_page(after, page);
         // What the page brought comes before what was pushed, so the latest go when there are too many.
         self.held -= line.shrink_to(2 * HELD_PER_CONVERSATION_MAX);
-        let mut skip_to = line.handed.filter(|handed| page.floor_seq > *handed).map(|_| page.floor_seq);
+        let mut skip_to = line.gone_up_to();
         line.stalls = if line.missing_after().is_none() || skip_to.is_some() { 0 } else { line.stalls + 1 };
         let is_stalled = line.stalls > 0;
         if line.stalls >= STALLED_FETCHES_MAX {
@@ -249,6 +246,7 @@ impl Order {
     }
 
     /// Conversations that begin for this client behind these numbers, since the last call.
+    #[must_use]
     pub(crate) fn take_placed(&mut self) -> Vec<(ConversationId, Seq)> {
         std::mem::take(&mut self.placed)
     }
@@ -298,7 +296,9 @@ impl Order {
                 line.is_ready = true;
                 self.ready.push_back(id);
             }
-        } else if line.missing_after().is_some() && !line.is_wanting && !self.fetching.contains(&id) {
+        } else if let Some(to) = line.gone_up_to() {
+            self.skip(id, to);
+        } else if line.missing_after().is_some() && !line.is_wanting && !self.fetching.contains_key(&id) {
             line.is_wanting = true;
             self.wanting.push_back(id);
         }

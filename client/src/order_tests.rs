@@ -118,13 +118,34 @@ fn aged_out_messages_are_skipped_and_named() {
 }
 
 #[test]
+fn what_history_passes_over_is_skipped_in_its_place() {
+    let (mut order, id) = at(3);
+    order.push(message(id, 12));
+    let (_, after) = order.next_fetch().unwrap();
+    let mut without = page(id, after, 12, 0, 6);
+    without.messages.retain(|message| ![4, 7, 8].contains(&message.seq.0));
+    assert_eq!(order.fetched(id, without), Fetched::Progress);
+    let skipped = |from, to| Skipped { conversation_id: id, from: Seq(from), to: Seq(to) };
+    assert_eq!(order.take_skipped(), [skipped(4, 4)]);
+    assert_eq!(pops(&mut order), [5, 6, 9]);
+    assert_eq!(order.take_skipped(), [skipped(7, 8)]);
+    let (_, after) = order.next_fetch().unwrap();
+    let mut without = page(id, after, 14, 0, 100);
+    without.messages.clear();
+    order.fetched(id, without);
+    assert_eq!(pops(&mut order), [12], "what was pushed is handed over");
+    assert_eq!(order.take_skipped(), [skipped(10, 11), skipped(13, 14)]);
+    assert!(order.is_complete());
+}
+
+#[test]
 fn a_gap_that_history_cannot_fill_is_skipped_in_the_end() {
     let (mut order, id) = at(3);
     order.push(message(id, 6));
     for _ in 0..STALLED_FETCHES_MAX {
         assert!(order.take_skipped().is_empty());
         let (_, after) = order.next_fetch().unwrap();
-        let empty = HistoryPage { messages: Vec::new(), has_more: false, last_seq: after, floor_seq: Seq(0) };
+        let empty = HistoryPage { messages: Vec::new(), has_more: true, last_seq: after, floor_seq: Seq(0) };
         assert_eq!(order.fetched(id, empty), Fetched::Stalled);
     }
     assert_eq!(order.take_skipped(), [Skipped { conversation_id: id, from: Seq(4), to: Seq(5) }]);

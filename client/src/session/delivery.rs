@@ -165,6 +165,8 @@ impl Session {
     /// Hands over what there is room for.
     pub(super) fn deliver(&mut self) {
         while self.events.capacity() > 0 {
+            // A message that was handed over may have uncovered a skip, which comes before the next one.
+            self.sync_order();
             let next = self.notices.pop().or_else(|| {
                 let message = self.order.pop()?;
                 Some(Envelope { event: Event::Message(message), notice: None })
