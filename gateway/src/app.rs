@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, routing::get};
+use axum::{Router, routing::get, serve::ListenerExt};
 use chat_shared::{
     clock::Clock,
     ids::GatewayId,
@@ -126,6 +126,10 @@ async fn serve(config: &Config, state: AppState, tasks: &Tasks) -> anyhow::Resul
     let router: Router = Router::new().route("/v1/ws", get(connection::open)).merge(rest::router()).with_state(state);
     let draining = tasks.draining().clone();
     tasks.essential("http", async move {
+        // Small frames must not wait for each other.
+        let listener = listener.tap_io(|socket| {
+            let _unsupported = socket.set_nodelay(true);
+        });
         axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await.context("serving HTTP")
     });
     let draining = tasks.draining().clone();
