@@ -10,6 +10,9 @@ mod prepare;
 mod terminal;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use config::Command;
 
 #[tokio::main]
