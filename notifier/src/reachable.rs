@@ -22,10 +22,10 @@ impl Reachable {
     pub fn watch(inboxes: Inboxes, tasks: &Tasks) -> Self {
         let reachable = Self(watch::Sender::new(true));
         let probed = reachable.clone();
-        let stopping = tasks.stopping().clone();
+        let draining = tasks.draining().clone();
         tasks.essential("redis_probe", async move {
             // Cancel safe: the flag changes in one step.
-            stopping.run_until_cancelled(probed.probe(inboxes)).await;
+            draining.run_until_cancelled(probed.probe(inboxes)).await;
             Ok(())
         });
         reachable
