@@ -57,3 +57,33 @@ impl Publisher {
         published
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chat_dev::{
+        paths,
+        ports::Ports,
+        servers::Nats,
+        test_servers::{TestServers, unique_namespace},
+    };
+    use chat_shared::log;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn when_nats_is_away_and_the_client_is_full_a_publish_fails_in_time() -> anyhow::Result<()> {
+        let directory = paths::scratch("publisher-test")?;
+        let nats = Nats::start_in(&TestServers::from_env()?.binaries, directory.path(), &Ports::fresh()).await?;
+        let client = log::connect(&nats.url(), "publisher-test", |_| {}).await?;
+        let publisher = Publisher::new(client, unique_namespace());
+        publisher.to_all(Vec::new()).await?;
+        nats.kill().await?;
+        let mut taken = 0;
+        while publisher.to_gateway(GatewayId::random(), Vec::new()).await.is_ok() {
+            taken += 1;
+            assert!(taken < 1_000_000, "it takes deliveries without end");
+        }
+        assert!(matches!(publisher.to_all(Vec::new()).await, Err(PublishError::TimedOut)));
+        Ok(())
+    }
+}

@@ -22,8 +22,8 @@ fn again(session: Session) -> Session {
     Session { session_id: SessionId::random(), gateway_id: GatewayId::random(), ..session }
 }
 
-fn at(registration: &Registration, cursor: u64) -> Option<Resume> {
-    Some(Resume { epoch: registration.epoch, cursor: Cursor(cursor) })
+fn at(registration: &Registration, cursor: u64) -> Resume {
+    Resume { epoch: registration.epoch, cursor: Cursor(cursor) }
 }
 
 /// Routes events `first..=last`, named by their number, to one user.
@@ -110,7 +110,7 @@ async fn a_device_resumes_where_it_was_on_another_gateway() -> Result<()> {
     let routed = route(&inboxes, user_id, 4..=7).await?;
     assert!(routed.iter().all(|routed| matches!(routed, Routed::At { gateways, .. } if gateways.is_empty())));
 
-    let after = inboxes.register(user_id, again(phone), at(&before, 3)).await?;
+    let after = inboxes.register(user_id, again(phone), Some(at(&before, 3))).await?;
     assert_eq!((after.epoch, after.head, after.cursor), (before.epoch, Cursor(7), Cursor(3)));
     assert!(after.is_resumed && after.replaced.is_empty());
     assert_eq!(cursors(&inboxes, user_id, after.epoch, after.cursor.0).await?, Some(vec![4, 5, 6, 7]));
@@ -124,12 +124,12 @@ async fn a_resume_that_can_not_be_complete_says_so() -> Result<()> {
     let before = inboxes.register(user_id, phone, None).await?;
     route(&inboxes, user_id, 1..=3).await?;
     let wrong_epoch = Some(Resume { epoch: Epoch::random(), cursor: Cursor(2) });
-    for impossible in [None, wrong_epoch, at(&before, 4), at(&before, u64::MAX)] {
+    for impossible in [None, wrong_epoch, Some(at(&before, 4)), Some(at(&before, u64::MAX))] {
         let after = inboxes.register(user_id, again(phone), impossible).await?;
         assert_eq!((after.is_resumed, after.cursor), (false, Cursor(3)), "{impossible:?}");
     }
     for possible in 0..=3 {
-        assert!(inboxes.register(user_id, again(phone), at(&before, possible)).await?.is_resumed, "{possible}");
+        assert!(inboxes.register(user_id, again(phone), Some(at(&before, possible))).await?.is_resumed, "{possible}");
     }
     assert_eq!(inboxes.read(user_id, Epoch::random(), Cursor(2), 10).await?, Page::Lost);
     assert_eq!(inboxes.read(user_id, before.epoch, Cursor(4), 10).await?, Page::Lost);
@@ -147,8 +147,8 @@ async fn a_full_inbox_drops_its_oldest_and_who_needed_them_is_told() -> Result<(
     assert_eq!(inboxes.read(user_id, before.epoch, Cursor(1), 1000).await?, Page::Lost);
     let rest = cursors(&inboxes, user_id, before.epoch, 2).await?;
     assert_eq!(rest.map(|cursors| cursors.len()), Some(limits::INBOX_ENTRIES_MAX));
-    assert!(!inboxes.register(user_id, again(phone), at(&before, 1)).await?.is_resumed);
-    assert!(inboxes.register(user_id, again(phone), at(&before, 2)).await?.is_resumed);
+    assert!(!inboxes.register(user_id, again(phone), Some(at(&before, 1))).await?.is_resumed);
+    assert!(inboxes.register(user_id, again(phone), Some(at(&before, 2))).await?.is_resumed);
     Ok(())
 }
 
@@ -171,14 +171,14 @@ async fn what_every_device_has_confirmed_is_dropped() -> Result<()> {
     inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(1)).await?;
     assert_eq!(cursors(&inboxes, user_id, epoch, 3).await?, Some(vec![4, 5, 6]), "nothing goes back");
 
-    assert!(!inboxes.register(user_id, again(laptop), at(&registered, 2)).await?.is_resumed);
-    assert!(inboxes.register(user_id, again(laptop), at(&registered, 3)).await?.is_resumed);
+    assert!(!inboxes.register(user_id, again(laptop), Some(at(&registered, 2))).await?.is_resumed);
+    assert!(inboxes.register(user_id, again(laptop), Some(at(&registered, 3))).await?.is_resumed);
     // A cursor beyond the head confirms what is there.
     inboxes.confirm(user_id, epoch, phone.device_id, Cursor(u64::MAX)).await?;
     inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(u64::MAX)).await?;
     assert_eq!(cursors(&inboxes, user_id, epoch, 6).await?, Some(vec![]));
-    assert!(inboxes.register(user_id, again(laptop), at(&registered, 6)).await?.is_resumed);
-    assert!(!inboxes.register(user_id, again(laptop), at(&registered, 5)).await?.is_resumed);
+    assert!(inboxes.register(user_id, again(laptop), Some(at(&registered, 6))).await?.is_resumed);
+    assert!(!inboxes.register(user_id, again(laptop), Some(at(&registered, 5))).await?.is_resumed);
     route(&inboxes, user_id, 7..=7).await?;
     assert_eq!(cursors(&inboxes, user_id, epoch, 6).await?, Some(vec![7]));
     Ok(())
@@ -224,7 +224,7 @@ async fn the_cursors_of_at_most_32_devices_are_kept() -> Result<()> {
     route(&inboxes, user_id, 5..=6).await?;
     inboxes.confirm(user_id, epoch, behind.device_id, Cursor(5)).await?;
     assert_eq!(cursors(&inboxes, user_id, epoch, 4).await?, Some(vec![5, 6]));
-    assert!(inboxes.register(user_id, again(behind), at(&registered, 5)).await?.is_resumed);
+    assert!(inboxes.register(user_id, again(behind), Some(at(&registered, 5))).await?.is_resumed);
     Ok(())
 }
 

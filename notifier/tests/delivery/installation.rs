@@ -126,7 +126,7 @@ impl Notifier {
     }
 
     /// The value of a counter.
-    pub async fn count(&self, metric: &str) -> Result<f64> {
+    pub async fn count(&self, metric: &str) -> Result<u64> {
         let page = reqwest::get(format!("http://127.0.0.1:{}/metrics", self.port)).await?.text().await?;
         let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
         Ok(value.with_context(|| format!("there is no {metric}"))?.parse()?)

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use async_nats::Subscriber;
 use chat_shared::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     delivery::{Delivery, NumberedEvent, Recipient, all_gateways_subject, gateway_subject},
     event::{Event, Fact, Participants, ParticipantsChanged},
     ids::{ConversationId, DeviceId, GatewayId, SessionId, UserId},
@@ -18,7 +18,7 @@ use crate::installation::{DEADLINE, Installation};
 
 /// A conversation that numbers its own events.
 pub struct Conversation {
-    pub conversation_id: ConversationId,
+    pub id: ConversationId,
     pub members: Vec<UserId>,
     pub seq: u64,
     head: StreamSeq,
@@ -26,8 +26,7 @@ pub struct Conversation {
 
 impl Conversation {
     pub fn of(members: &[UserId]) -> Self {
-        let conversation_id = ConversationId::random();
-        Self { conversation_id, members: members.to_vec(), seq: 0, head: StreamSeq::ZERO }
+        Self { id: ConversationId::random(), members: members.to_vec(), seq: 0, head: StreamSeq::ZERO }
     }
 
     /// Appends its next event, which everybody in it and everybody `removed` is to get.
@@ -35,7 +34,7 @@ impl Conversation {
         self.seq += 1;
         let list = self.members.iter().map(|user_id| Participant { user_id: *user_id, role: Role::Member }).collect();
         let event = Event {
-            conversation_id: self.conversation_id,
+            conversation_id: self.id,
             kind: ConversationKind::Group,
             seq: Seq(self.seq),
             sent_at: Clock::System.now(),
@@ -43,7 +42,7 @@ impl Conversation {
             participants: Participants { version: 1, list },
             fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: removed.to_vec() }),
         };
-        let id = format!("{}:{}", self.conversation_id.as_uuid(), self.seq);
+        let id = format!("{}:{}", self.id.as_uuid(), self.seq);
         let Appended::At(head) = log.append(&event, &id).await? else { bail!("appended twice") };
         self.head = head;
         Ok(())
@@ -116,9 +115,4 @@ pub async fn inbox(installation: &Installation, user_id: UserId, registration: &
     let page = installation.inboxes.read(user_id, registration.epoch, Cursor(0), 1000).await?;
     let Page::Entries(entries) = page else { bail!("the inbox is lost") };
     entries.iter().map(|entry| Ok(Event::decode(&entry.event)?.seq.0)).collect()
-}
-
-/// The moment of an event, to tell it from another of the same number.
-pub fn moment(event: &Event) -> (ConversationId, u64, Timestamp) {
-    (event.conversation_id, event.seq.0, event.sent_at)
 }
