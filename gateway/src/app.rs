@@ -1,6 +1,6 @@
 //! How the gateway's parts hang together, and in which order they start and stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, routing::get, serve::ListenerExt};
@@ -37,16 +37,26 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Clients that are sent away come back elsewhere within this time, spread at random.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
 
-/// What requests and connections work with.
+/// What requests and connections work with; one pointer, since every connection holds it.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Parts>);
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The parts of the gateway.
+pub struct Parts {
     pub gateway_id: GatewayId,
     pub namespace: String,
     pub allowed_origins: Arc<[String]>,
     pub clock: Clock,
     pub tasks: Tasks,
     pub nats: async_nats::Client,
-    pub log: Log,
     pub database: Database,
     pub inboxes: Inboxes,
     pub verifier: Verifier,
@@ -66,34 +76,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
     telemetry::describe();
     let resync = Arc::new(Notify::new());
-    let nats_latch = health.latch("nats");
-    let rung = (Arc::clone(&resync), nats_latch.clone());
+    let rung = Arc::clone(&resync);
     let nats = log::connect(&config.nats.nats_url, "chat-gateway", move |event| {
-        let (resync, latch) = &rung;
-        match event {
-            async_nats::Event::Connected => latch.set(true),
-            async_nats::Event::Disconnected => latch.set(false),
-            _ => {}
-        }
         // Core messages are lost while disconnected, and when a subscription's queue is full.
         if matches!(event, async_nats::Event::Connected | async_nats::Event::SlowConsumer(_)) {
-            resync.notify_one();
+            rung.notify_one();
         }
     })
     .await
     .context("connecting to NATS")?;
-    nats_latch.set(true);
     let pool = postgres::connect(&config.postgres, "chat-gateway")?;
     postgres::check(&pool).await?;
     let log = Log::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     postgres::check_log(&pool, &log).await?;
     let inboxes = Inboxes::connect(&config.redis.redis_url, &config.namespace.namespace).await?;
+    if let Err(problem) = inboxes.check().await {
+        tracing::error!(%problem, "Redis is not as it should be; chat goes on without what it lacks");
+    }
     let clock = Clock::System;
     let master_key = MasterKey::read(&config.master_key.master_key_file)?;
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
-    let state = AppState {
+    let state = AppState(Arc::new(Parts {
         conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
         history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
         gateway_id: GatewayId::random(),
@@ -105,13 +110,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         sender,
         tasks: tasks.clone(),
         nats,
-        log,
         database,
         inboxes,
         content,
         connections: Registry::default(),
         resync,
-    };
+    }));
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);

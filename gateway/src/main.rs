@@ -16,10 +16,12 @@ mod refusal;
 mod rest;
 mod send;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 use clap::Parser;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    app::run(config::Config::parse()).await
+    Box::pin(app::run(config::Config::parse())).await
 }

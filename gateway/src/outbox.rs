@@ -48,7 +48,7 @@ enum WhenLocked {
 
 /// Why a change is still pending.
 #[derive(Debug, thiserror::Error)]
-enum PublishError {
+pub(crate) enum PublishError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error("the log did not take it: {0}")]
@@ -123,7 +123,7 @@ pub fn start_sweeper(database: Database, sender: Sender, clock: Clock, tasks: &T
 }
 
 /// Publishes what has been pending for a while, the oldest first, and measures what is pending.
-async fn sweep(database: &Database, sender: &Sender, now: Timestamp) -> Result<(), PublishError> {
+pub(crate) async fn sweep(database: &Database, sender: &Sender, now: Timestamp) -> Result<(), PublishError> {
     let mut connection = database.connection().await?;
     let pending = statement(
         sqlx::query!(r#"select count(*) as "rows!", min(created_at) as oldest from outbox"#)

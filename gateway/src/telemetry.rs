@@ -18,7 +18,7 @@ pub const CONNECTIONS: &str = "chat_gateway_connections";
 pub const CLOSED_TOTAL: &str = "chat_gateway_closed_total";
 /// Pushes put in outboxes.
 pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
-/// Resumes, by `outcome`: complete, reload or without_inbox.
+/// Resumes, by `outcome`: `complete`, `reload` or `without_inbox`.
 pub const RESUMES_TOTAL: &str = "chat_gateway_resumes_total";
 /// Gaps in live pushes that were filled from the inbox.
 pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";

@@ -33,7 +33,7 @@ pub(super) struct Jwks {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    decoding: DecodingKey,
 }
 
 impl Jwks {
@@ -43,7 +43,7 @@ impl Jwks {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("starting the HTTP client for the key set")?;
-        let (fetched, fetches) = watch::channel(0);
+        let (counter, fetches) = watch::channel(0);
         let jwks = Self { keys: Arc::default(), wanted: Arc::default(), fetches };
         let (keys, wanted, draining) = (jwks.keys.clone(), jwks.wanted.clone(), tasks.draining().clone());
         tasks.best_effort("token_keys", async move {
@@ -51,12 +51,12 @@ impl Jwks {
                 match fetch(&http, &url).await {
                     Ok(set) => *keys.write() = set,
                     Err(error) => {
-                        tracing::warn!(error = format!("{error:#}"), "the key set can't be fetched, trying again")
+                        tracing::warn!(error = format!("{error:#}"), "the key set can't be fetched, trying again");
                     }
                 }
                 let has_keys = !keys.read().is_empty();
                 latch.set(has_keys);
-                fetched.send_modify(|count| *count += 1);
+                counter.send_modify(|count| *count += 1);
                 let next = async {
                     tokio::time::sleep(REFRESH_PAUSE).await;
                     if has_keys {
@@ -91,7 +91,7 @@ impl Jwks {
         let keys = self.keys.read();
         let mut matching =
             keys.iter().filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id));
-        matching.next().filter(|_| id.is_some() || matching.next().is_none()).map(|key| key.key.clone())
+        matching.next().filter(|_| id.is_some() || matching.next().is_none()).map(|key| key.decoding.clone())
     }
 }
 
@@ -112,5 +112,5 @@ fn usable(jwk: &Jwk) -> Option<Key> {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         _ => return None,
     };
-    Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+    Some(Key { id: jwk.common.key_id.clone(), algorithm, decoding: DecodingKey::from_jwk(jwk).ok()? })
 }

@@ -91,10 +91,7 @@ impl Verifier {
                 (Keys::Fixed(DecodingKey::from_secret(&secret)), vec![Algorithm::HS256])
             }
         };
-        let mut validation = Validation::default();
-        validation.algorithms = algorithms;
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
+        let mut validation = Validation { algorithms, leeway: LEEWAY_S, validate_nbf: true, ..Validation::default() };
         validation.set_audience(&[settings.audience]);
         validation.set_required_spec_claims(&["exp", "aud", "sub"]);
         if let Some(issuer) = settings.issuer {

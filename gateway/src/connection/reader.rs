@@ -36,10 +36,11 @@ pub(super) async fn serve(
         // From here on live deliveries find the connection; what they bring before the registration is known is
         // read from the inbox afterwards.
         state.connections.add(Arc::clone(&connection));
-        hello::register(&state, &connection, hello).await;
+        // In a box of its own, as all that is seldom under way: an idle connection holds only what it waits with.
+        Box::pin(hello::register(&state, &connection, hello)).await;
         read_commands(&state, &connection, &mut read).await;
         state.connections.remove(&connection);
-        hello::unregister(&state, &connection).await;
+        Box::pin(hello::unregister(&state, &connection)).await;
     }
     // However the reading ended, the writer ends too.
     connection.close(CloseCode::GoingAway);
@@ -66,7 +67,7 @@ async fn read_commands(
 ) {
     loop {
         match next_command(connection, read, limits::HEARTBEAT_SILENCE_MAX).await {
-            Ok(frame) => commands::carry_out(state, connection, frame).await,
+            Ok(frame) => Box::pin(commands::carry_out(state, connection, frame)).await,
             Err(Ended::Rejected(rejected)) => {
                 // A client that sends nonsense is slowed down as any other.
                 let counted =
@@ -113,7 +114,7 @@ async fn next_command(
             (_, _) if !frame.fin => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Continuation, _) => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Text, Encoding::Json) | (OpCode::Binary, Encoding::MessagePack) => {
-                return decode_command(connection.encoding, &bytes).map_err(rejected);
+                return decode_command(connection.encoding, &bytes).map_err(|error| rejected(&error));
             }
             (OpCode::Text | OpCode::Binary, _) => return Err(Ended::Closed(CloseCode::MalformedFrame)),
             (OpCode::Ping, _) => connection.outbox.pong(bytes.to_vec()),
@@ -139,15 +140,11 @@ fn ended_by(error: &WebSocketError) -> Ended {
     }
 }
 
-fn rejected(error: DecodeError) -> Ended {
-    let message = error.to_string();
-    match error {
-        DecodeError::Malformed(_) => Ended::Closed(CloseCode::MalformedFrame),
-        DecodeError::UnknownCommand { reference } => {
-            Ended::Rejected(Rejected { reference, code: ErrorCode::UnknownCommand, message, retry_after_ms: None })
-        }
-        DecodeError::Invalid { reference, .. } => {
-            Ended::Rejected(Rejected { reference, code: ErrorCode::Invalid, message, retry_after_ms: None })
-        }
-    }
+fn rejected(error: &DecodeError) -> Ended {
+    let (code, reference) = match *error {
+        DecodeError::Malformed(_) => return Ended::Closed(CloseCode::MalformedFrame),
+        DecodeError::UnknownCommand { reference } => (ErrorCode::UnknownCommand, reference),
+        DecodeError::Invalid { reference, .. } => (ErrorCode::Invalid, reference),
+    };
+    Ended::Rejected(Rejected { reference, code, message: error.to_string(), retry_after_ms: None })
 }

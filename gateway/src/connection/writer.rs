@@ -65,7 +65,7 @@ async fn write_frames(
             }
             () = tokio::time::sleep_until(next_heartbeat) => {
                 next_heartbeat += limits::HEARTBEAT_INTERVAL;
-                connection.confirm_now(inboxes).await;
+                Box::pin(connection.confirm_now(inboxes)).await;
                 connection.push(&Push::Heartbeat { cursor: connection.cursor() });
                 continue;
             }

@@ -107,6 +107,8 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
         return;
     }
     if let Ok(push) = push_of(&state.content, event) {
-        audience.iter().for_each(|connection| connection.deliver_unnumbered(&push));
+        for connection in audience {
+            connection.deliver_unnumbered(&push);
+        }
     }
 }

@@ -33,7 +33,7 @@ pub struct Sender {
 
 /// An accepted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
+pub struct Acceptance {
     /// Its number.
     pub seq: Seq,
     /// When it was accepted, the first time.
@@ -58,7 +58,7 @@ impl Sender {
     }
 
     /// Sends a message as `user_id`; a repeat gets the first answer.
-    pub async fn send(&self, user_id: UserId, command: SendMessage) -> Result<Sent, Refusal> {
+    pub async fn send(&self, user_id: UserId, command: SendMessage) -> Result<Acceptance, Refusal> {
         let started = std::time::Instant::now();
         validate::text(&command.text)?;
         let SendMessage { conversation_id, message_id, .. } = command;
@@ -78,7 +78,7 @@ impl Sender {
     }
 
     /// Appends, again with a fresh head for as long as others are faster.
-    async fn append_message(&self, request: &Request) -> Result<Sent, Refusal> {
+    async fn append_message(&self, request: &Request) -> Result<Acceptance, Refusal> {
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
         let mut is_looked_up = !request.command.is_repeat;
         let mut envelope: Option<Envelope> = None;
@@ -101,7 +101,7 @@ impl Sender {
             match lane.append(event, &request.append_id).await {
                 Ok(Appended::At(_)) => {
                     let head = lane.head().await?;
-                    return Ok(Sent { seq: head.seq, sent_at: head.sent_at, is_repeat: false });
+                    return Ok(Acceptance { seq: head.seq, sent_at: head.sent_at, is_repeat: false });
                 }
                 Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
                 Err(AppendError::HeadMoved) => {}

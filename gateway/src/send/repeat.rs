@@ -7,12 +7,12 @@ use chat_shared::{
     wire::ErrorCode,
 };
 
-use super::{Request, Sender, Sent};
+use super::{Acceptance, Request, Sender};
 use crate::{history, refusal::Refusal};
 
 impl Sender {
     /// Compares with the event that stands under the same append id.
-    pub(super) async fn compare_with(&self, request: &Request, at: StreamSeq) -> Result<Sent, Refusal> {
+    pub(super) async fn compare_with(&self, request: &Request, at: StreamSeq) -> Result<Acceptance, Refusal> {
         let event = self.log.get(at).await?.ok_or(AppendError::Unknown)?;
         match &event.fact {
             Fact::MessageSent(message) => self.compare(request, event.seq, event.sent_at, message),
@@ -22,7 +22,7 @@ impl Sender {
 
     /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
     /// has yet to store.
-    pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Sent>, Refusal> {
+    pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Acceptance>, Refusal> {
         let (stored_seq, found) = match history::find_stored(&self.database, request.place).await {
             Ok(stored) => (stored.last_seq, stored.message),
             // Without PostgreSQL the log alone tells, as far back as it goes.
@@ -48,9 +48,9 @@ impl Sender {
         seq: Seq,
         sent_at: chat_shared::clock::Timestamp,
         message: &MessageSent,
-    ) -> Result<Sent, Refusal> {
+    ) -> Result<Acceptance, Refusal> {
         if self.content.open_message(request.command.conversation_id, message)? == request.command.text {
-            Ok(Sent { seq, sent_at, is_repeat: true })
+            Ok(Acceptance { seq, sent_at, is_repeat: true })
         } else {
             Err(Refusal::conflict("this `message_id` was used for another text; a new message needs a new id"))
         }

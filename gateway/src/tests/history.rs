@@ -1,0 +1,169 @@
+//! History: complete at once, dense, in both directions, whatever PostgreSQL has stored.
+
+use chat_shared::{
+    ids::{ConversationId, MessageId, UserId},
+    limits,
+    position::{Seq, StreamSeq},
+    sealing::Sealed,
+    wire::{Conversation, ErrorCode, SendMessage},
+};
+use time::{Duration, OffsetDateTime};
+
+use super::place::{Place, users};
+use crate::history::{Place as PageOf, find_stored, read_tail};
+
+async fn talk() -> (Place, UserId, Conversation) {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let conversation = place.direct(ana, ben).await;
+    (place, ana, conversation)
+}
+
+/// Reads everything in one direction, so many at a time.
+async fn read_all(place: &Place, user_id: UserId, id: ConversationId, limit: usize, is_forward: bool) -> Vec<u64> {
+    let (mut all, mut next) = (Vec::new(), if is_forward { PageOf::After(Seq::ZERO) } else { PageOf::Newest });
+    loop {
+        let (page, has_more) = place.page(user_id, id, next, limit).await.unwrap();
+        assert!(page.len() <= limit);
+        next = match (is_forward, page.first(), page.last()) {
+            (true, _, Some(&last)) => PageOf::After(Seq(last)),
+            (false, Some(&first), _) => PageOf::Before(Seq(first)),
+            _ => next,
+        };
+        if is_forward { all.extend(page) } else { all.splice(0..0, page).for_each(drop) }
+        if !has_more {
+            return all;
+        }
+    }
+}
+
+#[tokio::test]
+async fn history_never_lags_behind_accepted_promise_5() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let expected: Vec<u64> = (1..=20).collect();
+    place.send_many(ana, id, 20).await;
+    // Nothing stored; a part; all but what another persister has yet to commit; everything.
+    for (stored, holes) in [(0, &[][..]), (7, &[][..]), (15, &[9, 10, 14]), (20, &[1, 20]), (20, &[])] {
+        place.store(id, stored, holes).await;
+        for limit in [1, 3, 7, 20, 100] {
+            for is_forward in [true, false] {
+                let all = read_all(&place, ana, id, limit, is_forward).await;
+                assert_eq!(all, expected, "stored up to {stored} but {holes:?}, {limit} at a time, forward {is_forward}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_begin_and_end_where_they_should() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    assert_eq!(place.page(ana, id, PageOf::Newest, 5).await, Ok((vec![], false)), "nothing was said yet");
+    place.send_many(ana, id, 9).await;
+    place.store(id, 6, &[]).await;
+    for (page_of, expected) in [
+        (PageOf::Newest, (vec![7, 8, 9], true)),
+        (PageOf::Before(Seq(4)), (vec![1, 2, 3], false)),
+        (PageOf::Before(Seq(1)), (vec![], false)),
+        (PageOf::Before(Seq(0)), (vec![], false)),
+        (PageOf::Before(Seq(u64::MAX)), (vec![7, 8, 9], true)),
+        (PageOf::After(Seq(0)), (vec![1, 2, 3], true)),
+        (PageOf::After(Seq(5)), (vec![6, 7, 8], true)),
+        (PageOf::After(Seq(9)), (vec![], false)),
+        (PageOf::After(Seq(u64::MAX)), (vec![], false)),
+    ] {
+        assert_eq!(place.page(ana, id, page_of, 3).await, Ok(expected), "{page_of:?}");
+    }
+}
+
+#[tokio::test]
+async fn old_messages_are_found_though_the_log_has_aged_them_out() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    let days_ago = [95, 94, 60, 33, 32, 8, 3, 2, 1, 0];
+    for (seq, days) in (1..).zip(days_ago) {
+        place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
+    }
+    let expected: Vec<u64> = (1..=10).collect();
+    for limit in [1, 4, 100] {
+        for is_forward in [true, false] {
+            assert_eq!(read_all(&place, ana, id, limit, is_forward).await, expected, "{limit}, forward {is_forward}");
+        }
+    }
+    sqlx::query!("update conversations set floor_seq = 3").execute(&place.pool).await.unwrap();
+    assert_eq!(place.page(ana, id, PageOf::After(Seq(0)), 3).await, Ok((vec![4, 5, 6], true)));
+    assert_eq!(place.page(ana, id, PageOf::Before(Seq(6)), 3).await, Ok((vec![4, 5], false)));
+    assert_eq!(place.page(ana, id, PageOf::Before(Seq(3)), 3).await, Ok((vec![], false)));
+}
+
+#[tokio::test]
+async fn deleted_messages_are_not_shown() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    place.send_many(ana, id, 5).await;
+    place.store(id, 5, &[]).await;
+    sqlx::query!("update messages set deleted_at = now() where seq in (2, 5)").execute(&place.pool).await.unwrap();
+    assert_eq!(place.page(ana, id, PageOf::Newest, 10).await, Ok((vec![1, 3, 4], false)));
+    let listed = place.conversations.get(ana, id).await.unwrap();
+    assert_eq!((listed.last_seq, listed.last_message), (Seq(5), None));
+}
+
+#[tokio::test]
+async fn a_message_that_neither_side_has_leaves_a_hole_and_not_an_outage() {
+    let (place, ana, conversation) = talk().await;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    for seq in [1, 2, 4] {
+        place.store_old(ana, &conversation, seq, now).await;
+    }
+    let page = place.page(ana, conversation.conversation_id, PageOf::Newest, 10).await;
+    assert_eq!(page, Ok((vec![1, 2, 4], false)));
+}
+
+#[tokio::test]
+async fn a_stored_message_is_found_for_its_sender_only() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let conversation_id = place.direct(ana, ben).await.conversation_id;
+    let message_id = MessageId::random();
+    let command = SendMessage { conversation_id, message_id, text: "once".to_owned(), is_repeat: false };
+    let sent = place.sender.send(ana, command).await.unwrap();
+    let sealed = |sender_id| Sealed { conversation_id, message_id, sender_id };
+    let before = find_stored(&place.database, sealed(ana)).await.unwrap();
+    assert_eq!((before.last_seq, before.message), (Seq::ZERO, None));
+    place.store(conversation_id, 1, &[]).await;
+    let found = find_stored(&place.database, sealed(ana)).await.unwrap();
+    assert_eq!(found.last_seq, Seq(1));
+    let row = found.message.unwrap();
+    assert_eq!((row.seq, row.sent_at), (sent.seq, sent.sent_at));
+    assert_eq!(place.content.open_message(conversation_id, &row.message).unwrap(), "once");
+    assert_eq!(find_stored(&place.database, sealed(ben)).await.unwrap().message, None);
+    let elsewhere = Sealed { conversation_id: ConversationId::random(), ..sealed(ana) };
+    assert_eq!(find_stored(&place.database, elsewhere).await.unwrap().message, None);
+}
+
+#[tokio::test]
+async fn the_tail_is_read_so_far_and_no_further() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let count = u64::try_from(limits::TAIL_STEPS_MAX).unwrap() + 5;
+    for _ in 0..count {
+        place.send(ana, id, "on and on").await.unwrap();
+    }
+    let (at, _) = place.sender.newest(id).await.unwrap().unwrap();
+    let seqs = async |down_to| {
+        let events = read_tail(&place.log, at, Seq(down_to)).await;
+        events.map(|events| events.iter().map(|event| event.seq.0).collect::<Vec<_>>())
+    };
+    assert_eq!(seqs(count).await, Ok(vec![]));
+    assert_eq!(seqs(count - 3).await, Ok(vec![count - 2, count - 1, count]));
+    assert_eq!(seqs(5).await, Ok((6..=count).collect()));
+    assert_eq!(seqs(4).await.unwrap_err().code, ErrorCode::Unavailable);
+    assert_eq!(read_tail(&place.log, StreamSeq::ZERO, Seq::ZERO).await, Ok(vec![]));
+    // What is out of reach is said to be, and what is within reach is shown.
+    let newest = place.history.page(ana, id, PageOf::Newest, 100).await.unwrap();
+    assert_eq!((newest.messages.len(), newest.has_more), (100, true));
+    let far = place.history.page(ana, id, PageOf::After(Seq(0)), 100).await;
+    assert_eq!(far.unwrap_err().code, ErrorCode::Unavailable);
+    let edge = place.history.page(ana, id, PageOf::Before(Seq(8)), 5).await.unwrap();
+    assert_eq!((edge.messages[0].seq, edge.messages.len(), edge.has_more), (Seq(6), 2, true));
+}

@@ -1,0 +1,8 @@
+//! The gateway's rooms against real servers, started by `cargo dev test`.
+
+mod conversations;
+mod history;
+mod outages;
+mod outbox;
+mod place;
+mod rest;

@@ -1,0 +1,69 @@
+//! PostgreSQL or NATS goes away: what the other has is still served, the rest is refused with a time to come back.
+
+use chat_dev::{
+    ports::Ports,
+    servers::{Durability, Servers},
+    test_servers::TestServers,
+};
+use chat_shared::{position::Seq, postgres::MIGRATOR, wire::ErrorCode};
+
+use super::place::{Place, until, users};
+use crate::{history::Place as PageOf, refusal::Refusal};
+
+async fn private() -> (tempfile::TempDir, Servers, Place) {
+    let servers = TestServers::from_env().unwrap();
+    let directory = tempfile::tempdir_in(&servers.scratch).unwrap();
+    let private = Servers::start(&servers.binaries, directory.path(), Durability::ThrowAway, &Ports::fresh()).await;
+    let private = private.unwrap();
+    let urls = private.urls("postgres");
+    MIGRATOR.run(&sqlx::PgPool::connect(&urls.postgres).await.unwrap()).await.unwrap();
+    let place = Place::on(&urls).await;
+    (directory, private, place)
+}
+
+#[tokio::test]
+async fn without_postgres_the_log_serves_history_and_knows_the_participants_promise_10() {
+    let (_directory, servers, place) = private().await;
+    let [ana, ben, stranger] = users();
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 5).await;
+    place.store(id, 3, &[]).await;
+    for is_paused in [true, false] {
+        if is_paused { servers.postgres.pause().unwrap() } else { servers.postgres.kill().await.unwrap() }
+        assert_eq!(place.page(ben, id, PageOf::Newest, 10).await, Ok((vec![1, 2, 3, 4, 5], false)));
+        assert_eq!(place.page(ben, id, PageOf::Before(Seq(4)), 2).await, Ok((vec![2, 3], true)));
+        assert_eq!(place.page(ben, id, PageOf::After(Seq(1)), 2).await, Ok((vec![2, 3], true)));
+        let refused = place.page(stranger, id, PageOf::Newest, 10).await;
+        assert_eq!(refused, Err(Refusal::no_such_conversation()));
+        assert_eq!(place.conversations.get(ana, id).await.unwrap_err().code, ErrorCode::Unavailable);
+        if is_paused {
+            servers.postgres.resume().unwrap();
+        } else {
+            servers.postgres.start().await.unwrap();
+        }
+        until("coming back", async || place.conversations.get(ana, id).await.is_ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_promise_10() {
+    let (_directory, servers, place) = private().await;
+    let [ana, ben, eve] = users();
+    let id = place.group(ana, &[ben]).await.conversation_id;
+    place.send_many(ana, id, 5).await;
+    place.store(id, 5, &[]).await;
+    servers.nats.kill().await.unwrap();
+    assert_eq!(place.page(ben, id, PageOf::Newest, 3).await, Ok((vec![3, 4, 5], true)));
+    assert_eq!(place.page(eve, id, PageOf::Newest, 3).await, Err(Refusal::no_such_conversation()));
+    let group = place.conversations.add(ana, id, &[eve]).await.unwrap();
+    assert_eq!((group.version, group.participants.len()), (2, 3));
+    assert_eq!(place.page(eve, id, PageOf::Newest, 3).await, Ok((vec![3, 4, 5], true)));
+    servers.nats.start().await.unwrap();
+    let now = chat_shared::clock::Clock::System.now().after(std::time::Duration::from_mins(1));
+    until("sweeping", async || {
+        crate::outbox::sweep(&place.database, &place.sender, now).await.is_ok()
+            && matches!(place.sender.newest(id).await, Ok(Some((_, newest))) if newest.participants.version == 2)
+    })
+    .await;
+    assert_eq!(place.send(eve, id, "6").await.unwrap().seq, Seq(6));
+}

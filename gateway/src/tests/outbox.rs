@@ -1,0 +1,108 @@
+//! Changes that are committed reach the log, whoever brings them there and however often.
+
+use chat_shared::{
+    clock::Clock,
+    event::{Event, Fact, Participants, ParticipantsChanged},
+    ids::{ConversationId, UserId},
+    position::{Seq, StreamSeq},
+    wire::{Participant, Role},
+};
+use time::OffsetDateTime;
+
+use super::place::{Place, users};
+use crate::outbox::{self, sweep};
+
+/// Commits a change whose maker dies before it is published: a user joins.
+async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u64, list: &[UserId]) {
+    let list: Vec<_> = list.iter().map(|&user_id| Participant { user_id, role: Role::Member }).collect();
+    let event = Event {
+        conversation_id,
+        kind: chat_shared::wire::ConversationKind::Group,
+        seq: Seq::ZERO,
+        sent_at: Clock::System.now(),
+        previous: StreamSeq::ZERO,
+        participants: Participants { version, list },
+        fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+    };
+    sqlx::query!(
+        "insert into outbox (conversation_id, version, event, created_at) values ($1, $2, $3, $4)",
+        conversation_id.as_uuid(),
+        version.cast_signed(),
+        event.encode(),
+        OffsetDateTime::UNIX_EPOCH
+    )
+    .execute(&place.pool)
+    .await
+    .unwrap();
+}
+
+async fn pending(place: &Place) -> i64 {
+    sqlx::query_scalar!(r#"select count(*) as "rows!" from outbox"#).fetch_one(&place.pool).await.unwrap()
+}
+
+/// The versions that the log has heard of, in its order.
+async fn heard(place: &Place, conversation_id: ConversationId) -> Vec<u64> {
+    let (_, mut event) = place.sender.newest(conversation_id).await.unwrap().unwrap();
+    let mut versions = Vec::new();
+    loop {
+        versions.insert(0, event.participants.version);
+        match place.log.get(event.previous).await {
+            Ok(Some(previous)) if event.previous > StreamSeq::ZERO => event = previous,
+            _ => return versions,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_behind_is_swept_in_order_once_though_many_sweep() {
+    let (place, [ana, ben, eve, fay]) = (Place::new().await, users());
+    let conversation_id = place.group(ana, &[ben]).await.conversation_id;
+    assert_eq!(pending(&place).await, 0, "who makes a change publishes it");
+    leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
+    leave_behind(&place, conversation_id, 3, &[ana, ben, eve, fay]).await;
+    let now = Clock::System.now();
+    let sweeping = || sweep(&place.database, &place.sender, now);
+    let (first, second, third, ()) = tokio::join!(
+        sweeping(),
+        sweeping(),
+        sweeping(),
+        outbox::publish(&place.database, &place.sender, conversation_id)
+    );
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    assert_eq!(pending(&place).await, 0);
+    assert_eq!(heard(&place, conversation_id).await, [1, 2, 3]);
+    assert_eq!(place.send(fay, conversation_id, "I am in").await.unwrap().seq, Seq(1));
+}
+
+#[tokio::test]
+async fn publishing_a_change_again_does_no_harm() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let conversation_id = place.group(ana, &[ben]).await.conversation_id;
+    for _ in 0..2 {
+        leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
+        outbox::publish(&place.database, &place.sender, conversation_id).await;
+    }
+    assert_eq!(heard(&place, conversation_id).await, [1, 2]);
+    leave_behind(&place, conversation_id, 1, &[ana, ben]).await;
+    outbox::publish(&place.database, &place.sender, conversation_id).await;
+    assert_eq!(heard(&place, conversation_id).await, [1, 2], "older than what the log has heard");
+    assert_eq!(pending(&place).await, 0);
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_read_holds_up_only_its_conversation() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let (broken, whole) = (place.group(ana, &[ben]).await.conversation_id, place.group(ana, &[ben]).await.conversation_id);
+    sqlx::query!(
+        "insert into outbox (conversation_id, version, event, created_at) values ($1, 2, 'nonsense', $2)",
+        broken.as_uuid(),
+        OffsetDateTime::UNIX_EPOCH
+    )
+    .execute(&place.pool)
+    .await
+    .unwrap();
+    leave_behind(&place, whole, 2, &[ana, ben, eve]).await;
+    sweep(&place.database, &place.sender, Clock::System.now()).await.unwrap();
+    assert_eq!(heard(&place, whole).await, [1, 2]);
+    assert_eq!(pending(&place).await, 1);
+}

@@ -1,0 +1,218 @@
+//! Where a test takes place: a database and a log of its own, and the gateway's rooms on them.
+
+use std::time::Duration;
+
+use chat_dev::{
+    servers::Urls,
+    test_servers::{TestServers, unique_namespace},
+    wait,
+};
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    event::{Event, Fact},
+    ids::{ConversationId, MessageId, UserId},
+    lifecycle::Tasks,
+    log::{self, Log, Replicas},
+    position::Seq,
+    postgres,
+    sealing::{MasterKey, Sealed},
+    settings::PostgresSettings,
+    telemetry::Latch,
+    wire::{Conversation, CreateConversation, SendMessage},
+};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+
+use crate::{
+    content::Content,
+    conversations::Conversations,
+    database::Database,
+    history::{self, History, Place as PageOf},
+    refusal::Refusal,
+    send::{Sender, Acceptance},
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Place {
+    pub pool: PgPool,
+    pub database: Database,
+    pub nats: async_nats::Client,
+    pub namespace: String,
+    pub log: Log,
+    pub content: Content,
+    pub sender: Sender,
+    pub conversations: Conversations,
+    pub history: History,
+    pub tasks: Tasks,
+}
+
+pub fn users<const N: usize>() -> [UserId; N] {
+    std::array::from_fn(|_| UserId::random())
+}
+
+impl Place {
+    pub async fn new() -> Self {
+        Self::on(&TestServers::from_env().unwrap().isolated().await.unwrap()).await
+    }
+
+    pub async fn on(urls: &Urls) -> Self {
+        let settings = PostgresSettings { postgres_url: urls.postgres.clone(), postgres_connections_max: 8 };
+        let pool = postgres::connect(&settings, "test").unwrap();
+        let nats = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
+        let namespace = unique_namespace();
+        let replicas = Replicas { count: 1, bytes_max: 64 * 1024 * 1024 };
+        let log = Log::open(&nats, &namespace, replicas).await.unwrap();
+        let (clock, tasks) = (Clock::System, Tasks::default());
+        let content = content(&pool, &tasks).await;
+        let database = Database::new(pool.clone());
+        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
+        let place = Self {
+            conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
+            history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
+            pool,
+            database,
+            nats,
+            namespace,
+            log,
+            content,
+            sender,
+            tasks,
+        };
+        place.make_partition(Clock::System.now().into()).await;
+        place
+    }
+
+    pub async fn group(&self, owner: UserId, others: &[UserId]) -> Conversation {
+        let request = CreateConversation::Group { user_ids: others.to_vec() };
+        self.conversations.create(owner, &request).await.unwrap().conversation
+    }
+
+    pub async fn direct(&self, creator: UserId, other: UserId) -> Conversation {
+        let request = CreateConversation::Direct { user_id: other };
+        self.conversations.create(creator, &request).await.unwrap().conversation
+    }
+
+    pub async fn send(&self, from: UserId, conversation_id: ConversationId, text: &str) -> Result<Acceptance, Refusal> {
+        let message_id = MessageId::random();
+        let command = SendMessage { conversation_id, message_id, text: text.to_owned(), is_repeat: false };
+        self.sender.send(from, command).await
+    }
+
+    /// Sends so many messages, whose texts are their numbers.
+    pub async fn send_many(&self, from: UserId, conversation_id: ConversationId, count: u64) {
+        for _ in 0..count {
+            let next = self.sender.newest(conversation_id).await.unwrap().unwrap().1.seq.next();
+            assert_eq!(self.send(from, conversation_id, &next.0.to_string()).await.unwrap().seq, next);
+        }
+    }
+
+    /// The numbers and texts of a page.
+    pub async fn page(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: PageOf,
+        limit: usize,
+    ) -> Result<(Vec<u64>, bool), Refusal> {
+        let page = self.history.page(user_id, conversation_id, place, limit).await?;
+        for message in &page.messages {
+            assert_eq!(message.text, message.seq.0.to_string(), "the text that was sent under this number");
+        }
+        Ok((page.messages.iter().map(|message| message.seq.0).collect(), page.has_more))
+    }
+
+    /// Does the persister's work for one conversation: stores what the log has, but for some numbers that another
+    /// persister has not committed yet.
+    pub async fn store(&self, conversation_id: ConversationId, up_to: u64, holes: &[u64]) {
+        let (at, _) = self.sender.newest(conversation_id).await.unwrap().unwrap();
+        for event in history::read_tail(&self.log, at, Seq::ZERO).await.unwrap() {
+            if event.seq.0 <= up_to && !holes.contains(&event.seq.0) {
+                self.store_event(&event, event.sent_at.into()).await;
+            }
+        }
+    }
+
+    /// Stores a message as if it had been sent at `sent_at`.
+    pub async fn store_event(&self, event: &Event, sent_at: OffsetDateTime) {
+        let Fact::MessageSent(message) = &event.fact else { return };
+        self.make_partition(sent_at).await;
+        sqlx::query!(
+            "insert into messages (conversation_id, seq, sent_at, message_id, sender_id, envelope)
+             values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+            event.conversation_id.as_uuid(),
+            event.seq.to_sql(),
+            sent_at,
+            message.message_id.as_uuid(),
+            message.sender_id.as_uuid(),
+            message.envelope.as_bytes()
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        sqlx::query!(
+            "update conversations set last_seq = $2, last_message_id = $3, last_message_at = $4, last_activity_at = $4
+             where conversation_id = $1 and last_seq < $2",
+            event.conversation_id.as_uuid(),
+            event.seq.to_sql(),
+            message.message_id.as_uuid(),
+            sent_at
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// A message that only PostgreSQL has, because the log has aged it out. Its text is its number.
+    pub async fn store_old(&self, from: UserId, conversation: &Conversation, seq: u64, sent_at: OffsetDateTime) {
+        let conversation_id = conversation.conversation_id;
+        let place = Sealed { conversation_id, message_id: MessageId::random(), sender_id: from };
+        let envelope = self.content.seal(&place, &seq.to_string()).unwrap();
+        let message = chat_shared::event::MessageSent { message_id: place.message_id, sender_id: from, envelope };
+        let event = Event {
+            conversation_id,
+            kind: conversation.kind,
+            seq: Seq(seq),
+            sent_at: Timestamp::from(sent_at),
+            previous: chat_shared::position::StreamSeq::ZERO,
+            participants: chat_shared::event::Participants::default(),
+            fact: Fact::MessageSent(message),
+        };
+        self.store_event(&event, sent_at).await;
+    }
+
+    async fn make_partition(&self, at: OffsetDateTime) {
+        sqlx::query!("select make_message_partition($1)", at.date()).fetch_one(&self.pool).await.unwrap();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tasks.draining().cancel();
+    }
+}
+
+/// Content with a key for today.
+async fn content(pool: &PgPool, tasks: &Tasks) -> Content {
+    let parse = || MasterKey::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
+    let wrapped = parse().generate(Clock::System.now().day()).unwrap();
+    sqlx::query!(
+        "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
+        time::Date::from(wrapped.day),
+        wrapped.master_key_id,
+        wrapped.bytes
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let latch = Latch::default();
+    let content = Content::start(pool.clone(), parse(), Clock::System, latch.clone(), tasks);
+    until("fetching the key", async || latch.is_set()).await;
+    content
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, check: impl AsyncFn() -> bool) {
+    let check = &check;
+    wait::until(what, DEADLINE, || async move { Ok(check().await.then_some(())) }).await.unwrap();
+}
