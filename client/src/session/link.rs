@@ -151,9 +151,7 @@ impl Session {
             progress.connected(ready);
             ready.resumed
         };
-        if resumed {
-            self.is_up_to_date();
-        } else {
+        if !resumed {
             self.request_load();
         }
         let gateway = self.rest.gateways.current().to_string();
@@ -173,6 +171,10 @@ impl Session {
             connection,
         }));
         self.set_state(ConnectionState::Connected { gateway, session_id, resumed });
+        // Last, because whoever waits for `connect` may ask for the state at once.
+        if resumed {
+            self.is_up_to_date();
+        }
         ControlFlow::Continue(())
     }
 
