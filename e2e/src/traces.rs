@@ -34,14 +34,15 @@ pub fn check_logs(logs: &[PathBuf]) -> Result<()> {
 
 /// The last warnings of each log.
 pub fn warnings(logs: &[PathBuf]) -> String {
-    let warnings_of = |log: &PathBuf| {
+    let mut shown = vec!["the services' last warnings:".to_owned()];
+    for log in logs {
         let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<_> = text.lines().filter(|line| !line.contains(r#""level":"INFO""#)).collect();
         let last = &lines[lines.len().saturating_sub(WARNINGS_MAX)..];
         let name = log.file_stem().unwrap_or_default().display();
-        last.iter().map(|line| format!("\n    {name}: {line}")).collect::<String>()
-    };
-    format!("the services' last warnings:{}", logs.iter().map(warnings_of).collect::<String>())
+        shown.extend(last.iter().map(|line| format!("    {name}: {line}")));
+    }
+    shown.join("\n")
 }
 
 /// How many files under `directory` hold the text, in all.

@@ -1,0 +1,10 @@
+//! Messages from one person to others: delivered, ordered, kept once, and nobody else's business.
+
+mod access;
+mod delivery;
+mod groups;
+mod history;
+mod order;
+mod removal;
+mod repeats;
+mod resume;
