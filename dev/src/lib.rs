@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
 pub mod commands;
+pub mod demo;
 pub mod fleet;
 pub mod fleet_file;
 pub mod kaha;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chat_dev::{
-    commands::{check, down, prepare, test, up},
+    commands::{check, demo, down, prepare, test, up},
     terminal,
 };
 use clap::{Parser, Subcommand};
@@ -29,6 +29,8 @@ enum Command {
     Test(test::Options),
     /// Check format, lints, documents, SQL metadata, schema and dependencies
     Check,
+    /// Play a story in which everything dies once, and check every promise
+    Demo(demo::Options),
     /// Write .sqlx/ and migrations/schema.sql anew, after changing SQL or migrations
     Prepare,
 }
@@ -49,6 +51,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Down => down::run().await,
             Command::Test(options) => test::run(options).await,
             Command::Check => check::run().await,
+            Command::Demo(options) => demo::run(options).await,
             Command::Prepare => prepare::run().await,
         }
     });

@@ -36,13 +36,12 @@ impl Diary {
             Event::State(ConnectionState::Connected { gateway, resumed, .. }) => {
                 self.arrivals.push(Arrival { gateway, is_resumed: resumed });
             }
-            Event::State(_) => {}
             Event::Reloaded(_) => self.reloads += 1,
             Event::Skipped { conversation_id, from, to } => self.skipped.push((conversation_id, from, to)),
             Event::Conversation(changed) if changed.kind == ConversationKind::Group => {
                 self.groups.push(changed.conversation_id);
             }
-            Event::Conversation(_) => {}
+            Event::State(_) | Event::Conversation(_) => {}
         }
     }
 

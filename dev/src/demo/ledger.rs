@@ -12,7 +12,7 @@ use chat_client::{
 use tokio::{sync::watch, time::timeout};
 
 /// How long so many messages may take to be accepted.
-const ACCEPTED_DEADLINE: Duration = Duration::from_secs(60);
+const ACCEPTED_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A message that a gateway has accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,13 @@ pub fn is_one_order(kept: &[Kept]) -> Result<()> {
 pub fn is_shown(kept: &[Kept], shown: &[Message]) -> Result<()> {
     for (index, pair) in kept.iter().zip(shown).enumerate() {
         let (kept, shown) = pair;
-        ensure!(kept.is_shown_as(shown), "at place {} number {} was shown instead of {}", index + 1, shown.seq.0, kept.seq.0);
+        ensure!(
+            kept.is_shown_as(shown),
+            "at place {} number {} was shown instead of {}",
+            index + 1,
+            shown.seq.0,
+            kept.seq.0
+        );
     }
     ensure!(kept.len() == shown.len(), "{} messages were accepted and {} shown", kept.len(), shown.len());
     Ok(())

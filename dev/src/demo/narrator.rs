@@ -82,7 +82,7 @@ impl Narrator {
             tally.scenes += 1;
             tally.scenes
         };
-        println!("\n {} {}", self.paint("2", &format!("{number:>2}")), self.paint("1", heading));
+        println!("\n {}  {}", self.paint("2", &format!("{number:>2}")), self.paint("1", heading));
         let played = scene.await;
         let is_played = played.is_ok();
         if let Err(error) = played {
@@ -128,7 +128,10 @@ impl Narrator {
         if broken.is_empty() {
             println!("  {}", self.paint("1;32", &format!("Every promise held, in all {checked} checks.")));
         } else {
-            println!("  {}", self.paint("1;31", &format!("{} of {checked} checks found a promise broken:", broken.len())));
+            println!(
+                "  {}",
+                self.paint("1;31", &format!("{} of {checked} checks found a promise broken:", broken.len()))
+            );
             for text in broken {
                 println!("    {} {text}", self.paint("31", "✗"));
             }
