@@ -29,17 +29,28 @@ fn line(name: &str, value: &str) {
 }
 
 fn examples(fleet: &FleetFile) -> Vec<String> {
-    let (Some(gateway), Some(user)) = (fleet.gateways.first(), fleet.users.first()) else {
+    let (Some(gateway), [me, other, ..]) = (fleet.gateways.first(), fleet.users.as_slice()) else {
         return Vec::new();
     };
-    let wish = format!("{{\"name\":\"{}\"}}", user.name);
+    let (kaha, gateway) = (&fleet.kaha_url, &gateway.url);
+    let json = "-H 'content-type: application/json'";
+    let bearer = "-H \"authorization: Bearer $TOKEN\"";
+    let pick = |field: &str| format!("python3 -c 'import json,sys; print(json.load(sys.stdin)[\"{field}\"])'");
     vec![
+        format!("# a token for {}, and a conversation with {}", me.name, other.name),
+        format!("TOKEN=$(curl -s {kaha}/dev/tokens {json} -d '{{\"name\":\"{}\"}}' | {})", me.name, pick("token")),
         format!(
-            "TOKEN=$(curl -s {}/dev/tokens -H 'content-type: application/json' -d '{wish}' | \
-             python3 -c 'import json,sys; print(json.load(sys.stdin)[\"token\"])')",
-            fleet.kaha_url
+            "CHAT=$(curl -s {gateway}/v1/conversations {bearer} {json} \
+             -d '{{\"kind\":\"direct\",\"user_id\":\"{}\"}}' | {})",
+            other.id,
+            pick("conversation_id")
         ),
-        format!("curl -s {}/v1/conversations -H \"authorization: Bearer $TOKEN\"", gateway.url),
-        format!("curl -s {}/openapi.json", gateway.url),
+        "# write, and read".to_owned(),
+        format!(
+            "curl -s {gateway}/v1/conversations/$CHAT/messages {bearer} {json} \
+             -d '{{\"message_id\":\"{}\",\"text\":\"Namaste\"}}'",
+            uuid::Uuid::new_v4()
+        ),
+        format!("curl -s {gateway}/v1/conversations/$CHAT/messages {bearer}"),
     ]
 }
