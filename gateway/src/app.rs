@@ -49,6 +49,12 @@ impl Deref for AppState {
     }
 }
 
+impl From<Parts> for AppState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
 /// The parts of the gateway.
 pub struct Parts {
     pub gateway_id: GatewayId,
@@ -98,7 +104,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
-    let state = AppState(Arc::new(Parts {
+    let state = AppState::from(Parts {
         conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
         history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
         gateway_id: GatewayId::random(),
@@ -115,7 +121,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         content,
         connections: Registry::default(),
         resync,
-    }));
+    });
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);

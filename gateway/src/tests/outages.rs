@@ -29,7 +29,11 @@ async fn without_postgres_the_log_serves_history_and_knows_the_participants_prom
     place.send_many(ana, id, 5).await;
     place.store(id, 3, &[]).await;
     for is_paused in [true, false] {
-        if is_paused { servers.postgres.pause().unwrap() } else { servers.postgres.kill().await.unwrap() }
+        if is_paused {
+            servers.postgres.pause().unwrap();
+        } else {
+            servers.postgres.kill().await.unwrap();
+        }
         assert_eq!(place.page(ben, id, PageOf::Newest, 10).await, Ok((vec![1, 2, 3, 4, 5], false)));
         assert_eq!(place.page(ben, id, PageOf::Before(Seq(4)), 2).await, Ok((vec![2, 3], true)));
         assert_eq!(place.page(ben, id, PageOf::After(Seq(1)), 2).await, Ok((vec![2, 3], true)));

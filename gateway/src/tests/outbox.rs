@@ -92,7 +92,8 @@ async fn publishing_a_change_again_does_no_harm() {
 #[tokio::test]
 async fn a_change_that_cannot_be_read_holds_up_only_its_conversation() {
     let (place, [ana, ben, eve]) = (Place::new().await, users());
-    let (broken, whole) = (place.group(ana, &[ben]).await.conversation_id, place.group(ana, &[ben]).await.conversation_id);
+    let (broken, whole) =
+        (place.group(ana, &[ben]).await.conversation_id, place.group(ana, &[ben]).await.conversation_id);
     sqlx::query!(
         "insert into outbox (conversation_id, version, event, created_at) values ($1, 2, 'nonsense', $2)",
         broken.as_uuid(),

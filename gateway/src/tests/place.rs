@@ -29,7 +29,7 @@ use crate::{
     database::Database,
     history::{self, History, Place as PageOf},
     refusal::Refusal,
-    send::{Sender, Acceptance},
+    send::{Acceptance, Sender},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);

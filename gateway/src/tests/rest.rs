@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::place::{Place, users};
 use crate::{
-    app::AppState,
+    app::{AppState, Parts},
     auth::{KeySource, Verifier, VerifierSettings},
     connection::Registry,
     rate::RateLimits,
@@ -39,14 +39,13 @@ impl Gateway {
         std::fs::write(secret.path(), SECRET).unwrap();
         let keys = KeySource::Secret(secret.path().to_owned());
         let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None };
-        let state = AppState {
+        let state = AppState::from(Parts {
             gateway_id: GatewayId::random(),
             namespace: place.namespace.clone(),
             allowed_origins: Arc::default(),
             clock: Clock::System,
             tasks: place.tasks.clone(),
             nats: place.nats.clone(),
-            log: place.log.clone(),
             database: place.database.clone(),
             inboxes: Inboxes::connect(&servers.redis_url, &place.namespace).await.unwrap(),
             verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
@@ -57,7 +56,7 @@ impl Gateway {
             history: place.history.clone(),
             connections: Registry::default(),
             resync: Arc::default(),
-        };
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopped = place.tasks.draining().clone();
