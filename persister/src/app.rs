@@ -21,7 +21,7 @@ use crate::{
     store::Store,
     terminal::say,
     watch::Watch,
-    worker::{self, Worker},
+    worker::Worker,
 };
 
 /// How long the batch in hand may take.
@@ -53,7 +53,7 @@ async fn store_the_log(settings: RunSettings, latches: Latches, tasks: Tasks) ->
     let opening = async {
         let (client, log) = open::log(&settings.namespace, &settings.nats, &latches.nats).await?;
         let state = open::check(&pool, &log).await?;
-        let consumer = log.consumer(worker::consumer_spec()).await?;
+        let consumer = open::consumer(&log).await;
         anyhow::Ok((client, log, state, consumer))
     };
     // Cancel safe: nothing has been taken from the log yet.

@@ -1,7 +1,7 @@
 //! Stores what can be stored and says what can't: retries what passes, halves what fails until the
 //! offending entry is alone, and makes a partition that is missing.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use chat_shared::{
     clock::{Clock, Day},
@@ -185,7 +185,9 @@ impl Keeper {
 
 async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     // Whether a commit that was cut off took place is unknown, and doesn't matter: storing again is harmless.
-    tokio::time::timeout(TRANSACTION_WAIT_MAX, statement).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    tokio::time::timeout(TRANSACTION_WAIT_MAX, statement).await.unwrap_or_else(|_| {
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer from PostgreSQL in time")))
+    })
 }
 
 fn retry_delay(failures: u32) -> Duration {

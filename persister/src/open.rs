@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chat_shared::{
-    log::{self, Log, LogError, LogState},
+    log::{self, Consumer, Log, LogError, LogState},
     postgres::{self, CheckpointError, PostgresError},
     settings::{NamespaceSettings, NatsSettings},
     telemetry::Latch,
 };
 use sqlx::PgPool;
+
+use crate::worker::consumer_spec;
 
 /// Between two attempts.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -56,6 +58,17 @@ pub async fn check(pool: &PgPool, log: &Log) -> anyhow::Result<LogState> {
             }
             Err(CheckpointError::Log(error)) => tracing::warn!(%error, "the log can't be asked, trying again"),
             Err(error) => return Err(error).context("the database can't be used with this log"),
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// Opens the consumer that all instances share, as soon as the log lets it.
+pub async fn consumer(log: &Log) -> Consumer {
+    loop {
+        match log.consumer(consumer_spec()).await {
+            Ok(consumer) => return consumer,
+            Err(error) => tracing::warn!(%error, "trying again"),
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
