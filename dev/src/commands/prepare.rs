@@ -64,7 +64,7 @@ pub fn metadata(url: &str) -> Result<Metadata> {
         .env("SQLX_OFFLINE_DIR", directory.path())
         .status()
         .context("cannot run cargo check")?;
-    ensure!(status.success(), "not every statement fits the schema");
+    ensure!(status.success(), "the workspace does not compile against the migrated schema");
     read(directory.path())
 }
 
