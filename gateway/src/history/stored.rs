@@ -180,11 +180,15 @@ pub async fn last_messages(
     let seqs: Vec<_> = wanted.iter().map(|(_, seq, _)| seq.to_sql()).collect();
     let rows = statement(
         sqlx::query!(
-            "select m.conversation_id, m.seq, m.sent_at, m.message_id, m.sender_id, m.envelope
+            r#"select wanted.conversation_id as "conversation_id!", m.seq, m.sent_at, m.message_id, m.sender_id, m.envelope
              from unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) as wanted (conversation_id, seq, sent_at)
-             join messages m on m.conversation_id = wanted.conversation_id
-                 and m.seq = wanted.seq and m.sent_at = wanted.sent_at
-             where m.sent_at between $4 and $5 and m.deleted_at is null",
+             cross join lateral (
+                 -- The limit keeps this a look-up in one partition for each, whatever the planner knows of the table.
+                 select * from messages
+                 where conversation_id = wanted.conversation_id and seq = wanted.seq and sent_at = wanted.sent_at
+                     and sent_at between $4 and $5 and deleted_at is null
+                 limit 1
+             ) m"#,
             &conversations,
             &seqs,
             &times.collect::<Vec<_>>(),
