@@ -6,6 +6,7 @@
 //! this crate.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
+pub mod bench;
 pub mod commands;
 pub mod demo;
 pub mod fleet;

@@ -258,10 +258,13 @@ impl Stage {
     /// Waits until Postgres has as many messages as were accepted.
     pub async fn until_stored(&self) -> Result<usize> {
         let accepted = self.ledger.count();
-        wait::until("storing everything that was accepted", STORED_DEADLINE, || async {
+        let waited = wait::until("storing everything that was accepted", STORED_DEADLINE, || async {
             Ok((self.stored().await? >= accepted).then_some(accepted))
-        })
-        .await
+        });
+        match waited.await {
+            Ok(accepted) => Ok(accepted),
+            Err(error) => Err(error.context(format!("Postgres has {} of {accepted} messages", self.stored().await?))),
+        }
     }
 
     /// A message right after which a reader asks for history: it must be there.
