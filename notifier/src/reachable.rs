@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use chat_shared::{
-    inbox::{InboxError, Inboxes, RedisUnfit},
+    inbox::{Inboxes, RedisProblem, RedisUnfit},
     lifecycle::Tasks,
 };
 use tokio::sync::watch;
@@ -37,30 +37,40 @@ impl Reachable {
     }
 
     /// Redis failed.
-    pub fn clear(&self, error: &InboxError) {
+    pub fn clear(&self, error: &impl std::error::Error) {
         if self.0.send_replace(false) {
             tracing::warn!(%error, "events go to all gateways now, and enter the inboxes when Redis is back");
         }
     }
 
     async fn probe(&self, inboxes: Inboxes) {
-        self.examine(&inboxes).await;
         let mut watched = self.0.subscribe();
-        // The sender is this flag itself, so the wait can't fail.
-        while watched.wait_for(|is_reachable| !is_reachable).await.is_ok() {
+        let mut told = None;
+        loop {
+            self.examine(&inboxes, &mut told).await;
+            // The sender is this flag itself, so the wait can't fail.
+            if watched.wait_for(|is_reachable| !is_reachable).await.is_err() {
+                return;
+            }
             tokio::time::sleep(PROBE_INTERVAL).await;
-            self.examine(&inboxes).await;
         }
     }
 
-    async fn examine(&self, inboxes: &Inboxes) {
-        match inboxes.check().await {
+    /// Says what is wrong with Redis once, not at every probe.
+    async fn examine(&self, inboxes: &Inboxes, told: &mut Option<RedisProblem>) {
+        let problem = match inboxes.check().await {
             Err(RedisUnfit::Unreachable(error)) => return self.clear(&error),
-            Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
-            Ok(()) => {}
+            Err(RedisUnfit::Problem(problem)) => Some(problem),
+            Ok(()) => None,
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| told.as_ref() != Some(problem)) {
+            tracing::error!(%problem, "Redis has to be set up differently");
         }
-        if !self.0.send_replace(true) {
-            tracing::info!("Redis can be reached again");
+        *told = problem;
+        match told {
+            Some(full @ RedisProblem::Full { .. }) => self.clear(full),
+            _ if !self.0.send_replace(true) => tracing::info!("Redis can be reached again"),
+            _ => {}
         }
     }
 }

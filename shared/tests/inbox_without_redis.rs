@@ -133,6 +133,7 @@ async fn a_full_redis_refuses_without_leaving_holes() -> Result<()> {
     let registered = inboxes.register(user_id, session(), None).await?;
     route(&inboxes, user_id).await?;
     private.says(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+    assert!(matches!(inboxes.check().await, Err(RedisUnfit::Problem(RedisProblem::Full { found: 1 }))));
     assert!(matches!(route(&inboxes, user_id).await, Err(InboxError::Redis(_))));
     assert!(inboxes.register(user_id, session(), None).await.is_err());
     private.says(&["CONFIG", "SET", "maxmemory", "0"]).await?;

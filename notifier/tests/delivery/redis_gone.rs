@@ -88,3 +88,25 @@ async fn a_flushed_redis_disturbs_nobody_who_connects_again() -> Result<()> {
     assert_eq!(notifier.count("chat_notifier_redis_failures_total").await?, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn while_redis_is_full_events_go_to_all_gateways_and_enter_the_inboxes_when_there_is_room() -> Result<()> {
+    let servers = Private::start().await?;
+    let installation = Installation::private(&servers).await?;
+    let notifier = installation.notifier("notifier").await?;
+    let mut gateway = Gateway::listen(&installation).await?;
+    let (user_id, registration) = gateway.user(&installation).await?;
+    let mut conversation = Conversation::of(&[user_id]);
+    let mut connection = redis::Client::open(servers.redis.url())?.get_multiplexed_async_connection().await?;
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("maxmemory");
+    let () = limit.clone().arg(1).query_async(&mut connection).await?;
+    conversation.append(&installation.log, &[]).await?;
+    assert_eq!(gateway.unnumbered().await?.len(), 1);
+    wait::until("a word about it", DEADLINE, async || Ok(notifier.said().contains("Redis is full").then_some(())))
+        .await?;
+    let () = limit.clone().arg("256mb").query_async(&mut connection).await?;
+    assert_eq!(gateway.numbered().await?.len(), 1);
+    assert_eq!(inbox(&installation, user_id, &registration).await?, [1]);
+    notifier.stop().await
+}

@@ -27,6 +27,12 @@ pub enum RedisProblem {
         /// Its limit in bytes.
         found: u64,
     },
+    /// It takes nothing more.
+    #[error("Redis is full ({found} bytes): nothing enters inboxes until there is room; raise maxmemory")]
+    Full {
+        /// Its limit in bytes.
+        found: u64,
+    },
     /// It drops keys when it is full.
     #[error(
         "Redis drops keys when it is full (maxmemory-policy {found}): users would lose inboxes and sessions that are \
@@ -54,20 +60,25 @@ impl Inboxes {
     pub async fn check(&self) -> Result<(), RedisUnfit> {
         let mut redis = self.redis.clone();
         let info: InfoDict = bounded(redis::cmd("INFO").query_async(&mut redis)).await?;
+        // Managed servers may hide some of these; then nothing can be said against them.
+        let bytes = |name| info.get::<u64>(name).unwrap_or(0);
         Ok(fit(
             &info.get::<String>("redis_version").unwrap_or_default(),
-            // Managed servers may hide these; then nothing can be said against them.
-            info.get("maxmemory").unwrap_or(0),
+            bytes("maxmemory"),
+            bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")),
             &info.get::<String>("maxmemory_policy").unwrap_or_default(),
         )?)
     }
 }
 
-/// `memory` is in bytes, 0 for no limit.
-fn fit(version: &str, memory: u64, policy: &str) -> Result<(), RedisProblem> {
+/// `memory` is the limit in bytes, 0 for none.
+fn fit(version: &str, memory: u64, used: u64, policy: &str) -> Result<(), RedisProblem> {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {
         return Err(RedisProblem::TooOld { found: version.to_owned() });
+    }
+    if memory != 0 && used >= memory {
+        return Err(RedisProblem::Full { found: memory });
     }
     if memory != 0 && memory < MEMORY_BYTES_MIN {
         return Err(RedisProblem::TooSmall { found: memory });
@@ -85,12 +96,14 @@ mod tests {
 
     #[test]
     fn redis_has_to_be_new_large_and_keep_what_it_holds_r10_5() {
-        assert_eq!(fit("6.2.5", 0, "noeviction"), Ok(()));
-        assert_eq!(fit("8.0.1", MEMORY_BYTES_MIN, "noeviction"), Ok(()));
-        assert_eq!(fit("7.0.0", 0, "allkeys-lru"), Ok(()));
-        assert!(matches!(fit("6.0.16", 0, "noeviction"), Err(RedisProblem::TooOld { .. })));
-        assert!(matches!(fit("", 0, ""), Err(RedisProblem::TooOld { .. })));
-        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN - 1, "noeviction"), Err(RedisProblem::TooSmall { .. })));
-        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN, "volatile-lru"), Err(RedisProblem::Evicts { .. })));
+        assert_eq!(fit("6.2.5", 0, 9, "noeviction"), Ok(()));
+        assert_eq!(fit("8.0.1", MEMORY_BYTES_MIN, 9, "noeviction"), Ok(()));
+        assert_eq!(fit("7.0.0", 0, 9, "allkeys-lru"), Ok(()));
+        assert!(matches!(fit("6.0.16", 0, 9, "noeviction"), Err(RedisProblem::TooOld { .. })));
+        assert!(matches!(fit("", 0, 0, ""), Err(RedisProblem::TooOld { .. })));
+        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN - 1, 9, "noeviction"), Err(RedisProblem::TooSmall { .. })));
+        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN, 9, "volatile-lru"), Err(RedisProblem::Evicts { .. })));
+        let full = fit("7.2.0", MEMORY_BYTES_MIN, MEMORY_BYTES_MIN, "noeviction");
+        assert_eq!(full, Err(RedisProblem::Full { found: MEMORY_BYTES_MIN }));
     }
 }

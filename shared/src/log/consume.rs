@@ -27,8 +27,8 @@ const PULL_EXPIRY: Duration = Duration::from_secs(1);
 const PULL_HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long giving a consumer up may take.
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long to wait before a consumer is opened again after an error.
-const REOPEN_DELAY: Duration = Duration::from_millis(250);
+/// How long to wait before a consumer is opened again after an error; doubles with each failure, up to 32 times.
+const REOPEN_DELAY: Duration = Duration::from_millis(125);
 
 /// A durable consumer: what it reads and within which bounds.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub struct Consumer {
     messages: Option<pull::Stream>,
     /// Under what id this instance was last pinned.
     pin_id: Option<String>,
+    /// Attempts to open it that failed since one did not.
+    failures: u32,
 }
 
 /// One entry of the log, delivered to this instance.
@@ -85,7 +87,7 @@ pub enum Outcome {
 impl Log {
     /// Opens a durable consumer, and makes or updates it.
     pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
-        let mut consumer = Consumer { log: self.clone(), spec, messages: None, pin_id: None };
+        let mut consumer = Consumer { log: self.clone(), spec, messages: None, pin_id: None, failures: 0 };
         consumer.reopen().await?;
         Ok(consumer)
     }
@@ -101,7 +103,8 @@ impl Consumer {
             let Some(messages) = &mut self.messages else {
                 if let Err(error) = self.reopen().await {
                     tracing::warn!(consumer = self.spec.name, %error, "the log can't be read, trying again");
-                    tokio::time::sleep(REOPEN_DELAY).await;
+                    self.failures = self.failures.saturating_add(1).min(5);
+                    tokio::time::sleep(REOPEN_DELAY * 2_u32.pow(self.failures)).await;
                 }
                 continue;
             };
@@ -202,6 +205,7 @@ impl Consumer {
             messages = messages.group(GROUP);
         }
         self.messages = Some(messages.messages().await.map_err(|error| failed(&error))?);
+        self.failures = 0;
         Ok(())
     }
 }
