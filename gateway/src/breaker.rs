@@ -10,31 +10,42 @@ const REST: Duration = Duration::from_secs(1);
 /// Open while something is known to be out of reach.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    resting_until: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    resting_until: Option<Instant>,
+    answered_at: Option<Instant>,
 }
 
 impl Breaker {
     /// Whether to try now. After the rest one caller is told so, and the others rest on until it has found out.
     pub fn permits(&self, now: Instant) -> bool {
-        let mut resting_until = self.resting_until.lock();
-        match *resting_until {
+        let mut state = self.state.lock();
+        match state.resting_until {
             None => true,
             Some(until) if now < until => false,
             Some(_) => {
-                *resting_until = Some(now + REST);
+                state.resting_until = Some(now + REST);
                 true
             }
         }
     }
 
-    /// It answered.
-    pub fn close(&self) {
-        *self.resting_until.lock() = None;
+    /// It answered somebody.
+    pub fn close(&self, now: Instant) {
+        *self.state.lock() = State { resting_until: None, answered_at: Some(now) };
     }
 
-    /// It is out of reach; says whether that is news.
-    pub fn open(&self, now: Instant) -> bool {
-        self.resting_until.lock().replace(now + REST).is_none()
+    /// It did not answer one who asked at `asked_at`. If it has answered others since, it is only busy. Says whether
+    /// it is news that it is out of reach.
+    pub fn open(&self, asked_at: Instant, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.answered_at.is_some_and(|answered_at| answered_at > asked_at) {
+            return false;
+        }
+        state.resting_until.replace(now + REST).is_none()
     }
 }
 
@@ -46,12 +57,22 @@ mod tests {
     fn one_tries_for_all_after_the_rest() {
         let (breaker, start) = (Breaker::default(), Instant::now());
         assert!(breaker.permits(start));
-        assert!(breaker.open(start));
+        assert!(breaker.open(start, start));
         assert!(!breaker.permits(start + REST / 2));
         assert!(breaker.permits(start + REST));
         assert!(!breaker.permits(start + REST), "the others rest on");
-        assert!(!breaker.open(start + REST), "no news");
-        breaker.close();
+        assert!(!breaker.open(start + REST, start + REST), "no news");
+        breaker.close(start + REST);
         assert!(breaker.permits(start + REST));
+    }
+
+    #[test]
+    fn what_answers_others_is_only_busy() {
+        let (breaker, start) = (Breaker::default(), Instant::now());
+        breaker.close(start + REST / 2);
+        assert!(!breaker.open(start, start + REST));
+        assert!(breaker.permits(start + REST));
+        assert!(breaker.open(start + REST, start + REST * 2));
+        assert!(!breaker.permits(start + REST * 2));
     }
 }

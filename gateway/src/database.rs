@@ -43,18 +43,19 @@ impl Database {
 
     /// A connection; an error at once while PostgreSQL is known to be out of reach.
     pub async fn connection(&self) -> Result<PoolConnection<Postgres>, DatabaseError> {
-        if !self.breaker.permits(Instant::now()) {
+        let asked_at = Instant::now();
+        if !self.breaker.permits(asked_at) {
             return Err(DatabaseError::Resting);
         }
         let answer = match tokio::time::timeout(CONNECTION_WAIT_MAX, self.pool.acquire()).await {
             Ok(Ok(connection)) => {
-                self.breaker.close();
+                self.breaker.close(Instant::now());
                 return Ok(connection);
             }
             Ok(Err(error)) => DatabaseError::Failed(error),
             Err(_) => DatabaseError::TimedOut,
         };
-        if self.breaker.open(Instant::now()) {
+        if self.breaker.open(asked_at, Instant::now()) {
             tracing::warn!(error = %answer, "PostgreSQL is out of reach");
         }
         Err(answer)

@@ -2,7 +2,7 @@
 //!
 //! Repeating it does no harm: the log knows a change by its append id, and passes over versions that it is past.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     clock::{Clock, Timestamp},
@@ -11,6 +11,7 @@ use chat_shared::{
     lifecycle::Tasks,
 };
 use sqlx::Connection;
+use tokio::sync::Semaphore;
 
 use crate::{
     database::{Database, DatabaseError, statement},
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long the maker of a change waits for the log. After it the sweeper takes over.
 const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Publishers at once; the others wait for their turn as long as they would for the log.
+const PUBLISHERS_MAX: usize = 3;
 /// How often the outbox is swept, give or take half of it, so that gateways take turns.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How old a row is before it is swept: whoever made it goes first.
@@ -28,13 +31,32 @@ const SWEEP_AGE_MIN: Duration = Duration::from_secs(1);
 /// Conversations of one sweep; the others wait for the next.
 const SWEEP_CONVERSATIONS_MAX: i64 = 64;
 
-/// Publishes all pending changes of one conversation, oldest version first. Whatever fails is left to the sweeper.
-pub async fn publish(database: &Database, sender: &Sender, conversation_id: ConversationId) {
-    let publishing = publish_pending(database, sender, conversation_id, WhenLocked::Wait);
-    match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::info!(?conversation_id, %error, "a change is left to the sweeper"),
-        Err(_) => tracing::info!(?conversation_id, "a change took too long to publish and is left to the sweeper"),
+/// Publishes changes of conversations.
+#[derive(Clone)]
+pub struct Outbox {
+    database: Database,
+    sender: Sender,
+    /// A publisher holds a connection while it waits for the log; without it the log's outage would use them all up.
+    publishers: Arc<Semaphore>,
+}
+
+impl Outbox {
+    /// From the database's outbox to the log.
+    pub fn new(database: Database, sender: Sender) -> Self {
+        Self { database, sender, publishers: Arc::new(Semaphore::new(PUBLISHERS_MAX)) }
+    }
+
+    /// Publishes all pending changes of one conversation, oldest version first. Whatever fails is left to the sweeper.
+    pub async fn publish(&self, conversation_id: ConversationId) {
+        let publishing = async {
+            let _permit = self.publishers.acquire().await;
+            publish_pending(&self.database, &self.sender, conversation_id, WhenLocked::Wait).await
+        };
+        match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(?conversation_id, %error, "a change is left to the sweeper"),
+            Err(_) => tracing::info!(?conversation_id, "a change took too long to publish and is left to the sweeper"),
+        }
     }
 }
 

@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     database::{DatabaseError, statement},
-    outbox,
     refusal::Refusal,
 };
 
@@ -66,7 +65,7 @@ impl Conversations {
         insert_outbox(&mut transaction, conversation_id, locked.kind, locked.version + 1, change, now).await?;
         transaction.commit().await?;
         drop(connection);
-        outbox::publish(&self.database, &self.sender, conversation_id).await;
+        self.outbox.publish(conversation_id).await;
         Ok(())
     }
 }

@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     database::{DatabaseError, statement},
-    outbox,
     refusal::Refusal,
 };
 
@@ -52,7 +51,7 @@ impl Conversations {
             None => self.insert(&draft).await?,
         };
         // If it exists and its maker's gateway died, this publishes it.
-        outbox::publish(&self.database, &self.sender, conversation_id).await;
+        self.outbox.publish(conversation_id).await;
         if is_new {
             return Ok(Created { conversation: draft.into_conversation(), is_new });
         }

@@ -14,20 +14,21 @@ pub use record::{Membership, head, membership};
 
 use chat_shared::clock::Clock;
 
-use crate::{content::Content, database::Database, send::Sender};
+use crate::{content::Content, database::Database, outbox::Outbox, send::Sender};
 
 /// Makes, shows and changes conversations.
 #[derive(Clone)]
 pub struct Conversations {
     database: Database,
-    sender: Sender,
+    outbox: Outbox,
     content: Content,
     clock: Clock,
 }
 
 impl Conversations {
     /// Over the database that has them; changes reach the log through `sender`.
-    pub const fn new(database: Database, sender: Sender, content: Content, clock: Clock) -> Self {
-        Self { database, sender, content, clock }
+    pub fn new(database: Database, sender: Sender, content: Content, clock: Clock) -> Self {
+        let outbox = Outbox::new(database.clone(), sender);
+        Self { database, outbox, content, clock }
     }
 }

@@ -118,18 +118,19 @@ impl History {
 
     /// The newest event, or that the log is away; at once while that is known.
     async fn newest(&self, conversation_id: ConversationId) -> Result<Result<Option<Event>, LogAway>, Refusal> {
-        if !self.log_breaker.permits(Instant::now()) {
+        let asked_at = Instant::now();
+        if !self.log_breaker.permits(asked_at) {
             return Ok(Err(LogAway));
         }
         let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.sender.newest(conversation_id)).await;
         match newest.unwrap_or(Err(AppendError::Unknown)) {
             Ok(newest) => {
-                self.log_breaker.close();
+                self.log_breaker.close(Instant::now());
                 Ok(Ok(newest.map(|(_, event)| event)))
             }
             Err(error @ AppendError::Unreadable(_)) => Err(error.into()),
             Err(error) => {
-                if self.log_breaker.open(Instant::now()) {
+                if self.log_breaker.open(asked_at, Instant::now()) {
                     tracing::warn!(%error, "the log is out of reach, history comes from PostgreSQL alone");
                 }
                 Ok(Err(LogAway))

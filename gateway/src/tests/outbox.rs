@@ -10,7 +10,7 @@ use chat_shared::{
 use time::OffsetDateTime;
 
 use super::place::{Place, users};
-use crate::outbox::{self, sweep};
+use crate::outbox::{Outbox, sweep};
 
 /// Commits a change whose maker dies before it is published: a user joins.
 async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u64, list: &[UserId]) {
@@ -60,14 +60,9 @@ async fn what_is_left_behind_is_swept_in_order_once_though_many_sweep() {
     assert_eq!(pending(&place).await, 0, "who makes a change publishes it");
     leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
     leave_behind(&place, conversation_id, 3, &[ana, ben, eve, fay]).await;
-    let now = Clock::System.now();
+    let (now, outbox) = (Clock::System.now(), Outbox::new(place.database.clone(), place.sender.clone()));
     let sweeping = || sweep(&place.database, &place.sender, now);
-    let (first, second, third, ()) = tokio::join!(
-        sweeping(),
-        sweeping(),
-        sweeping(),
-        outbox::publish(&place.database, &place.sender, conversation_id)
-    );
+    let (first, second, third, ()) = tokio::join!(sweeping(), sweeping(), sweeping(), outbox.publish(conversation_id));
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
     assert_eq!(pending(&place).await, 0);
     assert_eq!(heard(&place, conversation_id).await, [1, 2, 3]);
@@ -78,13 +73,14 @@ async fn what_is_left_behind_is_swept_in_order_once_though_many_sweep() {
 async fn publishing_a_change_again_does_no_harm() {
     let (place, [ana, ben, eve]) = (Place::new().await, users());
     let conversation_id = place.group(ana, &[ben]).await.conversation_id;
+    let outbox = Outbox::new(place.database.clone(), place.sender.clone());
     for _ in 0..2 {
         leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
-        outbox::publish(&place.database, &place.sender, conversation_id).await;
+        outbox.publish(conversation_id).await;
     }
     assert_eq!(heard(&place, conversation_id).await, [1, 2]);
     leave_behind(&place, conversation_id, 1, &[ana, ben]).await;
-    outbox::publish(&place.database, &place.sender, conversation_id).await;
+    outbox.publish(conversation_id).await;
     assert_eq!(heard(&place, conversation_id).await, [1, 2], "older than what the log has heard");
     assert_eq!(pending(&place).await, 0);
 }
