@@ -1,6 +1,6 @@
 //! A connected client, and what it has been handed.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use chat_client::{Client, ConnectionState, Event, Events};
 use chat_shared::{
     ids::ConversationId,
@@ -48,21 +48,25 @@ impl Online {
         }
     }
 
-    /// The next messages.
-    pub async fn messages(&mut self, count: usize) -> Result<Vec<Message>> {
-        let mut messages = Vec::with_capacity(count);
-        for _ in 0..count {
-            messages.push(self.message().await?);
+    /// Passes over events until the conversation list has been loaded.
+    pub async fn reloaded(&mut self) -> Result<()> {
+        loop {
+            match self.event().await? {
+                Event::Reloaded(_) => return Ok(()),
+                Event::State(_) | Event::Conversation(_) => {}
+                Event::Message(_) | Event::Skipped { .. } => bail!("messages came before the conversation list"),
+            }
         }
-        Ok(messages)
     }
 
     /// The next messages, which must have these numbers.
     pub async fn expect(&mut self, numbers: impl IntoIterator<Item = u64>) -> Result<Vec<Message>> {
-        let numbers: Vec<_> = numbers.into_iter().collect();
-        let messages = self.messages(numbers.len()).await?;
-        let found: Vec<_> = messages.iter().map(|message| message.seq.0).collect();
-        ensure!(found == numbers, "expected messages {numbers:?} and got {found:?}");
+        let mut messages = Vec::new();
+        for number in numbers {
+            let message = self.message().await.with_context(|| format!("waiting for message {number}"))?;
+            ensure!(message.seq.0 == number, "message {} came instead of {number}", message.seq.0);
+            messages.push(message);
+        }
         Ok(messages)
     }
 

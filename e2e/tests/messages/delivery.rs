@@ -54,7 +54,8 @@ fn r4_4_r11_3_what_was_sent_to_somebody_offline_waits_and_comes_once() -> Result
         let [asha, bikram] = fleet.people()?;
         let conversation_id = fleet.direct(&asha, &bikram).await?;
         let options = ClientOptions { device_id: DeviceId::random(), ..fleet.options(&bikram, 0) };
-        let first = chat_e2e::TestFleet::connect_with(options.clone()).await?;
+        let mut first = chat_e2e::TestFleet::connect_with(options.clone()).await?;
+        first.reloaded().await?;
         let position = first.client.close().await;
         ensure!(position.inbox.is_some(), "a client that was connected knows its place in the inbox");
 

@@ -16,9 +16,13 @@ fn promise_3_eight_writers_on_two_gateways_make_one_dense_order() -> Result<()> 
         let people: [Person; 8] = fleet.people()?;
         let [owner, others @ ..] = &people;
         let conversation_id = fleet.group(owner, &others.iter().collect::<Vec<_>>()).await?;
-        let mut writers = JoinSet::new();
+        // All are there before the first writes, so all are handed everything.
+        let mut online = Vec::new();
         for (number, person) in people.iter().enumerate() {
-            let online = fleet.connect(person, number % 2).await?;
+            online.push(fleet.connect(person, number % 2).await?);
+        }
+        let mut writers = JoinSet::new();
+        for (number, online) in online.into_iter().enumerate() {
             writers.spawn(write_and_read(online, conversation_id, number));
         }
         let all = EACH * people.len();

@@ -1,7 +1,7 @@
 //! Promise 4: a resume is complete or says so.
 
 use anyhow::{Context, Result};
-use chat_client::{ClientOptions, Event};
+use chat_client::ClientOptions;
 use chat_e2e::{Socket, TestFleet, on_shared_fleet, said};
 use chat_shared::{
     ids::{DeviceId, Epoch},
@@ -111,13 +111,7 @@ fn promise_4_more_missed_than_an_inbox_holds_is_told_so_and_filled_from_history(
         drop(socket);
         let back = ClientOptions { resume_from: Some(position), ..options };
         let mut back = TestFleet::connect_with(back).await?;
-        loop {
-            match back.event().await? {
-                Event::Reloaded(_) => break,
-                Event::State(_) => {}
-                other => anyhow::bail!("{other:?} came before the reload"),
-            }
-        }
+        back.reloaded().await?;
         back.expect(2..=missed + 1).await?;
         Ok(())
     })
