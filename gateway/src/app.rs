@@ -80,6 +80,8 @@ pub struct Parts {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
+    // From the first moment on, so that nobody is sent here before the gateway listens.
+    let listening = health.latch("clients' port");
     telemetry::describe();
     let resync = Arc::new(Notify::new());
     let rung = Arc::clone(&resync);
@@ -126,6 +128,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
     serve(&config, state, &tasks).await?;
+    listening.set(true);
     tasks.run(DRAIN_MAX).await
 }
 

@@ -25,9 +25,13 @@ impl Health {
         latch
     }
 
-    /// The names of the latches that are not set.
+    /// The names of the latches that are not set. A process that has none yet has only just begun.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.latches.lock().iter().filter(|(_, latch)| !latch.is_set()).map(|(name, _)| *name).collect()
+        let latches = self.latches.lock();
+        if latches.is_empty() {
+            return vec!["the start"];
+        }
+        latches.iter().filter(|(_, latch)| !latch.is_set()).map(|(name, _)| *name).collect()
     }
 }
 
@@ -40,5 +44,21 @@ impl Latch {
     /// Whether it is set.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_not_ready_before_it_has_said_what_it_needs() {
+        let health = Health::default();
+        assert!(!health.missing().is_empty());
+        let (one, other) = (health.latch("one"), health.latch("other"));
+        one.set(true);
+        assert_eq!(health.missing(), ["other"]);
+        other.set(true);
+        assert!(health.missing().is_empty());
     }
 }
