@@ -27,6 +27,7 @@ const TOKEN_TTL: Duration = Duration::from_hours(1);
 pub struct Setup {
     has_own_servers: bool,
     env: Vec<(String, String)>,
+    expected_faults: Vec<&'static str>,
 }
 
 impl Setup {
@@ -34,6 +35,13 @@ impl Setup {
     #[must_use]
     pub fn with_own_servers(mut self) -> Self {
         self.has_own_servers = true;
+        self
+    }
+
+    /// Whose services may log faults with this text, because the test causes them.
+    #[must_use]
+    pub fn with_fault(mut self, text: &'static str) -> Self {
+        self.expected_faults.push(text);
         self
     }
 
@@ -49,6 +57,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct TestFleet {
     fleet: Fleet,
+    expected_faults: Vec<&'static str>,
 }
 
 impl Deref for TestFleet {
@@ -67,7 +76,7 @@ impl TestFleet {
             if setup.has_own_servers { servers.private_fleet() } else { servers.shared_fleet().await? };
         options.env = vec![("CHAT_LOG_BYTES_MAX".to_owned(), LOG_BYTES_MAX.to_string())];
         options.env.extend(setup.env);
-        Ok(Self { fleet: Fleet::start(options).await? })
+        Ok(Self { fleet: Fleet::start(options).await?, expected_faults: setup.expected_faults })
     }
 
     /// Somebody new, with a token.
@@ -151,7 +160,7 @@ impl TestFleet {
         .await?;
         let dead_letters = database::count(url, "select count(*) from dead_letters").await?;
         ensure!(dead_letters == 0, "{dead_letters} events were set aside as dead letters");
-        traces::check_logs(&self.logs()?)
+        traces::check_logs(&self.logs()?, &self.expected_faults)
     }
 
     /// Stops the services; each has to end by itself and with success.
@@ -161,7 +170,7 @@ impl TestFleet {
             let status = service.process().exited().await?;
             ensure!(status.success(), "{} ended with {status}", service.name());
         }
-        traces::check_logs(&self.logs()?)
+        traces::check_logs(&self.logs()?, &self.expected_faults)
     }
 
     /// The log files of all services, those of commands that ended included.
