@@ -1,6 +1,6 @@
 //! Brings committed changes of conversations into the log: at once by whoever made them, else by the sweeper.
 //!
-//! Repeating it does no harm: the log knows a change by its append id, and passes over versions that it is past.
+//! Repeating it does no harm: the log knows a change by its append id, and its participants never go back.
 
 use std::{sync::Arc, time::Duration};
 

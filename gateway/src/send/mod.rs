@@ -129,8 +129,8 @@ impl Sender {
         }
     }
 
-    /// Appends a change of participants that PostgreSQL has committed. Older than what the log has: it is
-    /// contained in that.
+    /// Appends a change of participants that PostgreSQL has committed. If the log is past it, who came and went is told
+    /// all the same, but the participants stay as the log has them.
     pub async fn append_change(&self, mut change: Event) -> Result<(), Refusal> {
         let append_id = format!("{}:change:{}", change.conversation_id.as_uuid().simple(), change.participants.version);
         let committed_at = change.sent_at;
@@ -138,7 +138,7 @@ impl Sender {
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
             let head = lane.head_for_change(&change).await?;
             if head.participants.version > change.participants.version {
-                return Ok(());
+                change.participants = head.participants.clone();
             }
             change.seq = head.seq;
             change.sent_at = committed_at.max(head.sent_at);
@@ -153,9 +153,9 @@ impl Sender {
         Err(AppendError::HeadMoved.into())
     }
 
-    /// The conversation's newest event, read from the log itself; none if the log holds none.
+    /// The conversation's newest event as the log's leader knows it; none if the log holds none.
     pub async fn newest(&self, conversation_id: ConversationId) -> Result<Option<(StreamSeq, Event)>, AppendError> {
-        self.log.last(conversation_id).await
+        self.log.newest(conversation_id).await
     }
 }
 

@@ -81,7 +81,7 @@ async fn publishing_a_change_again_does_no_harm() {
     assert_eq!(heard(&place, conversation_id).await, [1, 2]);
     leave_behind(&place, conversation_id, 1, &[ana, ben]).await;
     outbox.publish(conversation_id).await;
-    assert_eq!(heard(&place, conversation_id).await, [1, 2], "older than what the log has heard");
+    assert_eq!(heard(&place, conversation_id).await, [1, 2], "the log knows it");
     assert_eq!(pending(&place).await, 0);
 }
 

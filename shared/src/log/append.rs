@@ -4,7 +4,7 @@ use async_nats::jetstream::{
     ErrorCode,
     context::PublishErrorKind,
     message::{PublishMessage, StreamMessage},
-    stream::DirectGetErrorKind,
+    stream::{DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
 };
 
 use super::Log;
@@ -93,31 +93,45 @@ impl Log {
         }
     }
 
-    /// The conversation's last event; none if the log holds none any more.
+    /// The conversation's last event; none if the log holds none any more. Any replica answers, and one that is behind
+    /// may answer with an older event: an append after that is refused as moved.
     pub async fn last(&self, conversation_id: ConversationId) -> Result<Option<(StreamSeq, Event)>, AppendError> {
-        decode(self.stream.direct_get_last_for_subject(self.subject(conversation_id)).await)
+        match self.stream.direct_get_last_for_subject(self.subject(conversation_id)).await {
+            Ok(message) => decode(&message).map(Some),
+            Err(error) => match error.kind() {
+                DirectGetErrorKind::NotFound => Ok(None),
+                DirectGetErrorKind::TimedOut => Err(AppendError::Unknown),
+                _ => Err(AppendError::Refused(error.to_string())),
+            },
+        }
     }
 
-    /// The event at a position; none if it has been aged out.
-    pub async fn get(&self, at: StreamSeq) -> Result<Option<Event>, AppendError> {
-        Ok(decode(self.stream.direct_get(at.0).await)?.map(|(_, event)| event))
+    /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.
+    pub async fn newest(&self, conversation_id: ConversationId) -> Result<Option<(StreamSeq, Event)>, AppendError> {
+        answered(self.stream.get_last_raw_message_by_subject(&self.subject(conversation_id)).await)
     }
+
+    /// The event at a position, as the log's leader knows it; none if it has been aged out.
+    pub async fn get(&self, at: StreamSeq) -> Result<Option<Event>, AppendError> {
+        Ok(answered(self.stream.get_raw_message(at.0).await)?.map(|(_, event)| event))
+    }
+}
+
+fn answered(answer: Result<StreamMessage, LastRawMessageError>) -> Result<Option<(StreamSeq, Event)>, AppendError> {
+    match answer {
+        Ok(message) => decode(&message).map(Some),
+        Err(error) => match error.kind() {
+            LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            _ => Err(AppendError::Refused(error.to_string())),
+        },
+    }
+}
+
+fn decode(message: &StreamMessage) -> Result<(StreamSeq, Event), AppendError> {
+    Ok((StreamSeq(message.sequence), Event::decode(&message.payload)?))
 }
 
 fn error_code(error: &async_nats::jetstream::context::PublishError) -> Option<ErrorCode> {
     let source = std::error::Error::source(error)?;
     Some(source.downcast_ref::<async_nats::jetstream::Error>()?.error_code())
-}
-
-fn decode(
-    answer: Result<StreamMessage, async_nats::jetstream::stream::DirectGetError>,
-) -> Result<Option<(StreamSeq, Event)>, AppendError> {
-    match answer {
-        Ok(message) => Ok(Some((StreamSeq(message.sequence), Event::decode(&message.payload)?))),
-        Err(error) => match error.kind() {
-            DirectGetErrorKind::NotFound => Ok(None),
-            DirectGetErrorKind::TimedOut => Err(AppendError::Unknown),
-            _ => Err(AppendError::Refused(error.to_string())),
-        },
-    }
 }
