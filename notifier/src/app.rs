@@ -62,9 +62,9 @@ async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client>
     let events = latch.clone();
     let client = log::connect(&settings.nats.nats_url, "chat-notifier", move |event| match event {
         Event::Connected => events.set(true),
-        Event::Disconnected | Event::Closed => {
+        Event::Disconnected => {
             events.set(false);
-            tracing::warn!(%event, "NATS");
+            tracing::warn!("NATS is out of reach: nothing is delivered until it is back");
         }
         other => tracing::debug!(event = %other, "NATS"),
     })
