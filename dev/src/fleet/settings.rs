@@ -7,6 +7,9 @@ use crate::{
     servers::Urls,
 };
 
+/// Bytes of a fleet's log. Small enough that many fleets share one NATS server, which sets the room aside.
+const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
 /// What all services of a fleet have in common.
 #[derive(Debug)]
 pub struct Settings<'a> {
@@ -45,6 +48,7 @@ impl Settings<'_> {
             ("CHAT_NAMESPACE", self.namespace.to_owned()),
             ("CHAT_POSTGRES_URL", self.urls.postgres.clone()),
             ("CHAT_NATS_URL", self.urls.nats.clone()),
+            ("CHAT_LOG_BYTES_MAX", LOG_BYTES_MAX.to_string()),
             ("CHAT_REDIS_URL", self.urls.redis.clone()),
             ("CHAT_LOG_FORMAT", format.to_owned()),
             ("CHAT_MASK_KEY_FILE", self.keys.mask.display().to_string()),
