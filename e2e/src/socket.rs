@@ -112,6 +112,12 @@ impl Socket {
         in_time("room for a frame", self.stream.write_all(bytes)).await?.context("writing to the gateway")
     }
 
+    /// Says that nothing more will be sent; what the gateway sends can still be read.
+    pub async fn end(&mut self) {
+        // A connection that is gone has ended already.
+        let _ended = self.stream.shutdown().await;
+    }
+
     /// Sends a command with a reference of its own and waits for the reply; pushes are passed over.
     pub async fn ask(&mut self, mut command: Value) -> Result<Value> {
         let reference = self.next_reference;
