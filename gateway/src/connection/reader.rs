@@ -32,10 +32,15 @@ pub(super) async fn serve(
     let (clock, inboxes) = (state.clock.clone(), state.inboxes.clone());
     state.tasks.best_effort("connection_writer", async move { writer::run(&written, write, &clock, &inboxes).await });
 
-    if let Some(hello) = first_command(&connection, &mut read).await {
+    let draining = state.tasks.draining();
+    if let Some(Some(hello)) = draining.run_until_cancelled(first_command(&connection, &mut read)).await {
         // From here on live deliveries find the connection; what they bring before the registration is known is
         // read from the inbox afterwards.
         state.connections.add(Arc::clone(&connection));
+        if draining.is_cancelled() {
+            // The farewell to all connections may have passed this one.
+            connection.close(CloseCode::GoingAway);
+        }
         // In a box of its own, as all that is seldom under way: an idle connection holds only what it waits with.
         Box::pin(hello::register(&state, &connection, hello)).await;
         read_commands(&state, &connection, &mut read).await;

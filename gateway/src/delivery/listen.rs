@@ -41,7 +41,8 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
     loop {
         // Cancel safe: each branch only waits for the next of a stream.
         tokio::select! {
-            () = state.tasks.stopping().cancelled() => return Ok(()),
+            // By then every connection has been sent away, and whoever waits for this task would wait for nothing.
+            () = state.tasks.draining().cancelled() => return Ok(()),
             () = state.resync.notified() => catch_up_in_background(&state),
             _ = echoes.tick() => {
                 latch.set(heard_at.elapsed() < DEAF_AFTER);
