@@ -27,6 +27,7 @@ pub fn check_logs(logs: &[PathBuf], expected: &[&str]) -> Result<()> {
             ensure!(!line.contains(TOKEN_START), "a token is in a log: {}", shown());
             ensure!(!line.contains(MARK), "the text of a message is in a log: {}", shown());
             ensure!(!line.contains("panicked"), "something panicked: {}", shown());
+            ensure!(!line.contains("did not finish in time"), "a stop took too long: {}", shown());
             let is_expected = expected.iter().any(|text| line.contains(text));
             ensure!(is_expected || !line.contains(r#""level":"ERROR""#), "a fault is in a log: {}", shown());
         }

@@ -91,6 +91,7 @@ fn r4_3_a_gateway_that_stops_sends_its_clients_away_and_they_lose_nothing() -> R
         reader.reloaded().await?;
         let mut json = fleet.ready_socket(&asha, 0, Encoding::Json).await?;
         let mut packed = fleet.ready_socket(&bikram, 0, Encoding::MessagePack).await?;
+        let mut undecided = fleet.socket(&bikram, 0, Encoding::Json).await?;
         sender.say(conversation_id, &said("before")).await?;
 
         let client = sender.client.clone();
@@ -110,6 +111,7 @@ fn r4_3_a_gateway_that_stops_sends_its_clients_away_and_they_lose_nothing() -> R
             assert!(farewell["reconnect_after_ms"].is_u64(), "{farewell}");
             assert_eq!(socket.incoming().await?, Incoming::Close(4000, "going_away".into()));
         }
+        assert_eq!(undecided.close_code().await?, (4000, "going_away".to_owned()), "before its hello");
         assert!(reader.connected().await?, "it resumes elsewhere");
         fleet.gateway(0).start_ready().await
     })
