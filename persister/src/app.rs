@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use chat_shared::{
     clock::Clock,
+    command_line::say,
     lifecycle::Tasks,
     log, postgres,
     settings::PostgresSettings,
@@ -19,7 +20,6 @@ use crate::{
     keep::Keeper,
     metrics, open, replay,
     store::Store,
-    terminal::say,
     watch::Watch,
     worker::Worker,
 };

@@ -1,8 +1,9 @@
 //! Forgets how far the log was stored, so that a log that was lost or recreated is accepted.
 
 use anyhow::bail;
+use chat_shared::command_line::say;
 
-use crate::{store::Store, terminal::say};
+use crate::store::Store;
 
 /// Forgets it if `is_confirmed`, else only tells what that means.
 pub async fn forget_log(store: &Store, stream_name: &str, is_confirmed: bool) -> anyhow::Result<()> {

@@ -10,7 +10,6 @@ mod metrics;
 mod open;
 mod replay;
 mod store;
-mod terminal;
 mod watch;
 mod worker;
 

@@ -2,7 +2,9 @@
 
 use chat_shared::position::StreamSeq;
 
-use crate::{batch::Item, keep::Keeper, terminal::say};
+use chat_shared::command_line::say;
+
+use crate::{batch::Item, keep::Keeper};
 
 /// Dead letters of one page.
 const PAGE_ROWS: i64 = 500;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use chat_shared::{clock::Clock, lifecycle::Tasks, postgres, sealing::MasterKey, telemetry};
+use chat_shared::{clock::Clock, command_line::say, lifecycle::Tasks, postgres, sealing::MasterKey, telemetry};
 
 use crate::{
     config::{MigrateSettings, PrepareSettings, RunSettings},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
-    terminal::say,
     worker::Worker,
 };
 

@@ -1,8 +1,9 @@
 //! What the program is told: commands, options and environment variables.
 
-use std::ffi::OsString;
-
-use chat_shared::settings::{MasterKeySettings, PostgresSettings, TelemetrySettings};
+use chat_shared::{
+    command_line::or_run,
+    settings::{MasterKeySettings, PostgresSettings, TelemetrySettings},
+};
 use clap::{Args, Parser};
 
 /// Ages everything: partitions and content keys, made ahead of time. Without a command it runs as a service.
@@ -50,30 +51,21 @@ pub struct PrepareSettings {
 impl Command {
     /// The command that the process was started with. Ends the process if it can't be understood.
     pub fn from_arguments() -> Self {
-        Self::parse_from(with_default(std::env::args_os().collect()))
+        Self::parse_from(or_run(std::env::args_os().collect()))
     }
-}
-
-/// Puts `run` in where no command is given.
-fn with_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let first = arguments.get(1).and_then(|argument| argument.to_str());
-    let is_command =
-        first.is_some_and(|first| !first.starts_with('-') || matches!(first, "-h" | "--help" | "-V" | "--version"));
-    if !is_command {
-        arguments.insert(1.min(arguments.len()), "run".into());
-    }
-    arguments
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::CommandFactory;
 
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, clap::Error> {
         let arguments = ["chat-retention"].iter().chain(arguments).map(OsString::from).collect();
-        Command::try_parse_from(with_default(arguments))
+        Command::try_parse_from(or_run(arguments))
     }
 
     #[test]

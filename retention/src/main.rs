@@ -7,7 +7,6 @@ mod metrics;
 mod migrate;
 mod partitions;
 mod prepare;
-mod terminal;
 mod worker;
 
 #[cfg(test)]

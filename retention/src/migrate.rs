@@ -8,7 +8,7 @@ use chat_shared::{
 };
 use sqlx::{ConnectOptions, PgPool, migrate::MigrateError, postgres::PgConnectOptions};
 
-use crate::terminal::say;
+use chat_shared::command_line::say;
 
 /// Why the schema can't be brought up to date.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,8 @@ pub mod position;
 pub mod wire;
 
 #[cfg(feature = "services")]
+pub mod command_line;
+#[cfg(feature = "services")]
 pub mod delivery;
 #[cfg(feature = "services")]
 pub mod event;
