@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use chat_client::ClientOptions;
-use chat_e2e::{Socket, TestFleet, on_shared_fleet, said};
+use chat_e2e::{Socket, TestFleet, database, on_shared_fleet, said};
 use chat_shared::{
     ids::{DeviceId, Epoch},
     limits::INBOX_ENTRIES_MAX,
@@ -91,7 +91,9 @@ fn promise_4_more_missed_than_an_inbox_holds_is_told_so_and_filled_from_history(
         let position = away.client.close().await;
         let inbox = position.inbox.context("a client that was connected knows its place")?;
 
-        // Another device of theirs stays, so it can be seen when everything stands in the inbox.
+        // Another device of theirs stays, so it can be seen when everything stands in the inbox. It begins after what
+        // the list shows, which is what has been stored.
+        database::wait_until_stored(&fleet.urls().postgres, conversation_id, 1).await?;
         let mut stays = fleet.connect(&bikram, 1).await?;
         let missed = u64::try_from(INBOX_ENTRIES_MAX)? + 44;
         let mut senders = JoinSet::new();
