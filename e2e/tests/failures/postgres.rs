@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use chat_e2e::{Person, Setup, TestFleet, database, eventually, on_own_fleet, said};
 use chat_shared::{
     ids::{ConversationId, DeviceId},
+    log::stream_name,
     position::Cursor,
     wire::{Encoding, Resume},
 };
@@ -18,6 +19,18 @@ async fn assert_complete(fleet: &TestFleet, reader: &Person, conversation_id: Co
         assert_eq!(page.last_seq.0, last, "at gateway {gateway}");
     }
     Ok(())
+}
+
+/// Waits until the log has given everything it holds to the persister.
+async fn persister_has_all(fleet: &TestFleet) -> Result<()> {
+    let context = async_nats::jetstream::new(async_nats::connect(&fleet.urls().nats).await?);
+    let stream = context.get_stream(stream_name(fleet.namespace())).await?;
+    eventually("delivery of the log to the persister", || async {
+        let delivered = stream.consumer_info("persister").await?.delivered.stream_sequence;
+        let last = stream.get_info().await?.state.last_sequence;
+        Ok((delivered == last).then_some(()))
+    })
+    .await
 }
 
 #[test]
@@ -92,7 +105,8 @@ fn promise_10_r11_3_without_postgres_live_chat_and_recent_history_go_on() -> Res
 }
 
 #[test]
-fn promise_5_promise_10_a_frozen_postgres_stops_neither_chat_nor_recent_history() -> Result<()> {
+fn promise_1_promise_5_promise_10_a_frozen_postgres_stops_neither_chat_nor_recent_history_and_loses_nothing()
+-> Result<()> {
     on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
         let servers = fleet.servers().context("the fleet has its own servers")?;
         let [asha, bikram] = fleet.people()?;
@@ -104,7 +118,11 @@ fn promise_5_promise_10_a_frozen_postgres_stops_neither_chat_nor_recent_history(
         }
         other.expect(1..=10).await?;
         assert_complete(fleet, &asha, conversation_id, 10).await?;
+        // Promise 1: the persister dies with a batch in hand that it could not store, and gets it again.
+        persister_has_all(fleet).await?;
+        fleet.persister().kill().await?;
         servers.postgres.resume()?;
+        fleet.persister().start_ready().await?;
         database::wait_until_stored(&fleet.urls().postgres, conversation_id, 10).await
     })
 }

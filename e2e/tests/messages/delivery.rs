@@ -145,3 +145,31 @@ fn r4_2_the_same_device_connecting_again_ends_its_older_connection_on_any_gatewa
         Ok(())
     })
 }
+
+#[test]
+fn r4_1_live_pushes_leave_nothing_for_a_client_to_fill_in() -> Result<()> {
+    const MESSAGES: u64 = 120;
+    on_shared_fleet(async |fleet| {
+        let [asha, bikram] = fleet.people()?;
+        let conversation_id = fleet.direct(&asha, &bikram).await?;
+        let mut socket = fleet.socket(&bikram, 1, Encoding::MessagePack).await?;
+        let ready = socket.hello(DeviceId::random(), None).await?;
+        for number in 1..=MESSAGES {
+            fleet.api(&asha, 0).say(conversation_id, &said(number)).await?;
+        }
+        // The news of the conversation itself may come before them.
+        let mut frame = socket.frame_where(|frame| frame["type"] == "message").await?;
+        let first = frame["cursor"].as_u64().unwrap_or_default();
+        ensure!((1..=2).contains(&(first - ready.cursor.0)), "the first message is at {first}");
+        for number in 1..=MESSAGES {
+            assert_eq!(
+                (frame["message"]["seq"].as_u64(), frame["cursor"].as_u64()),
+                (Some(number), Some(first + number - 1))
+            );
+            if number < MESSAGES {
+                frame = socket.frame().await?;
+            }
+        }
+        Ok(())
+    })
+}
