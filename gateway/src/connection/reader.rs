@@ -29,11 +29,12 @@ pub(super) async fn serve(
     let (mut read, write) = socket.split(split);
     let connection = Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at));
     let written = Arc::clone(&connection);
-    let (clock, inboxes) = (state.clock.clone(), state.inboxes.clone());
-    state.tasks.best_effort("connection_writer", async move { writer::run(&written, write, &clock, &inboxes).await });
+    let serving = state.clone();
+    state.tasks.best_effort("connection_writer", async move { writer::run(&serving, &written, write).await });
 
+    // What is seldom under way is in boxes of its own: an idle connection holds only what it waits with.
     let draining = state.tasks.draining();
-    if let Some(Some(hello)) = draining.run_until_cancelled(first_command(&connection, &mut read)).await {
+    if let Some(Some(hello)) = Box::pin(draining.run_until_cancelled(first_command(&connection, &mut read))).await {
         // From here on live deliveries find the connection; what they bring before the registration is known is
         // read from the inbox afterwards.
         state.connections.add(Arc::clone(&connection));
@@ -41,7 +42,6 @@ pub(super) async fn serve(
             // The farewell to all connections may have passed this one.
             connection.close(CloseCode::GoingAway);
         }
-        // In a box of its own, as all that is seldom under way: an idle connection holds only what it waits with.
         Box::pin(hello::register(&state, &connection, hello)).await;
         read_commands(&state, &connection, &mut read).await;
         state.connections.remove(&connection);

@@ -3,8 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use chat_shared::{
-    clock::{Clock, Timestamp},
-    inbox::Inboxes,
+    clock::Timestamp,
     limits,
     wire::{CloseCode, Encoding, Push},
 };
@@ -13,21 +12,20 @@ use tokio::io::AsyncWrite;
 use tokio::time::{Instant, timeout};
 
 use super::{Connection, outbox::Outgoing};
-use crate::telemetry;
+use crate::{app::AppState, telemetry};
 
 /// How long the last frames may take once the connection ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// Writes until the connection ends.
 pub(super) async fn run(
+    state: &AppState,
     connection: &Connection,
     mut socket: WebSocketWrite<impl AsyncWrite + Unpin>,
-    clock: &Clock,
-    inboxes: &Inboxes,
 ) {
     // Whoever stops reading is ended by the outbox' bound, or by the silence of its heartbeats.
     let outcome = tokio::select! {
-        outcome = write_frames(connection, &mut socket, clock, inboxes) => outcome,
+        outcome = write_frames(state, connection, &mut socket) => outcome,
         () = farewell(connection) => Ok(()),
     };
     let closing = connection.outbox.closing();
@@ -47,14 +45,13 @@ async fn farewell(connection: &Connection) {
 }
 
 async fn write_frames(
+    state: &AppState,
     connection: &Connection,
     socket: &mut WebSocketWrite<impl AsyncWrite + Unpin>,
-    clock: &Clock,
-    inboxes: &Inboxes,
 ) -> Result<(), WebSocketError> {
     let mut next_heartbeat = Instant::now() + limits::HEARTBEAT_INTERVAL;
     loop {
-        let expires_in = until(clock.now(), Timestamp(connection.expires_at.load(Ordering::Relaxed)));
+        let expires_in = until(state.clock.now(), Timestamp(connection.expires_at.load(Ordering::Relaxed)));
         // Cancel safe: a frame is taken from the outbox only when this branch wins.
         let outgoing = tokio::select! {
             biased;
@@ -65,7 +62,7 @@ async fn write_frames(
             }
             () = tokio::time::sleep_until(next_heartbeat) => {
                 next_heartbeat += limits::HEARTBEAT_INTERVAL;
-                Box::pin(connection.confirm_now(inboxes)).await;
+                Box::pin(connection.confirm_now(&state.inboxes)).await;
                 connection.push(&Push::Heartbeat { cursor: connection.cursor() });
                 continue;
             }
