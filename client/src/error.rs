@@ -26,7 +26,7 @@ pub enum ConnectError {
 /// Why a message was not accepted, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// A gateway refused it for good. It is not kept.
+    /// A gateway refused it for good. It is not kept, unless an earlier attempt was that nobody heard the answer to.
     #[error("the message was refused as {code:?}: {message}")]
     Rejected {
         /// From the closed list.

@@ -19,14 +19,15 @@ pub struct Config {
     /// Address for clients: /v1/ws, /v1/…, /openapi.json. TLS ends before it.
     #[arg(long, env = "CHAT_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// URL of the JSON Web Key Set that users' tokens are checked with. Fetched every five minutes, and when a token names an
-    /// unknown key.
+    /// URL of the JSON Web Key Set that users' tokens are checked with: EC P-256, Ed25519 or RSA. Fetched every five
+    /// minutes, and when a token names an unknown key. Give either this or one of the two files that follow.
     #[arg(long, env = "CHAT_JWKS_URL")]
     pub jwks_url: Option<reqwest::Url>,
-    /// File with one public key (PEM) instead of a key set.
+    /// File with one public key (PEM: EC P-256, Ed25519 or RSA) instead of a key set.
     #[arg(long, env = "CHAT_JWT_PUBLIC_KEY_FILE")]
     pub jwt_public_key_file: Option<PathBuf>,
-    /// File with a secret shared with the issuer instead of public keys. For development only: whoever has it can be anyone.
+    /// File with a secret of 32 bytes or more, shared with the issuer, instead of public keys. For development only:
+    /// whoever has it can be anyone.
     #[arg(long, env = "CHAT_JWT_SECRET_FILE")]
     pub jwt_secret_file: Option<PathBuf>,
     /// What a token's `aud` must contain.

@@ -14,11 +14,11 @@ pub const ACCEPT_SECONDS: &str = "chat_gateway_accept_seconds";
 pub const APPEND_RETRIES_TOTAL: &str = "chat_gateway_append_retries_total";
 /// Open connections.
 pub const CONNECTIONS: &str = "chat_gateway_connections";
-/// Connections ended by the gateway, by `reason`.
+/// Connections that ended, by `reason`: that of the close code, or `client_gone`.
 pub const CLOSED_TOTAL: &str = "chat_gateway_closed_total";
 /// Pushes put in outboxes.
 pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
-/// Resumes, by `outcome`: `complete`, `reload` or `without_inbox`.
+/// Connections that said hello, by `outcome`: `complete` if resumed, else `reload` or `without_inbox`.
 pub const RESUMES_TOTAL: &str = "chat_gateway_resumes_total";
 /// Gaps in live pushes that were filled from the inbox.
 pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";
@@ -41,9 +41,9 @@ pub fn describe() {
     describe_histogram!(ACCEPT_SECONDS, "Seconds from a valid send to its answer");
     describe_counter!(APPEND_RETRIES_TOTAL, "Appends repeated because another append came first");
     describe_gauge!(CONNECTIONS, "Open connections");
-    describe_counter!(CLOSED_TOTAL, "Connections that the gateway closed");
+    describe_counter!(CLOSED_TOTAL, "Connections that ended");
     describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
-    describe_counter!(RESUMES_TOTAL, "Connections that asked to resume");
+    describe_counter!(RESUMES_TOTAL, "Connections that said hello");
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
     describe_counter!(REJECTED_TOTAL, "Commands refused");

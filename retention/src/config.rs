@@ -6,11 +6,12 @@ use chat_shared::{
 };
 use clap::{Args, Parser};
 
-/// Ages everything: partitions and content keys, made ahead of time. Without a command it runs as a service.
+/// Makes what each day needs, partitions and content keys, ahead of time. Without a command it runs as a service.
 #[derive(Debug, Parser)]
 #[command(name = "chat-retention", version, disable_help_subcommand = true)]
 pub enum Command {
-    /// Run as a service: make partitions and content keys now and every hour. Any number of instances may run.
+    /// Run as a service: make partitions (14 days ahead) and content keys (7 days ahead), now and every hour. Any number
+    /// of instances may run.
     Run(RunSettings),
     /// Bring the schema of the database up to date, then exit. Harmless when repeated or run twice at once.
     Migrate(MigrateSettings),

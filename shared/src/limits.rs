@@ -46,7 +46,7 @@ pub const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const GATEWAY_LEASE: Duration = Duration::from_secs(30);
 /// How often a gateway renews its lease.
 pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(5);
-/// Steps back along the log that one page of history takes at the most.
+/// Steps back along the log that one page of history, or one look for an earlier copy of a message, takes at the most.
 pub const TAIL_STEPS_MAX: usize = 1000;
 /// How long the log remembers message ids, and recognises a repeat by itself.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);

@@ -18,10 +18,12 @@ pub struct NatsSettings {
     /// Address of NATS, such as `nats://nats:4222`. The server must be 2.12.9 or later, with JetStream.
     #[arg(long, env = "CHAT_NATS_URL", hide_env_values = true)]
     pub nats_url: String,
-    /// NATS servers that hold a copy of the log: 1 or 3. With 1, losing that server's disk loses what PostgreSQL hasn't stored yet.
+    /// NATS servers that hold a copy of the log: 1 or 3. With 1, losing that server's disk loses what PostgreSQL hasn't
+    /// stored yet. Counts when the log is made; a log that is there is left as it is.
     #[arg(long, env = "CHAT_LOG_REPLICAS", default_value_t = 1)]
     pub log_replicas: usize,
-    /// Bytes of the log. A full log refuses messages until old events are aged out.
+    /// Bytes of the log. A full log refuses messages until old events are aged out. Counts when the log is made; a log
+    /// that is there is left as it is.
     #[arg(long, env = "CHAT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024 * 1024)]
     pub log_bytes_max: i64,
 }
@@ -39,7 +41,8 @@ pub struct PostgresSettings {
     /// Address of PostgreSQL 15 or later, such as `postgres://chat:password@postgres/chat`.
     #[arg(long, env = "CHAT_POSTGRES_URL", hide_env_values = true)]
     pub postgres_url: String,
-    /// Connections that this process opens at the most. One more request waits, then answers `unavailable`.
+    /// Connections that this process opens at the most. Who finds none free waits; a client's request for a second, then it
+    /// is answered `unavailable`.
     #[arg(long, env = "CHAT_POSTGRES_CONNECTIONS_MAX", default_value_t = 8)]
     pub postgres_connections_max: u32,
 }
@@ -47,7 +50,7 @@ pub struct PostgresSettings {
 /// Where Redis is.
 #[derive(Debug, Clone, Args)]
 pub struct RedisSettings {
-    /// Address of Redis 6.2 or later, such as `redis://redis:6379`.
+    /// Address of Redis 6.2 or later, such as `redis://redis:6379`: one server, without TLS.
     #[arg(long, env = "CHAT_REDIS_URL", hide_env_values = true)]
     pub redis_url: String,
 }

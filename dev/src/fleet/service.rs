@@ -25,7 +25,7 @@ pub enum Role {
     Persister,
     /// Delivers.
     Notifier,
-    /// Ages everything.
+    /// Makes partitions and content keys ahead of time.
     Retention,
 }
 

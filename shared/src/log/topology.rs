@@ -114,7 +114,7 @@ pub fn stream_name(namespace: &str) -> String {
     format!("{namespace}-log")
 }
 
-/// Appends of one process that wait for their answer; one more is refused as unavailable.
+/// Appends of one process that wait for their answer; one more waits for its turn, within the time of its request.
 const APPENDS_IN_FLIGHT_MAX: usize = 4096;
 
 fn refuse_old_server(version: &str) -> Result<(), LogError> {

@@ -39,7 +39,7 @@ impl Command {
     pub const NAMES: [&'static str; 5] = ["hello", "send_message", "confirm", "heartbeat", "renew_token"];
 }
 
-/// Opens the conversation with the gateway.
+/// Says which device this is, and where it stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The client installation; a second connection of the same device ends the first.
