@@ -14,7 +14,9 @@ use chat_shared::{
     sealing::MasterKey,
     telemetry as shared_telemetry,
 };
+use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Verifier,
@@ -36,6 +38,9 @@ use crate::{
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Clients that are sent away come back elsewhere within this time, spread at random.
 const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
+
+/// How often the gateway looks whether the log is still the same.
+const LOG_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What requests and connections work with; one pointer, since every connection holds it.
 #[derive(Clone)]
@@ -104,6 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let clock = Clock::System;
     let master_key = MasterKey::read(&config.master_key.master_key_file)?;
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
+    tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
     let state = AppState::from(Parts {
@@ -130,6 +136,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serve(&config, state, &tasks).await?;
     listening.set(true);
     tasks.run(DRAIN_MAX).await
+}
+
+/// Ends the gateway when the log is lost or exchanged: it would give numbers again that were given before.
+async fn watch_log(pool: PgPool, log: Log, draining: CancellationToken) -> anyhow::Result<()> {
+    let mut watch = postgres::LogWatch::default();
+    let mut ticks = tokio::time::interval(LOG_WATCH_INTERVAL);
+    // Cancel safe: it only looks.
+    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+        draining.run_until_cancelled(watch.look(&pool, &log)).await.transpose()?;
+    }
+    Ok(())
 }
 
 async fn serve(config: &Config, state: AppState, tasks: &Tasks) -> anyhow::Result<()> {

@@ -47,6 +47,9 @@ pub fn describe() {
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
     describe_counter!(REJECTED_TOTAL, "Commands refused");
+    describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");
+    describe_gauge!(OUTBOX_OLDEST_SECONDS, "Age of the oldest of them in seconds");
+    describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     for name in [
         ACCEPTED_TOTAL,
         REPEATS_TOTAL,

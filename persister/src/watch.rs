@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chat_shared::{
     log::{Log, LogState},
-    postgres::{self, CheckpointError},
+    postgres::LogWatch,
     telemetry::Latch,
 };
 use metrics::gauge;
@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{metrics as names, store::Store};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A server that has just become the log's leader may seem behind for a moment.
-const LOST_IN_A_ROW_MAX: u32 = 3;
 
 /// What is watched.
 pub struct Watch {
@@ -35,26 +33,15 @@ impl Watch {
     pub async fn run(self, draining: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lost_in_a_row = 0;
+        let mut watch = LogWatch::default();
         // Cancel safe: it only looks.
         while draining.run_until_cancelled(ticks.tick()).await.is_some() {
-            let Some(looked) = draining.run_until_cancelled(postgres::check_log(&self.pool, &self.log)).await else {
-                break;
-            };
-            match looked {
-                Ok(state) => {
-                    lost_in_a_row = 0;
-                    self.postgres.set(self.show(&state).await.is_ok());
-                }
-                Err(CheckpointError::Postgres(_)) => self.postgres.set(false),
-                Err(CheckpointError::Log(error)) => tracing::debug!(%error, "the log can't be asked how far it goes"),
-                Err(lost @ CheckpointError::LogLost { .. }) => {
-                    lost_in_a_row += 1;
-                    if lost_in_a_row >= LOST_IN_A_ROW_MAX {
-                        return Err(lost.into());
-                    }
-                    tracing::warn!(error = %lost, "the log seems to be lost, looking again");
-                }
+            match draining.run_until_cancelled(watch.look(&self.pool, &self.log)).await {
+                None => break,
+                Some(looked) => match looked? {
+                    Some(state) => self.postgres.set(self.show(&state).await.is_ok()),
+                    None => self.postgres.set(self.store.count_letters().await.is_ok()),
+                },
             }
         }
         Ok(())

@@ -105,6 +105,40 @@ pub async fn check(pool: &PgPool) -> Result<(), PostgresError> {
     }
 }
 
+/// A server that has just become the log's leader may seem behind for a moment.
+const LOST_IN_A_ROW_MAX: u32 = 3;
+
+/// Looks again and again whether the log is still the same.
+#[derive(Debug, Default)]
+pub struct LogWatch {
+    lost_in_a_row: u32,
+}
+
+impl LogWatch {
+    /// How far the log goes; nothing while it or PostgreSQL can't be asked. Fails once the log has been found lost or
+    /// exchanged several times in a row.
+    pub async fn look(&mut self, pool: &PgPool, log: &Log) -> Result<Option<LogState>, CheckpointError> {
+        match check_log(pool, log).await {
+            Ok(state) => {
+                self.lost_in_a_row = 0;
+                Ok(Some(state))
+            }
+            Err(lost @ CheckpointError::LogLost { .. }) => {
+                self.lost_in_a_row += 1;
+                if self.lost_in_a_row >= LOST_IN_A_ROW_MAX {
+                    return Err(lost);
+                }
+                tracing::warn!(error = %lost, "the log seems to be lost, looking again");
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "it can't be seen how far the log goes");
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// Compares the log with what has been stored from it, so that nobody numbers on in a log that was lost.
 pub async fn check_log(pool: &PgPool, log: &Log) -> Result<LogState, CheckpointError> {
     // The checkpoint first: while other instances store on, the log is at least as far as what they have stored.

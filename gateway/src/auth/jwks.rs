@@ -20,7 +20,7 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(2);
 /// How long a token waits for the fetch that it asked for.
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Bytes of a key set.
-const BYTES_MAX: u64 = 256 * 1024;
+const BYTES_MAX: usize = 256 * 1024;
 
 /// The keys of a URL. Keys once fetched are used on while it is out of reach.
 #[derive(Clone)]
@@ -96,12 +96,13 @@ impl Jwks {
 }
 
 async fn fetch(http: &reqwest::Client, url: &reqwest::Url) -> anyhow::Result<Vec<Key>> {
-    let response = http.get(url.clone()).send().await?.error_for_status()?;
-    anyhow::ensure!(
-        response.content_length().is_some_and(|bytes| bytes <= BYTES_MAX),
-        "the key set is too large or of unknown size"
-    );
-    let set: JwkSet = response.json().await.context("reading the key set")?;
+    let mut response = http.get(url.clone()).send().await?.error_for_status()?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        anyhow::ensure!(body.len() + chunk.len() <= BYTES_MAX, "the key set has more than {BYTES_MAX} bytes");
+        body.extend_from_slice(&chunk);
+    }
+    let set: JwkSet = serde_json::from_slice(&body).context("reading the key set")?;
     Ok(set.keys.iter().filter_map(usable).collect())
 }
 

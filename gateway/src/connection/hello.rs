@@ -7,7 +7,7 @@ use chat_shared::{
     inbox::{Registration, Replaced, Session},
     limits,
     position::Cursor,
-    wire::{CloseCode, Connected, Hello, Push, WireLimits},
+    wire::{CloseCode, Connected, Hello, WireLimits},
 };
 
 use super::Connection;
@@ -32,20 +32,21 @@ pub(super) async fn register(state: &AppState, connection: &Arc<Connection>, hel
         Some(Registration { is_resumed: true, .. }) => "complete",
         Some(_) => "reload",
     };
-    metrics::counter!(telemetry::RESUMES_TOTAL, "outcome" => outcome).increment(1);
+    if hello.resume.is_some() {
+        metrics::counter!(telemetry::RESUMES_TOTAL, "outcome" => outcome).increment(1);
+    }
 
     let (epoch, cursor, resumed) = registration
         .as_ref()
         .map_or((None, Cursor::ZERO, false), |found| (Some(found.epoch), found.cursor, found.is_resumed));
-    connection.set_position(epoch, cursor);
-    connection.push(&Push::Ready(Connected {
+    connection.begin(Connected {
         session_id: connection.session_id,
         epoch,
         cursor,
         resumed,
         heartbeat_interval_ms: u64::try_from(limits::HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX),
         limits: WireLimits::default(),
-    }));
+    });
     if let Some(registration) = registration {
         for replaced in registration.replaced {
             end_replaced(state, connection, replaced).await;

@@ -26,7 +26,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{DeviceId, Epoch, SessionId, UserId},
     position::Cursor,
-    wire::{CloseCode, Encoding, Push, Reply},
+    wire::{CloseCode, Connected, Encoding, Push, Reply},
 };
 use parking_lot::Mutex;
 
@@ -63,6 +63,13 @@ struct Position {
     catching_up: Option<Cursor>,
 }
 
+impl Position {
+    /// Whether `ready` has been said.
+    const fn has_begun(&self) -> bool {
+        self.epoch.is_some() || self.catching_up.is_none()
+    }
+}
+
 /// What a live delivery came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivered {
@@ -95,14 +102,18 @@ impl Connection {
     /// Whether the client was let in without a registration, because Redis was out of reach.
     pub fn is_unregistered(&self) -> bool {
         let position = self.position.lock();
-        position.epoch.is_none() && position.catching_up.is_none()
+        position.epoch.is_none() && position.has_begun()
     }
 
-    /// Sets where the connection stands after its registration; the inbox is to be read from here on.
-    fn set_position(&self, epoch: Option<Epoch>, cursor: Cursor) {
-        *self.position.lock() = Position { epoch, cursor, catching_up: epoch.map(|_| Cursor::ZERO) };
+    /// Sets where the connection stands after its registration, and says so before any other push. The inbox, if
+    /// there is one, is to be read from here on.
+    fn begin(&self, ready: Connected) {
+        let mut position = self.position.lock();
+        let Connected { epoch, cursor, .. } = ready;
+        *position = Position { epoch, cursor, catching_up: epoch.map(|_| Cursor::ZERO) };
         self.confirmed.store(cursor.0, Ordering::Relaxed);
         self.recorded.store(cursor.0, Ordering::Relaxed);
+        self.push(&Push::Ready(ready));
     }
 
     fn cursor(&self) -> Cursor {
@@ -129,9 +140,12 @@ impl Connection {
         Delivered::Settled
     }
 
-    /// Pushes what could not be put in the inbox.
+    /// Pushes what could not be put in the inbox. Before `ready` there is no need: the client reloads after it.
     pub fn deliver_unnumbered(&self, push: &dyn Fn(Option<Cursor>) -> Push) {
-        self.push(&push(None));
+        let position = self.position.lock();
+        if position.has_begun() {
+            self.push(&push(None));
+        }
     }
 
     /// Begins to read the inbox; none if that is under way already, or there is none to read.
@@ -188,7 +202,7 @@ impl Connection {
 
     fn reply(&self, reply: &Reply) {
         if let Reply::Rejected(rejected) = reply {
-            metrics::counter!(telemetry::REJECTED_TOTAL, "code" => format!("{:?}", rejected.code)).increment(1);
+            metrics::counter!(telemetry::REJECTED_TOTAL, "code" => rejected.code.as_str()).increment(1);
         }
         self.put(reply);
     }
@@ -205,6 +219,11 @@ impl Connection {
         self.outbox.close(code);
     }
 
+    /// Ends the connection whose client has left it.
+    fn leave(&self) {
+        self.outbox.leave();
+    }
+
     /// Announces that the gateway stops, and ends the connection.
     pub fn go_away(&self, reconnect_after: Duration) {
         let reconnect_after_ms = u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX);
@@ -215,13 +234,26 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use chat_shared::wire::WireLimits;
+
+    use super::{outbox::Ending, *};
 
     fn connection(cursor: u64) -> (Connection, Epoch) {
         let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
         let epoch = Epoch::random();
-        connection.set_position(Some(epoch), Cursor(cursor));
+        connection.begin(ready(epoch, cursor));
         (connection, epoch)
+    }
+
+    fn ready(epoch: Epoch, cursor: u64) -> Connected {
+        Connected {
+            session_id: SessionId::random(),
+            epoch: Some(epoch),
+            cursor: Cursor(cursor),
+            resumed: true,
+            heartbeat_interval_ms: 15_000,
+            limits: WireLimits::default(),
+        }
     }
 
     fn push(cursor: Option<Cursor>) -> Push {
@@ -235,7 +267,7 @@ mod tests {
         for cursor in [5, 5, 4, 6] {
             assert_eq!(connection.deliver(epoch, Cursor(cursor), &push), Delivered::Settled);
         }
-        assert_eq!((connection.cursor(), connection.outbox.len()), (Cursor(6), 2));
+        assert_eq!((connection.cursor(), connection.outbox.len()), (Cursor(6), 3));
     }
 
     #[test]
@@ -249,7 +281,7 @@ mod tests {
         assert!(!connection.end_catch_up(), "7 was seen and not read yet");
         connection.push_entry(Cursor(7), &push);
         assert!(connection.end_catch_up());
-        assert_eq!(connection.outbox.len(), 3);
+        assert_eq!(connection.outbox.len(), 4);
     }
 
     #[test]
@@ -260,13 +292,24 @@ mod tests {
         connection.push_entry(Cursor(1), &push);
         assert!(connection.end_catch_up());
         assert_eq!(connection.deliver(epoch, Cursor(2), &push), Delivered::Settled);
-        assert_eq!(connection.outbox.len(), 2);
+        assert_eq!(connection.outbox.len(), 3);
     }
 
     #[test]
     fn another_epoch_ends_the_connection() {
         let (connection, _) = connection(4);
         let _settled = connection.deliver(Epoch::random(), Cursor(1), &push);
-        assert_eq!(connection.outbox.closing(), Some(CloseCode::InboxLost));
+        assert_eq!(connection.outbox.closing(), Some(Ending::Closed(CloseCode::InboxLost)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_pushed_before_ready() {
+        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
+        connection.deliver_unnumbered(&push);
+        assert_eq!(connection.deliver(Epoch::random(), Cursor(1), &push), Delivered::Settled);
+        assert_eq!(connection.outbox.len(), 0);
+        connection.begin(Connected { epoch: None, ..ready(Epoch::random(), 0) });
+        connection.deliver_unnumbered(&push);
+        assert_eq!(connection.outbox.len(), 2);
     }
 }

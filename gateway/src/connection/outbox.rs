@@ -25,7 +25,34 @@ pub(super) struct Outbox {
 struct Queue {
     frames: VecDeque<Outgoing>,
     bytes: usize,
-    closing: Option<CloseCode>,
+    ending: Option<Ending>,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The gateway closes it.
+    Closed(CloseCode),
+    /// The client closed it, or is gone.
+    Left,
+}
+
+impl Ending {
+    /// The code of the close frame; a client that closed gets its own goodbye.
+    pub(super) const fn code(self) -> u16 {
+        match self {
+            Self::Closed(code) => code.code(),
+            Self::Left => 1000,
+        }
+    }
+
+    /// Its name in the close frame and in metrics.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Closed(code) => code.reason(),
+            Self::Left => "client_left",
+        }
+    }
 }
 
 /// A frame to be written.
@@ -57,12 +84,12 @@ impl Outbox {
 
     fn add(&self, frame: Outgoing) {
         let mut queue = self.queue.lock();
-        if queue.closing.is_some() {
+        if queue.ending.is_some() {
             return;
         }
         if queue.bytes + frame.cost() > limits::OUTBOX_BYTES_MAX {
             // What waited is in the inbox or in history; the client resumes there.
-            *queue = Queue { closing: Some(CloseCode::SlowConsumer), ..Queue::default() };
+            *queue = Queue { ending: Some(Ending::Closed(CloseCode::SlowConsumer)), ..Queue::default() };
             drop(queue);
             self.wake_all();
             return;
@@ -75,7 +102,16 @@ impl Outbox {
 
     /// Takes nothing more; the first reason counts.
     pub(super) fn close(&self, code: CloseCode) {
-        self.queue.lock().closing.get_or_insert(code);
+        self.end(Ending::Closed(code));
+    }
+
+    /// As `close`, for a client that has left by itself.
+    pub(super) fn leave(&self) {
+        self.end(Ending::Left);
+    }
+
+    fn end(&self, ending: Ending) {
+        self.queue.lock().ending.get_or_insert(ending);
         self.wake_all();
     }
 
@@ -85,9 +121,9 @@ impl Outbox {
         self.closed.notify_waiters();
     }
 
-    /// Why the connection ends, if it does.
-    pub(super) fn closing(&self) -> Option<CloseCode> {
-        self.queue.lock().closing
+    /// How the connection ends, if it does.
+    pub(super) fn closing(&self) -> Option<Ending> {
+        self.queue.lock().ending
     }
 
     /// The next frame; none when there are no more and the connection ends. Cancel safe.
@@ -103,7 +139,7 @@ impl Outbox {
                     }
                     return Some(frame);
                 }
-                if queue.closing.is_some() {
+                if queue.ending.is_some() {
                     return None;
                 }
                 // An idle connection holds no queue.
@@ -119,7 +155,7 @@ impl Outbox {
             let drained = self.drained.notified();
             {
                 let queue = self.queue.lock();
-                if queue.bytes <= ROOM_BYTES || queue.closing.is_some() {
+                if queue.bytes <= ROOM_BYTES || queue.ending.is_some() {
                     return;
                 }
             }
@@ -128,13 +164,13 @@ impl Outbox {
     }
 
     /// Waits until the connection ends.
-    pub(super) async fn closed(&self) -> CloseCode {
+    pub(super) async fn closed(&self) -> Ending {
         loop {
             let closed = self.closed.notified();
             tokio::pin!(closed);
             closed.as_mut().enable();
-            if let Some(code) = self.closing() {
-                return code;
+            if let Some(ending) = self.closing() {
+                return ending;
             }
             closed.await;
         }
@@ -168,9 +204,9 @@ mod tests {
         for _ in 0..=limits::OUTBOX_BYTES_MAX / 1024 {
             outbox.put(vec![0; 1024]);
         }
-        assert_eq!(outbox.closing(), Some(CloseCode::SlowConsumer));
+        assert_eq!(outbox.closing(), Some(Ending::Closed(CloseCode::SlowConsumer)));
         assert_eq!(outbox.next().await, None, "what waited is let go, so the memory is bounded");
         outbox.room().await;
-        assert_eq!(outbox.closed().await, CloseCode::SlowConsumer);
+        assert_eq!(outbox.closed().await, Ending::Closed(CloseCode::SlowConsumer));
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn serve(
         Box::pin(hello::unregister(&state, &connection)).await;
     }
     // However the reading ended, the writer ends too.
-    connection.close(CloseCode::GoingAway);
+    connection.leave();
 }
 
 async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl AsyncRead + Unpin>) -> Option<Hello> {

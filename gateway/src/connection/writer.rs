@@ -11,7 +11,10 @@ use fastwebsockets::{Frame, Payload, WebSocketError, WebSocketWrite};
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, timeout};
 
-use super::{Connection, outbox::Outgoing};
+use super::{
+    Connection,
+    outbox::{Ending, Outgoing},
+};
 use crate::{app::AppState, telemetry};
 
 /// How long the last frames may take once the connection ends.
@@ -28,12 +31,11 @@ pub(super) async fn run(
         outcome = write_frames(state, connection, &mut socket) => outcome,
         () = farewell(connection) => Ok(()),
     };
-    let closing = connection.outbox.closing();
-    let reason = closing.filter(|_| outcome.is_ok()).map_or("client_gone", CloseCode::reason);
-    metrics::counter!(telemetry::CLOSED_TOTAL, "reason" => reason).increment(1);
-    let code = closing.unwrap_or(CloseCode::GoingAway);
-    connection.close(code);
-    let close = Frame::close(code.code(), code.reason().as_bytes());
+    // Who can't be written to is gone.
+    connection.leave();
+    let ending = connection.outbox.closing().filter(|_| outcome.is_ok()).unwrap_or(Ending::Left);
+    metrics::counter!(telemetry::CLOSED_TOTAL, "reason" => ending.reason()).increment(1);
+    let close = Frame::close(ending.code(), ending.reason().as_bytes());
     // The client may be gone; it knows the code or it doesn't.
     let _closed = timeout(FAREWELL_MAX, socket.write_frame(close)).await;
     let _flushed = timeout(FAREWELL_MAX, socket.flush()).await;

@@ -93,7 +93,8 @@ impl Log {
             deny_delete: true,
             ..Config::default()
         };
-        context.get_or_create_stream(config).await.map_err(LogError::from_jetstream)?;
+        let found = context.get_or_create_stream(config.clone()).await.map_err(LogError::from_jetstream)?;
+        warn_of_differences(&found.cached_info().config, &config);
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
         Ok(Self { namespace: namespace.to_owned(), name, context, stream })
     }
@@ -116,6 +117,29 @@ pub fn stream_name(namespace: &str) -> String {
 
 /// Appends of one process that wait for their answer; one more waits for its turn, within the time of its request.
 const APPENDS_IN_FLIGHT_MAX: usize = 4096;
+
+/// An existing stream stays as it is. What it was asked to be is said, for whoever thinks that the settings rule it.
+fn warn_of_differences(found: &Config, wanted: &Config) {
+    let asked = |config: &Config| {
+        (
+            config.num_replicas,
+            config.max_bytes,
+            config.max_age,
+            config.duplicate_window,
+            config.discard,
+            config.allow_direct,
+        )
+    };
+    if asked(found) != asked(wanted) {
+        tracing::warn!(
+            replicas = found.num_replicas,
+            wanted_replicas = wanted.num_replicas,
+            bytes_max = found.max_bytes,
+            wanted_bytes_max = wanted.max_bytes,
+            "the log's stream was made with other settings, and keeps them; change it with the NATS tools"
+        );
+    }
+}
 
 fn refuse_old_server(version: &str) -> Result<(), LogError> {
     let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));

@@ -17,10 +17,15 @@ use crate::{
     settings::{LogFormat, TelemetrySettings},
 };
 
+/// A shorter mask key could be guessed, and the ids with it.
+const MASK_KEY_BYTES_MIN: usize = 16;
+
 /// Starts logs and metrics, and serves /metrics, /livez and /readyz. Call it first, once.
 pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Result<Health> {
     if let Some(path) = &settings.mask_key_file {
-        mask::set_key(&std::fs::read(path).with_context(|| format!("reading the mask key file {}", path.display()))?);
+        let key = std::fs::read(path).with_context(|| format!("reading the mask key file {}", path.display()))?;
+        anyhow::ensure!(key.len() >= MASK_KEY_BYTES_MIN, "the mask key has fewer than {MASK_KEY_BYTES_MIN} bytes");
+        mask::set_key(&key);
     }
     let filter =
         EnvFilter::try_new(&settings.log).context("the log filter is written like `info,chat_gateway=debug`")?;

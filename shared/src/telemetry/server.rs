@@ -6,6 +6,7 @@ use anyhow::Context;
 use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::Health;
 use crate::lifecycle::Tasks;
@@ -33,10 +34,11 @@ pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> 
             upkeep.run_upkeep();
         }
     });
+    let draining = tasks.draining().clone();
     let router = Router::new()
         .route("/metrics", get(async move || metrics.render()))
         .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(async move || readiness(&health)));
+        .route("/readyz", get(async move || readiness(&health, &draining)));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for /metrics"))?;
     let stopping = tasks.stopping().clone();
     tasks.lasting("metrics_server", async move {
@@ -48,9 +50,11 @@ pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> 
     Ok(())
 }
 
-fn readiness(health: &Health) -> (StatusCode, String) {
+fn readiness(health: &Health, draining: &CancellationToken) -> (StatusCode, String) {
     let missing = health.missing();
-    if missing.is_empty() {
+    if draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned())
+    } else if missing.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", missing.join(", ")))

@@ -31,6 +31,23 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Its name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::UnknownCommand => "unknown_command",
+            Self::HelloRequired => "hello_required",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The HTTP status that goes with it.
     pub const fn http_status(self) -> u16 {
         match self {
