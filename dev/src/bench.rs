@@ -28,12 +28,12 @@ use crate::{
 
 pub use self::idle::{Held, hold};
 
-/// Pairs of users that write to each other. A user may send 50 commands a second, so this many could send 22,500.
-const PAIRS: usize = 250;
+/// Pairs of users. A user may send 50 commands a second, so this many could send 18,000 if only one of each does.
+const PAIRS: usize = 400;
 /// How often each user sends when all send as much as they may.
 const FLAT_OUT_INTERVAL: Duration = Duration::from_millis(22);
 /// Sends of one connection without an answer, at the most.
-const WINDOW: usize = 8;
+const WINDOW: usize = 2;
 /// Messages a second of the open-loop load.
 const OPEN_LOOP_RATE: u32 = 500;
 /// Descriptors that are used besides those of connections.
@@ -73,17 +73,27 @@ pub async fn run(sizes: &Sizes) -> Result<()> {
     let users = Users::make(&fleet, PAIRS).await?;
     terminal::progress(&format!("{OPEN_LOOP_RATE} messages a second"));
     let connections = u32::try_from(PAIRS * 2)?;
-    let paced =
-        Plan { interval: Duration::from_secs(1) * connections / OPEN_LOOP_RATE, window: None, length: sizes.load };
+    let paced = Plan {
+        interval: Duration::from_secs(1) * connections / OPEN_LOOP_RATE,
+        window: None,
+        do_both_write: true,
+        length: sizes.load,
+    };
     let paced = load::run(&fleet, &users, &paced).await?;
+    let fsync_ms = machine::fsync_ms(scratch.path())?;
     terminal::progress("as many as there can be");
-    let flat_out = Plan { interval: FLAT_OUT_INTERVAL, window: Some(WINDOW), length: sizes.load };
+    let flat_out = Plan { interval: FLAT_OUT_INTERVAL, window: Some(WINDOW), do_both_write: false, length: sizes.load };
+    let contended = Plan { do_both_write: true, ..flat_out };
     let flat_out = load::run(&fleet, &users, &flat_out).await?;
+    terminal::progress("the same, with both of each pair writing at once");
+    let contended = load::run(&fleet, &users, &contended).await?;
     terminal::progress("resumes");
     let resumes = resume::measure(&fleet, &users).await?;
     let report = Report {
+        fsync_ms,
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         flat_out: Throughput::of(flat_out),
+        contended: Throughput::of(contended),
         paced_per_second: OPEN_LOOP_RATE,
         paced: Throughput::of(paced),
         memory,

@@ -50,6 +50,8 @@ pub struct Plan {
     /// Sends without an answer, at the most. None: sends keep their times whatever happens, and latencies count from
     /// those times.
     pub window: Option<usize>,
+    /// Both of a pair write to their conversation at the same time, from two gateways; else only the first does.
+    pub do_both_write: bool,
     pub length: Duration,
 }
 
@@ -59,8 +61,12 @@ pub struct Measured {
     pub seconds: f64,
     pub accepted: u64,
     pub delivered: u64,
-    pub rejected: u64,
-    /// Accepted and never delivered, in the whole run.
+    /// Sends that were rejected in the whole run, by what the gateway said.
+    pub rejected: BTreeMap<String, u64>,
+    /// Why connections ended before their time.
+    pub ended: BTreeMap<String, u64>,
+    /// Accepted and never delivered, in the whole run. Negative: delivered, though the answer was that the outcome is
+    /// unknown.
     pub missing: i64,
     /// Sorted, in microseconds.
     pub accept_us: Vec<u32>,
@@ -75,6 +81,7 @@ struct Run {
     began: Instant,
     interval: Duration,
     is_open_loop: bool,
+    do_both_write: bool,
     from: Instant,
     until: Instant,
     accepted_ever: AtomicU64,
@@ -85,7 +92,7 @@ struct Run {
 struct Stats {
     accepted: u64,
     delivered: u64,
-    rejected: u64,
+    rejected: BTreeMap<String, u64>,
     accept_us: Vec<u32>,
     deliver_us: Vec<u32>,
 }
@@ -104,6 +111,7 @@ pub async fn run(fleet: &Fleet, users: &Users, plan: &Plan) -> Result<Measured> 
         began,
         interval: plan.interval,
         is_open_loop: plan.window.is_none(),
+        do_both_write: plan.do_both_write,
         from,
         until: from + plan.length,
         accepted_ever: AtomicU64::new(0),
@@ -126,13 +134,15 @@ pub async fn run(fleet: &Fleet, users: &Users, plan: &Plan) -> Result<Measured> 
     let before = cpu_seconds(fleet)?;
     sleep_until(run.until).await;
     let after = cpu_seconds(fleet)?;
-    drain(&run, &mut tasks).await;
-    let mut measured = Measured { seconds: plan.length.as_secs_f64(), ..Measured::default() };
+    let ended = drain(&run, &mut tasks).await;
+    let mut measured = Measured { seconds: plan.length.as_secs_f64(), ended, ..Measured::default() };
     for stats in all_stats {
         let mut stats = stats.lock().unwrap_or_else(PoisonError::into_inner);
         measured.accepted += stats.accepted;
         measured.delivered += stats.delivered;
-        measured.rejected += stats.rejected;
+        for (problem, count) in std::mem::take(&mut stats.rejected) {
+            *measured.rejected.entry(problem).or_default() += count;
+        }
         measured.accept_us.append(&mut stats.accept_us);
         measured.deliver_us.append(&mut stats.deliver_us);
     }
@@ -144,11 +154,22 @@ pub async fn run(fleet: &Fleet, users: &Users, plan: &Plan) -> Result<Measured> 
     Ok(measured)
 }
 
-/// Waits for the last messages. Whether they came is part of what is measured.
-async fn drain(run: &Run, tasks: &mut JoinSet<Result<()>>) {
+/// Waits for the last messages, ends the connections, and gives the reasons of those that had ended by themselves.
+/// Whether all messages came is part of what is measured.
+async fn drain(run: &Run, tasks: &mut JoinSet<Result<()>>) -> BTreeMap<String, u64> {
     let drained = wait::until("the last messages", DRAIN_DEADLINE, || async { Ok((run.missing() <= 0).then_some(())) });
     _ = drained.await;
+    let mut reasons = BTreeMap::new();
+    while let Some(ended) = tasks.try_join_next() {
+        let reason = match ended {
+            Ok(Ok(())) => "without a reason".to_owned(),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(error) => error.to_string(),
+        };
+        *reasons.entry(reason).or_default() += 1;
+    }
     tasks.shutdown().await;
+    reasons
 }
 
 impl Run {
@@ -185,7 +206,7 @@ async fn read(
         let heard = reader.next().await?;
         let now = Instant::now();
         if let Some(cursor) = heard.cursor
-            && heard.message.is_some()
+            && heard.text().is_some()
             && cursor.0 >= confirmed + CONFIRM_PUSHES
             && confirm.try_send(cursor).is_ok()
         {
@@ -198,7 +219,7 @@ async fn read(
 fn note(heard: &Heard, me: u32, now: Instant, run: &Run, stats: &Mutex<Stats>, window: &Semaphore) {
     let is_measured = run.is_measured(now);
     let mut stats = stats.lock().unwrap_or_else(PoisonError::into_inner);
-    match (heard.name.as_str(), heard.reference, &heard.message) {
+    match (heard.name.as_str(), heard.reference, heard.text()) {
         ("accepted", Some(intended_us), _) => {
             window.add_permits(usize::from(!run.is_open_loop));
             run.accepted_ever.fetch_add(1, Ordering::Relaxed);
@@ -207,10 +228,11 @@ fn note(heard: &Heard, me: u32, now: Instant, run: &Run, stats: &Mutex<Stats>, w
         }
         ("rejected", ..) => {
             window.add_permits(usize::from(!run.is_open_loop));
-            stats.rejected += 1;
+            let problem = heard.problem().unwrap_or_default().to_owned();
+            *stats.rejected.entry(problem).or_default() += 1;
         }
-        ("message", _, Some(message)) => {
-            let mut parts = message.text.split(' ').map(str::parse);
+        ("message", _, Some(text)) => {
+            let mut parts = text.split(' ').map(str::parse);
             let (Some(Ok(sender)), Some(Ok(intended_us))) = (parts.next(), parts.next()) else { return };
             if sender != u64::from(me) {
                 run.delivered_ever.fetch_add(1, Ordering::Relaxed);
@@ -231,10 +253,11 @@ async fn write(
     conversation_id: ConversationId,
     first: Instant,
 ) -> Result<()> {
+    let is_writer = run.do_both_write || me.is_multiple_of(2);
     let mut due = first;
     let mut beat = interval(HEARTBEAT);
     loop {
-        let is_sending = due < run.until;
+        let is_sending = is_writer && due < run.until;
         // Cancel safe: receiving and ticking take nothing until they are done, and a permit is taken last.
         tokio::select! {
             cursor = confirms.recv() => {

@@ -1,6 +1,6 @@
 //! What the kernel says about processes. Linux only, as everything that is measured here.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, fs::File, io::Write, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 
@@ -55,4 +55,16 @@ pub fn memory(pid: u32) -> Result<Memory> {
         value.map(|kilobytes| kilobytes * 1024.0).with_context(|| format!("/proc/…/smaps_rollup has no {name}"))
     };
     Ok(Memory { rss: field("Rss")?, pss: field("Pss")?, private: field("Private_Clean")? + field("Private_Dirty")? })
+}
+
+/// How long a small write and its fsync take in `directory`, in the mean.
+pub fn fsync_ms(directory: &Path) -> Result<f64> {
+    const WRITES: u32 = 300;
+    let mut file = File::create(directory.join("fsync"))?;
+    let began = Instant::now();
+    for _ in 0..WRITES {
+        file.write_all(&[0; 700])?;
+        file.sync_all()?;
+    }
+    Ok(began.elapsed().as_secs_f64() * 1000.0 / f64::from(WRITES))
 }

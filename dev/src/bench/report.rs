@@ -11,7 +11,11 @@ use super::{idle::PerConnection, load::Measured, resume::Resumes};
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub processors: usize,
+    /// A write and its fsync on the disk of the log, in the mean. One stream takes one append after the other.
+    pub fsync_ms: f64,
     pub flat_out: Throughput,
+    /// As many again with both of each pair writing to their conversation at once, from two gateways.
+    pub contended: Throughput,
     pub paced_per_second: u32,
     pub paced: Throughput,
     pub memory: PerConnection,
@@ -23,8 +27,11 @@ pub struct Report {
 pub struct Throughput {
     pub accepted_per_second: f64,
     pub delivered_per_second: f64,
-    pub rejected: u64,
-    pub never_delivered: i64,
+    pub rejected: BTreeMap<String, u64>,
+    pub never_delivered: u64,
+    /// Delivered, though the sender was told that the outcome is unknown.
+    pub delivered_unanswered: u64,
+    pub ended_connections: BTreeMap<String, u64>,
     pub accept_ms: Percentiles,
     pub deliver_ms: Percentiles,
     pub cpu_seconds_per_1000: BTreeMap<String, f64>,
@@ -49,10 +56,27 @@ impl Throughput {
             accepted_per_second: round(accepted / measured.seconds, 1),
             delivered_per_second: round(delivered / measured.seconds, 1),
             rejected: measured.rejected,
-            never_delivered: measured.missing,
+            never_delivered: u64::try_from(measured.missing).unwrap_or(0),
+            delivered_unanswered: u64::try_from(-measured.missing).unwrap_or(0),
+            ended_connections: measured.ended,
             accept_ms: Percentiles::of(&measured.accept_us),
             deliver_ms: Percentiles::of(&measured.deliver_us),
             cpu_seconds_per_1000: measured.cpu.into_iter().map(per_1000).collect(),
+        }
+    }
+
+    fn print(&self, name: &str) {
+        row(name, &format!("{:.0} accepted/s, {:.0} delivered/s", self.accepted_per_second, self.delivered_per_second));
+        row("  accept p50, p99, max", &self.accept_ms.line());
+        row("  delivery p50, p99, max", &self.deliver_ms.line());
+        let rejected: u64 = self.rejected.values().sum();
+        let ended: u64 = self.ended_connections.values().sum();
+        row("  rejected, never delivered", &format!("{rejected}, {}", self.never_delivered));
+        if self.delivered_unanswered > 0 {
+            row("  delivered, answer unknown", &format!("{}", self.delivered_unanswered));
+        }
+        if ended > 0 {
+            row("  connections that ended", &format!("{ended}: {:?}", self.ended_connections));
         }
     }
 }
@@ -70,25 +94,17 @@ impl Percentiles {
 impl Report {
     /// Prints both.
     pub fn print(&self) -> Result<()> {
-        let Self { flat_out, paced, memory, resumes, .. } = self;
+        let Self { flat_out, contended, paced, memory, resumes, .. } = self;
         println!("\n  The backend on this machine: {} processors, all parts and the load on it\n", self.processors);
-        row("accepted, flat out", &format!("{:.0} messages/s", flat_out.accepted_per_second));
-        row("delivered, flat out", &format!("{:.0} messages/s", flat_out.delivered_per_second));
-        row("  accept p50, p99, max", &flat_out.accept_ms.line());
-        row("  delivery p50, p99, max", &flat_out.deliver_ms.line());
-        row("  rejected, never delivered", &format!("{}, {}", flat_out.rejected, flat_out.never_delivered));
+        row("one fsync of this disk", &format!("{:.2} ms, and the log makes one for each message", self.fsync_ms));
+        flat_out.print("flat out, one of a pair writes");
         for (name, seconds) in &flat_out.cpu_seconds_per_1000 {
             row(&format!("  CPU of {name}"), &format!("{seconds:.3} s per 1,000 messages"));
         }
         let sum: f64 = flat_out.cpu_seconds_per_1000.iter().filter(|(name, _)| *name != "load").map(|(_, s)| s).sum();
         row("  CPU of all but the load", &format!("{sum:.3} s per 1,000 messages"));
-        row(
-            &format!("at {} messages/s", self.paced_per_second),
-            &format!("{:.1} accepted/s, {:.1} delivered/s", paced.accepted_per_second, paced.delivered_per_second),
-        );
-        row("  accept p50, p99, max", &paced.accept_ms.line());
-        row("  delivery p50, p99, max", &paced.deliver_ms.line());
-        row("  rejected, never delivered", &format!("{}, {}", paced.rejected, paced.never_delivered));
+        contended.print("flat out, both write at once");
+        paced.print(&format!("at {} messages/s", self.paced_per_second));
         row(
             &format!("an idle connection of {}", memory.connections),
             &format!("{} bytes RSS, {} PSS, {} private", memory.rss_bytes, memory.pss_bytes, memory.private_bytes),

@@ -41,13 +41,35 @@ pub struct Heard {
     pub cursor: Option<Cursor>,
     pub epoch: Option<Epoch>,
     pub resumed: Option<bool>,
-    pub message: Option<HeardMessage>,
+    message: Option<Said>,
 }
 
-/// A message, as far as it matters here.
+/// What stands in `message`.
 #[derive(Debug, Deserialize)]
-pub struct HeardMessage {
-    pub text: String,
+#[serde(untagged)]
+enum Said {
+    /// In a push: somebody's words.
+    Message { text: String },
+    /// In a rejection: what is wrong.
+    Problem(String),
+}
+
+impl Heard {
+    /// The text of a message, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.message {
+            Some(Said::Message { text }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Why a command was rejected, if it was.
+    pub fn problem(&self) -> Option<&str> {
+        match &self.message {
+            Some(Said::Problem(problem)) => Some(problem),
+            _ => None,
+        }
+    }
 }
 
 /// Opens a connection up to `ready`, which is given too.
