@@ -73,10 +73,11 @@ fn has_bytes(path: &Path, wanted: &[u8]) -> bool {
     read.is_ok() && bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Whether a UUID stands in a line, with hyphens or without.
+/// Whether a UUID stands in a line, with hyphens or, by itself, without: a longer row of digits is something else.
 fn has_uuid(line: &str) -> bool {
-    let is_uuid = |window: &[u8]| uuid::Uuid::try_parse_ascii(window).is_ok();
-    [36, 32].into_iter().any(|length| line.as_bytes().windows(length).any(is_uuid))
+    let is_uuid = |text: &[u8]| uuid::Uuid::try_parse_ascii(text).is_ok();
+    let mut words = line.as_bytes().split(|byte| !byte.is_ascii_hexdigit());
+    line.as_bytes().windows(36).any(is_uuid) || words.any(is_uuid)
 }
 
 #[cfg(test)]
@@ -88,6 +89,7 @@ mod tests {
         let uuid = uuid::Uuid::new_v4();
         assert!(has_uuid(&format!("user={uuid}, gone")));
         assert!(has_uuid(&format!("chat.7.message.{}", uuid.simple())));
+        assert!(!has_uuid("/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library"));
         assert!(!has_uuid("user:0123456789ab at 2026-01-01T00:00:00.000000Z"));
     }
 }

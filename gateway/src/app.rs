@@ -131,6 +131,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         resync,
     });
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
+    tasks.best_effort("resync", delivery::resync(state.clone()));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
     serve(&config, state, &tasks).await?;

@@ -7,6 +7,7 @@ use chat_shared::{
     event::MessageSent,
     ids::ConversationId,
     lifecycle::Tasks,
+    limits,
     sealing::{ContentKey, Envelope, MasterKey, Sealed, SealingError, WrappedKey},
     telemetry::Latch,
 };
@@ -36,7 +37,8 @@ impl Content {
         let draining = tasks.draining().clone();
         tasks.best_effort("content_keys", async move {
             loop {
-                if let Err(error) = refreshed.fetch(&pool).await {
+                let fetched = tokio::time::timeout(limits::STATEMENT_WAIT_MAX, refreshed.fetch(&pool)).await;
+                if let Err(error) = fetched.unwrap_or(Err(FetchError::TimedOut)) {
                     tracing::warn!(%error, "content keys can't be fetched, trying again");
                 }
                 let has_today = refreshed.key(refreshed.clock.now().day()).is_some();
@@ -96,6 +98,8 @@ struct NoKey;
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
+    #[error("PostgreSQL did not answer in time")]
+    TimedOut,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
     #[error("the stored keys were wrapped by master key {id}; give this gateway the same master key file")]

@@ -65,6 +65,11 @@ impl Database {
 /// Runs one statement: counted, and given up when it takes too long.
 pub async fn statement<T>(run: impl Future<Output = sqlx::Result<T>>) -> Result<T, DatabaseError> {
     metrics::counter!(telemetry::STATEMENTS_TOTAL).increment(1);
+    bounded(run).await
+}
+
+/// Begins or ends a transaction: given up when it takes too long.
+pub async fn bounded<T>(run: impl Future<Output = sqlx::Result<T>>) -> Result<T, DatabaseError> {
     match tokio::time::timeout(limits::STATEMENT_WAIT_MAX, run).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(DatabaseError::TimedOut),

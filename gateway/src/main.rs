@@ -22,6 +22,6 @@ mod tests;
 use clap::Parser;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    Box::pin(app::run(config::Config::parse())).await
+async fn main() -> std::process::ExitCode {
+    chat_shared::command_line::conclude(Box::pin(app::run(config::Config::parse())).await)
 }

@@ -14,7 +14,7 @@ use sqlx::Connection;
 use tokio::sync::Semaphore;
 
 use crate::{
-    database::{Database, DatabaseError, statement},
+    database::{Database, DatabaseError, bounded, statement},
     refusal::Refusal,
     send::Sender,
     telemetry,
@@ -91,7 +91,7 @@ async fn publish_pending(
 ) -> Result<(), PublishError> {
     let mut connection = database.connection().await?;
     // The rows stay locked until they are deleted, so changes of one conversation are published one after another.
-    let mut transaction = connection.begin().await.map_err(DatabaseError::from)?;
+    let mut transaction = bounded(connection.begin()).await?;
     let id = conversation_id.as_uuid();
     let locked = match when_locked {
         WhenLocked::Wait => {
@@ -123,7 +123,7 @@ async fn publish_pending(
         let published = sqlx::query!("delete from outbox where conversation_id = $1 and version <= $2", id, version);
         statement(published.execute(&mut *transaction)).await?;
     }
-    transaction.commit().await.map_err(DatabaseError::from)?;
+    bounded(transaction.commit()).await?;
     Ok(())
 }
 

@@ -12,6 +12,6 @@ mod worker;
 use clap::Parser;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    app::run(config::Settings::parse()).await
+async fn main() -> std::process::ExitCode {
+    chat_shared::command_line::conclude(app::run(config::Settings::parse()).await)
 }

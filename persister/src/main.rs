@@ -16,13 +16,17 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::process::ExitCode;
+
+use chat_shared::command_line::conclude;
+
 use config::Command;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Command::from_arguments() {
+async fn main() -> ExitCode {
+    conclude(match Command::from_arguments() {
         Command::Run(settings) => app::run(settings).await,
         Command::Replay(settings) => app::replay(&settings).await,
         Command::ForgetLog(settings) => app::forget_log(&settings).await,
-    }
+    })
 }

@@ -25,6 +25,8 @@ const ACK_PENDING_MAX: i64 = 20_000;
 const ACK_WAIT: Duration = Duration::from_secs(15);
 /// How often entries in hand ask for more time; a few times within `ACK_WAIT`.
 const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
+/// After so many extensions another instance gets the entries too: it may reach the database when this one can't.
+const EXTENSIONS_MAX: u32 = 12;
 /// When an entry is tried again that could neither be stored nor buried.
 const STUCK_DELAY: Duration = Duration::from_mins(1);
 
@@ -104,15 +106,21 @@ async fn settle(entries: &[Entry], outcomes: &HashMap<StreamSeq, Outcome>) {
 async fn while_extending<T>(entries: &[Entry], mut work: impl Future<Output = T> + Unpin) -> T {
     let mut ticks = interval_at(tokio::time::Instant::now() + EXTEND_INTERVAL, EXTEND_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for _ in 0..EXTENSIONS_MAX {
         // Cancel safe: the work is kept across turns, and a tick is lost with nothing but its time.
         tokio::select! {
             done = &mut work => return done,
-            _ = ticks.tick() => {
-                for entry in entries {
-                    entry.extend().await;
-                }
+            _ = ticks.tick() => {}
+        }
+        let extending = async {
+            for entry in entries {
+                entry.extend().await;
             }
+        };
+        tokio::select! {
+            done = &mut work => return done,
+            () = extending => {}
         }
     }
+    work.await
 }

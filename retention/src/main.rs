@@ -12,13 +12,17 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::process::ExitCode;
+
+use chat_shared::command_line::conclude;
+
 use config::Command;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Command::from_arguments() {
+async fn main() -> ExitCode {
+    conclude(match Command::from_arguments() {
         Command::Run(settings) => app::run(settings).await,
         Command::Migrate(settings) => app::migrate(&settings).await,
         Command::Prepare(settings) => app::prepare(&settings).await,
-    }
+    })
 }

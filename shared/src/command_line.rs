@@ -1,6 +1,8 @@
-//! What the command lines of services with several commands have in common.
+//! What the services' command lines have in common: the default command, and how they end.
 
-use std::{ffi::OsString, io::Write};
+use std::{ffi::OsString, io::Write, process::ExitCode};
+
+use crate::telemetry::scrub;
 
 /// Puts `run` in where no command is given, so that a service started with its settings alone does its work.
 pub fn or_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
@@ -17,6 +19,15 @@ pub fn or_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
 pub fn say(line: impl std::fmt::Display) {
     // Whoever closed the terminal doesn't want to read it.
     let _closed = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// How a program ends: with its error, if there is one, on one line of standard error, where no whole UUID goes either.
+pub fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let line = format!("error: {error:#}\n");
+    // If nobody listens the exit code says it.
+    let _closed = std::io::stderr().lock().write_all(&scrub(line.as_bytes()));
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -19,6 +19,8 @@ use crate::{
 /// All migrations, in the program itself. Applied by `chat-retention migrate`; everyone else only checks.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
+/// How long a connection may take to answer when it is given back to the pool.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 const VERSION_MIN: i32 = 150_000;
 
 /// Why PostgreSQL can't be used.
@@ -78,6 +80,13 @@ pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool,
     Ok(PgPoolOptions::new()
         .max_connections(settings.postgres_connections_max)
         .acquire_timeout(Duration::from_secs(3))
+        // A connection that is cut off without a word must not keep its place until TCP gives up.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let answer = tokio::time::timeout(RELEASE_WAIT_MAX, connection.ping()).await;
+                answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
+        })
         .connect_lazy_with(options))
 }
 

@@ -23,7 +23,7 @@ pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, fr
         }
         Command::Confirm(confirm) => {
             if connection.note_confirmed(confirm.cursor) >= CONFIRMATIONS_MAX {
-                connection.confirm_now(&state.inboxes).await;
+                connection.confirm_now(&state.inboxes, false).await;
             }
             Ok(None)
         }

@@ -27,7 +27,6 @@ pub async fn open(
     if state.tasks.draining().is_cancelled() {
         return Err(Refusal::unavailable("this gateway", &Draining));
     }
-    state.rate.check_handshake().map_err(Refusal::too_many_handshakes)?;
     let upgrade = upgrade.map_err(|_| Refusal::invalid("/v1/ws takes a WebSocket handshake of version 13"))?;
     refuse_origin(&headers, &state.allowed_origins)?;
     let offered = offered_subprotocols(&headers);
@@ -39,6 +38,8 @@ pub async fn open(
         .or_else(|| offered.iter().find_map(|entry| entry.strip_prefix(BEARER_PREFIX)))
         .ok_or(TokenError::Missing)?;
     let identity = state.verifier.verify(token).await?;
+    // Counted only now, so that nobody without a token keeps others out.
+    state.rate.check_handshake().map_err(Refusal::too_many_handshakes)?;
     let admission = state.connections.admit(identity.user_id).ok_or_else(Refusal::too_many_connections)?;
 
     let (response, socket) = upgrade.upgrade().map_err(|error| Refusal::internal(&error))?;

@@ -67,7 +67,7 @@ async fn end_replaced(state: &AppState, connection: &Connection, replaced: Repla
 
 /// Removes the registration, and records what the client has confirmed.
 pub(super) async fn unregister(state: &AppState, connection: &Connection) {
-    connection.confirm_now(&state.inboxes).await;
+    connection.confirm_now(&state.inboxes, false).await;
     if connection.is_registered()
         && let Err(error) = state.inboxes.unregister(connection.user_id, connection.session_id).await
     {
@@ -76,16 +76,21 @@ pub(super) async fn unregister(state: &AppState, connection: &Connection) {
 }
 
 impl Connection {
-    /// Records in Redis what the client has confirmed since the last time.
-    pub(super) async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes) {
+    /// Records in Redis what the client has confirmed since the last time; if `is_due`, also if that is nothing.
+    pub(super) async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes, is_due: bool) {
         let (Some((epoch, _)), Some(device_id)) = (self.catch_up_from(), self.device_id.get()) else { return };
         let cursor = self.confirmed.load(Ordering::Relaxed);
-        if self.recorded.swap(cursor, Ordering::Relaxed) == cursor {
+        let recorded = self.recorded.swap(cursor, Ordering::Relaxed);
+        if recorded == cursor && !is_due {
             return;
         }
-        if let Err(error) = inboxes.confirm(self.user_id, epoch, *device_id, Cursor(cursor)).await {
-            self.recorded.store(0, Ordering::Relaxed);
-            tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
+        match inboxes.confirm(self.user_id, epoch, *device_id, Cursor(cursor)).await {
+            Ok(true) => {}
+            Ok(false) => self.close(CloseCode::InboxLost),
+            Err(error) => {
+                self.recorded.store(recorded, Ordering::Relaxed);
+                tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
+            }
         }
     }
 

@@ -190,9 +190,20 @@ impl Connection {
         is_done
     }
 
-    /// Waits until there is room for a page of the inbox.
+    /// Waits until there is room for an entry of the inbox, or the connection ends.
     pub async fn room(&self) {
         self.outbox.room().await;
+    }
+
+    /// Whether the connection ends, so that nothing more is taken.
+    pub fn is_closing(&self) -> bool {
+        self.outbox.closing().is_some()
+    }
+
+    /// How long the token is still valid; a day at the most, so that a far expiry is looked at again.
+    fn expires_in(&self, now: Timestamp) -> Duration {
+        let ms = self.expires_at.load(Ordering::Relaxed).saturating_sub(now.0).clamp(0, 86_400_000);
+        Duration::from_millis(ms.unsigned_abs())
     }
 
     fn push(&self, push: &Push) {

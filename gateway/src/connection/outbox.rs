@@ -7,7 +7,7 @@ use chat_shared::{limits, wire::CloseCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// A page of the inbox is read only when no more than this waits.
+/// An entry of the inbox is put in only when no more than this waits; the largest frame fits beside it.
 const ROOM_BYTES: usize = limits::OUTBOX_BYTES_MAX / 4;
 /// What a frame costs beyond its bytes.
 const FRAME_OVERHEAD_BYTES: usize = 64;

@@ -52,7 +52,9 @@ pub(super) async fn serve(
 }
 
 async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl AsyncRead + Unpin>) -> Option<Hello> {
-    match next_command(connection, read, limits::HELLO_WAIT_MAX).await {
+    let first = next_command(connection, read, limits::HELLO_WAIT_MAX);
+    // Pings on the way to it don't make the wait longer.
+    match tokio::time::timeout(limits::HELLO_WAIT_MAX, first).await.unwrap_or(Err(Ended::Silent)) {
         Ok(CommandFrame { command: Command::Hello(hello), .. }) => return Some(hello),
         Err(Ended::Gone) => {}
         Err(Ended::Closed(code)) => connection.close(code),
@@ -72,6 +74,9 @@ async fn read_commands(
 ) {
     loop {
         match next_command(connection, read, limits::HEARTBEAT_SILENCE_MAX).await {
+            Ok(_) if connection.expires_in(state.clock.now()).is_zero() => {
+                return connection.close(CloseCode::TokenExpired);
+            }
             Ok(frame) => Box::pin(commands::carry_out(state, connection, frame)).await,
             Err(Ended::Rejected(rejected)) => {
                 // A client that sends nonsense is slowed down as any other.

@@ -16,7 +16,7 @@ use super::{
     rules::{self, Change},
 };
 use crate::{
-    database::{DatabaseError, statement},
+    database::{DatabaseError, bounded, statement},
     refusal::Refusal,
 };
 
@@ -57,13 +57,13 @@ impl Conversations {
         decide: impl FnOnce(&Locked) -> Result<Option<Change>, Refusal> + Send,
     ) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = bounded(connection.begin()).await?;
         let locked = lock(&mut transaction, conversation_id, by).await?;
         let Some(change) = decide(&locked)? else { return Ok(()) };
         let now = self.clock.now();
         apply(&mut transaction, conversation_id, &change, now).await?;
         insert_outbox(&mut transaction, conversation_id, locked.kind, locked.version + 1, change, now).await?;
-        transaction.commit().await?;
+        bounded(transaction.commit()).await?;
         drop(connection);
         self.outbox.publish(conversation_id).await;
         Ok(())

@@ -16,7 +16,7 @@ use super::{
     rules,
 };
 use crate::{
-    database::{DatabaseError, statement},
+    database::{DatabaseError, bounded, statement},
     refusal::Refusal,
 };
 
@@ -79,7 +79,7 @@ impl Conversations {
     /// Inserts the draft; if another request was faster with the same pair, its conversation and false.
     async fn insert(&self, draft: &Draft) -> Result<(ConversationId, bool), Refusal> {
         let mut connection = self.database.connection().await?;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = bounded(connection.begin()).await?;
         let low_and_high = draft.pair.map(|pair| pair.map(UserId::as_uuid));
         let inserted = statement(
             sqlx::query!(
@@ -108,7 +108,7 @@ impl Conversations {
         let added = draft.participants.iter().map(|participant| participant.user_id).collect();
         let change = rules::Change { participants: draft.participants.clone(), added, ..rules::Change::default() };
         insert_outbox(&mut transaction, id, draft.kind, 1, change, at).await?;
-        transaction.commit().await?;
+        bounded(transaction.commit()).await?;
         Ok((id, true))
     }
 }

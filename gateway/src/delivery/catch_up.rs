@@ -1,15 +1,21 @@
 //! Reads a user's inbox where live pushes don't reach: after hello, after a gap, after a lost connection to NATS.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use chat_shared::{event::Event, inbox::Page, wire::CloseCode};
+use chat_shared::{
+    event::Event,
+    inbox::Page,
+    wire::{CloseCode, ErrorCode},
+};
 use futures_util::{StreamExt, stream};
 
 use super::events::push_of;
 use crate::{app::AppState, connection::Connection};
 
-/// Entries that are read at a time; with the largest texts they fit in an outbox that has room.
+/// Entries that are read at a time.
 const PAGE_ENTRIES: usize = 16;
+/// How long subscriptions may take until every NATS server knows them.
+const SUBSCRIPTIONS_SETTLE: Duration = Duration::from_secs(1);
 /// Inboxes that are read at a time when all connections catch up.
 const CATCH_UPS_MAX: usize = 64;
 
@@ -17,7 +23,6 @@ const CATCH_UPS_MAX: usize = 64;
 /// catch-up. If the inbox was lost or trimmed the connection ends and the client resumes.
 pub async fn catch_up(state: &AppState, connection: &Connection) {
     while let Some((epoch, cursor)) = connection.catch_up_from() {
-        connection.room().await;
         let page = match state.inboxes.read(connection.user_id, epoch, cursor, PAGE_ENTRIES).await {
             Ok(Page::Entries(entries)) => entries,
             Ok(Page::Lost) => return connection.close(CloseCode::InboxLost),
@@ -30,9 +35,18 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
             return;
         }
         for entry in page {
+            // A text may grow sixfold when it is written as JSON, so there must be room before each entry.
+            connection.room().await;
+            if connection.is_closing() {
+                return;
+            }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
             match event.and_then(|event| push_of(&state.content, event)) {
                 Ok(push) => connection.push_entry(entry.cursor, &push),
+                // What is out of reach for now is there when the client resumes.
+                Err(refusal) if refusal.code == ErrorCode::Unavailable => {
+                    return connection.close(CloseCode::InboxLost);
+                }
                 // It is logged where it failed. History tells the client the same; those after it must not wait.
                 Err(_) => connection.skip_entry(entry.cursor),
             }
@@ -40,8 +54,25 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
     }
 }
 
+/// Lets every connection catch up whenever something may have been lost: at once, and again when the subscriptions
+/// surely stand everywhere, since a message that finds none is gone. However often it is rung for, one at a time.
+pub async fn resync(state: AppState) {
+    let draining = state.tasks.draining();
+    // Cancel safe: whoever drains sends all connections away.
+    while draining.run_until_cancelled(state.resync.notified()).await.is_some() {
+        let twice = async {
+            catch_up_all(&state).await;
+            tokio::time::sleep(SUBSCRIPTIONS_SETTLE).await;
+            catch_up_all(&state).await;
+        };
+        if draining.run_until_cancelled(twice).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// Lets every connection catch up, so many at a time: something may have been lost on the way to this gateway.
-pub async fn catch_up_all(state: &AppState) {
+async fn catch_up_all(state: &AppState) {
     let connections = state.connections.all();
     tracing::info!(connections = connections.len(), "every connection catches up");
     stream::iter(connections)

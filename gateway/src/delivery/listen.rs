@@ -12,7 +12,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{catch_up, catch_up_all, events::push_of, publish};
+use super::{catch_up, events::push_of, publish};
 use crate::{
     app::AppState,
     connection::{Connection, Delivered},
@@ -37,24 +37,23 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
     // The echo comes back on the gateway's own subject; a notifier's beacon on the other.
     let mut deliveries = stream::select(own.map(|message| (true, message)), all.map(|message| (false, message)));
     let mut echoes = tokio::time::interval(ECHO_INTERVAL);
-    let mut heard_at = Instant::now();
+    let mut heard_at = None;
     loop {
         // Cancel safe: each branch only waits for the next of a stream.
         tokio::select! {
             // By then every connection has been sent away, and whoever waits for this task would wait for nothing.
             () = state.tasks.draining().cancelled() => return Ok(()),
-            () = state.resync.notified() => catch_up_in_background(&state),
             _ = echoes.tick() => {
-                latch.set(heard_at.elapsed() < DEAF_AFTER);
+                latch.set(heard_at.is_some_and(|heard_at: Instant| heard_at.elapsed() < DEAF_AFTER));
                 publish(&state, own_subject.clone(), &Delivery::Beacon).await;
             }
             delivery = deliveries.next() => {
                 let (is_own, message) = delivery.context("the subscriptions ended")?;
                 if is_own {
-                    if heard_at.elapsed() >= DEAF_AFTER {
-                        catch_up_in_background(&state);
+                    if heard_at.is_some_and(|heard_at| heard_at.elapsed() >= DEAF_AFTER) {
+                        state.resync.notify_one();
                     }
-                    heard_at = Instant::now();
+                    heard_at = Some(Instant::now());
                     latch.set(true);
                 }
                 match Delivery::decode(&message.payload) {
@@ -64,11 +63,6 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
             }
         }
     }
-}
-
-fn catch_up_in_background(state: &AppState) {
-    let caught_up = state.clone();
-    state.tasks.best_effort("catch_up_all", async move { catch_up_all(&caught_up).await });
 }
 
 fn deliver(state: &AppState, delivery: Delivery) {

@@ -8,7 +8,7 @@ mod events;
 mod lease;
 mod listen;
 
-pub use catch_up::{catch_up, catch_up_all};
+pub use catch_up::{catch_up, resync};
 pub use lease::keep;
 pub use listen::listen;
 

@@ -94,6 +94,11 @@ impl History {
                 (found.into_values().flatten().collect(), Some(shown))
             }
         };
+        // Without the log nobody knows whether there are later ones, and a client that fills a gap must not think so.
+        let is_current = sides.log.is_ok() || !matches!(place, Place::After(_));
+        if !is_current && shown.is_none() {
+            return Err(Refusal::unavailable("the end of the history", &LogAway));
+        }
         Ok(HistoryPage {
             messages: messages
                 .into_iter()
@@ -102,7 +107,7 @@ impl History {
                     Ok(stored.into_message(conversation_id, text))
                 })
                 .collect::<Result<_, Refusal>>()?,
-            has_more: shown.is_some_and(|shown| extent.has_more(place, shown)),
+            has_more: !is_current || shown.is_some_and(|shown| extent.has_more(place, shown)),
             last_seq: extent.last,
             floor_seq: extent.floor,
         })

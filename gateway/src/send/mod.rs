@@ -79,19 +79,17 @@ impl Sender {
 
     /// Appends, again with a fresh head for as long as others are faster.
     async fn append_message(&self, request: &Request) -> Result<Acceptance, Refusal> {
+        if request.command.is_repeat
+            && let Some(earlier) = self.find_earlier(request).await?
+        {
+            return Ok(earlier);
+        }
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
-        let mut is_looked_up = !request.command.is_repeat;
         let mut envelope: Option<Envelope> = None;
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
             let head = lane.head().await?;
             if head.participants.find(request.user_id).is_none() {
                 return Err(Refusal::no_such_conversation());
-            }
-            if !is_looked_up {
-                is_looked_up = true;
-                if let Some(sent) = self.find_earlier(request, &head).await? {
-                    return Ok(sent);
-                }
             }
             let sealed = match &envelope {
                 Some(sealed) => sealed.clone(),

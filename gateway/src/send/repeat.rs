@@ -2,7 +2,7 @@
 
 use chat_shared::{
     event::{Event, Fact, MessageSent},
-    log::{AppendError, Head},
+    log::AppendError,
     position::{Seq, StreamSeq},
     wire::ErrorCode,
 };
@@ -21,8 +21,12 @@ impl Sender {
     }
 
     /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
-    /// has yet to store.
-    pub(super) async fn find_earlier(&self, request: &Request, head: &Head) -> Result<Option<Acceptance>, Refusal> {
+    /// has yet to store. Nobody's lane is held meanwhile: what is accepted from now on is within that window.
+    pub(super) async fn find_earlier(&self, request: &Request) -> Result<Option<Acceptance>, Refusal> {
+        let head = self.lanes.enter(request.command.conversation_id).await.head().await?;
+        if head.participants.find(request.user_id).is_none() {
+            return Err(Refusal::no_such_conversation());
+        }
         let (stored_seq, found) = match history::find_stored(&self.database, request.place).await {
             Ok(stored) => (stored.last_seq, stored.message),
             // Without PostgreSQL the log alone tells, as far back as it goes.

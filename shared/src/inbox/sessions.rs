@@ -84,14 +84,15 @@ impl Inboxes {
         bounded(redis.hdel(self.keys(user_id).sessions, session_id.as_uuid().to_string())).await
     }
 
-    /// Records that a device has everything up to `cursor`, and drops what every device has.
+    /// Records that a device has everything up to `cursor`, drops what every device has, and keeps the inbox from being
+    /// dropped as idle. False if the inbox is another one now.
     pub async fn confirm(
         &self,
         user_id: UserId,
         epoch: Epoch,
         device_id: DeviceId,
         cursor: Cursor,
-    ) -> Result<(), InboxError> {
+    ) -> Result<bool, InboxError> {
         let keys = self.keys(user_id);
         let mut confirm = CONFIRM.prepare_invoke();
         confirm

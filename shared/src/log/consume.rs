@@ -30,6 +30,9 @@ const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long to wait before a consumer is opened again after an error; doubles with each failure, up to 32 times.
 const REOPEN_DELAY: Duration = Duration::from_millis(125);
 
+/// How long settling an entry may wait for the connection to NATS.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// A durable consumer: what it reads and within which bounds.
 #[derive(Debug, Clone)]
 pub struct ConsumerSpec {
@@ -248,8 +251,15 @@ impl Entry {
     }
 
     async fn acknowledge(&self, kind: AckKind) {
-        if let Err(error) = self.message.ack_with(kind).await {
-            tracing::debug!(stream_seq = self.stream_seq.0, %error, "an entry could not be settled, it will be delivered again");
-        }
+        let error = match tokio::time::timeout(SETTLE_WAIT_MAX, self.message.ack_with(kind)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "NATS takes nothing now".to_owned(),
+        };
+        tracing::debug!(
+            stream_seq = self.stream_seq.0,
+            error,
+            "an entry could not be settled, it will be delivered again"
+        );
     }
 }

@@ -147,6 +147,9 @@ fn refuse_old_server(version: &str) -> Result<(), LogError> {
     if found < SERVER_VERSION_MIN { Err(LogError::ServerTooOld { found: version.to_owned() }) } else { Ok(()) }
 }
 
+/// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
+const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
+
 /// Connects to NATS and keeps trying after a disconnection, at most two seconds apart.
 pub async fn connect(
     url: &str,
@@ -158,6 +161,7 @@ pub async fn connect(
         .connection_timeout(Duration::from_secs(3))
         .request_timeout(Some(limits::APPEND_WAIT_MAX))
         .ping_interval(Duration::from_secs(5))
+        .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(100)
                 .saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX))

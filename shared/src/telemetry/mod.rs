@@ -5,6 +5,7 @@ mod scrub;
 mod server;
 
 pub use health::{Health, Latch};
+pub(crate) use scrub::scrub;
 
 use std::io::IsTerminal;
 

@@ -34,7 +34,8 @@ impl Write for ScrubbedLine {
     }
 }
 
-fn scrub(line: &[u8]) -> Vec<u8> {
+/// The line with its UUIDs masked.
+pub(crate) fn scrub(line: &[u8]) -> Vec<u8> {
     let mut scrubbed = Vec::with_capacity(line.len());
     let mut rest = line;
     while let Some(&first) = rest.first() {

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Command, CommandFrame};
 
+/// Maps within maps of a frame. The deepest of ours has four.
+const DEPTH_MAX: usize = 32;
+
 /// How frames are written on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -45,6 +48,7 @@ impl Encoding {
             Self::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string())),
             Self::MessagePack => {
                 let mut reader = rmp_serde::Deserializer::new(bytes).with_human_readable();
+                reader.set_max_depth(DEPTH_MAX);
                 let frame = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(error.to_string()))?;
                 if reader.into_inner().is_empty() {
                     Ok(frame)
