@@ -34,21 +34,33 @@ pub(super) async fn serve(
 
     // What is seldom under way is in boxes of its own: an idle connection holds only what it waits with.
     let draining = state.tasks.draining();
-    if let Some(Some(hello)) = Box::pin(draining.run_until_cancelled(first_command(&connection, &mut read))).await {
-        // From here on live deliveries find the connection; what they bring before the registration is known is
-        // read from the inbox afterwards.
-        state.connections.add(Arc::clone(&connection));
-        if draining.is_cancelled() {
-            // The farewell to all connections may have passed this one.
-            connection.close(CloseCode::GoingAway);
-        }
-        Box::pin(hello::register(&state, &connection, hello)).await;
-        read_commands(&state, &connection, &mut read).await;
-        state.connections.remove(&connection);
-        Box::pin(hello::unregister(&state, &connection)).await;
+    match Box::pin(draining.run_until_cancelled(first_command(&connection, &mut read))).await {
+        Some(Some(hello)) => converse(&state, &connection, &mut read, hello).await,
+        Some(None) => {}
+        None => connection.close(CloseCode::GoingAway),
     }
     // However the reading ended, the writer ends too.
     connection.leave();
+}
+
+/// From hello to goodbye.
+async fn converse(
+    state: &AppState,
+    connection: &Arc<Connection>,
+    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+    hello: Hello,
+) {
+    // From here on live deliveries find the connection; what they bring before the registration is known is read from
+    // the inbox afterwards.
+    state.connections.add(Arc::clone(connection));
+    if state.tasks.draining().is_cancelled() {
+        // The farewell to all connections may have passed this one.
+        connection.close(CloseCode::GoingAway);
+    }
+    Box::pin(hello::register(state, connection, hello)).await;
+    read_commands(state, connection, read).await;
+    state.connections.remove(connection);
+    Box::pin(hello::unregister(state, connection)).await;
 }
 
 async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl AsyncRead + Unpin>) -> Option<Hello> {
