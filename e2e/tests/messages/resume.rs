@@ -5,7 +5,7 @@ use chat_client::ClientOptions;
 use chat_e2e::{Socket, TestFleet, database, on_shared_fleet, said};
 use chat_shared::{
     ids::{DeviceId, Epoch},
-    limits::INBOX_ENTRIES_MAX,
+    limits::{INBOX_ENTRIES_MAX, TEXT_BYTES_MAX},
     position::Cursor,
     wire::{Encoding, Resume},
 };
@@ -54,6 +54,30 @@ fn promise_4_a_resume_at_the_other_gateway_brings_exactly_what_was_missed() -> R
         assert_eq!((ready.resumed, ready.cursor), (true, Cursor(cursor + 9)), "nothing was missed");
         api.say(conversation_id, &said(13)).await?;
         assert_eq!(pushed(&mut socket, 1).await?, [(13, cursor + 10)]);
+        Ok(())
+    })
+}
+
+#[test]
+fn promise_4_texts_that_grow_when_written_as_json_do_not_end_a_resume() -> Result<()> {
+    on_shared_fleet(async |fleet| {
+        let [asha, bikram] = fleet.people()?;
+        let conversation_id = fleet.direct(&asha, &bikram).await?;
+        let device_id = DeviceId::random();
+        let mut socket = fleet.socket(&bikram, 0, Encoding::Json).await?;
+        let ready = socket.hello(device_id, None).await?;
+        let resume = Resume { epoch: ready.epoch.context("there is an inbox")?, cursor: ready.cursor };
+        drop(socket);
+        // JSON writes each of these characters as six, so that a page of them is more than an outbox holds.
+        let text = "\u{1}".repeat(TEXT_BYTES_MAX);
+        let api = fleet.api(&asha, 0);
+        for _ in 0..16 {
+            api.say(conversation_id, &text).await?;
+        }
+        let mut socket = fleet.socket(&bikram, 0, Encoding::Json).await?;
+        assert!(socket.hello(device_id, Some(resume)).await?.resumed);
+        let seqs: Vec<_> = pushed(&mut socket, 16).await?.into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(seqs, (1..=16).collect::<Vec<_>>());
         Ok(())
     })
 }
