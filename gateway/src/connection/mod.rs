@@ -4,6 +4,7 @@
 //! to the client goes through the outbox, which is bounded.
 
 mod commands;
+mod frames;
 mod handshake;
 mod hello;
 mod outbox;

@@ -8,12 +8,16 @@ use chat_shared::{
         CloseCode, Command, CommandFrame, DecodeError, Encoding, ErrorCode, Hello, Rejected, Reply, decode_command,
     },
 };
-use fastwebsockets::{Frame, OpCode, WebSocket, WebSocketError, WebSocketRead};
+use fastwebsockets::{OpCode, Role, WebSocket, WebSocketError, after_handshake_split};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, split};
+use tokio::io::{AsyncRead, empty, split};
 
-use super::{Connection, commands, hello, writer};
+use super::{
+    Connection, commands,
+    frames::{Frames, Received},
+    hello, writer,
+};
 use crate::{app::AppState, auth::Identity};
 
 /// Serves a connection until it ends.
@@ -21,12 +25,12 @@ pub(super) async fn serve(
     state: AppState,
     identity: Identity,
     encoding: Encoding,
-    mut socket: WebSocket<TokioIo<Upgraded>>,
+    socket: WebSocket<TokioIo<Upgraded>>,
 ) {
-    socket.set_auto_close(false);
-    socket.set_auto_pong(false);
-    socket.set_max_message_size(limits::FRAME_BYTES_MAX + 1);
-    let (mut read, write) = socket.split(split);
+    // Nothing has been read yet, so nothing is lost with the buffers.
+    let (read, write) = split(socket.into_inner());
+    let mut frames = Frames::new(read);
+    let (_, write) = after_handshake_split(empty(), write, Role::Server);
     let connection = Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at));
     let written = Arc::clone(&connection);
     let serving = state.clone();
@@ -34,8 +38,8 @@ pub(super) async fn serve(
 
     // What is seldom under way is in boxes of its own: an idle connection holds only what it waits with.
     let draining = state.tasks.draining();
-    match Box::pin(draining.run_until_cancelled(first_command(&connection, &mut read))).await {
-        Some(Some(hello)) => converse(&state, &connection, &mut read, hello).await,
+    match Box::pin(draining.run_until_cancelled(first_command(&connection, &mut frames))).await {
+        Some(Some(hello)) => converse(&state, &connection, &mut frames, hello).await,
         Some(None) => {}
         None => connection.close(CloseCode::GoingAway),
     }
@@ -47,7 +51,7 @@ pub(super) async fn serve(
 async fn converse(
     state: &AppState,
     connection: &Arc<Connection>,
-    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+    frames: &mut Frames<impl AsyncRead + Unpin + Send>,
     hello: Hello,
 ) {
     // From here on live deliveries find the connection; what they bring before the registration is known is read from
@@ -58,13 +62,13 @@ async fn converse(
         connection.close(CloseCode::GoingAway);
     }
     Box::pin(hello::register(state, connection, hello)).await;
-    read_commands(state, connection, read).await;
+    read_commands(state, connection, frames).await;
     state.connections.remove(connection);
     Box::pin(hello::unregister(state, connection)).await;
 }
 
-async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl AsyncRead + Unpin>) -> Option<Hello> {
-    let first = next_command(connection, read, limits::HELLO_WAIT_MAX);
+async fn first_command(connection: &Connection, frames: &mut Frames<impl AsyncRead + Unpin + Send>) -> Option<Hello> {
+    let first = next_command(connection, frames, limits::HELLO_WAIT_MAX);
     // Pings on the way to it don't make the wait longer.
     match tokio::time::timeout(limits::HELLO_WAIT_MAX, first).await.unwrap_or(Err(Ended::Silent)) {
         Ok(CommandFrame { command: Command::Hello(hello), .. }) => return Some(hello),
@@ -82,10 +86,10 @@ async fn first_command(connection: &Connection, read: &mut WebSocketRead<impl As
 async fn read_commands(
     state: &AppState,
     connection: &Arc<Connection>,
-    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+    frames: &mut Frames<impl AsyncRead + Unpin + Send>,
 ) {
     loop {
-        match next_command(connection, read, limits::HEARTBEAT_SILENCE_MAX).await {
+        match next_command(connection, frames, limits::HEARTBEAT_SILENCE_MAX).await {
             Ok(_) if connection.expires_in(state.clock.now()).is_zero() => {
                 return connection.close(CloseCode::TokenExpired);
             }
@@ -117,38 +121,31 @@ enum Ended {
 
 async fn next_command(
     connection: &Connection,
-    read: &mut WebSocketRead<impl AsyncRead + Unpin>,
+    frames: &mut Frames<impl AsyncRead + Unpin + Send>,
     silence_max: Duration,
 ) -> Result<CommandFrame, Ended> {
-    let mut send = never_sends;
     loop {
         // Reading is not cancel safe: whenever another branch wins, the connection ends.
-        let frame = tokio::select! {
-            read = tokio::time::timeout(silence_max, read.read_frame(&mut send)) => match read {
+        let Received { is_final, opcode, payload } = tokio::select! {
+            read = tokio::time::timeout(silence_max, frames.next()) => match read {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return Err(ended_by(&error)),
                 Err(_) => return Err(Ended::Silent),
             },
             _ = connection.outbox.closed() => return Err(Ended::Gone),
         };
-        let bytes = frame.payload;
-        match (frame.opcode, connection.encoding) {
-            (_, _) if !frame.fin => return Err(Ended::Closed(CloseCode::Fragmented)),
+        match (opcode, connection.encoding) {
+            (_, _) if !is_final => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Continuation, _) => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Text, Encoding::Json) | (OpCode::Binary, Encoding::MessagePack) => {
-                return decode_command(connection.encoding, &bytes).map_err(|error| rejected(&error));
+                return decode_command(connection.encoding, &payload).map_err(|error| rejected(&error));
             }
             (OpCode::Text | OpCode::Binary, _) => return Err(Ended::Closed(CloseCode::MalformedFrame)),
-            (OpCode::Ping, _) => connection.outbox.pong(bytes.to_vec()),
+            (OpCode::Ping, _) => connection.outbox.pong(payload.to_vec()),
             (OpCode::Pong, _) => {}
             (OpCode::Close, _) => return Err(Ended::Gone),
         }
     }
-}
-
-/// With automatic pongs and closes off, the library has nothing to send.
-async fn never_sends(_frame: Frame<'_>) -> Result<(), WebSocketError> {
-    Ok(())
 }
 
 fn ended_by(error: &WebSocketError) -> Ended {
