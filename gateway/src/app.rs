@@ -114,7 +114,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
     let state = AppState::from(Parts {
         conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
-        history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
+        history: History::new(database.clone(), log.clone(), content.clone()),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
         allowed_origins: config.allowed_origins.clone().into(),

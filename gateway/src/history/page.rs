@@ -26,7 +26,6 @@ use crate::{
     conversations::{Membership, membership},
     database::{Database, DatabaseError},
     refusal::Refusal,
-    send::Sender,
     telemetry,
 };
 
@@ -37,7 +36,6 @@ const NEWEST_WAIT_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct History {
     database: Database,
-    sender: Sender,
     log: Log,
     log_breaker: Arc<Breaker>,
     content: Content,
@@ -66,8 +64,8 @@ struct OutOfReach;
 
 impl History {
     /// Over both sides; a text is opened as it is shown.
-    pub fn new(database: Database, sender: Sender, log: Log, content: Content) -> Self {
-        Self { database, sender, log, log_breaker: Arc::default(), content }
+    pub fn new(database: Database, log: Log, content: Content) -> Self {
+        Self { database, log, log_breaker: Arc::default(), content }
     }
 
     /// A page of a conversation that the user takes part in. It may be shorter than asked when a side is missing, but
@@ -127,7 +125,7 @@ impl History {
         if !self.log_breaker.permits(asked_at) {
             return Ok(Err(LogAway));
         }
-        let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.sender.newest(conversation_id)).await;
+        let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.log.newest(conversation_id)).await;
         match newest.unwrap_or(Err(AppendError::Unknown)) {
             Ok(newest) => {
                 self.log_breaker.close(Instant::now());

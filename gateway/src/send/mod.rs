@@ -14,7 +14,7 @@ use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
     limits,
     log::{AppendError, Appended, Head, Log},
-    position::{Seq, StreamSeq},
+    position::Seq,
     sealing::{Envelope, Sealed},
     wire::SendMessage,
 };
@@ -149,11 +149,6 @@ impl Sender {
             }
         }
         Err(AppendError::HeadMoved.into())
-    }
-
-    /// The conversation's newest event as the log's leader knows it; none if the log holds none.
-    pub async fn newest(&self, conversation_id: ConversationId) -> Result<Option<(StreamSeq, Event)>, AppendError> {
-        self.log.newest(conversation_id).await
     }
 }
 

@@ -63,7 +63,7 @@ async fn eight_are_in_a_group_though_twelve_are_added_at_once_r2_2() {
     }
     let group = place.conversations.get(member, conversation_id).await.unwrap();
     assert_eq!((group.participants.len(), group.version), (8, 7));
-    let (_, newest) = place.sender.newest(conversation_id).await.unwrap().unwrap();
+    let (_, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
     assert_eq!((newest.participants.list, newest.participants.version), (group.participants, 7));
 }
 

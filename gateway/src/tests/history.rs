@@ -173,7 +173,7 @@ async fn the_tail_is_read_so_far_and_no_further() {
     for _ in 0..count {
         place.send(ana, id, "on and on").await.unwrap();
     }
-    let (at, _) = place.sender.newest(id).await.unwrap().unwrap();
+    let (at, _) = place.log.newest(id).await.unwrap().unwrap();
     let seqs = async |down_to| {
         let events = read_tail(&place.log, at, Seq(down_to)).await;
         events.map(|events| events.iter().map(|event| event.seq.0).collect::<Vec<_>>())

@@ -76,7 +76,7 @@ async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_p
     let now = chat_shared::clock::Clock::System.now().after(std::time::Duration::from_mins(1));
     until("sweeping", async || {
         crate::outbox::sweep(&place.database, &place.sender, now).await.is_ok()
-            && matches!(place.sender.newest(id).await, Ok(Some((_, newest))) if newest.participants.version == 2)
+            && matches!(place.log.newest(id).await, Ok(Some((_, newest))) if newest.participants.version == 2)
     })
     .await;
     assert_eq!(place.send(eve, id, "6").await.unwrap().seq, Seq(6));

@@ -42,7 +42,7 @@ async fn pending(place: &Place) -> i64 {
 
 /// The versions that the log has heard of, in its order.
 async fn heard(place: &Place, conversation_id: ConversationId) -> Vec<u64> {
-    let (_, mut event) = place.sender.newest(conversation_id).await.unwrap().unwrap();
+    let (_, mut event) = place.log.newest(conversation_id).await.unwrap().unwrap();
     let mut versions = Vec::new();
     loop {
         versions.insert(0, event.participants.version);

@@ -69,7 +69,7 @@ impl Place {
         let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
         let place = Self {
             conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
-            history: History::new(database.clone(), sender.clone(), log.clone(), content.clone()),
+            history: History::new(database.clone(), log.clone(), content.clone()),
             pool,
             database,
             nats,
@@ -102,7 +102,7 @@ impl Place {
     /// Sends so many messages, whose texts are their numbers.
     pub async fn send_many(&self, from: UserId, conversation_id: ConversationId, count: u64) {
         for _ in 0..count {
-            let next = self.sender.newest(conversation_id).await.unwrap().unwrap().1.seq.next();
+            let next = self.log.newest(conversation_id).await.unwrap().unwrap().1.seq.next();
             assert_eq!(self.send(from, conversation_id, &next.0.to_string()).await.unwrap().seq, next);
         }
     }
@@ -125,7 +125,7 @@ impl Place {
     /// Does the persister's work for one conversation: stores what the log has, but for some numbers that another
     /// persister has not committed yet.
     pub async fn store(&self, conversation_id: ConversationId, up_to: u64, holes: &[u64]) {
-        let (at, _) = self.sender.newest(conversation_id).await.unwrap().unwrap();
+        let (at, _) = self.log.newest(conversation_id).await.unwrap().unwrap();
         for event in history::read_tail(&self.log, at, Seq::ZERO).await.unwrap() {
             if event.seq.0 <= up_to && !holes.contains(&event.seq.0) {
                 self.store_event(&event, event.sent_at.into()).await;
