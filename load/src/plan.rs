@@ -1,0 +1,245 @@
+//! What a client process is told, and what it answers: a plan as a JSON file, and lines of JSON.
+//!
+//! Moments in a plan are microseconds after the common start, which comes later as a line on standard input.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::histogram::Histogram;
+
+/// Everything that one client process does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// What its clients speak.
+    pub target: TargetKind,
+    /// Where servers listen. A client whose connection ends goes to the next one.
+    pub addresses: Vec<SocketAddr>,
+    /// The process' own addresses, which its connections are spread over.
+    pub sources: Vec<IpAddr>,
+    /// Keeps the messages of several runs apart.
+    pub run: u64,
+    /// The number of its first seat; seats are numbered over all processes, in the order of the crowds.
+    pub first_seat: u32,
+    /// Its clients.
+    pub crowds: Vec<Crowd>,
+    /// Times that are counted by themselves.
+    pub phases: Vec<Phase>,
+    /// How long the last answers and shows are waited for.
+    pub drain_us: u64,
+    /// Connections that are opened at the same time.
+    pub opening_max: usize,
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// This backend.
+    Chat,
+    /// The Socket.IO peer.
+    SocketIo,
+    /// The ejabberd peer.
+    Xmpp,
+}
+
+/// Clients that do the same, counted together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Crowd {
+    /// Those of one conversation stand one after the other.
+    pub seats: Vec<Seat>,
+    /// How many seats share a conversation.
+    pub conversation_size: usize,
+    /// What they write; nothing if none.
+    pub sends: Option<Sends>,
+    /// How they lose their connections; never on purpose if none.
+    pub absence: Option<Absence>,
+}
+
+/// A user with one device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Seat {
+    /// The user's id or name, as the target has it.
+    pub user: String,
+    /// The token or password.
+    pub secret: String,
+    /// The client installation.
+    pub device: Uuid,
+    /// What the user writes to, as the target names it.
+    pub conversation: String,
+    /// Index of the address to connect to first.
+    pub address: usize,
+}
+
+/// A schedule that doesn't wait for answers. The conversations take turns, and within one its writers do.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sends {
+    /// Of this process.
+    pub per_second: f64,
+    /// When the first is due.
+    pub from_us: u64,
+    /// When nothing is due any more.
+    pub until_us: u64,
+    /// Who writes.
+    pub writers: Writers,
+}
+
+/// Who of a conversation writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Writers {
+    /// Its first seat only.
+    First,
+    /// All in turns.
+    All,
+}
+
+/// How clients lose their connections: by cutting them without a goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Absence {
+    /// All but each conversation's first seat at once, and back as fast as they can after a while.
+    Once {
+        /// When.
+        at_us: u64,
+        /// For how long they don't try.
+        away_us: u64,
+    },
+    /// Each at random moments.
+    Often {
+        /// Time online in the mean.
+        online_us: u64,
+        /// Time offline in the mean.
+        away_us: u64,
+        /// From here on.
+        from_us: u64,
+        /// After that all come back and stay.
+        until_us: u64,
+    },
+}
+
+/// A time that is counted by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// For the report.
+    pub name: String,
+    /// Its beginning.
+    pub from_us: u64,
+    /// Its end; it doesn't belong to it.
+    pub until_us: u64,
+}
+
+/// What the process is told on standard input, a line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The common start, in microseconds of the monotonic clock.
+    Start(u64),
+    /// Say what there is to say and end.
+    End,
+}
+
+/// What the process says on standard output, a line each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// All clients are connected.
+    Connected {
+        /// How many.
+        count: usize,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// What happened in one second after the start, the last and incomplete one included.
+    Second(Second),
+    /// Everything, once the schedule has ended and what was outstanding has come or been given up.
+    Done(Done),
+}
+
+/// One second of one process, all crowds together.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// Whole seconds after the start at its beginning.
+    pub at: u64,
+    /// Answers.
+    pub accepted: u64,
+    /// Messages shown to others than their senders.
+    pub delivered: u64,
+    /// Waits for answers that came in this second.
+    pub accept: Histogram,
+    /// Waits for shows that came in this second.
+    pub deliver: Histogram,
+    /// Connections open at its end.
+    pub connected: u64,
+}
+
+/// What came of a plan.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// In the plan's order.
+    pub crowds: Vec<CrowdDone>,
+    /// How much later than due messages were written, of all crowds and phases.
+    pub lateness: Histogram,
+    /// What went wrong, by kind.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// What came of a crowd.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CrowdDone {
+    /// In the plan's order.
+    pub phases: Vec<PhaseDone>,
+    /// Over the whole run.
+    pub tally: Tally,
+    /// How long each return to the server took, from the first try until everything missed was shown.
+    pub returns: Histogram,
+}
+
+/// What happened in a phase.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PhaseDone {
+    /// Messages that were due.
+    pub offered: u64,
+    /// Answers that came.
+    pub accepted: u64,
+    /// Messages shown to others than their senders.
+    pub delivered: u64,
+    /// Of messages due in it: from then to the answer.
+    pub accept: Histogram,
+    /// Of messages due in it: from then to each show to another participant.
+    pub deliver: Histogram,
+}
+
+/// What became of the messages of a crowd.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Messages that were written at least once.
+    pub sent: u64,
+    /// Messages whose sender was told that they are durable.
+    pub accepted: u64,
+    /// Messages that the server said it didn't take.
+    pub rejected: u64,
+    /// Messages that nothing was said about.
+    pub unanswered: u64,
+    /// How often the accepted ones were to be shown: to each other participant once.
+    pub expected_shows: u64,
+    /// How often they were, by which participants of which conversation should.
+    pub shown: u64,
+    /// Pushes that a client leaves out, since it has had their number.
+    pub repeated_raw: u64,
+    /// Messages that came again in spite of that.
+    pub repeated: u64,
+    /// Which ones were accepted: for each seat by its number over all processes, ranges of message numbers, the first
+    /// and the one after the last.
+    pub accepted_ranges: BTreeMap<u32, Vec<(u32, u32)>>,
+    /// How often a client came back.
+    pub returned: u64,
+    /// How often the server couldn't say everything that was missed.
+    pub not_resumed: u64,
+    /// Clients that aren't connected at the end.
+    pub absent: u64,
+}
