@@ -12,6 +12,7 @@ pub mod demo;
 pub mod fleet;
 pub mod fleet_file;
 pub mod kaha;
+pub mod load;
 pub mod paths;
 pub mod ports;
 pub mod process;
