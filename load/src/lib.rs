@@ -4,6 +4,7 @@
 //! client processes what to do by a [`plan`], and puts together what they say.
 
 pub mod clock;
+pub mod floors;
 pub mod histogram;
 pub mod message;
 pub mod plan;
