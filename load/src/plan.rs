@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,17 @@ pub struct Plan {
     pub opening_max: usize,
 }
 
+/// Where the floors of the machine are measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FloorsPlan {
+    /// On the disk of the log's data.
+    pub directory: PathBuf,
+    /// A NATS server with `JetStream`.
+    pub nats_url: String,
+    /// A database of PostgreSQL.
+    pub postgres_url: String,
+}
+
 /// What is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +70,16 @@ pub struct Crowd {
     pub sends: Option<Sends>,
     /// How they lose their connections; never on purpose if none.
     pub absence: Option<Absence>,
+}
+
+impl Crowd {
+    /// When those who lose their connections on purpose have all begun to come back.
+    pub fn present_again_us(&self) -> Option<u64> {
+        self.absence.map(|absence| match absence {
+            Absence::Once { at_us, away_us } => at_us + away_us,
+            Absence::Often { until_us, .. } => until_us,
+        })
+    }
 }
 
 /// A user with one device.
@@ -133,14 +155,12 @@ pub struct Phase {
     pub until_us: u64,
 }
 
-/// What the process is told on standard input, a line each.
+/// What the process is told on standard input, once it has said that all are connected. It ends when its standard
+/// input does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Order {
+pub struct Start {
     /// The common start, in microseconds of the monotonic clock.
-    Start(u64),
-    /// Say what there is to say and end.
-    End,
+    pub at_us: u64,
 }
 
 /// What the process says on standard output, a line each.
@@ -195,8 +215,10 @@ pub struct CrowdDone {
     pub phases: Vec<PhaseDone>,
     /// Over the whole run.
     pub tally: Tally,
-    /// How long each return to the server took, from the first try until everything missed was shown.
+    /// How long each return to the server took, from the first try until the connection was open.
     pub returns: Histogram,
+    /// From when all those who went away at once tried to come back, until each message that they missed was shown.
+    pub catch_up: Histogram,
 }
 
 /// What happened in a phase.
@@ -235,7 +257,7 @@ pub struct Tally {
     pub repeated: u64,
     /// Which ones were accepted: for each seat by its number over all processes, ranges of message numbers, the first
     /// and the one after the last.
-    pub accepted_ranges: BTreeMap<u32, Vec<(u32, u32)>>,
+    pub accepted_ranges: BTreeMap<u32, Vec<(u64, u64)>>,
     /// How often a client came back.
     pub returned: u64,
     /// How often the server couldn't say everything that was missed.
