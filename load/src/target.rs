@@ -5,6 +5,8 @@
 
 pub mod chat;
 pub mod frame;
+pub mod socket_io;
+pub mod xmpp;
 
 use std::{
     net::{IpAddr, SocketAddr},
