@@ -9,5 +9,6 @@ pub mod histogram;
 pub mod message;
 pub mod plan;
 pub mod report;
+pub mod rude;
 pub mod target;
 pub mod worker;

@@ -1,13 +1,14 @@
-//! What `cargo dev load` starts as processes of their own: clients that do what a plan says, and the measurement of what
-//! the machine can do by itself. Both tell what came of it on standard output, as lines of JSON.
+//! What `cargo dev load` starts as processes of their own: clients that do what a plan says, clients that break the
+//! rules, and the measurement of what the machine can do by itself. All tell what came of it on standard output, as lines of JSON.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use chat_load::{floors, plan::FloorsPlan, worker};
+use chat_load::{floors, plan::FloorsPlan, rude, worker};
 use serde::de::DeserializeOwned;
 
-const USAGE: &str = "give `clients` or `floors` and a file; `cargo dev load` writes such files and starts this program";
+const USAGE: &str =
+    "give `clients`, `rude` or `floors` and a file; `cargo dev load` writes such files and starts this program";
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -15,6 +16,7 @@ fn main() -> Result<ExitCode> {
     let file = PathBuf::from(arguments.next().context(USAGE)?);
     match what.to_str() {
         Some("clients") => worker::run(read(&file)?)?,
+        Some("rude") => rude::run(read(&file)?)?,
         Some("floors") => measure_floors(&read(&file)?)?,
         _ => bail!(USAGE),
     }
