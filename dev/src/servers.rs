@@ -92,7 +92,7 @@ impl Servers {
 ///
 /// # Errors
 /// With the last lines of its log if it ends before that.
-async fn start_and_wait<F, Fut>(process: &Process, answers: F) -> Result<()>
+pub(crate) async fn start_and_wait<F, Fut>(process: &Process, answers: F) -> Result<()>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = bool>,

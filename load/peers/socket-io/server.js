@@ -11,6 +11,7 @@ import { Store } from "./store.js";
 const TEXT_BYTES_MAX = 8192;
 const FRAME_BYTES_MAX = 32768;
 const CONVERSATIONS_MAX = 100;
+const STOP_DEADLINE_MS = 5000;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 const { PORT, DATABASE_URL, REDIS_URL, TOKEN_SECRET } = process.env;
@@ -120,7 +121,9 @@ function isId(value) {
   return typeof value === "string" && UUID.test(value);
 }
 
+// Clients that don't answer a goodbye are not waited for.
 async function stop() {
+  setTimeout(() => process.exit(0), STOP_DEADLINE_MS).unref();
   await io.close();
   publisher.disconnect();
   subscriber.disconnect();
