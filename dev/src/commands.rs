@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod deny;
 pub mod down;
+pub mod load;
 pub mod lock;
 pub mod prepare;
 pub mod schema;

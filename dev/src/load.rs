@@ -1,4 +1,21 @@
 //! `cargo dev load`: servers are started, users made, client processes let loose, everything is measured from outside,
 //! and what was accepted is looked for in the database and with its readers.
 
+mod calls;
+pub mod chat;
+pub mod cost;
+mod generator;
+pub mod machine;
+pub mod outcome;
+pub mod peer;
+mod progress;
+mod proof;
+pub mod run;
+mod sampler;
+pub mod scenario;
+mod search;
+pub mod setting;
+pub mod statements;
 pub mod subject;
+mod syncs;
+pub mod workload;

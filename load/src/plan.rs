@@ -265,3 +265,83 @@ pub struct Tally {
     /// Clients that aren't connected at the end.
     pub absent: u64,
 }
+
+impl Second {
+    /// Adds what another process did in the same second.
+    pub fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.delivered += other.delivered;
+        self.connected += other.connected;
+        self.accept.add(&other.accept);
+        self.deliver.add(&other.deliver);
+    }
+}
+
+impl Done {
+    /// Adds what another process with a part of the same crowds did.
+    pub fn add(&mut self, other: &Self) {
+        for (crowd, other) in self.crowds.iter_mut().zip(&other.crowds) {
+            crowd.add(other);
+        }
+        self.lateness.add(&other.lateness);
+        for (kind, count) in &other.errors {
+            *self.errors.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    /// All crowds together.
+    pub fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        for crowd in &self.crowds {
+            sum.add(&crowd.tally);
+        }
+        sum
+    }
+}
+
+impl CrowdDone {
+    fn add(&mut self, other: &Self) {
+        for (phase, other) in self.phases.iter_mut().zip(&other.phases) {
+            phase.add(other);
+        }
+        self.tally.add(&other.tally);
+        self.returns.add(&other.returns);
+        self.catch_up.add(&other.catch_up);
+    }
+}
+
+impl PhaseDone {
+    /// Adds what others did in the same phase.
+    pub fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.accepted += other.accepted;
+        self.delivered += other.delivered;
+        self.accept.add(&other.accept);
+        self.deliver.add(&other.deliver);
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.accepted += other.accepted;
+        self.rejected += other.rejected;
+        self.unanswered += other.unanswered;
+        self.expected_shows += other.expected_shows;
+        self.shown += other.shown;
+        self.repeated_raw += other.repeated_raw;
+        self.repeated += other.repeated;
+        self.returned += other.returned;
+        self.not_resumed += other.not_resumed;
+        self.absent += other.absent;
+        self.accepted_ranges.extend(other.accepted_ranges.clone());
+    }
+
+    /// Every accepted message: its sender's number over all processes, and its own.
+    pub fn accepted_messages(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.accepted_ranges.iter().flat_map(|(seat, ranges)| {
+            let numbers = ranges.iter().flat_map(|(first, end)| *first..*end);
+            numbers.filter_map(|number| Some((*seat, u32::try_from(number).ok()?)))
+        })
+    }
+}

@@ -28,7 +28,17 @@ pub struct Programs(BTreeMap<String, PathBuf>);
 impl Programs {
     /// Builds all of them with cargo, whose own progress goes to standard error.
     pub async fn build(profile: Profile) -> Result<Self> {
-        tokio::task::spawn_blocking(move || build(profile)).await?
+        Self::build_with(profile, &[]).await
+    }
+
+    /// The same, and programs of other packages, which are called like them.
+    pub async fn build_with(profile: Profile, others: &'static [&str]) -> Result<Self> {
+        tokio::task::spawn_blocking(move || build(profile, others)).await?
+    }
+
+    /// The program of a package.
+    pub fn of_package(&self, package: &str) -> Result<&Path> {
+        self.0.get(package).map(PathBuf::as_path).with_context(|| format!("{package} was not built"))
     }
 
     /// The program of a role.
@@ -52,12 +62,13 @@ struct BuildTarget {
     name: String,
 }
 
-fn build(profile: Profile) -> Result<Programs> {
+fn build(profile: Profile, others: &[&str]) -> Result<Programs> {
     terminal::progress("building the services");
+    let packages = Role::ALL.iter().map(|role| role.package()).chain(others.iter().copied());
     let mut command = cargo()?;
     command.args(["build", "--bins", "--message-format=json-render-diagnostics"]);
-    for role in Role::ALL {
-        command.args(["--package", role.package()]);
+    for package in packages.clone() {
+        command.args(["--package", package]);
     }
     if profile == Profile::Release {
         command.arg("--release");
@@ -69,8 +80,8 @@ fn build(profile: Profile) -> Result<Programs> {
         .filter_map(|line| serde_json::from_str::<BuildMessage>(line).ok())
         .filter_map(|message| Some((message.target?.name, message.executable?)))
         .collect();
-    for role in Role::ALL {
-        ensure!(programs.contains_key(role.package()), "cargo built no {}", role.package());
+    for package in packages {
+        ensure!(programs.contains_key(package), "cargo built no {package}");
     }
     Ok(Programs(programs))
 }

@@ -68,8 +68,26 @@ pub struct Work {
     pub fsyncs: BTreeMap<String, u64>,
     /// Statements that Postgres carried out, `BEGIN` and `COMMIT` included.
     pub sql_statements: Option<u64>,
-    /// Commands that Redis was sent; a script counts as one.
-    pub redis_calls: Option<u64>,
     /// Commands that Redis carried out, those within scripts included.
-    pub redis_commands: Option<u64>,
+    pub redis_calls: Option<u64>,
+    /// Scripts that Redis ran.
+    pub redis_scripts: Option<u64>,
+}
+
+impl Work {
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let difference = |after: Option<u64>, before: Option<u64>| Some(after?.saturating_sub(before?));
+        let fsyncs = self.fsyncs.iter().map(|(server, after)| {
+            let before = before.fsyncs.get(server).copied().unwrap_or_default();
+            (server.clone(), after.saturating_sub(before))
+        });
+        Self {
+            fsyncs: fsyncs.collect(),
+            sql_statements: difference(self.sql_statements, before.sql_statements),
+            redis_calls: difference(self.redis_calls, before.redis_calls),
+            redis_scripts: difference(self.redis_scripts, before.redis_scripts),
+        }
+    }
 }

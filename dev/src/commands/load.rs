@@ -1,0 +1,157 @@
+//! `cargo dev load`: figures of a release build under load, and a proof that nothing was lost.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{
+    fleet::Profile,
+    load::{
+        machine,
+        scenario::dm::{self, Peer},
+        setting::Setting,
+    },
+    signals::Ending,
+    terminal,
+};
+
+/// Descriptors for the connections of the largest scenario, of which one gateway may get all.
+const CONNECTIONS_MAX: usize = 18_000;
+/// Users in a group.
+const GROUP_SIZE: usize = 8;
+
+/// What can be chosen.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    scenario: Scenario,
+    /// Don't measure what the disk, the network and the servers can do by themselves
+    #[arg(long, global = true)]
+    no_floors: bool,
+    /// Use debug builds: quick to build, and the figures mean nothing
+    #[arg(long, global = true, hide = true)]
+    debug_build: bool,
+}
+
+/// What is done. Every scenario starts servers and services of its own, which are gone afterwards.
+///
+/// A table goes to standard output, and after it one line of JSON; .dev/load/ gets a page with plots and all data. The
+/// exit status is 0 if the figures can be trusted: nothing was lost, and the load generator kept its schedule.
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Two by two, users write to each other
+    Dm(Dm),
+    /// Users write to each other in groups of eight
+    Group(Group),
+}
+
+/// Options of `dm`.
+#[derive(Debug, Args)]
+struct Dm {
+    #[command(flatten)]
+    common: Steady,
+    /// How many pairs of users; one of each connects to each gateway
+    #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u32).range(2..=9000))]
+    pairs: u32,
+    /// Give the same load to another chat backend too, and compare
+    #[arg(long, value_name = "NAME")]
+    peer: Option<PeerChoice>,
+}
+
+/// Options of `group`.
+#[derive(Debug, Args)]
+struct Group {
+    #[command(flatten)]
+    common: Steady,
+    /// How many groups
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=2000))]
+    groups: u32,
+}
+
+/// Of loads at one pace.
+#[derive(Debug, Args)]
+struct Steady {
+    /// Messages a second, of all users together; they are sent when they are due, whatever the answers to earlier ones
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
+    /// Look for the highest rate at which 99 of 100 deliveries take 100 ms at most and nothing is lost. Takes minutes
+    #[arg(long)]
+    search: bool,
+    /// How long the result is measured
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How many gateways
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    gateways: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PeerChoice {
+    /// Socket.IO 4 with its Redis adapter and messages in Postgres, two Node processes
+    #[value(name = "socket.io")]
+    SocketIo,
+    /// ejabberd with its archive in Postgres
+    Ejabberd,
+    /// Both, one after the other
+    All,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// If something does not build or start, or can't be asked.
+pub async fn run(options: Options) -> Result<ExitCode> {
+    let mut ending = Ending::listen(true)?;
+    tokio::select! {
+        // Dropping it ends everything it started.
+        measured = measure(options) => measured,
+        () = ending.asked() => {
+            terminal::progress("interrupted");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn measure(options: Options) -> Result<ExitCode> {
+    machine::allow_connections(CONNECTIONS_MAX)?;
+    let profile = if options.debug_build { Profile::Dev } else { Profile::Release };
+    let setting = Setting::prepare(profile, !options.no_floors).await?;
+    match options.scenario {
+        Scenario::Dm(dm) => dm::run(&dm.plan(), &setting).await,
+        Scenario::Group(group) => dm::run(&group.plan(), &setting).await,
+    }
+}
+
+impl Dm {
+    fn plan(&self) -> dm::Plan {
+        let peers = match self.peer {
+            None => vec![],
+            Some(PeerChoice::SocketIo) => vec![Peer::SocketIo],
+            Some(PeerChoice::Ejabberd) => vec![Peer::Ejabberd],
+            Some(PeerChoice::All) => vec![Peer::SocketIo, Peer::Ejabberd],
+        };
+        dm::Plan { peers, ..self.common.plan("dm", 2, self.pairs, 1000) }
+    }
+}
+
+impl Group {
+    fn plan(&self) -> dm::Plan {
+        self.common.plan("group", GROUP_SIZE, self.groups, 200)
+    }
+}
+
+impl Steady {
+    fn plan(&self, scenario: &'static str, conversation_size: usize, conversations: u32, rate: u32) -> dm::Plan {
+        dm::Plan {
+            scenario,
+            conversation_size,
+            conversations: conversations as usize,
+            rate: self.rate.unwrap_or(rate).into(),
+            is_search: self.search,
+            length: Duration::from_secs(self.seconds),
+            gateways: self.gateways as usize,
+            peers: vec![],
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One load on one subject, from connecting to the proof.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+use chat_load::{
+    plan::{CrowdDone, Done, PhaseDone},
+    report::{Counters, ProcessCost, Run, Second},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    cost,
+    generator::{Generator, Playing, Seconds},
+    progress::Progress,
+    proof::{Before, Found},
+    sampler::{Sample, Sampler},
+    subject::{Subject, Watched, Work},
+    syncs::Syncs,
+    workload::Workload,
+};
+
+/// The generator kept its schedule if 99 of 100 messages were written at most so much later than due.
+const LATENESS_MAX_MS: f64 = 25.0;
+/// This process, which looks at the others.
+const OBSERVER: &str = "observer";
+
+/// What all loads of a call have in common.
+#[derive(Debug)]
+pub struct Tools {
+    /// The program of client processes.
+    pub generator: PathBuf,
+    /// For plans and the like.
+    pub scratch: PathBuf,
+}
+
+/// What a load came to.
+#[derive(Debug)]
+pub struct Measured<R> {
+    /// For the report.
+    pub run: Run,
+    /// Everything that clients saw.
+    pub done: Done,
+    /// Why the figures can't be trusted.
+    pub problems: Vec<String>,
+    /// How long it took until all were connected.
+    pub connect_seconds: f64,
+    /// How long after its end the database had everything.
+    pub stored_after: Duration,
+    /// What was done meanwhile came to this.
+    pub meanwhile: R,
+}
+
+/// A load that goes on, for who does something meanwhile.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    playing: &'a Playing,
+    /// What the client processes have said.
+    pub seconds: Seconds,
+}
+
+impl Stage<'_> {
+    /// Sleeps until so long after the start.
+    pub async fn reach(&self, after: Duration) {
+        self.playing.reach(after).await;
+    }
+}
+
+/// Carries out a load.
+///
+/// # Errors
+/// If clients can't connect, or a server can't be asked. What the load itself shows is no error.
+pub async fn run<S: Subject>(subject: &S, workload: &Workload, tools: &Tools) -> Result<Measured<()>> {
+    run_with(subject, workload, tools, async |_: &Stage<'_>| Ok(())).await
+}
+
+/// Carries out a load, and does something while it goes on.
+pub async fn run_with<S: Subject, R>(
+    subject: &S,
+    workload: &Workload,
+    tools: &Tools,
+    meanwhile: impl AsyncFnOnce(&Stage<'_>) -> Result<R>,
+) -> Result<Measured<R>> {
+    let id = rand::random();
+    let before = Before::load(subject).await?;
+    let plans = workload.plans(subject.target(), &subject.addresses(), id);
+    let generator = Generator::start(&tools.generator, &tools.scratch, &plans).await?;
+    let connect_seconds = generator.connect_seconds;
+    let mut watched = subject.processes()?;
+    let generators: Vec<String> = generator.processes().into_iter().map(|process| process.name).collect();
+    watched.extend(generator.processes());
+    watched.push(Watched {
+        name: OBSERVER.to_owned(),
+        pid: std::process::id(),
+        has_family: false,
+        counts_syncs: false,
+    });
+    let playing = generator.begin().await?;
+    let sampler = Sampler::begin(watched.clone(), playing.start_us);
+    let stage = Stage { playing: &playing, seconds: playing.seconds.clone() };
+    let (window, meanwhile) = {
+        let shown = show(workload, &stage);
+        let work = async {
+            tokio::try_join!(Window::measure(subject, workload, &watched, &stage, &tools.scratch), meanwhile(&stage))
+        };
+        tokio::select! {
+            measured = work => measured?,
+            () = shown => unreachable!("it shows on and on"),
+        }
+    };
+    let seconds = playing.seconds.clone();
+    let done = playing.done().await?;
+    let seen = sampler.end()?;
+    let found = before.prove(subject, id, &done).await?;
+    let mut problems = problems(&done, &found);
+    problems.extend(subject.processes().err().map(|error| format!("{error:#}")));
+    let is_generator = |name: &str| name == OBSERVER || generators.iter().any(|generator| generator == name);
+    let mut run = summary(subject.name(), workload, &done, &found);
+    window.put_into(&mut run, &watched, &seen, is_generator);
+    run.timeline = timeline(&seconds, &watched, &seen);
+    let stored_after = found.stored_after;
+    Ok(Measured { run, done, problems, connect_seconds, stored_after, meanwhile })
+}
+
+/// Shows how it goes, without end.
+async fn show(workload: &Workload, stage: &Stage<'_>) {
+    let end = workload.phases.iter().map(|phase| phase.until_us).max().unwrap_or_default();
+    let Ok(progress) = Progress::begin(&workload.name, Duration::from_micros(end)) else {
+        return std::future::pending().await;
+    };
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for elapsed in 0.. {
+        seconds.tick().await;
+        progress.show(elapsed, stage.seconds.last().as_ref());
+    }
+}
+
+/// What was used during the phase whose cost counts.
+struct Window {
+    cpu: BTreeMap<String, f64>,
+    work: Work,
+    syncs: BTreeMap<String, u64>,
+}
+
+impl Window {
+    async fn measure<S: Subject>(
+        subject: &S,
+        workload: &Workload,
+        watched: &[Watched],
+        stage: &Stage<'_>,
+        scratch: &Path,
+    ) -> Result<Self> {
+        let phase = workload.costed();
+        stage.reach(Duration::from_micros(phase.from_us)).await;
+        let counted = watched.iter().filter(|process| process.counts_syncs);
+        let counting: Vec<(String, Syncs)> = counted
+            .filter_map(|process| {
+                let file = scratch.join(format!("syncs-{}", process.name));
+                Some((process.name.clone(), Syncs::begin(process.pid, file)?))
+            })
+            .collect();
+        let (work_before, cpu_before) = (subject.work().await?, cpu(watched)?);
+        stage.reach(Duration::from_micros(phase.until_us)).await;
+        let (cpu_after, work_after) = (cpu(watched)?, subject.work().await?);
+        let mut syncs = BTreeMap::new();
+        for (name, counter) in counting {
+            if let Some(count) = counter.end().await? {
+                syncs.insert(name, count);
+            }
+        }
+        let cpu = cpu_after.into_iter().map(|(name, after)| {
+            let before = cpu_before.get(&name).copied().unwrap_or_default();
+            (name, after - before)
+        });
+        Ok(Self { cpu: cpu.collect(), work: work_after.since(&work_before), syncs })
+    }
+
+    fn put_into(self, run: &mut Run, watched: &[Watched], samples: &[Sample], is_generator: impl Fn(&str) -> bool) {
+        let per_1000 = |amount: f64| amount * 1000.0 / (run.accepted_per_second * run.seconds).max(1.0);
+        for (place, process) in watched.iter().enumerate() {
+            let cpu_seconds = self.cpu.get(&process.name).copied().unwrap_or_default();
+            let memory = samples.iter().filter_map(|sample| sample.memory[place]);
+            let cost = ProcessCost {
+                cpu_seconds,
+                cpu_seconds_per_1000: per_1000(cpu_seconds),
+                memory_peak_bytes: memory.max().unwrap_or_default(),
+                is_generator: is_generator(&process.name),
+            };
+            run.processes.insert(process.name.clone(), cost);
+        }
+        run.cpu_seconds_per_1000 =
+            run.processes.values().filter(|cost| !cost.is_generator).map(|cost| cost.cpu_seconds_per_1000).sum();
+        let fsyncs = self.work.fsyncs.into_iter().chain(self.syncs);
+        run.counters = Counters {
+            fsyncs_per_1000: fsyncs.map(|(name, count)| (name, per_1000(number(count)))).collect(),
+            sql_statements_per_1000: self.work.sql_statements.map(|count| per_1000(number(count))),
+            redis_calls_per_1000: self.work.redis_calls.map(|count| per_1000(number(count))),
+        };
+        if let Some(scripts) = self.work.redis_scripts {
+            let meaning = "Scripts that Redis ran for 1,000 accepted messages; each runs several of the commands.";
+            figure(run, "Redis scripts per 1,000", per_1000(number(scripts)), "", meaning);
+        }
+    }
+}
+
+fn cpu(watched: &[Watched]) -> Result<BTreeMap<String, f64>> {
+    watched.iter().map(|process| Ok((process.name.clone(), cost::cpu_seconds(process)?))).collect()
+}
+
+/// What the clients saw, of all crowds together, in the phase whose cost counts.
+fn summary(target: &str, workload: &Workload, done: &Done, found: &Found) -> Run {
+    let phase = workload.costed();
+    let seconds = number(phase.until_us - phase.from_us) / 1e6;
+    let mut sum = PhaseDone::default();
+    for crowd in &done.crowds {
+        sum.add(&crowd.phases[workload.costed]);
+    }
+    let mut run = Run {
+        target: target.to_owned(),
+        name: workload.name.clone(),
+        seconds,
+        offered_per_second: number(sum.offered) / seconds,
+        accepted_per_second: number(sum.accepted) / seconds,
+        delivered_per_second: number(sum.delivered) / seconds,
+        accept: sum.accept.latency(),
+        deliver: sum.deliver.latency(),
+        errors: done.errors.clone(),
+        proof: Some(found.proof),
+        ..Run::default()
+    };
+    let lateness = "How much later than due the load generator itself wrote messages, 99 of 100 at most. It is part of \
+                    every wait that is reported.";
+    figure(&mut run, "generator lateness p99", done.lateness.percentile_ms(99.0), "ms", lateness);
+    let stored = "How long after the last show the database had every accepted message.";
+    figure(&mut run, "all stored after", found.stored_after.as_secs_f64(), "s", stored);
+    let raw: u64 = done.crowds.iter().map(|crowd: &CrowdDone| crowd.tally.repeated_raw).sum();
+    let repeats = "Messages that were pushed again and left out by clients, as the protocol lets them.";
+    figure(&mut run, "repeats that clients left out", number(raw), "", repeats);
+    run
+}
+
+fn problems(done: &Done, found: &Found) -> Vec<String> {
+    let (proof, tally) = (&found.proof, done.tally());
+    let lateness = done.lateness.percentile_ms(99.0);
+    let all = [
+        (proof.lost > 0, format!("{} of what was accepted is not kept or was not shown", proof.lost)),
+        (proof.repeated > 0, format!("{} messages were shown twice", proof.repeated)),
+        (proof.unanswered > 0, format!("{} sends got no answer", proof.unanswered)),
+        (tally.absent > 0, format!("{} clients could not come back", tally.absent)),
+        (
+            lateness > LATENESS_MAX_MS,
+            format!(
+                "the load generator was late: {lateness:.1} ms for 99 of 100 messages, and {LATENESS_MAX_MS} ms is \
+                 what may be; the machine is too busy for this load"
+            ),
+        ),
+    ];
+    all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, problem)| problem).collect()
+}
+
+fn timeline(seconds: &Seconds, watched: &[Watched], samples: &[Sample]) -> Vec<Second> {
+    let line = |second: &chat_load::plan::Second| {
+        let after = samples.iter().find(|sample| sample.at >= number(second.at + 1));
+        let before = samples.iter().rev().find(|sample| sample.at < number(second.at) + 0.5);
+        let mut line = Second {
+            at: number(second.at),
+            accepted: second.accepted,
+            delivered: second.delivered,
+            accept_p99_ms: second.accept.percentile_ms(99.0),
+            deliver_p99_ms: second.deliver.percentile_ms(99.0),
+            ..Second::default()
+        };
+        for (place, process) in watched.iter().enumerate() {
+            let Some(after) = after else { continue };
+            if let (Some(before), Some(cpu)) = (before, after.cpu[place])
+                && let Some(cpu_before) = before.cpu[place]
+                && after.at > before.at
+            {
+                line.cpu.insert(process.name.clone(), (cpu - cpu_before) / (after.at - before.at));
+            }
+            line.memory_bytes.extend(after.memory[place].map(|memory| (process.name.clone(), memory)));
+        }
+        line
+    };
+    seconds.all().iter().map(line).collect()
+}
+
+/// Puts a figure into a run.
+pub fn figure(run: &mut Run, name: &str, value: f64, unit: &str, meaning: &str) {
+    let figure = chat_load::report::Figure { value, unit: unit.to_owned(), meaning: meaning.to_owned() };
+    run.figures.insert(name.to_owned(), figure);
+}
+
+/// Counts are far below 2⁵³.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+pub fn number(count: u64) -> f64 {
+    count as f64
+}
