@@ -115,6 +115,11 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 
 async fn measure(options: Options) -> Result<ExitCode> {
     machine::allow_connections(CONNECTIONS_MAX)?;
+    if let Scenario::Dm(dm) = &options.scenario {
+        for peer in dm.plan().peers {
+            peer.prepare().await?;
+        }
+    }
     let profile = if options.debug_build { Profile::Dev } else { Profile::Release };
     let setting = Setting::prepare(profile, !options.no_floors).await?;
     match options.scenario {

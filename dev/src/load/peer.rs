@@ -8,23 +8,11 @@ mod socket_io;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use tokio::net::TcpStream;
 
 pub use self::{ejabberd::Ejabberd, socket_io::SocketIo};
 use super::subject::Watched;
 use crate::process::Process;
-
-/// Which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Peer {
-    /// Socket.IO 4 with its Redis adapter and PostgreSQL, two Node processes
-    #[value(name = "socket.io")]
-    SocketIo,
-    /// ejabberd with its message archive on PostgreSQL
-    #[value(name = "ejabberd")]
-    Ejabberd,
-}
 
 fn watched(process: &Process, has_family: bool) -> Result<Watched> {
     let pid = process.pid().with_context(|| format!("{} has ended", process.name()))?;

@@ -56,10 +56,18 @@ impl fmt::Debug for SocketIo {
 }
 
 impl SocketIo {
+    /// Sees to it that what can be missing is there.
+    ///
+    /// # Errors
+    /// If Node is missing or too old, with how to get it; if its packages can't be fetched.
+    pub async fn prepare() -> Result<()> {
+        tokio::task::spawn_blocking(Packages::find_or_fetch).await?.map(drop)
+    }
+
     /// Starts everything with its data under `directory`.
     ///
     /// # Errors
-    /// If Node is missing or too old, with how to get it; if its packages can't be fetched; if something does not start.
+    /// As [`Self::prepare`], and if something does not start.
     pub async fn start(binaries: &Binaries, directory: &Path) -> Result<Self> {
         let packages = tokio::task::spawn_blocking(Packages::find_or_fetch).await??;
         terminal::progress("starting PostgreSQL, Redis and two Node processes");

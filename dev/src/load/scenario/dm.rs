@@ -62,6 +62,19 @@ pub enum Peer {
     Ejabberd,
 }
 
+impl Peer {
+    /// Sees to it that what it needs is there, so that what is missing is said before anything is built or measured.
+    ///
+    /// # Errors
+    /// If something is missing, with how to get it.
+    pub async fn prepare(self) -> Result<()> {
+        match self {
+            Self::SocketIo => SocketIo::prepare().await,
+            Self::Ejabberd => Ejabberd::prepare().await,
+        }
+    }
+}
+
 /// What a subject came to.
 struct Finding {
     name: &'static str,
