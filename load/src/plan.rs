@@ -219,6 +219,8 @@ pub struct CrowdDone {
     pub returns: Histogram,
     /// From when all those who went away at once tried to come back, until each message that they missed was shown.
     pub catch_up: Histogram,
+    /// Of each client that was among them: from then until the last message that it missed was shown.
+    pub caught_up: Histogram,
 }
 
 /// What happened in a phase.
@@ -307,6 +309,7 @@ impl CrowdDone {
         self.tally.add(&other.tally);
         self.returns.add(&other.returns);
         self.catch_up.add(&other.catch_up);
+        self.caught_up.add(&other.caught_up);
     }
 }
 

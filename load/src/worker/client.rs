@@ -62,6 +62,8 @@ pub struct Record {
     pub repeated: u64,
     pub returned: u64,
     pub not_resumed: u64,
+    /// After its way back began, when the last message so far that it missed was shown.
+    pub caught_up_us: Option<u64>,
 }
 
 /// What became of bytes that were to be written.

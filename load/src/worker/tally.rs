@@ -63,7 +63,9 @@ impl<T: Target> Worker<T> {
         if let Some(Absence::Once { at_us, away_us }) = self.plan.crowds[listener.crowd].absence
             && (at_us..at_us + away_us).contains(&due_us)
         {
-            stats.done.crowds[listener.crowd].catch_up.record(now_us.saturating_sub(at_us + away_us));
+            let after_us = now_us.saturating_sub(at_us + away_us);
+            record.caught_up_us = Some(after_us);
+            stats.done.crowds[listener.crowd].catch_up.record(after_us);
         }
     }
 
@@ -81,6 +83,12 @@ impl<T: Target> Worker<T> {
         let mut done = self.stats.borrow().done.clone();
         for (crowd, tally) in done.crowds.iter_mut().zip(self.tallies()) {
             crowd.tally = tally;
+        }
+        for client in &self.clients {
+            let client = client.borrow();
+            if let Some(us) = client.record.caught_up_us {
+                done.crowds[client.crowd].caught_up.record(us);
+            }
         }
         done
     }
