@@ -32,7 +32,7 @@ use crate::{
     terminal,
 };
 
-/// As many as the issue of scaling out begins with; more would share the processors of a small machine.
+/// The fewest between which messages have to be passed; more would only share the processors of a small machine.
 const NODES: usize = 2;
 const TOKEN_TTL: Duration = Duration::from_hours(2);
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
