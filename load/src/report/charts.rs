@@ -145,7 +145,10 @@ fn timed(title: &str, label: &str, lines: &[Line], mark: fn(f64) -> String) -> M
 
 /// The section of processor time for 1,000 messages: a bar for each run, a part for each process.
 pub(super) fn processor_bars(runs: &[Run], palette: &Palette) -> Markup {
-    let sum = |run: &Run| -> f64 { run.processes.values().map(|process| process.cpu_seconds_per_1000).sum() };
+    let sum = |run: &Run| -> f64 {
+        let processes = run.processes.values().filter(|_| run.accepts());
+        processes.map(|process| process.cpu_seconds_per_1000).sum()
+    };
     let widest = runs.iter().map(sum).fold(0.0, f64::max);
     if widest <= 0.0 {
         return html! {};

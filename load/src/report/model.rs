@@ -111,6 +111,13 @@ pub struct Run {
     pub figures: BTreeMap<String, Figure>,
 }
 
+impl Run {
+    /// Whether messages were accepted, so that something can be said of a thousand of them.
+    pub fn accepts(&self) -> bool {
+        self.accepted_per_second > 0.0
+    }
+}
+
 /// A distribution of waiting times, counted from when a send was due and not from when it was written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {

@@ -148,12 +148,11 @@ fn errors(runs: &[Run]) -> Section {
 }
 
 fn processor_time(runs: &[Run]) -> Section {
-    let per_message = |seconds: f64| number::number(seconds);
     let mut rows = vec![row("all but the load generator", runs, |run| {
-        let is_known = run.processes.values().any(|process| !process.is_generator);
-        is_known.then(|| per_message(run.cpu_seconds_per_1000))
+        let is_known = run.accepts() && run.processes.values().any(|process| !process.is_generator);
+        is_known.then(|| number::number(run.cpu_seconds_per_1000))
     })];
-    rows.extend(of_processes(runs, |process| Some(per_message(process.cpu_seconds_per_1000))));
+    rows.extend(of_processes(runs, |run, process| run.accepts().then(|| number::number(process.cpu_seconds_per_1000))));
     rows.retain(Row::says_something);
     Section {
         title: "Processor time, seconds for 1,000 accepted messages",
@@ -166,18 +165,18 @@ fn memory(runs: &[Run]) -> Section {
     Section {
         title: "Memory",
         note: "The most that each process held; a server with several processes counts once.",
-        rows: of_processes(runs, |process| {
+        rows: of_processes(runs, |_, process| {
             (process.memory_peak_bytes > 0).then(|| number::bytes(process.memory_peak_bytes))
         }),
     }
 }
 
-fn of_processes(runs: &[Run], cell: impl Fn(&ProcessCost) -> Option<String>) -> Vec<Row> {
+fn of_processes(runs: &[Run], cell: impl Fn(&Run, &ProcessCost) -> Option<String>) -> Vec<Row> {
     let names: BTreeSet<(bool, &String)> =
         runs.iter().flat_map(|run| &run.processes).map(|(name, process)| (process.is_generator, name)).collect();
     let rows = names.into_iter().map(|(is_generator, name)| {
         let shown = if is_generator { format!("{name} (makes the load)") } else { name.clone() };
-        row(&shown, runs, |run| run.processes.get(name).and_then(&cell))
+        row(&shown, runs, |run| run.processes.get(name).and_then(|process| cell(run, process)))
     });
     rows.filter(Row::says_something).collect()
 }
@@ -188,12 +187,13 @@ fn servers(runs: &[Run]) -> Section {
         .into_iter()
         .map(|name| {
             row(&format!("fsyncs of {name}"), runs, |run| {
-                run.counters.fsyncs_per_1000.get(name).copied().map(number::number)
+                run.counters.fsyncs_per_1000.get(name).filter(|_| run.accepts()).copied().map(number::number)
             })
         })
         .collect();
-    rows.push(row("SQL statements", runs, |run| run.counters.sql_statements_per_1000.map(number::number)));
-    rows.push(row("Redis commands", runs, |run| run.counters.redis_calls_per_1000.map(number::number)));
+    let of = |run: &Run, count: Option<f64>| count.filter(|_| run.accepts()).map(number::number);
+    rows.push(row("SQL statements", runs, |run| of(run, run.counters.sql_statements_per_1000)));
+    rows.push(row("Redis commands", runs, |run| of(run, run.counters.redis_calls_per_1000)));
     rows.retain(Row::says_something);
     Section { title: "Work of the servers for 1,000 accepted messages", note: "As they count it themselves.", rows }
 }
@@ -211,6 +211,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Counters;
 
     #[test]
     fn what_no_run_speaks_of_is_left_out() {
@@ -222,10 +223,18 @@ mod tests {
     #[test]
     fn every_row_has_a_cell_for_each_run_even_if_only_one_knows_the_process() {
         let cost = ProcessCost { cpu_seconds_per_1000: 0.2, ..ProcessCost::default() };
-        let ours = Run { processes: [("gateway-1".to_owned(), cost)].into(), ..Run::default() };
+        let ours =
+            Run { accepted_per_second: 1.0, processes: [("gateway-1".to_owned(), cost)].into(), ..Run::default() };
         let found = sections(&[ours, Run::default()]);
         let row = found.iter().flat_map(|section| &section.rows).find(|row| row.name == "gateway-1").unwrap();
         assert_eq!(row.cells, [Some("0.2".to_owned()), None]);
+    }
+
+    #[test]
+    fn nothing_is_said_for_a_thousand_messages_where_there_was_none() {
+        let processes = [("gateway-1".to_owned(), ProcessCost { cpu_seconds_per_1000: 9e9, ..ProcessCost::default() })];
+        let counters = Counters { redis_calls_per_1000: Some(9e9), ..Counters::default() };
+        assert_eq!(sections(&[Run { processes: processes.into(), counters, ..Run::default() }]), []);
     }
 
     #[test]

@@ -79,14 +79,8 @@ mod tests {
         let mut rows = Rows::new();
         rows.row(2).bytes(b"ab").time(EPOCH.plus(1).start());
         let bytes = rows.finish();
-        let expected = [
-            &[0, 2][..],
-            &[0, 0, 0, 2],
-            b"ab",
-            &[0, 0, 0, 8],
-            &86_400_000_000_i64.to_be_bytes(),
-            &[0xff, 0xff],
-        ];
+        let expected =
+            [&[0, 2][..], &[0, 0, 0, 2], b"ab", &[0, 0, 0, 8], &86_400_000_000_i64.to_be_bytes(), &[0xff, 0xff]];
         assert_eq!(bytes[..19], *HEADER);
         assert_eq!(bytes[19..], expected.concat());
     }

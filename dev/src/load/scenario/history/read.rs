@@ -79,11 +79,11 @@ pub async fn read(gateways: &[String], archive: &Archive, depth: Depth, pace: Pa
                 reading.spawn(request.send(http.clone(), due));
                 number += 1;
             }
-            Some(page) = reading.join_next() => pages.count(page?),
+            Some(read) = reading.join_next() => pages.count(read?),
         }
     }
-    while let Some(page) = reading.join_next().await {
-        pages.count(page?);
+    while let Some(read) = reading.join_next().await {
+        pages.count(read?);
     }
     pacer.await?;
     Ok(pages)

@@ -1,0 +1,206 @@
+//! `history`: pages of conversations with millions of rows behind them, the newest ones and those from anywhere.
+
+mod copy;
+mod fill;
+mod read;
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::{Result, ensure};
+use chat_load::{
+    clock,
+    report::{ProcessCost, Run, Second},
+};
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::{
+    fill::{Archive, Size},
+    read::{Depth, Pace, Pages},
+};
+use super::HANDSHAKES_PER_SECOND;
+use crate::{
+    fleet::Service,
+    load::{
+        chat::{Chat, ChatOptions},
+        cost, gateway_sql,
+        outcome::Outcome,
+        run::{self, number},
+        sampler::{Sample, Sampler},
+        setting::Setting,
+        subject::{Subject, Watched},
+    },
+    terminal,
+};
+
+const GATEWAYS: usize = 2;
+/// Participants of a conversation, who take turns in reading it.
+const READERS: u32 = 2;
+/// Pages a second that one user may ask for, with room to spare.
+const USER_RATE_MAX: u32 = 40;
+/// Before it counts, so that pools are filled.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// What can be chosen.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How many messages there are
+    #[arg(long, value_name = "COUNT", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    rows: u64,
+    /// How many conversations share them
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    conversations: u32,
+    /// How many days they are spread over; each has a partition and a key of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=90))]
+    days: u16,
+    /// Pages a second; they are asked for when they are due, whatever became of earlier ones
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Messages of a page
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100))]
+    limit: u64,
+    /// How long each kind of page is measured
+    #[arg(long, value_name = "NUMBER", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+}
+
+/// Measures and reports.
+pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
+    let readers = options.conversations * READERS;
+    ensure!(
+        options.rate <= readers * USER_RATE_MAX,
+        "a user may not ask for {} pages a second: take more conversations or a lower rate",
+        options.rate / readers
+    );
+    let mut outcome = Outcome::begin("history", settings(options))?;
+    let chat = ChatOptions { gateways: GATEWAYS, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
+    let (chat, floors) = setting.chat(chat).await?;
+    outcome.floors(floors);
+    outcome.versions(chat.versions().await?);
+    terminal::heading("history of chat");
+    terminal::progress(&format!("sealing and storing {} messages", options.rows));
+    let size = Size { rows: options.rows, conversations: options.conversations.into(), days: options.days };
+    let archive = fill::fill(chat.fleet(), &size).await?;
+    terminal::progress(&format!("{} messages in {:.0} s", archive.rows, archive.seconds));
+    learn_keys(&chat).await?;
+    for (name, depth) in [("newest pages", Depth::Newest), ("pages from anywhere", Depth::Anywhere)] {
+        terminal::progress(&format!("{name}, for {} s", options.seconds));
+        let (run, pages) = measure(&chat, &archive, options, name, depth).await?;
+        for (reason, count) in &pages.errors {
+            outcome.problem(format!("{name}: {count} failed: {reason}"));
+        }
+        outcome.add_step(run);
+    }
+    chat.stop().await?;
+    outcome.finish()
+}
+
+fn settings(options: &Options) -> BTreeMap<String, Value> {
+    BTreeMap::from([
+        ("messages".to_owned(), json!(options.rows)),
+        ("conversations".to_owned(), json!(options.conversations)),
+        ("days".to_owned(), json!(options.days)),
+        ("pages per second".to_owned(), json!(options.rate)),
+        ("messages of a page".to_owned(), json!(options.limit)),
+        ("seconds".to_owned(), json!(options.seconds)),
+        ("gateways".to_owned(), json!(GATEWAYS)),
+    ])
+}
+
+/// Gateways fetch keys when they start and every few minutes; these are new.
+async fn learn_keys(chat: &Chat) -> Result<()> {
+    for gateway in chat.fleet().gateways() {
+        gateway.stop().await?;
+        gateway.start_ready().await?;
+    }
+    Ok(())
+}
+
+/// One kind of page.
+async fn measure(chat: &Chat, archive: &Archive, options: &Options, name: &str, depth: Depth) -> Result<(Run, Pages)> {
+    let gateways: Vec<String> = chat.fleet().gateways().iter().map(Service::url).collect();
+    let length = Duration::from_secs(options.seconds);
+    let pace = Pace { per_second: options.rate, length, limit: options.limit };
+    read::read(&gateways, archive, depth, Pace { length: WARM_UP, ..pace }).await?;
+    let watched = chat.processes()?;
+    let before = (gateway_sql::counted(chat).await?, cpu(&watched)?);
+    let sampler = Sampler::begin(watched.clone(), clock::now_us());
+    let pages = read::read(&gateways, archive, depth, pace).await?;
+    let seen = sampler.end()?;
+    let cpu_after = cpu(&watched)?;
+    let statements = gateway_sql::counted(chat).await? - before.0;
+    let mut run = Run {
+        target: chat.name().to_owned(),
+        name: name.to_owned(),
+        seconds: length.as_secs_f64(),
+        errors: pages.errors.clone(),
+        timeline: seen.windows(2).map(|pair| second(&watched, &pair[0], &pair[1])).collect(),
+        ..Run::default()
+    };
+    for (place, process) in watched.iter().enumerate() {
+        let memory_peak_bytes = seen.iter().filter_map(|sample| sample.memory[place]).max().unwrap_or_default();
+        let cpu_seconds = cpu_after[place] - before.1[place];
+        run.processes
+            .insert(process.name.clone(), ProcessCost { cpu_seconds, memory_peak_bytes, ..ProcessCost::default() });
+    }
+    put_figures(&mut run, archive, &pages, statements);
+    Ok((run, pages))
+}
+
+fn cpu(watched: &[Watched]) -> Result<Vec<f64>> {
+    watched.iter().map(cost::cpu_seconds).collect()
+}
+
+/// What processes used between two looks at them.
+fn second(watched: &[Watched], before: &Sample, after: &Sample) -> Second {
+    let mut second = Second { at: before.at, ..Second::default() };
+    let length = (after.at - before.at).max(0.001);
+    for (place, process) in watched.iter().enumerate() {
+        if let (Some(before), Some(after)) = (before.cpu[place], after.cpu[place]) {
+            second.cpu.insert(process.name.clone(), (after - before) / length);
+        }
+        second.memory_bytes.extend(after.memory[place].map(|bytes| (process.name.clone(), bytes)));
+    }
+    second
+}
+
+fn put_figures(run: &mut Run, archive: &Archive, pages: &Pages, statements: f64) {
+    let count = pages.waits.count();
+    let of_each = |amount: f64| amount / number(count.max(1));
+    let cpu: f64 = run.processes.values().map(|cost| cost.cpu_seconds).sum();
+    let figures = [
+        ("rows in the table", number(archive.rows), "", "Messages stored before it began."),
+        (
+            "rows stored per second",
+            number(archive.rows) / archive.seconds,
+            "/s",
+            "Messages sealed and stored a second while the table was filled, over one connection.",
+        ),
+        ("pages per second", number(count) / run.seconds, "/s", "Pages that were right, read by all users together."),
+        (
+            "page p50",
+            pages.waits.percentile_ms(50.0),
+            "ms",
+            "From the moment a page was due until half of the pages were there, opened and checked.",
+        ),
+        ("page p99", pages.waits.percentile_ms(99.0), "ms", "The same for 99 of 100 pages."),
+        ("the slowest page", pages.waits.max_ms(), "ms", "The same for all pages."),
+        ("messages of a page", of_each(number(pages.rows)), "", "In the mean."),
+        (
+            "statements for a page",
+            of_each(statements),
+            "",
+            "SQL statements that a gateway sent for a page, in the mean. One says who may read and how far it goes; \
+             each further one looks in a window of time that is twice as long as the one before.",
+        ),
+        (
+            "processor time for 1,000 pages",
+            of_each(cpu) * 1000.0,
+            "s",
+            "Of one processor, of all processes but the readers.",
+        ),
+    ];
+    for (name, value, unit, meaning) in figures {
+        run::figure(run, name, value, unit, meaning);
+    }
+}
