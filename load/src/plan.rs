@@ -2,8 +2,9 @@
 //!
 //! Moments in a plan are microseconds after the common start, which comes later as a line on standard input.
 
+mod answer;
+
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -11,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::histogram::Histogram;
+pub use self::answer::{CrowdDone, Done, Line, PhaseDone, Second, Tally};
 
 /// Everything that one client process does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,190 +162,4 @@ pub struct Phase {
 pub struct Start {
     /// The common start, in microseconds of the monotonic clock.
     pub at_us: u64,
-}
-
-/// What the process says on standard output, a line each.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Line {
-    /// All clients are connected.
-    Connected {
-        /// How many.
-        count: usize,
-        /// How long it took.
-        seconds: f64,
-    },
-    /// What happened in one second after the start, the last and incomplete one included.
-    Second(Second),
-    /// Everything, once the schedule has ended and what was outstanding has come or been given up.
-    Done(Done),
-}
-
-/// One second of one process, all crowds together.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Second {
-    /// Whole seconds after the start at its beginning.
-    pub at: u64,
-    /// Answers.
-    pub accepted: u64,
-    /// Messages shown to others than their senders.
-    pub delivered: u64,
-    /// Waits for answers that came in this second.
-    pub accept: Histogram,
-    /// Waits for shows that came in this second.
-    pub deliver: Histogram,
-    /// Connections open at its end.
-    pub connected: u64,
-}
-
-/// What came of a plan.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Done {
-    /// In the plan's order.
-    pub crowds: Vec<CrowdDone>,
-    /// How much later than due messages were written, of all crowds and phases.
-    pub lateness: Histogram,
-    /// What went wrong, by kind.
-    pub errors: BTreeMap<String, u64>,
-}
-
-/// What came of a crowd.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct CrowdDone {
-    /// In the plan's order.
-    pub phases: Vec<PhaseDone>,
-    /// Over the whole run.
-    pub tally: Tally,
-    /// How long each return to the server took, from the first try until the connection was open.
-    pub returns: Histogram,
-    /// From when all those who went away at once tried to come back, until each message that they missed was shown.
-    pub catch_up: Histogram,
-    /// Of each client that was among them: from then until the last message that it missed was shown.
-    pub caught_up: Histogram,
-}
-
-/// What happened in a phase.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct PhaseDone {
-    /// Messages that were due.
-    pub offered: u64,
-    /// Answers that came.
-    pub accepted: u64,
-    /// Messages shown to others than their senders.
-    pub delivered: u64,
-    /// Of messages due in it: from then to the answer.
-    pub accept: Histogram,
-    /// Of messages due in it: from then to each show to another participant.
-    pub deliver: Histogram,
-}
-
-/// What became of the messages of a crowd.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Tally {
-    /// Messages that were written at least once.
-    pub sent: u64,
-    /// Messages whose sender was told that they are durable.
-    pub accepted: u64,
-    /// Messages that the server said it didn't take.
-    pub rejected: u64,
-    /// Messages that nothing was said about.
-    pub unanswered: u64,
-    /// How often the accepted ones were to be shown: to each other participant once.
-    pub expected_shows: u64,
-    /// How often they were, by which participants of which conversation should.
-    pub shown: u64,
-    /// Pushes that a client leaves out, since it has had their number.
-    pub repeated_raw: u64,
-    /// Messages that came again in spite of that.
-    pub repeated: u64,
-    /// Which ones were accepted: for each seat by its number over all processes, ranges of message numbers, the first
-    /// and the one after the last.
-    pub accepted_ranges: BTreeMap<u32, Vec<(u64, u64)>>,
-    /// How often a client came back.
-    pub returned: u64,
-    /// How often the server couldn't say everything that was missed.
-    pub not_resumed: u64,
-    /// Clients that aren't connected at the end.
-    pub absent: u64,
-}
-
-impl Second {
-    /// Adds what another process did in the same second.
-    pub fn add(&mut self, other: &Self) {
-        self.accepted += other.accepted;
-        self.delivered += other.delivered;
-        self.connected += other.connected;
-        self.accept.add(&other.accept);
-        self.deliver.add(&other.deliver);
-    }
-}
-
-impl Done {
-    /// Adds what another process with a part of the same crowds did.
-    pub fn add(&mut self, other: &Self) {
-        for (crowd, other) in self.crowds.iter_mut().zip(&other.crowds) {
-            crowd.add(other);
-        }
-        self.lateness.add(&other.lateness);
-        for (kind, count) in &other.errors {
-            *self.errors.entry(kind.clone()).or_default() += count;
-        }
-    }
-
-    /// All crowds together.
-    pub fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for crowd in &self.crowds {
-            sum.add(&crowd.tally);
-        }
-        sum
-    }
-}
-
-impl CrowdDone {
-    fn add(&mut self, other: &Self) {
-        for (phase, other) in self.phases.iter_mut().zip(&other.phases) {
-            phase.add(other);
-        }
-        self.tally.add(&other.tally);
-        self.returns.add(&other.returns);
-        self.catch_up.add(&other.catch_up);
-        self.caught_up.add(&other.caught_up);
-    }
-}
-
-impl PhaseDone {
-    /// Adds what others did in the same phase.
-    pub fn add(&mut self, other: &Self) {
-        self.offered += other.offered;
-        self.accepted += other.accepted;
-        self.delivered += other.delivered;
-        self.accept.add(&other.accept);
-        self.deliver.add(&other.deliver);
-    }
-}
-
-impl Tally {
-    fn add(&mut self, other: &Self) {
-        self.sent += other.sent;
-        self.accepted += other.accepted;
-        self.rejected += other.rejected;
-        self.unanswered += other.unanswered;
-        self.expected_shows += other.expected_shows;
-        self.shown += other.shown;
-        self.repeated_raw += other.repeated_raw;
-        self.repeated += other.repeated;
-        self.returned += other.returned;
-        self.not_resumed += other.not_resumed;
-        self.absent += other.absent;
-        self.accepted_ranges.extend(other.accepted_ranges.clone());
-    }
-
-    /// Every accepted message: its sender's number over all processes, and its own.
-    pub fn accepted_messages(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.accepted_ranges.iter().flat_map(|(seat, ranges)| {
-            let numbers = ranges.iter().flat_map(|(first, end)| *first..*end);
-            numbers.filter_map(|number| Some((*seat, u32::try_from(number).ok()?)))
-        })
-    }
 }

@@ -9,7 +9,11 @@ use crate::{
     fleet::Profile,
     load::{
         machine,
-        scenario::dm::{self, Peer},
+        scenario::{
+            backlog,
+            dm::{self, Peer},
+            history, hostile, idle, jitter, outage, storm,
+        },
         setting::Setting,
     },
     signals::Ending,
@@ -44,6 +48,20 @@ enum Scenario {
     Dm(Dm),
     /// Users write to each other in groups of eight
     Group(Group),
+    /// Clients are connected, and nothing happens but heartbeats: memory and processor time for a connection
+    Idle(Idle),
+    /// Many clients lose their connections at once, miss messages, and come back at once, while others go on writing
+    Storm(Storm),
+    /// Clients lose their connections every 15 seconds or so, for about two, while messages flow
+    Jitter(Jitter),
+    /// Postgres is gone for a while, and users go on writing to each other
+    Outage(Outage),
+    /// Users who were away while their inboxes filled come back, all at once
+    Backlog(backlog::Options),
+    /// Users read pages of conversations with millions of messages
+    History(history::Options),
+    /// A tenth of the clients break the rules while the others write to each other
+    Hostile(hostile::Options),
 }
 
 /// Options of `dm`.
@@ -67,6 +85,53 @@ struct Group {
     /// How many groups
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=2000))]
     groups: u32,
+}
+
+/// Options of `idle`.
+#[derive(Debug, Args)]
+struct Idle {
+    /// How many connections, all at one gateway
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=17_000))]
+    connections: u32,
+}
+
+/// Options of `storm`.
+#[derive(Debug, Args)]
+struct Storm {
+    /// How many lose their connections; those who write to them and those who stay come to it
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=25_000))]
+    clients: u32,
+    /// Messages a second of those who stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+}
+
+/// Options of `jitter`.
+#[derive(Debug, Args)]
+struct Jitter {
+    /// How many clients
+    #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=25_000))]
+    clients: u32,
+    /// Messages a second of all together
+    #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// How long it goes on
+    #[arg(long, value_name = "NUMBER", default_value_t = 40, value_parser = clap::value_parser!(u64).range(20..=600))]
+    seconds: u64,
+}
+
+/// Options of `outage`.
+#[derive(Debug, Args)]
+struct Outage {
+    /// Messages a second of all together
+    #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// How many pairs of users
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=9000))]
+    pairs: u32,
+    /// How long Postgres is gone
+    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=600))]
+    seconds: u64,
 }
 
 /// Of loads at one pace.
@@ -105,7 +170,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     let mut ending = Ending::listen(true)?;
     tokio::select! {
         // Dropping it ends everything it started.
-        measured = measure(options) => measured,
+        measured = Box::pin(measure(options)) => measured,
         () = ending.asked() => {
             terminal::progress("interrupted");
             Ok(ExitCode::FAILURE)
@@ -125,6 +190,22 @@ async fn measure(options: Options) -> Result<ExitCode> {
     match options.scenario {
         Scenario::Dm(dm) => dm::run(&dm.plan(), &setting).await,
         Scenario::Group(group) => dm::run(&group.plan(), &setting).await,
+        Scenario::Idle(idle) => idle::run(idle.connections as usize, &setting).await,
+        Scenario::Storm(Storm { clients, rate }) => {
+            storm::run(&storm::Plan { clients: clients as usize, rate: rate.into() }, &setting).await
+        }
+        Scenario::Jitter(Jitter { clients, rate, seconds }) => {
+            let length = Duration::from_secs(seconds);
+            jitter::run(&jitter::Plan { clients: clients as usize, rate: rate.into(), length }, &setting).await
+        }
+        Scenario::Outage(Outage { rate, pairs, seconds }) => {
+            let outage = Duration::from_secs(seconds);
+            let plan = outage::Plan { rate: rate.into(), pairs: pairs as usize, outage };
+            Box::pin(outage::run(&plan, &setting)).await
+        }
+        Scenario::Backlog(options) => backlog::run(&options, &setting).await,
+        Scenario::History(options) => history::run(&options, &setting).await,
+        Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
     }
 }
 

@@ -133,6 +133,9 @@ impl Subject for Chat {
         terminal::progress(&format!("making {} users in {conversations} conversations", conversations * size));
         let http = reqwest::Client::new();
         let gateways: Vec<String> = self.fleet.gateways().iter().map(Service::url).collect();
+        if size == 1 {
+            return (0..conversations).map(|_| Ok(seat(self.user()?, Uuid::new_v4().to_string(), 0))).collect();
+        }
         let mut making = JoinSet::new();
         let mut seats = Vec::with_capacity(conversations * size);
         for conversation in 0..conversations {
@@ -221,14 +224,13 @@ async fn make_conversation(
         .json()
         .await?;
     let conversation = made.conversation_id.as_uuid().to_string();
-    let seat = |(number, (id, token)): (usize, (UserId, String))| Seat {
-        user: id.as_uuid().to_string(),
-        secret: token,
-        device: Uuid::new_v4(),
-        conversation: conversation.clone(),
-        address: number % gateways,
-    };
-    Ok(users.into_iter().enumerate().map(seat).collect())
+    let seats = users.into_iter().enumerate();
+    Ok(seats.map(|(number, user)| seat(user, conversation.clone(), number % gateways)).collect())
+}
+
+/// A user with a new device.
+fn seat((id, token): (UserId, String), conversation: String, address: usize) -> Seat {
+    Seat { user: id.as_uuid().to_string(), secret: token, device: Uuid::new_v4(), conversation, address }
 }
 
 fn watched(process: &Process, has_family: bool, counts_syncs: bool) -> Result<Watched> {

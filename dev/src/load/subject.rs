@@ -23,7 +23,7 @@ pub trait Subject {
     fn addresses(&self) -> Vec<SocketAddr>;
 
     /// Makes users and conversations: `size` seats for each of `conversations`, one after the other, their addresses
-    /// taking turns.
+    /// taking turns. Of size 1: users who only connect, in no conversation.
     fn seats(&self, conversations: usize, size: usize) -> impl Future<Output = Result<Vec<Seat>>>;
 
     /// All its processes, servers included.

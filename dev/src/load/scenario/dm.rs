@@ -7,6 +7,7 @@ use anyhow::Result;
 use chat_load::{plan::Seat, report::Run};
 use serde_json::{Value, json};
 
+use super::HANDSHAKES_PER_SECOND;
 use crate::{
     load::{
         chat::ChatOptions,
@@ -29,8 +30,6 @@ const STEP: Duration = Duration::from_secs(7);
 const DELIVER_MAX_MS: f64 = 100.0;
 /// How many of the sends must have been accepted in their time.
 const ACCEPTED_MIN: f64 = 0.98;
-/// Handshakes that a gateway lets in: all, since connecting is not what is measured.
-const HANDSHAKES_PER_SECOND: u32 = 100_000;
 
 /// What was chosen.
 #[derive(Debug)]

@@ -1,0 +1,175 @@
+//! `outage`: Postgres is gone for a while, and nobody who writes notices.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use chat_load::plan::{Phase, Sends, Writers};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::HANDSHAKES_PER_SECOND;
+use crate::{
+    load::{
+        chat::{Chat, ChatOptions},
+        outcome::Outcome,
+        run::{self, Measured, Stage, figure, number},
+        setting::Setting,
+        subject::Subject,
+        workload::{CrowdLoad, Workload, micros},
+    },
+    terminal,
+};
+
+const WARM_UP: Duration = Duration::from_secs(3);
+const NORMAL: Duration = Duration::from_secs(12);
+/// With Postgres back, so that the backlog is drained beside the live load.
+const AFTER: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_secs(30);
+/// How long the backlog may take at the most until it is given up.
+const BACKLOG_DEADLINE: Duration = Duration::from_mins(2);
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(50);
+/// As many as arrive in such a time count as no backlog.
+const CAUGHT_UP: Duration = Duration::from_millis(250);
+const PAIR: usize = 2;
+/// What the outage may make of the wait until a message is accepted.
+const SLOWDOWN_MAX: f64 = 1.5;
+/// How much faster than new messages come the backlog is to be stored.
+const DRAIN_MIN: f64 = 5.0;
+
+/// The phases, by their place.
+const PHASE_NORMAL: usize = 0;
+const PHASE_OUTAGE: usize = 1;
+
+/// What was chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Messages a second of all together.
+    pub rate: f64,
+    /// How many pairs of users.
+    pub pairs: usize,
+    /// How long Postgres is gone.
+    pub outage: Duration,
+}
+
+/// How the backlog went.
+#[derive(Debug, Clone, Copy)]
+struct Backlog {
+    /// Messages that waited when Postgres answered again.
+    waiting: f64,
+    /// Stored until nothing waited.
+    stored: f64,
+    /// How long that took.
+    seconds: f64,
+}
+
+/// Measures.
+pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
+    let mut outcome = Outcome::begin("outage", settings(plan))?;
+    let options = ChatOptions { gateways: 2, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
+    let (chat, floors) = setting.chat(options).await?;
+    outcome.floors(floors);
+    outcome.versions(chat.versions().await?);
+    let workload = workload(plan, &chat).await?;
+    let measured =
+        run::run_with(&chat, &workload, &setting.tools, async |stage| break_postgres(plan, &chat, stage).await).await?;
+    chat.stop().await?;
+    report(plan, &workload, measured, &mut outcome);
+    outcome.finish()
+}
+
+fn settings(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    BTreeMap::from([
+        ("messages per second".to_owned(), json!(plan.rate)),
+        ("pairs".to_owned(), json!(plan.pairs)),
+        ("seconds without Postgres".to_owned(), json!(plan.outage.as_secs())),
+    ])
+}
+
+async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
+    let gone_at = WARM_UP + NORMAL;
+    let back_at = gone_at + plan.outage;
+    let end = back_at + AFTER;
+    let crowd = CrowdLoad {
+        seats: chat.seats(plan.pairs, PAIR).await?,
+        conversation_size: PAIR,
+        sends: Some(Sends { per_second: plan.rate, from_us: 0, until_us: micros(end), writers: Writers::All }),
+        absence: None,
+    };
+    let phase = |name: &str, from: Duration, until: Duration| Phase {
+        name: name.to_owned(),
+        from_us: micros(from),
+        until_us: micros(until),
+    };
+    Ok(Workload {
+        name: format!("{:.0}/s", plan.rate),
+        crowds: vec![crowd],
+        phases: vec![phase("before the outage", WARM_UP, gone_at), phase("without Postgres", gone_at, back_at)],
+        costed: PHASE_NORMAL,
+        drain: DRAIN,
+    })
+}
+
+/// Stops Postgres, starts it again, and looks at how its backlog is stored.
+async fn break_postgres(plan: &Plan, chat: &Chat, stage: &Stage<'_>) -> Result<Backlog> {
+    let before = chat.stored().await?;
+    let accepted_before = accepted(stage);
+    stage.reach(WARM_UP + NORMAL).await;
+    // What its clients hold on to is not waited for.
+    chat.servers().postgres.stop().await?;
+    terminal::progress("Postgres is stopped");
+    stage.reach(WARM_UP + NORMAL + plan.outage).await;
+    chat.servers().postgres.start().await?;
+    let began = Instant::now();
+    let stored_first = number(chat.stored().await?);
+    terminal::progress("Postgres is back");
+    // Until so much is stored, more had been accepted than stored.
+    let base = number(before) - accepted_before;
+    let waiting = base + accepted(stage) - stored_first;
+    let mut stored = stored_first;
+    while began.elapsed() < BACKLOG_DEADLINE {
+        stored = number(chat.stored().await?);
+        if base + accepted(stage) - stored <= plan.rate * CAUGHT_UP.as_secs_f64() {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(Backlog { waiting, stored: stored - stored_first, seconds: began.elapsed().as_secs_f64() })
+}
+
+/// Messages that clients were told to be accepted, so far.
+fn accepted(stage: &Stage<'_>) -> f64 {
+    number(stage.seconds.all().iter().map(|second| second.accepted).sum())
+}
+
+fn report(plan: &Plan, workload: &Workload, mut measured: Measured<Backlog>, outcome: &mut Outcome) {
+    let normal = run::part(&measured.run, workload, &measured.done, 0, PHASE_NORMAL);
+    let outage = run::part(&measured.run, workload, &measured.done, 0, PHASE_OUTAGE);
+    let slowdown = outage.accept.p99_ms / normal.accept.p99_ms.max(f64::MIN_POSITIVE);
+    let tally = measured.done.tally();
+    let failed = tally.rejected + tally.unanswered;
+    let Backlog { waiting, stored, seconds } = measured.meanwhile;
+    let pace = stored / seconds.max(0.001) / plan.rate;
+    outcome.aim("failed sends", "0", format!("{failed} of {}", tally.sent), failed == 0);
+    outcome.aim(
+        "accept p99 without Postgres against before",
+        "≤ 1.5 ×",
+        format!("{slowdown:.2} × ({:.1} ms, {:.1} ms before)", outage.accept.p99_ms, normal.accept.p99_ms),
+        slowdown <= SLOWDOWN_MAX,
+    );
+    outcome.aim(
+        "backlog stored, against the rate of new messages",
+        "≥ 5 ×",
+        format!("{pace:.1} × ({stored:.0} in {seconds:.1} s)"),
+        pace >= DRAIN_MIN,
+    );
+    let run = &mut measured.run;
+    figure(run, "backlog", waiting, "messages", "Accepted and not yet in Postgres when it answered again.");
+    let meaning = "From when Postgres answered again until it had everything, while new messages came.";
+    figure(run, "backlog stored within", seconds, "s", meaning);
+    let meaning = "Messages stored a second in that time, against new ones that came.";
+    figure(run, "backlog stored / arrival rate", pace, "×", meaning);
+    figure(run, "accept p99 without Postgres / before", slowdown, "×", "What the outage made of it.");
+    outcome.add(measured);
+    outcome.add_step(outage);
+}
