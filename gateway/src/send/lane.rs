@@ -6,7 +6,7 @@ use chat_shared::{
     clock::Timestamp,
     event::Event,
     ids::ConversationId,
-    log::{AppendError, Appended, Head, Log},
+    log::{AppendError, Appended, Appender, Head, Log},
     position::{Seq, StreamSeq},
 };
 use moka::sync::Cache;
@@ -23,6 +23,7 @@ const LANE_IDLE: Duration = Duration::from_mins(30);
 #[derive(Clone)]
 pub struct Lanes {
     log: Log,
+    appender: Appender,
     database: Database,
     heads: Cache<ConversationId, Arc<Mutex<Option<Head>>>>,
 }
@@ -30,20 +31,37 @@ pub struct Lanes {
 /// The right to append to one conversation.
 pub struct Lane {
     log: Log,
+    appender: Appender,
     database: Database,
     conversation_id: ConversationId,
     head: OwnedMutexGuard<Option<Head>>,
 }
 
 impl Lanes {
-    pub(super) fn new(log: Log, database: Database) -> Self {
-        Self { log, database, heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build() }
+    pub(super) fn new(log: Log, appender: Appender, database: Database) -> Self {
+        Self {
+            log,
+            appender,
+            database,
+            heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build(),
+        }
     }
 
     /// Waits for the lane, in the order of asking.
     pub(super) async fn enter(&self, conversation_id: ConversationId) -> Lane {
         let head = self.heads.get_with(conversation_id, Arc::default).lock_owned().await;
-        Lane { log: self.log.clone(), database: self.database.clone(), conversation_id, head }
+        let (log, appender, database) = (self.log.clone(), self.appender.clone(), self.database.clone());
+        Lane { log, appender, database, conversation_id, head }
+    }
+
+    /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
+    /// append would fail and ask. Whoever has the lane now finds out by itself.
+    pub fn learn(&self, event: &Event, at: StreamSeq) {
+        let Some(lane) = self.heads.get(&event.conversation_id) else { return };
+        let Ok(mut head) = lane.try_lock() else { return };
+        if head.as_ref().is_none_or(|head| head.stream_seq < at) {
+            *head = Some(Head::after(event.clone(), at));
+        }
     }
 }
 
@@ -86,7 +104,7 @@ impl Lane {
     /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read again next time.
     pub(super) async fn append(&mut self, event: Event, append_id: &str) -> Result<Appended, AppendError> {
         let known = self.head.take();
-        let outcome = self.log.append(&event, append_id).await;
+        let outcome = self.appender.append(&self.log, &event, append_id).await;
         *self.head = match &outcome {
             Ok(Appended::At(at)) => Some(Head::after(event, *at)),
             // The expectation may or may not have been checked before the duplicate was found.

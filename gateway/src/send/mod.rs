@@ -12,9 +12,10 @@ use chat_shared::{
     clock::{Clock, Timestamp},
     event::{Event, Fact, MessageSent},
     ids::{ConversationId, MessageId, UserId},
+    lifecycle::Tasks,
     limits,
     log::{AppendError, Appended, Head, Log},
-    position::Seq,
+    position::{Seq, StreamSeq},
     sealing::{Envelope, Sealed},
     wire::SendMessage,
 };
@@ -52,8 +53,8 @@ struct Request {
 
 impl Sender {
     /// A sender that appends to `log`.
-    pub fn new(log: Log, database: Database, content: Content, clock: Clock) -> Self {
-        let lanes = Lanes::new(log.clone(), database.clone());
+    pub fn new(log: Log, database: Database, content: Content, clock: Clock, tasks: &Tasks) -> Self {
+        let lanes = Lanes::new(log.clone(), log.appender(tasks), database.clone());
         Self { log, lanes, database, content, clock }
     }
 
@@ -109,6 +110,11 @@ impl Sender {
             metrics::counter!(telemetry::APPEND_RETRIES_TOTAL).increment(1);
         }
         Err(AppendError::HeadMoved.into())
+    }
+
+    /// Learns from a delivered event where its conversation stands.
+    pub fn learn(&self, event: &Event, at: StreamSeq) {
+        self.lanes.learn(event, at);
     }
 
     fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Event {
