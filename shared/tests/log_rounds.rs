@@ -10,7 +10,7 @@ use chat_shared::{
     event::{Event, Fact, Participants, ParticipantsChanged},
     ids::ConversationId,
     lifecycle::Tasks,
-    log::{self, AppendError, Appended, Appender, Log, Replicas},
+    log::{self, AppendError, Appended, Appender, Log, Newest, Replicas},
     position::{Seq, StreamSeq},
     wire::ConversationKind,
 };
@@ -37,7 +37,12 @@ impl Scene {
 
     /// All at the same time, so that they wait together.
     async fn append_all(&self, events: &[Event]) -> Vec<Result<Appended, AppendError>> {
-        join_all(events.iter().map(async |event| self.appender.append(&self.log, event, &id(event)).await)).await
+        join_all(
+            events
+                .iter()
+                .map(async |event| self.appender.append(&self.log, event, &id(event), &Newest::default()).await),
+        )
+        .await
     }
 
     /// How many events of the log were written together with others.
@@ -118,12 +123,12 @@ async fn whoever_has_stopped_waiting_is_not_appended_for() -> Result<()> {
     let event = first_event(ConversationId::random());
     {
         // Polled once: it waits in the queue, and then is dropped.
-        let append_id = id(&event);
-        let mut waiting = Box::pin(scene.appender.append(&scene.log, &event, &append_id));
+        let (append_id, newest) = (id(&event), Newest::default());
+        let mut waiting = Box::pin(scene.appender.append(&scene.log, &event, &append_id, &newest));
         assert!(futures_util::poll!(&mut waiting).is_pending());
     }
     let other = first_event(ConversationId::random());
-    assert_eq!(scene.appender.append(&scene.log, &other, &id(&other)).await?, Appended::At(StreamSeq(1)));
+    assert_eq!(scene.append_all(std::slice::from_ref(&other)).await.remove(0)?, Appended::At(StreamSeq(1)));
     assert_eq!(scene.log.last(event.conversation_id).await?, None);
     Ok(())
 }

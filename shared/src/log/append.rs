@@ -1,5 +1,7 @@
 //! Appends with compare-and-set, and reads single events and heads.
 
+use std::collections::HashMap;
+
 use async_nats::{
     HeaderMap, HeaderValue, header,
     jetstream::{
@@ -11,6 +13,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use uuid::Uuid;
 
 use super::Log;
@@ -33,10 +36,10 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// An event on its way to the log.
 #[derive(Debug)]
 pub(super) struct Append {
-    subject: String,
+    pub(super) subject: String,
     pub(super) payload: Bytes,
     /// Where the conversation's last event has to stand.
-    expected: StreamSeq,
+    pub(super) expected: StreamSeq,
     id: String,
 }
 
@@ -118,19 +121,19 @@ impl Log {
     /// Appends `event` if its conversation's last event stands at `event.previous`, and at most once for an
     /// `append_id` within the duplicate window.
     pub async fn append(&self, event: &Event, append_id: &str) -> Result<Appended, AppendError> {
-        self.append_alone(Append::new(self, event, append_id)).await
+        self.append_alone(&Append::new(self, event, append_id)).await
     }
 
-    pub(super) async fn append_alone(&self, append: Append) -> Result<Appended, AppendError> {
-        let publish = PublishMessage::build().headers(append.headers(&self.name)).payload(append.payload);
-        let ack = self.acknowledged(append.subject, publish).await?;
+    pub(super) async fn append_alone(&self, append: &Append) -> Result<Appended, AppendError> {
+        let publish = PublishMessage::build().headers(append.headers(&self.name)).payload(append.payload.clone());
+        let ack = self.acknowledged(append.subject.clone(), publish).await?;
         let at = StreamSeq(ack.sequence);
         Ok(if ack.duplicate { Appended::Duplicate(at) } else { Appended::At(at) })
     }
 
     /// Appends all or none, one after the other, in one write of the server; gives the position of the last. Any error
     /// but `Unknown` says that nothing was kept, and not because of which.
-    pub(super) async fn append_together(&self, appends: &[Append]) -> Result<StreamSeq, AppendError> {
+    pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, AppendError> {
         let batch_id = Uuid::new_v4().simple().to_string();
         let mut parts = appends.iter().zip(1_u64..).peekable();
         while let Some((append, number)) = parts.next() {
@@ -173,6 +176,30 @@ impl Log {
                 _ => Err(AppendError::Refused(error.to_string())),
             },
         }
+    }
+
+    /// Where the last events of `subjects` stand, in one question. A subject without any is missing.
+    pub(super) async fn positions(&self, subjects: &[&str]) -> Result<HashMap<String, StreamSeq>, AppendError> {
+        let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() }).to_string();
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
+        let asked = self.client.publish_with_reply(format!("$JS.API.DIRECT.GET.{}", self.name), inbox, question.into());
+        asked.await.map_err(|error| refused(&error))?;
+        let mut positions = HashMap::with_capacity(subjects.len());
+        let reading = async {
+            while let Some(answer) = answers.next().await {
+                let header = |name| answer.headers.as_ref().and_then(|headers| headers.get_last(name));
+                let (Some(subject), Some(at)) = (header(header::NATS_SUBJECT), header(header::NATS_SEQUENCE)) else {
+                    // The end, or an error; who is missing then is found out one by one.
+                    return;
+                };
+                if let Ok(at) = at.as_str().parse() {
+                    positions.insert(subject.as_str().to_owned(), StreamSeq(at));
+                }
+            }
+        };
+        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?;
+        Ok(positions)
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.

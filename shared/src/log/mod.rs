@@ -9,7 +9,7 @@ mod topology;
 
 pub use append::{AppendError, Appended, Head};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
-pub use rounds::Appender;
+pub use rounds::{Appender, Newest};
 pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
