@@ -97,11 +97,10 @@ impl Sender {
                 None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
             };
             let event = self.message_event(request, &head, sealed);
+            // By the time of the answer the lane may know of later events.
+            let accepted = Acceptance { seq: event.seq, sent_at: event.sent_at, is_repeat: false };
             match lane.append(event, &request.append_id).await {
-                Ok(Appended::At(_)) => {
-                    let head = lane.head().await?;
-                    return Ok(Acceptance { seq: head.seq, sent_at: head.sent_at, is_repeat: false });
-                }
+                Ok(Appended::At(_)) => return Ok(accepted),
                 Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
                 Err(AppendError::HeadMoved) => {}
                 Err(AppendError::InFlight) => lane::pause(attempt).await,
