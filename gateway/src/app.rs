@@ -111,7 +111,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
-    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
+    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
     let state = AppState::from(Parts {
         conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
         history: History::new(database.clone(), log.clone(), content.clone()),

@@ -11,7 +11,14 @@ use chat_shared::{
 };
 use futures_util::future::try_join_all;
 
-use crate::{beacon, config::Settings, publisher::Publisher, reachable::Reachable, telemetry, worker::Worker};
+use crate::{
+    beacon,
+    config::Settings,
+    deliverer::{Deliverer, Means},
+    publisher::Publisher,
+    reachable::Reachable,
+    telemetry, worker,
+};
 
 /// The parts that the log is cut into. Each is read by one instance at a time, so this is also the most instances
 /// that have something to do. A change of it needs all instances stopped, or events are delivered twice.
@@ -37,15 +44,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .context("the address of Redis is written like redis://redis:6379")?;
     let publisher = Publisher::new(client.clone(), namespace.clone());
-    let worker = Worker {
+    let means = Means {
         reachable: Reachable::watch(inboxes.clone(), &tasks),
         inboxes,
         publisher: publisher.clone(),
         clock: Clock::System,
     };
+    let deliverer = Deliverer::start(means, &tasks);
     for consumer in try_join_all((0..PARTS).map(|part| open(&log, part))).await? {
-        tasks.essential("worker", worker.clone().run(consumer, tasks.draining().clone()));
+        tasks.essential("worker", worker::run(consumer, deliverer.clone(), tasks.draining().clone()));
     }
+    // It ends when the last worker has.
+    drop(deliverer);
     log_latch.set(true);
     let draining = tasks.draining().clone();
     tasks.essential("beacon", async move {

@@ -3,6 +3,7 @@
 mod app;
 mod beacon;
 mod config;
+mod deliverer;
 mod plan;
 mod publisher;
 mod reachable;

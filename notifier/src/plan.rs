@@ -10,6 +10,7 @@ use chat_shared::{
     delivery::{Delivery, NumberedEvent, Recipient},
     ids::{GatewayId, UserId},
     inbox::Routed,
+    position::StreamSeq,
 };
 use serde_bytes::ByteBuf;
 
@@ -19,7 +20,7 @@ pub const DELIVERY_BYTES_MAX: usize = 256 * 1024;
 /// What a recipient takes up at the most.
 const RECIPIENT_BYTES_MAX: usize = 80;
 /// What stands around an event's bytes at the most.
-const EVENT_FRAME_BYTES_MAX: usize = 48;
+const EVENT_FRAME_BYTES_MAX: usize = 72;
 /// What stands around the events at the most.
 const DELIVERY_FRAME_BYTES_MAX: usize = 32;
 
@@ -28,12 +29,17 @@ const DELIVERY_FRAME_BYTES_MAX: usize = 32;
 pub struct Addressed {
     /// The event's bytes.
     pub event: Bytes,
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
     /// The users, each once.
     pub audience: Vec<UserId>,
 }
 
 /// The deliveries for each gateway, from the inboxes' answers: one for each user of each event, in order.
-pub fn numbered(events: &[Addressed], routed: Vec<Routed>) -> BTreeMap<GatewayId, Vec<Delivery>> {
+pub fn numbered<'a>(
+    events: impl IntoIterator<Item = &'a Addressed>,
+    routed: Vec<Routed>,
+) -> BTreeMap<GatewayId, Vec<Delivery>> {
     let mut routed = routed.into_iter();
     let mut batches: BTreeMap<GatewayId, Parts<NumberedEvent>> = BTreeMap::new();
     for addressed in events {
@@ -46,7 +52,11 @@ pub fn numbered(events: &[Addressed], routed: Vec<Routed>) -> BTreeMap<GatewayId
         }
         for (gateway_id, recipients) in recipients {
             let bytes = addressed.event.len() + EVENT_FRAME_BYTES_MAX + recipients.len() * RECIPIENT_BYTES_MAX;
-            let event = NumberedEvent { event: ByteBuf::from(addressed.event.clone()), recipients };
+            let event = NumberedEvent {
+                event: ByteBuf::from(addressed.event.clone()),
+                stream_seq: addressed.stream_seq,
+                recipients,
+            };
             batches.entry(gateway_id).or_default().push(event, bytes);
         }
     }
@@ -127,7 +137,7 @@ mod tests {
             let (mut addressed, mut routed, mut expected) = (Vec::new(), Vec::new(), Pushed::new());
             for (index, (size, audience)) in (0_u8..).zip(&events) {
                 let event = Bytes::from(vec![index; size + 1]);
-                addressed.push(Addressed { event, audience: users[..audience.len()].to_vec() });
+                addressed.push(Addressed { event, stream_seq: StreamSeq(u64::MAX), audience: users[..audience.len()].to_vec() });
                 for (user, held) in audience.iter().enumerate() {
                     let cursor = Cursor(routed.len() as u64);
                     for gateway in held.iter().flatten() {
@@ -177,12 +187,13 @@ mod tests {
     #[test]
     fn small_events_share_one_delivery_and_an_event_for_nobody_makes_none() {
         let (user_id, gateway_id, epoch) = (UserId::random(), GatewayId::random(), Epoch::random());
-        let addressed = Addressed { event: Bytes::from_static(b"event"), audience: vec![user_id] };
+        let addressed =
+            Addressed { event: Bytes::from_static(b"event"), stream_seq: StreamSeq(7), audience: vec![user_id] };
         let at = |cursor| Routed::At { epoch, cursor: Cursor(cursor), gateways: vec![gateway_id] };
         let planned = numbered(&vec![addressed.clone(); 100], (1..=100).map(at).collect());
         assert_eq!(planned[&gateway_id].len(), 1);
         assert_eq!(numbered(std::slice::from_ref(&addressed), vec![Routed::NoInbox]), BTreeMap::new());
-        assert_eq!(numbered(&[], Vec::new()), BTreeMap::new());
+        assert_eq!(numbered([], Vec::new()), BTreeMap::new());
         assert_eq!(unnumbered([]), []);
     }
 

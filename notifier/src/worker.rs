@@ -1,20 +1,15 @@
-//! Delivers one part of the log: routes each batch, publishes it, and only then settles it.
+//! Reads one part of the log, has each batch delivered, and only then settles it.
 //!
 //! **Invariant:** an entry is settled as done only after its event stands in the inboxes of its whole audience.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chat_shared::{
-    clock::{Clock, Timestamp},
-    inbox::{Inboxes, Routed, Routing},
-    log::{Consumer, Entry, Outcome},
-};
+use chat_shared::log::{Consumer, Entry, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    plan::{self, Addressed},
-    publisher::{PublishError, Publisher},
-    reachable::Reachable,
+    deliverer::{Deliverer, Delivering, NotDelivered},
+    plan::Addressed,
     telemetry,
 };
 
@@ -23,141 +18,44 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Tries after which the rest grows no longer.
 const RETRY_GROWTH_MAX: u32 = 5;
 
-/// What all workers share.
-#[derive(Clone)]
-pub struct Worker {
-    /// Where events go first.
-    pub inboxes: Inboxes,
-    /// Whether that is worth trying.
-    pub reachable: Reachable,
-    /// Where they go then.
-    pub publisher: Publisher,
-    /// The time.
-    pub clock: Clock,
-}
-
-/// An entry whose event can be read; the event itself stands beside it.
-struct Delivering {
-    entry: Entry,
-    sent_at: Timestamp,
-}
-
-impl Worker {
-    /// Delivers what the consumer reads until `draining`, then finishes the batch in hand and lets another instance
-    /// take over.
-    pub async fn run(self, mut consumer: Consumer, draining: CancellationToken) -> anyhow::Result<()> {
-        // Cancel safe: what was read and not returned is read again.
-        while let Some(entries) = draining.run_until_cancelled(consumer.batch()).await {
-            let started = Instant::now();
-            self.deliver(entries).await;
-            metrics::histogram!(telemetry::BATCH_SECONDS).record(started.elapsed());
+/// Works on what the consumer reads until `draining`, then finishes the batch in hand and lets another instance take
+/// over.
+pub async fn run(mut consumer: Consumer, deliverer: Deliverer, draining: CancellationToken) -> anyhow::Result<()> {
+    // Cancel safe: what was read and not returned is read again.
+    while let Some(entries) = draining.run_until_cancelled(consumer.batch()).await {
+        let (entries, events) = readable(entries).await;
+        if entries.is_empty() {
+            continue;
         }
-        consumer.release().await;
-        Ok(())
-    }
-
-    async fn deliver(&self, entries: Vec<Entry>) {
-        let (delivering, events) = readable(entries).await;
-        if delivering.is_empty() {
-            return;
-        }
-        let delivered = if let Some(routed) = self.route(&events).await {
-            self.note_routed(&delivering);
-            self.publish_numbered(&events, routed).await
-        } else {
-            self.publish_unnumbered(&delivering, &events).await;
-            Err(NotDelivered)
-        };
-        for Delivering { entry, .. } in &delivering {
-            match delivered {
+        let outcome = deliverer.deliver(events).await;
+        for entry in &entries {
+            match outcome {
                 Ok(()) => entry.settle(Outcome::Done).await,
                 Err(NotDelivered) => entry.settle(Outcome::RetryAfter(rest(entry.deliveries))).await,
             }
         }
-        if delivered.is_err() {
-            metrics::counter!(telemetry::RETRIES_TOTAL).increment(delivering.len() as u64);
+        if outcome.is_err() {
+            metrics::counter!(telemetry::RETRIES_TOTAL).increment(entries.len() as u64);
         }
     }
-
-    /// The inboxes' answers, or none if Redis can't take the batch.
-    async fn route(&self, events: &[Addressed]) -> Option<Vec<Routed>> {
-        if !self.reachable.is_set() {
-            return None;
-        }
-        let routings: Vec<_> = events
-            .iter()
-            .flat_map(|addressed| {
-                addressed.audience.iter().map(|user_id| Routing { user_id: *user_id, event: &addressed.event })
-            })
-            .collect();
-        match self.inboxes.route(&routings).await {
-            Ok(routed) => Some(routed),
-            Err(error) => {
-                metrics::counter!(telemetry::REDIS_FAILURES_TOTAL).increment(1);
-                self.reachable.clear(&error);
-                None
-            }
-        }
-    }
-
-    fn note_routed(&self, delivering: &[Delivering]) {
-        metrics::counter!(telemetry::ROUTED_TOTAL).increment(delivering.len() as u64);
-        let lag = metrics::histogram!(telemetry::LAG_SECONDS);
-        let now = self.clock.now();
-        for Delivering { sent_at, .. } in delivering {
-            lag.record(Duration::from_millis(now.0.saturating_sub(sent_at.0).max(0).unsigned_abs()));
-        }
-    }
-
-    /// An event that is published twice because a later one was not is no harm: clients pass over repeats.
-    async fn publish_numbered(&self, events: &[Addressed], routed: Vec<Routed>) -> Result<(), NotDelivered> {
-        for (gateway_id, deliveries) in plan::numbered(events, routed) {
-            for delivery in deliveries {
-                self.publisher
-                    .to_gateway(gateway_id, delivery.encode())
-                    .await
-                    .map_err(|error| not_delivered(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Each event once: on its first try. That it reaches the inboxes later does not depend on it.
-    async fn publish_unnumbered(&self, delivering: &[Delivering], events: &[Addressed]) {
-        let fresh: Vec<_> = delivering
-            .iter()
-            .zip(events)
-            .filter(|(delivering, _)| delivering.entry.deliveries == 1)
-            .map(|(_, addressed)| &addressed.event)
-            .collect();
-        metrics::counter!(telemetry::UNNUMBERED_TOTAL).increment(fresh.len() as u64);
-        for delivery in plan::unnumbered(fresh) {
-            if self.publisher.to_all(delivery.encode()).await.map_err(|error| not_delivered(&error)).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// The batch has to be tried again.
-#[derive(Debug, Clone, Copy)]
-struct NotDelivered;
-
-fn not_delivered(error: &PublishError) -> NotDelivered {
-    tracing::warn!(%error, "a batch will be delivered again");
-    NotDelivered
+    consumer.release().await;
+    Ok(())
 }
 
 /// Sorts out what can't be read; the persister keeps it as a dead letter.
-async fn readable(entries: Vec<Entry>) -> (Vec<Delivering>, Vec<Addressed>) {
-    let mut delivering = Vec::with_capacity(entries.len());
+async fn readable(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Delivering>) {
+    let mut kept = Vec::with_capacity(entries.len());
     let mut events = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.event() {
             Ok(event) => {
-                let addressed = Addressed { event: entry.payload().clone(), audience: event.audience().collect() };
-                delivering.push(Delivering { entry, sent_at: event.sent_at });
-                events.push(addressed);
+                let addressed = Addressed {
+                    event: entry.payload().clone(),
+                    stream_seq: entry.stream_seq,
+                    audience: event.audience().collect(),
+                };
+                events.push(Delivering { addressed, sent_at: event.sent_at, is_fresh: entry.deliveries == 1 });
+                kept.push(entry);
             }
             Err(error) => {
                 metrics::counter!(telemetry::UNREADABLE_TOTAL).increment(1);
@@ -166,7 +64,7 @@ async fn readable(entries: Vec<Entry>) -> (Vec<Delivering>, Vec<Addressed>) {
             }
         }
     }
-    (delivering, events)
+    (kept, events)
 }
 
 fn rest(deliveries: u64) -> Duration {

@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 
 use crate::{
     ids::{Epoch, GatewayId, SessionId, UserId},
-    position::Cursor,
+    position::{Cursor, StreamSeq},
 };
 
 /// A message to a gateway.
@@ -33,6 +33,8 @@ pub enum Delivery {
 pub struct NumberedEvent {
     /// The event's bytes, as in the log.
     pub event: ByteBuf,
+    /// Its position in the log.
+    pub stream_seq: StreamSeq,
     /// Who it is for.
     pub recipients: Vec<Recipient>,
 }

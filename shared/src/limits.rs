@@ -26,7 +26,7 @@ pub const PAGE_ROWS_DEFAULT: usize = 50;
 pub const PAGE_ROWS_MAX: usize = 100;
 /// Entries of an inbox. The oldest goes first; whoever needed it is told `resumed: false`.
 pub const INBOX_ENTRIES_MAX: usize = 256;
-/// An inbox that nothing enters and nobody reads for this long is dropped.
+/// An inbox whose user has not been there for this long is dropped, however much enters it.
 pub const INBOX_IDLE_MAX: Duration = Duration::from_hours(14 * 24);
 /// How often client and gateway show that they are there (R8.1).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);

@@ -76,8 +76,9 @@ fn deliver(state: &AppState, delivery: Delivery) {
     }
 }
 
-fn deliver_numbered(state: &AppState, NumberedEvent { event, recipients }: NumberedEvent) {
+fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipients }: NumberedEvent) {
     let event = Event::decode(&event).map_err(|error| Refusal::internal(&error));
+    let event = event.inspect(|event| state.sender.learn(event, stream_seq));
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
     let Ok(push) = event.and_then(|event| push_of(&state.content, event)) else { return };
     for recipient in recipients {

@@ -6,7 +6,7 @@ use chat_shared::{
     clock::Timestamp,
     event::Event,
     ids::ConversationId,
-    log::{AppendError, Appended, Head, Log},
+    log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
 };
 use moka::sync::Cache;
@@ -23,27 +23,67 @@ const LANE_IDLE: Duration = Duration::from_mins(30);
 #[derive(Clone)]
 pub struct Lanes {
     log: Log,
+    appender: Appender,
     database: Database,
-    heads: Cache<ConversationId, Arc<Mutex<Option<Head>>>>,
+    known: Cache<ConversationId, Arc<Known>>,
+}
+
+/// What is known of one conversation.
+#[derive(Default)]
+struct Known {
+    /// Its head, for whose turn it is.
+    head: Arc<Mutex<Option<Head>>>,
+    /// A later one that was learned while it was somebody's turn.
+    learned: parking_lot::Mutex<Option<Head>>,
+    newest: Newest,
 }
 
 /// The right to append to one conversation.
 pub struct Lane {
     log: Log,
+    appender: Appender,
     database: Database,
     conversation_id: ConversationId,
+    known: Arc<Known>,
     head: OwnedMutexGuard<Option<Head>>,
 }
 
 impl Lanes {
-    pub(super) fn new(log: Log, database: Database) -> Self {
-        Self { log, database, heads: Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build() }
+    pub(super) fn new(log: Log, appender: Appender, database: Database) -> Self {
+        let known = Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build();
+        Self { log, appender, database, known }
     }
 
     /// Waits for the lane, in the order of asking.
     pub(super) async fn enter(&self, conversation_id: ConversationId) -> Lane {
-        let head = self.heads.get_with(conversation_id, Arc::default).lock_owned().await;
-        Lane { log: self.log.clone(), database: self.database.clone(), conversation_id, head }
+        let known = self.known.get_with(conversation_id, Arc::default);
+        let head = Arc::clone(&known.head).lock_owned().await;
+        let (log, appender, database) = (self.log.clone(), self.appender.clone(), self.database.clone());
+        let mut lane = Lane { log, appender, database, conversation_id, known, head };
+        lane.take_learned();
+        lane
+    }
+
+    /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
+    /// append would fail and ask.
+    pub fn learn(&self, event: &Event, at: StreamSeq) {
+        let Some(known) = self.known.get(&event.conversation_id) else { return };
+        if !known.newest.raise(at) {
+            return;
+        }
+        let learned = Some(Head::after(event.clone(), at));
+        match known.head.try_lock() {
+            Ok(mut head) => newer(&mut head, learned),
+            Err(_) => newer(&mut known.learned.lock(), learned),
+        }
+    }
+}
+
+/// Replaces a head by one that is further on.
+fn newer(head: &mut Option<Head>, candidate: Option<Head>) {
+    let at = |head: &Option<Head>| head.as_ref().map(|head| head.stream_seq);
+    if at(&candidate) > at(head) {
+        *head = candidate;
     }
 }
 
@@ -83,10 +123,16 @@ impl Lane {
         })
     }
 
-    /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read again next time.
+    fn take_learned(&mut self) {
+        let learned = self.known.learned.lock().take();
+        newer(&mut self.head, learned);
+    }
+
+    /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read again next time, unless a
+    /// later one has been learned meanwhile.
     pub(super) async fn append(&mut self, event: Event, append_id: &str) -> Result<Appended, AppendError> {
         let known = self.head.take();
-        let outcome = self.log.append(&event, append_id).await;
+        let outcome = self.appender.append(&self.log, &event, append_id, &self.known.newest).await;
         *self.head = match &outcome {
             Ok(Appended::At(at)) => Some(Head::after(event, *at)),
             // The expectation may or may not have been checked before the duplicate was found.
@@ -96,6 +142,7 @@ impl Lane {
             ) => None,
             Err(AppendError::InFlight) => known,
         };
+        self.take_learned();
         outcome
     }
 }

@@ -12,9 +12,10 @@ use chat_shared::{
     clock::{Clock, Timestamp},
     event::{Event, Fact, MessageSent},
     ids::{ConversationId, MessageId, UserId},
+    lifecycle::Tasks,
     limits,
     log::{AppendError, Appended, Head, Log},
-    position::Seq,
+    position::{Seq, StreamSeq},
     sealing::{Envelope, Sealed},
     wire::SendMessage,
 };
@@ -52,8 +53,8 @@ struct Request {
 
 impl Sender {
     /// A sender that appends to `log`.
-    pub fn new(log: Log, database: Database, content: Content, clock: Clock) -> Self {
-        let lanes = Lanes::new(log.clone(), database.clone());
+    pub fn new(log: Log, database: Database, content: Content, clock: Clock, tasks: &Tasks) -> Self {
+        let lanes = Lanes::new(log.clone(), log.appender(tasks), database.clone());
         Self { log, lanes, database, content, clock }
     }
 
@@ -96,11 +97,10 @@ impl Sender {
                 None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
             };
             let event = self.message_event(request, &head, sealed);
+            // By the time of the answer the lane may know of later events.
+            let accepted = Acceptance { seq: event.seq, sent_at: event.sent_at, is_repeat: false };
             match lane.append(event, &request.append_id).await {
-                Ok(Appended::At(_)) => {
-                    let head = lane.head().await?;
-                    return Ok(Acceptance { seq: head.seq, sent_at: head.sent_at, is_repeat: false });
-                }
+                Ok(Appended::At(_)) => return Ok(accepted),
                 Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
                 Err(AppendError::HeadMoved) => {}
                 Err(AppendError::InFlight) => lane::pause(attempt).await,
@@ -109,6 +109,11 @@ impl Sender {
             metrics::counter!(telemetry::APPEND_RETRIES_TOTAL).increment(1);
         }
         Err(AppendError::HeadMoved.into())
+    }
+
+    /// Learns from a delivered event where its conversation stands.
+    pub fn learn(&self, event: &Event, at: StreamSeq) {
+        self.lanes.learn(event, at);
     }
 
     fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Event {

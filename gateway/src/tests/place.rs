@@ -66,7 +66,7 @@ impl Place {
         let (clock, tasks) = (Clock::System, Tasks::default());
         let content = content(&pool, &tasks).await;
         let database = Database::new(pool.clone());
-        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone());
+        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
             history: History::new(database.clone(), log.clone(), content.clone()),

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{Script, Value, from_redis_value};
 
-use super::{InboxError, Inboxes, bounded, millis};
+use super::{InboxError, Inboxes, bounded};
 use crate::{
     ids::{Epoch, GatewayId, UserId},
     limits,
@@ -55,8 +55,7 @@ impl Inboxes {
                 .arg(keys.entries)
                 .arg(keys.sessions)
                 .arg(routing.event)
-                .arg(limits::INBOX_ENTRIES_MAX)
-                .arg(millis(limits::INBOX_IDLE_MAX));
+                .arg(limits::INBOX_ENTRIES_MAX);
         }
         let mut redis = self.redis.clone();
         let answers: Vec<Vec<Value>> = bounded(pipeline.query_async(&mut redis)).await?;

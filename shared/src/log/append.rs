@@ -1,23 +1,70 @@
 //! Appends with compare-and-set, and reads single events and heads.
 
-use async_nats::jetstream::{
-    ErrorCode,
-    context::PublishErrorKind,
-    message::{PublishMessage, StreamMessage},
-    stream::{DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
+use std::collections::HashMap;
+
+use async_nats::{
+    HeaderMap, HeaderValue, header,
+    jetstream::{
+        ErrorCode,
+        context::PublishErrorKind,
+        message::{PublishMessage, StreamMessage},
+        publish::PublishAck,
+        stream::{DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
+    },
 };
+use bytes::Bytes;
+use futures_util::StreamExt;
+use uuid::Uuid;
 
 use super::Log;
 use crate::{
     clock::Timestamp,
     event::{Event, Participants},
     ids::ConversationId,
+    limits,
     position::{Seq, StreamSeq},
     wire::ConversationKind,
 };
 
 /// JetStream's answer while another append to the subject is being replicated.
 const IN_FLIGHT: u64 = 10164;
+
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+
+/// An event on its way to the log.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+    /// Where the conversation's last event has to stand.
+    pub(super) expected: StreamSeq,
+    id: String,
+}
+
+impl Append {
+    pub(super) fn new(log: &Log, event: &Event, append_id: &str) -> Self {
+        Self {
+            subject: log.subject(event.conversation_id),
+            payload: event.encode().into(),
+            expected: event.previous,
+            id: append_id.to_owned(),
+        }
+    }
+
+    fn headers(&self, stream: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, self.id.as_str());
+        headers.insert(header::NATS_EXPECTED_STREAM, stream);
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(self.expected.0));
+        headers
+    }
+}
+
+fn refused(why: &dyn std::fmt::Display) -> AppendError {
+    AppendError::Refused(why.to_string())
+}
 
 /// Where a conversation stands: what the next event has to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,23 +121,48 @@ impl Log {
     /// Appends `event` if its conversation's last event stands at `event.previous`, and at most once for an
     /// `append_id` within the duplicate window.
     pub async fn append(&self, event: &Event, append_id: &str) -> Result<Appended, AppendError> {
-        let publish = PublishMessage::build()
-            .payload(event.encode().into())
-            .message_id(append_id)
-            .expected_stream(&self.name)
-            .expected_last_subject_sequence(event.previous.0);
-        let acknowledged =
-            async { self.context.send_publish(self.subject(event.conversation_id), publish).await?.await };
-        match acknowledged.await {
-            Ok(ack) if ack.duplicate => Ok(Appended::Duplicate(StreamSeq(ack.sequence))),
-            Ok(ack) => Ok(Appended::At(StreamSeq(ack.sequence))),
-            Err(error) => Err(match error.kind() {
-                PublishErrorKind::WrongLastSequence => AppendError::HeadMoved,
-                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => AppendError::Unknown,
-                _ if error_code(&error).is_some_and(|code| code.0 == IN_FLIGHT) => AppendError::InFlight,
-                _ => AppendError::Refused(error.to_string()),
-            }),
+        self.append_alone(&Append::new(self, event, append_id)).await
+    }
+
+    pub(super) async fn append_alone(&self, append: &Append) -> Result<Appended, AppendError> {
+        let publish = PublishMessage::build().headers(append.headers(&self.name)).payload(append.payload.clone());
+        let ack = self.acknowledged(append.subject.clone(), publish).await?;
+        let at = StreamSeq(ack.sequence);
+        Ok(if ack.duplicate { Appended::Duplicate(at) } else { Appended::At(at) })
+    }
+
+    /// Appends all or none, one after the other, in one write of the server; gives the position of the last. Any error
+    /// but `Unknown` says that nothing was kept, and not because of which.
+    pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, AppendError> {
+        let batch_id = Uuid::new_v4().simple().to_string();
+        let mut parts = appends.iter().zip(1_u64..).peekable();
+        while let Some((append, number)) = parts.next() {
+            let mut headers = append.headers(&self.name);
+            headers.insert(BATCH_ID, batch_id.as_str());
+            headers.insert(BATCH_SEQUENCE, HeaderValue::from(number));
+            let (subject, payload) = (append.subject.clone(), append.payload.clone());
+            if parts.peek().is_some() {
+                // The server answers with the last of a batch, also if one before it didn't come.
+                let taken = self.client.publish_with_headers(subject, headers, payload);
+                let taken = tokio::time::timeout(limits::APPEND_WAIT_MAX, taken).await;
+                taken.map_err(|_| refused(&"NATS takes nothing now"))?.map_err(|error| refused(&error))?;
+            } else {
+                headers.insert(BATCH_COMMIT, "1");
+                let publish = PublishMessage::build().headers(headers).payload(payload);
+                return Ok(StreamSeq(self.acknowledged(subject, publish).await?.sequence));
+            }
         }
+        Err(refused(&"nothing to append"))
+    }
+
+    async fn acknowledged(&self, subject: String, publish: PublishMessage) -> Result<PublishAck, AppendError> {
+        let acknowledged = async { self.context.send_publish(subject, publish).await?.await };
+        acknowledged.await.map_err(|error| match error.kind() {
+            PublishErrorKind::WrongLastSequence => AppendError::HeadMoved,
+            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => AppendError::Unknown,
+            _ if error_code(&error).is_some_and(|code| code.0 == IN_FLIGHT) => AppendError::InFlight,
+            _ => refused(&error),
+        })
     }
 
     /// The conversation's last event; none if the log holds none any more. Any replica answers, and one that is behind
@@ -104,6 +176,30 @@ impl Log {
                 _ => Err(AppendError::Refused(error.to_string())),
             },
         }
+    }
+
+    /// Where the last events of `subjects` stand, in one question. A subject without any is missing.
+    pub(super) async fn positions(&self, subjects: &[&str]) -> Result<HashMap<String, StreamSeq>, AppendError> {
+        let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() }).to_string();
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
+        let asked = self.client.publish_with_reply(format!("$JS.API.DIRECT.GET.{}", self.name), inbox, question.into());
+        asked.await.map_err(|error| refused(&error))?;
+        let mut positions = HashMap::with_capacity(subjects.len());
+        let reading = async {
+            while let Some(answer) = answers.next().await {
+                let header = |name| answer.headers.as_ref().and_then(|headers| headers.get_last(name));
+                let (Some(subject), Some(at)) = (header(header::NATS_SUBJECT), header(header::NATS_SEQUENCE)) else {
+                    // The end, or an error; who is missing then is found out one by one.
+                    return;
+                };
+                if let Ok(at) = at.as_str().parse() {
+                    positions.insert(subject.as_str().to_owned(), StreamSeq(at));
+                }
+            }
+        };
+        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?;
+        Ok(positions)
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.

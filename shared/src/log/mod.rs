@@ -4,10 +4,12 @@
 
 mod append;
 mod consume;
+mod rounds;
 mod topology;
 
 pub use append::{AppendError, Appended, Head};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
+pub use rounds::{Appender, Newest};
 pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
@@ -19,8 +21,11 @@ use crate::{clock::Timestamp, ids::ConversationId};
 pub struct Log {
     namespace: String,
     name: String,
+    client: async_nats::Client,
     context: jetstream::Context,
     stream: Stream<()>,
+    /// Whether several events can be appended in one write.
+    takes_batches: bool,
 }
 
 /// Which stream this is and how far it goes; compared with the checkpoint in PostgreSQL.

@@ -91,12 +91,15 @@ impl Log {
             num_replicas: replicas.count,
             allow_direct: true,
             deny_delete: true,
+            allow_atomic_publish: true,
             ..Config::default()
         };
         let found = context.get_or_create_stream(config.clone()).await.map_err(LogError::from_jetstream)?;
-        warn_of_differences(&found.cached_info().config, &config);
+        let found = &found.cached_info().config;
+        warn_of_differences(found, &config);
+        let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
-        Ok(Self { namespace: namespace.to_owned(), name, context, stream })
+        Ok(Self { namespace: namespace.to_owned(), name, client: client.clone(), context, stream, takes_batches })
     }
 
     /// How far the stream goes now.
@@ -128,6 +131,7 @@ fn warn_of_differences(found: &Config, wanted: &Config) {
             config.duplicate_window,
             config.discard,
             config.allow_direct,
+            config.allow_atomic_publish,
         )
     };
     if asked(found) != asked(wanted) {

@@ -1,0 +1,173 @@
+//! Delivers what the parts' workers have read: routes it, then publishes it.
+//!
+//! While one batch is on its way to Redis and the gateways, what the workers read is gathered for the next. So the
+//! busier the log, the fewer calls and deliveries an event costs, and alone it waits for nobody.
+//!
+//! **Invariant:** events of a lot stay in order, and a lot is answered only after all of it has been routed and
+//! published.
+
+use std::time::{Duration, Instant};
+
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    inbox::{Inboxes, Routed, Routing},
+    lifecycle::Tasks,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    plan::{self, Addressed},
+    publisher::{PublishError, Publisher},
+    reachable::Reachable,
+    telemetry,
+};
+
+/// Lots that wait; as many as there are workers, each of which waits for its answer.
+const LOTS_MAX: usize = 16;
+/// Events of a batch after which no further lot is gathered.
+const EVENTS_MAX: usize = 500;
+
+/// The way to whoever delivers.
+#[derive(Debug, Clone)]
+pub struct Deliverer {
+    lots: mpsc::Sender<Lot>,
+}
+
+/// Not everything reached the inboxes of its audience and the gateways: it has to be delivered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotDelivered;
+
+/// An event that one worker read.
+#[derive(Debug)]
+pub struct Delivering {
+    /// What and for whom.
+    pub addressed: Addressed,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// Whether it was not tried before.
+    pub is_fresh: bool,
+}
+
+struct Lot {
+    events: Vec<Delivering>,
+    answer: oneshot::Sender<Result<(), NotDelivered>>,
+}
+
+/// What delivering takes.
+pub struct Means {
+    /// Where events go first.
+    pub inboxes: Inboxes,
+    /// Whether that is worth trying.
+    pub reachable: Reachable,
+    /// Where they go then.
+    pub publisher: Publisher,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Deliverer {
+    /// Delivers until the last clone is dropped.
+    pub fn start(means: Means, tasks: &Tasks) -> Self {
+        let (lots, queue) = mpsc::channel(LOTS_MAX);
+        tasks.essential("deliverer", means.run(queue));
+        Self { lots }
+    }
+
+    /// Delivers events in their order.
+    pub async fn deliver(&self, events: Vec<Delivering>) -> Result<(), NotDelivered> {
+        let (answer, answered) = oneshot::channel();
+        self.lots.send(Lot { events, answer }).await.map_err(|_| NotDelivered)?;
+        answered.await.unwrap_or(Err(NotDelivered))
+    }
+}
+
+impl Means {
+    async fn run(self, mut queue: mpsc::Receiver<Lot>) -> anyhow::Result<()> {
+        while let Some(first) = queue.recv().await {
+            let started = Instant::now();
+            let (mut events, mut answers) = (first.events, vec![first.answer]);
+            while events.len() < EVENTS_MAX
+                && let Ok(mut lot) = queue.try_recv()
+            {
+                events.append(&mut lot.events);
+                answers.push(lot.answer);
+            }
+            let delivered = self.deliver(&events).await;
+            for answer in answers {
+                // Who doesn't wait any more has given its entries back.
+                _ = answer.send(delivered);
+            }
+            metrics::histogram!(telemetry::BATCH_SECONDS).record(started.elapsed());
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, events: &[Delivering]) -> Result<(), NotDelivered> {
+        if let Some(routed) = self.route(events).await {
+            self.note_routed(events);
+            self.publish_numbered(events, routed).await
+        } else {
+            self.publish_unnumbered(events).await;
+            Err(NotDelivered)
+        }
+    }
+
+    /// The inboxes' answers, or none if Redis can't take the batch.
+    async fn route(&self, events: &[Delivering]) -> Option<Vec<Routed>> {
+        if !self.reachable.is_set() {
+            return None;
+        }
+        let routings: Vec<_> = events
+            .iter()
+            .flat_map(|Delivering { addressed, .. }| {
+                addressed.audience.iter().map(|user_id| Routing { user_id: *user_id, event: &addressed.event })
+            })
+            .collect();
+        match self.inboxes.route(&routings).await {
+            Ok(routed) => Some(routed),
+            Err(error) => {
+                metrics::counter!(telemetry::REDIS_FAILURES_TOTAL).increment(1);
+                self.reachable.clear(&error);
+                None
+            }
+        }
+    }
+
+    fn note_routed(&self, events: &[Delivering]) {
+        metrics::counter!(telemetry::ROUTED_TOTAL).increment(events.len() as u64);
+        let lag = metrics::histogram!(telemetry::LAG_SECONDS);
+        let now = self.clock.now();
+        for Delivering { sent_at, .. } in events {
+            lag.record(Duration::from_millis(now.0.saturating_sub(sent_at.0).max(0).unsigned_abs()));
+        }
+    }
+
+    /// An event that is published twice because a later one was not is no harm: clients pass over repeats.
+    async fn publish_numbered(&self, events: &[Delivering], routed: Vec<Routed>) -> Result<(), NotDelivered> {
+        for (gateway_id, deliveries) in plan::numbered(events.iter().map(|event| &event.addressed), routed) {
+            for delivery in deliveries {
+                self.publisher
+                    .to_gateway(gateway_id, delivery.encode())
+                    .await
+                    .map_err(|error| not_delivered(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Each event once: on its first try. That it reaches the inboxes later does not depend on it.
+    async fn publish_unnumbered(&self, events: &[Delivering]) {
+        let fresh: Vec<_> = events.iter().filter(|event| event.is_fresh).map(|event| &event.addressed.event).collect();
+        metrics::counter!(telemetry::UNNUMBERED_TOTAL).increment(fresh.len() as u64);
+        for delivery in plan::unnumbered(fresh) {
+            if self.publisher.to_all(delivery.encode()).await.map_err(|error| not_delivered(&error)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn not_delivered(error: &PublishError) -> NotDelivered {
+    tracing::warn!(%error, "a batch will be delivered again");
+    NotDelivered
+}

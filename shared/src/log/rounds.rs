@@ -1,0 +1,220 @@
+//! Appends of many conversations, taken together: what waits while the log is busy goes in one write.
+//!
+//! The log syncs its disk for each write, and every write costs the server the same whether it holds one event or a
+//! hundred. So few appends wait at a time, and what comes meanwhile is the next round: when there is little to do an
+//! append goes at once and alone; the busier the log, the larger the rounds.
+//!
+//! **Invariant:** each append is answered by itself. A round that the server refuses as a whole, because some of its
+//! appends have lost their race or are repeats, is written again without them, and then one by one.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{AppendError, Appended, Log, append::Append};
+use crate::{event::Event, lifecycle::Tasks, position::StreamSeq};
+
+/// Appends that wait for their round; one more waits for room, within the time of its request.
+const WAITING_MAX: usize = 4096;
+/// Rounds on their way at the same time: one that the server works on, and one that is there when it is done.
+const ROUNDS_MAX: usize = 2;
+/// A round that has no answer for so long doesn't hold up the next one any more.
+const ROUND_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Appends of a round. The server takes up to 1,000 in a write; the answer to the first waits for the last.
+const ROUND_MAX: usize = 256;
+/// Writing many together has a price of its own at the server, about that of 24 writes of one.
+const TOGETHER_MIN: usize = 32;
+/// Bytes of the events of one write, below what a connection to NATS takes without waiting for long.
+const TOGETHER_BYTES_MAX: usize = 512 * 1024;
+
+/// Attempts to write a round together; those who lost their race are taken out in between.
+const TOGETHER_ATTEMPTS_MAX: usize = 2;
+
+/// Writes, by `way`: `together`, `alone` (one by one), `sifted` (refused because some had lost their race), `unknown`.
+const WRITES_TOTAL: &str = "chat_gateway_append_writes_total";
+/// Appends of a round.
+const ROUND_EVENTS: &str = "chat_gateway_append_round_events";
+
+/// Appends events of any number of conversations, in rounds.
+#[derive(Debug, Clone)]
+pub struct Appender {
+    waiting: mpsc::Sender<Waiting>,
+}
+
+/// The position of the last event of a conversation that was heard of. An append that waits and is behind it has lost
+/// its race already, so it isn't sent.
+#[derive(Debug, Clone, Default)]
+pub struct Newest(Arc<AtomicU64>);
+
+/// An append that waits for its answer.
+struct Waiting {
+    append: Append,
+    newest: Newest,
+    answer: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+impl Newest {
+    /// Notes an event's position; false if that one or a later one was known.
+    pub fn raise(&self, at: StreamSeq) -> bool {
+        self.0.fetch_max(at.0, Ordering::Relaxed) < at.0
+    }
+
+    fn is_past(&self, expected: StreamSeq) -> bool {
+        self.0.load(Ordering::Relaxed) > expected.0
+    }
+}
+
+impl Waiting {
+    fn answer(self, outcome: Result<Appended, AppendError>) {
+        // Who has stopped waiting has been told that the outcome is unknown.
+        _ = self.answer.send(outcome);
+    }
+}
+
+impl Log {
+    /// An appender that works until the process stops.
+    pub fn appender(&self, tasks: &Tasks) -> Appender {
+        metrics::describe_counter!(WRITES_TOTAL, "Writes of appends to the log, by how they went");
+        metrics::describe_histogram!(ROUND_EVENTS, metrics::Unit::Count, "Appends of a round");
+        let (waiting, queue) = mpsc::channel(WAITING_MAX);
+        tasks.lasting("appends", take_rounds(self.clone(), queue, tasks.clone()));
+        Appender { waiting }
+    }
+}
+
+impl Appender {
+    /// Appends `event` if its conversation's last event stands at `event.previous`, and at most once for an
+    /// `append_id` within the duplicate window. Whoever stops waiting doesn't know whether it was appended.
+    pub async fn append(
+        &self,
+        log: &Log,
+        event: &Event,
+        append_id: &str,
+        newest: &Newest,
+    ) -> Result<Appended, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let append = Append::new(log, event, append_id);
+        let is_ending = |_| AppendError::Refused("the process is ending".to_owned());
+        self.waiting.send(Waiting { append, newest: newest.clone(), answer }).await.map_err(is_ending)?;
+        answered.await.unwrap_or(Err(AppendError::Unknown))
+    }
+}
+
+async fn take_rounds(log: Log, mut queue: mpsc::Receiver<Waiting>, tasks: Tasks) {
+    let free = Arc::new(Semaphore::new(ROUNDS_MAX));
+    loop {
+        let permit = Arc::clone(&free).acquire_owned().await.expect("this semaphore is never closed");
+        let mut round = Vec::new();
+        // Cancel safe: what was not appended was not answered either.
+        match tasks.stopping().run_until_cancelled(queue.recv_many(&mut round, ROUND_MAX)).await {
+            None | Some(0) => return,
+            Some(_) => tasks.best_effort("round", hold_up(permit, go(log.clone(), round))),
+        }
+    }
+}
+
+/// Keeps the next round waiting until this one is done, or for as long as is reasonable.
+async fn hold_up(permit: OwnedSemaphorePermit, round: impl Future<Output = ()>) {
+    tokio::pin!(round);
+    if tokio::time::timeout(ROUND_WAIT_MAX, &mut round).await.is_err() {
+        drop(permit);
+        round.await;
+    }
+}
+
+async fn go(log: Log, round: Vec<Waiting>) {
+    // Who doesn't wait any more has been told that the outcome is unknown; better that it is not appended.
+    let round = round.into_iter().filter(|waiting| !waiting.answer.is_closed());
+    let (moved, mut round): (Vec<_>, Vec<_>) =
+        round.partition(|waiting| waiting.newest.is_past(waiting.append.expected));
+    for waiting in moved {
+        waiting.answer(Err(AppendError::HeadMoved));
+    }
+    metrics::histogram!(ROUND_EVENTS).record(u32::try_from(round.len()).unwrap_or(u32::MAX));
+    while !round.is_empty() {
+        let rest = round.split_off(fitting(&round));
+        write(&log, round).await;
+        round = rest;
+    }
+}
+
+/// How many of a round go in one write.
+fn fitting(round: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let is_within = |waiting: &&Waiting| {
+        bytes += waiting.append.payload.len();
+        bytes <= TOGETHER_BYTES_MAX
+    };
+    round.iter().take_while(is_within).count().max(1)
+}
+
+async fn write(log: &Log, mut round: Vec<Waiting>) {
+    for _ in 0..TOGETHER_ATTEMPTS_MAX {
+        if !log.takes_batches || round.len() < TOGETHER_MIN {
+            break;
+        }
+        match together(log, &round).await {
+            Ok(last) => {
+                count("together");
+                for (at, waiting) in (last.0 + 1 - round.len() as u64..).zip(round) {
+                    waiting.answer(Ok(Appended::At(StreamSeq(at))));
+                }
+                return;
+            }
+            Err(AppendError::Unknown) => {
+                count("unknown");
+                for waiting in round {
+                    waiting.answer(Err(AppendError::Unknown));
+                }
+                return;
+            }
+            Err(AppendError::HeadMoved) => {
+                count("sifted");
+                round = sift(log, round).await;
+            }
+            Err(_) => break,
+        }
+    }
+    count("alone");
+    one_by_one(log, round).await;
+}
+
+fn count(way: &'static str) {
+    metrics::counter!(WRITES_TOTAL, "way" => way).increment(1);
+}
+
+async fn together(log: &Log, round: &[Waiting]) -> Result<StreamSeq, AppendError> {
+    let appends: Vec<_> = round.iter().map(|waiting| &waiting.append).collect();
+    log.append_together(&appends).await
+}
+
+/// Answers those whose conversations have moved on, and gives the others.
+async fn sift(log: &Log, round: Vec<Waiting>) -> Vec<Waiting> {
+    let subjects: Vec<_> = round.iter().map(|waiting| waiting.append.subject.as_str()).collect();
+    let Ok(heads) = log.positions(&subjects).await else { return round };
+    let has_moved =
+        |waiting: &Waiting| heads.get(waiting.append.subject.as_str()).is_some_and(|at| *at != waiting.append.expected);
+    let (moved, rest): (Vec<_>, Vec<_>) = round.into_iter().partition(has_moved);
+    for waiting in moved {
+        waiting.answer(Err(AppendError::HeadMoved));
+    }
+    rest
+}
+
+/// All at once, but each for itself.
+async fn one_by_one(log: &Log, round: Vec<Waiting>) {
+    join_all(round.into_iter().map(|waiting| alone(log, waiting))).await;
+}
+
+async fn alone(log: &Log, waiting: Waiting) {
+    let outcome = log.append_alone(&waiting.append).await;
+    waiting.answer(outcome);
+}
