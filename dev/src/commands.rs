@@ -1,6 +1,5 @@
 //! The commands of `cargo dev`, one file each.
 
-pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod deny;

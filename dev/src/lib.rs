@@ -1,12 +1,11 @@
 //! Everything behind `cargo dev`: private servers, a fleet of real processes,
 //! a stand-in for kaha-main-v3, and the commands made of them.
 //!
-//! The end-to-end tests, the demo and the benchmark use the same parts, so what
+//! The end-to-end tests, the demo and the loads use the same parts, so what
 //! they exercise is what `cargo dev up` runs. Nothing in production depends on
 //! this crate.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
-pub mod bench;
 pub mod commands;
 pub mod demo;
 pub mod fleet;

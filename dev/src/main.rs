@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chat_dev::{
-    commands::{bench, check, demo, down, load, prepare, test, up},
+    commands::{check, demo, down, load, prepare, test, up},
     terminal,
 };
 use clap::{Parser, Subcommand};
@@ -33,8 +33,6 @@ enum Command {
     Demo(demo::Options),
     /// Load a release build, measure it, and prove that nothing was lost
     Load(load::Options),
-    /// Measure a release build: throughput, latency, memory, statements
-    Bench(bench::Options),
     /// Write .sqlx/ and migrations/schema.sql anew, after changing SQL or migrations
     Prepare,
 }
@@ -57,7 +55,6 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Check => check::run().await,
             Command::Demo(options) => demo::run(options).await,
             Command::Load(options) => load::run(options).await,
-            Command::Bench(options) => bench::run(options).await,
             Command::Prepare => prepare::run().await,
         }
     });
