@@ -1,0 +1,65 @@
+//! The load generator against a fleet: what it says was accepted is kept and was shown, with clients that lose their
+//! connections as with others, and costs are counted. Debug builds and a few seconds: no figure here means anything.
+
+use std::time::Duration;
+
+use chat_dev::{
+    fleet::Profile,
+    load::{
+        chat::ChatOptions,
+        run,
+        setting::Setting,
+        subject::Subject,
+        workload::{CrowdLoad, Workload, micros},
+    },
+};
+use chat_load::plan::{Absence, Phase, Sends, Writers};
+
+const WARM_UP: Duration = Duration::from_secs(1);
+const LENGTH: Duration = Duration::from_secs(4);
+const PAIRS: usize = 6;
+const GROUPS: usize = 2;
+const GROUP: usize = 8;
+const PER_SECOND: f64 = 40.0;
+
+fn crowd(seats: Vec<chat_load::plan::Seat>, conversation_size: usize, absence: Option<Absence>) -> CrowdLoad {
+    let until_us = micros(WARM_UP + LENGTH);
+    let sends = Sends { per_second: PER_SECOND, from_us: 0, until_us, writers: Writers::All };
+    CrowdLoad { seats, conversation_size, sends: Some(sends), absence }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_accepted_is_kept_and_shown_and_costs_are_counted() {
+    let setting = Setting::prepare(Profile::Dev, false).await.unwrap();
+    let options = ChatOptions { gateways: 2, handshakes_per_second: None };
+    let (chat, _) = setting.chat(options).await.unwrap();
+    let until_us = micros(WARM_UP + LENGTH);
+    let often = Absence::Often { online_us: 1_000_000, away_us: 200_000, from_us: 0, until_us };
+    let steady = chat.seats(PAIRS, 2).await.unwrap();
+    let leaving = chat.seats(GROUPS, GROUP).await.unwrap();
+    let workload = Workload {
+        name: "smoke".to_owned(),
+        crowds: vec![crowd(steady, 2, None), crowd(leaving, GROUP, Some(often))],
+        phases: vec![Phase { name: "measured".to_owned(), from_us: micros(WARM_UP), until_us }],
+        costed: 0,
+        drain: Duration::from_mins(1),
+    };
+    let measured = run::run(&chat, &workload, &setting.tools).await.unwrap();
+    chat.stop().await.unwrap();
+
+    // That the generator was late says only that the machine was busy.
+    let problems: Vec<&String> = measured.problems.iter().filter(|problem| !problem.contains("was late")).collect();
+    assert!(problems.is_empty(), "{problems:?}");
+    let proof = measured.run.proof.unwrap();
+    let (pairs, groups) = (&measured.done.crowds[0].tally, &measured.done.crowds[1].tally);
+    assert_eq!(pairs.accepted, 200);
+    assert_eq!((pairs.expected_shows, pairs.shown), (200, 200));
+    assert_eq!((groups.expected_shows, groups.shown), (200 * 7, 200 * 7));
+    assert_eq!((proof.accepted, proof.kept, proof.lost, proof.repeated), (400, 400, 0, 0));
+    assert!(groups.returned > 0 && groups.absent == 0, "{groups:?}");
+    assert!(measured.run.deliver.p50_ms > 0.0 && measured.run.accept.count > 0);
+    assert!(measured.run.counters.sql_statements_per_1000.is_some_and(|count| count > 0.0));
+    assert!(measured.run.counters.redis_calls_per_1000.is_some_and(|count| count > 0.0));
+    assert!(measured.run.processes["postgres"].memory_peak_bytes > 0);
+    assert!(measured.run.timeline.len() >= 5, "{:?}", measured.run.timeline);
+}
