@@ -1,5 +1,7 @@
 //! A WebSocket whose every byte the test decides.
 
+use std::collections::VecDeque;
+
 use anyhow::{Context, Result, bail, ensure};
 use chat_shared::{
     ids::{ConversationId, DeviceId, MessageId},
@@ -41,6 +43,8 @@ pub struct Socket {
     received: Vec<u8>,
     encoding: Encoding,
     next_reference: u64,
+    /// Pushes that came while a reply was waited for.
+    kept: VecDeque<Incoming>,
 }
 
 /// What a gateway sent.
@@ -58,7 +62,7 @@ pub enum Incoming {
 
 impl Socket {
     pub(crate) const fn new(stream: TcpStream, received: Vec<u8>, encoding: Encoding) -> Self {
-        Self { stream, received, encoding, next_reference: 1 }
+        Self { stream, received, encoding, next_reference: 1, kept: VecDeque::new() }
     }
 
     /// Says `hello` and waits for `ready`.
@@ -118,13 +122,24 @@ impl Socket {
         let _ended = self.stream.shutdown().await;
     }
 
-    /// Sends a command with a reference of its own and waits for the reply; pushes are passed over.
+    /// Sends a command with a reference of its own and waits for the reply; pushes that come before it come again.
     pub async fn ask(&mut self, mut command: Value) -> Result<Value> {
         let reference = self.next_reference;
         self.next_reference += 1;
         command["ref"] = json!(reference);
         self.command(&command).await?;
-        self.frame_where(|frame| frame["ref"] == reference).await
+        let mut passed = VecDeque::new();
+        loop {
+            match self.incoming().await? {
+                Incoming::Frame(frame) if frame["ref"] == reference => {
+                    self.kept = passed;
+                    return Ok(frame);
+                }
+                Incoming::Close(code, reason) => bail!("the gateway closed the connection with {code} {reason}"),
+                Incoming::Gone => bail!("the gateway hung up"),
+                push => passed.push_back(push),
+            }
+        }
     }
 
     /// Sends a message and waits for the reply.
@@ -162,6 +177,9 @@ impl Socket {
 
     /// Whatever comes next.
     pub async fn incoming(&mut self) -> Result<Incoming> {
+        if let Some(kept) = self.kept.pop_front() {
+            return Ok(kept);
+        }
         in_time("a frame", self.read()).await?
     }
 
