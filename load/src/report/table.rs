@@ -44,7 +44,7 @@ fn write_report(out: &mut String, report: &Report) -> fmt::Result {
     for Section { title, note, .. } in rows::sections(&report.runs) {
         writeln!(out, "  {title}: {note}")?;
     }
-    write_figures(out, &report.runs)?;
+    write_meanings(out, &report.runs)?;
     write_floors(out, report)?;
     write_comparisons(out, report)?;
     write_aims(out, report)?;
@@ -71,26 +71,38 @@ fn write_runs(out: &mut String, runs: &[Run]) -> fmt::Result {
             lines.push(line(&format!("  {}{mark}", row.name), cells.collect()));
         }
     }
+    let figures = figure_lines(runs);
+    if !figures.is_empty() {
+        lines.push(line("Figures of this scenario", Vec::new()));
+        lines.extend(figures);
+    }
     writeln!(out)?;
     write_aligned(out, &lines)
 }
 
-/// What only the scenario measures, each with its meaning.
-fn write_figures(out: &mut String, runs: &[Run]) -> fmt::Result {
-    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.figures.keys()).collect();
-    for name in names {
-        let having = || runs.iter().filter_map(|run| run.figures.get(name).map(|figure| (run, figure)));
-        let Some((_, first)) = having().next() else { continue };
-        writeln!(out, "\n  {name}\n    {}", first.meaning)?;
-        let lines: Vec<_> = having()
-            .map(|(run, figure)| {
-                let value = format!("{} {}", number::number(figure.value), figure.unit);
-                line(&format!("    {}", rows::column(run)), vec![value.trim_end().to_owned()])
-            })
-            .collect();
-        write_aligned(out, &lines)?;
+/// What only the scenario measures: a row for each figure.
+fn figure_lines(runs: &[Run]) -> Vec<Line> {
+    let value = |run: &Run, name: &str| {
+        let figure = run.figures.get(name)?;
+        Some(format!("{} {}", number::number(figure.value), figure.unit).trim_end().to_owned())
+    };
+    let row = |name: &String| {
+        let cells = runs.iter().map(|run| value(run, name).unwrap_or_else(|| "–".to_owned()));
+        line(&format!("  {name}"), cells.collect())
+    };
+    figure_names(runs).into_iter().map(row).collect()
+}
+
+fn write_meanings(out: &mut String, runs: &[Run]) -> fmt::Result {
+    for name in figure_names(runs) {
+        let figure = runs.iter().find_map(|run| run.figures.get(name));
+        writeln!(out, "  {name}: {}", figure.map_or("", |figure| &figure.meaning))?;
     }
     Ok(())
+}
+
+fn figure_names(runs: &[Run]) -> BTreeSet<&String> {
+    runs.iter().flat_map(|run| run.figures.keys()).collect()
 }
 
 fn write_floors(out: &mut String, report: &Report) -> fmt::Result {

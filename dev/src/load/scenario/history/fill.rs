@@ -2,7 +2,10 @@
 //!
 //! They are really sealed, each for its own place with a key of its day, so that pages cost what pages cost.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use chat_shared::{
@@ -10,7 +13,7 @@ use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
     sealing::{ContentKey, MasterKey, Sealed, WrappedKey},
 };
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, postgres::PgRow};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
@@ -127,9 +130,14 @@ async fn make_days(
     let mut keys = Vec::new();
     let mut rows = Rows::new();
     let now = Clock::System.now();
+    let existing = existing_keys(database).await?;
     for day in (first.0..until.0).map(Day) {
         let statement = format!("select make_message_partition(date '1970-01-01' + {})", day.0);
         database.execute(AssertSqlSafe(statement)).await?;
+        if let Some(wrapped) = existing.get(&day) {
+            keys.push(master_key.unwrap(wrapped)?);
+            continue;
+        }
         let wrapped = master_key.generate(day)?;
         let WrappedKey { master_key_id, bytes, .. } = &wrapped;
         rows.row(4).date(day).bytes(master_key_id.as_bytes()).bytes(bytes).time(now);
@@ -137,6 +145,17 @@ async fn make_days(
     }
     copy(database, "content_keys (day, master_key_id, wrapped, created_at)", rows).await?;
     Ok(keys)
+}
+
+/// Retention makes one for yesterday too.
+async fn existing_keys(database: &mut PgConnection) -> Result<HashMap<Day, WrappedKey>> {
+    let question = "select day - date '1970-01-01', master_key_id, wrapped from content_keys";
+    let rows = sqlx::raw_sql(question).fetch_all(database).await?;
+    let key = |row: &PgRow| {
+        let day = Day(row.try_get(0)?);
+        Ok((day, WrappedKey { day, master_key_id: row.try_get(1)?, bytes: row.try_get(2)? }))
+    };
+    rows.iter().map(key).collect()
 }
 
 /// Directly, since the log would know of conversations that are made by a gateway, and how far they go.
