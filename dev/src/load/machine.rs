@@ -29,10 +29,10 @@ pub fn machine() -> Result<Machine> {
 /// Versions of this backend and of its servers.
 pub fn versions(binaries: &Binaries) -> BTreeMap<String, String> {
     let programs = [
-        ("nats-server", said(&binaries.nats, &["--version"])),
-        ("postgres", said(&binaries.postgres.join("postgres"), &["--version"])),
-        ("redis-server", said(&binaries.redis, &["--version"])),
-        ("rustc", said(Path::new("rustc"), &["--version"])),
+        ("nats-server", version(&binaries.nats)),
+        ("postgres", version(&binaries.postgres.join("postgres"))),
+        ("redis-server", version(&binaries.redis)),
+        ("rustc", version(Path::new("rustc"))),
     ];
     let commit = paths::workspace_root().ok().and_then(|root| {
         let root = root.display().to_string();
@@ -44,6 +44,16 @@ pub fn versions(binaries: &Binaries) -> BTreeMap<String, String> {
         programs.into_iter().filter_map(|(name, version)| Some((name.to_owned(), version?))).collect();
     versions.insert("chat".to_owned(), chat);
     versions
+}
+
+/// What a program says when asked for its version, without the words around it.
+fn version(program: &Path) -> Option<String> {
+    number_in(&said(program, &["--version"])?)
+}
+
+fn number_in(said: &str) -> Option<String> {
+    let mut words = said.split_whitespace().map(|word| word.trim_start_matches("v=").trim_start_matches('v'));
+    words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned)
 }
 
 /// The first line of what a program prints.
@@ -64,4 +74,22 @@ pub fn allow_connections(connections: usize) -> Result<()> {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum.or(Some(wanted)), maximum: limit.maximum })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_among_words() {
+        for (said, version) in [
+            ("nats-server: v2.15.1", "2.15.1"),
+            ("postgres (PostgreSQL) 18.6", "18.6"),
+            ("Redis server v=6.2.5 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", "6.2.5"),
+            ("rustc 1.95.0 (59807616e 2026-04-14)", "1.95.0"),
+        ] {
+            assert_eq!(number_in(said).as_deref(), Some(version));
+        }
+        assert_eq!(number_in("none"), None);
+    }
 }

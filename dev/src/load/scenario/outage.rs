@@ -22,6 +22,8 @@ use crate::{
 
 const WARM_UP: Duration = Duration::from_secs(3);
 const NORMAL: Duration = Duration::from_secs(12);
+/// For Postgres to be asked what it did until then.
+const GAP: Duration = Duration::from_secs(1);
 /// With Postgres back, so that the backlog is drained beside the live load.
 const AFTER: Duration = Duration::from_secs(8);
 const DRAIN: Duration = Duration::from_secs(30);
@@ -87,7 +89,7 @@ fn settings(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
 }
 
 async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
-    let gone_at = WARM_UP + NORMAL;
+    let gone_at = WARM_UP + NORMAL + GAP;
     let back_at = gone_at + plan.outage;
     let end = back_at + AFTER;
     let crowd = CrowdLoad {
@@ -104,7 +106,10 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
     Ok(Workload {
         name: format!("{:.0}/s", plan.rate),
         crowds: vec![crowd],
-        phases: vec![phase("before the outage", WARM_UP, gone_at), phase("without Postgres", gone_at, back_at)],
+        phases: vec![
+            phase("before the outage", WARM_UP, WARM_UP + NORMAL),
+            phase("without Postgres", gone_at, back_at),
+        ],
         costed: PHASE_NORMAL,
         drain: DRAIN,
     })
@@ -114,11 +119,11 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
 async fn break_postgres(plan: &Plan, chat: &Chat, stage: &Stage<'_>) -> Result<Backlog> {
     let before = chat.stored().await?;
     let accepted_before = accepted(stage);
-    stage.reach(WARM_UP + NORMAL).await;
+    stage.reach(WARM_UP + NORMAL + GAP).await;
     // What its clients hold on to is not waited for.
     chat.servers().postgres.stop().await?;
     terminal::progress("Postgres is stopped");
-    stage.reach(WARM_UP + NORMAL + plan.outage).await;
+    stage.reach(WARM_UP + NORMAL + GAP + plan.outage).await;
     chat.servers().postgres.start().await?;
     let began = Instant::now();
     let stored_first = number(chat.stored().await?);
