@@ -175,6 +175,8 @@ impl<T: Target> Worker<T> {
         let mut waiting = client.record.begin(due_us);
         if client.line.is_some() {
             self.write_message(seat, &mut client, &mut waiting);
+            // Of a message that waits for its client to come back it is not the generator that is late.
+            self.stats.borrow_mut().done.lateness.record(clock::now_us().saturating_sub(due_us));
         }
         client.record.waiting.push_back(waiting);
     }
@@ -198,8 +200,6 @@ impl<T: Target> Worker<T> {
         if !waiting.was_sent {
             waiting.was_sent = true;
             client.record.sent += 1;
-            let start_us = self.start_us.get();
-            self.stats.borrow_mut().written(waiting.due_us - start_us, clock::now_us() - start_us);
         }
         self.see_to(seat, client, written);
     }

@@ -130,12 +130,13 @@ impl Subject for Chat {
     }
 
     async fn seats(&self, conversations: usize, size: usize) -> Result<Vec<Seat>> {
-        terminal::progress(&format!("making {} users in {conversations} conversations", conversations * size));
         let http = reqwest::Client::new();
         let gateways: Vec<String> = self.fleet.gateways().iter().map(Service::url).collect();
         if size == 1 {
+            terminal::progress(&format!("making {conversations} users"));
             return (0..conversations).map(|_| Ok(seat(self.user()?, Uuid::new_v4().to_string(), 0))).collect();
         }
+        terminal::progress(&format!("making {} users in {conversations} conversations", conversations * size));
         let mut making = JoinSet::new();
         let mut seats = Vec::with_capacity(conversations * size);
         for conversation in 0..conversations {

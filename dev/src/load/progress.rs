@@ -40,12 +40,12 @@ impl Progress {
     /// Another second has passed.
     pub fn show(&self, elapsed: u64, last: Option<&Second>) {
         let Some(second) = last else { return };
-        let said = format!(
-            "{} accepted/s, {} delivered/s, p99 {:.1} ms",
-            second.accepted,
-            second.delivered,
-            second.deliver.percentile_ms(99.0)
-        );
+        let said = if second.accept.count() + second.deliver.count() == 0 {
+            format!("{} connections", second.connected)
+        } else {
+            let p99_ms = second.deliver.percentile_ms(99.0);
+            format!("{} accepted/s, {} delivered/s, p99 {p99_ms:.1} ms", second.accepted, second.delivered)
+        };
         if let Some(bar) = &self.bar {
             bar.set_position(elapsed);
             bar.set_message(said);

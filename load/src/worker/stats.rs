@@ -36,11 +36,6 @@ impl Stats {
         self.at(crowd, due_us, |phase| phase.offered += 1);
     }
 
-    /// A message was written at last.
-    pub fn written(&mut self, due_us: u64, now_us: u64) {
-        self.done.lateness.record(now_us.saturating_sub(due_us));
-    }
-
     /// An answer came.
     pub fn accepted(&mut self, crowd: usize, due_us: u64, now_us: u64) {
         let wait = now_us.saturating_sub(due_us);
