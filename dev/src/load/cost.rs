@@ -23,18 +23,33 @@ pub fn cpu_seconds(watched: &Watched) -> Result<f64> {
     Ok(sum / TICKS_PER_SECOND)
 }
 
-/// Bytes that a process holds. Of a family, whose processes share much, each page counts once.
+/// Bytes that a process holds. Of a family: what each has for itself, and what they share once.
 ///
 /// # Errors
 /// If it has ended.
 pub fn memory_bytes(watched: &Watched) -> Result<u64> {
-    if !watched.has_family {
-        let status = fs::read_to_string(format!("/proc/{}/status", watched.pid))
-            .with_context(|| format!("{} has ended", watched.name))?;
-        return kilobytes(&status, "VmRSS");
+    let mut resident = Resident::of(watched.pid).with_context(|| format!("{} has ended", watched.name))?;
+    for child in children(watched).filter_map(|child| Resident::of(child).ok()) {
+        resident.own += child.own;
+        resident.shared = resident.shared.max(child.shared);
+        resident.files = resident.files.max(child.files);
     }
-    let family = children(watched).chain([watched.pid]);
-    Ok(family.filter_map(|pid| Memory::of(pid).ok()).map(|memory| memory.pss).sum())
+    Ok(resident.own + resident.shared + resident.files)
+}
+
+/// What a process has in memory, in bytes. Costs the kernel nothing to say, unlike [`Memory`].
+struct Resident {
+    own: u64,
+    shared: u64,
+    files: u64,
+}
+
+impl Resident {
+    fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name| kilobytes(&status, name);
+        Ok(Self { own: field("RssAnon")?, shared: field("RssShmem")?, files: field("RssFile")? })
+    }
 }
 
 fn children(watched: &Watched) -> impl Iterator<Item = u32> {
