@@ -75,9 +75,9 @@ impl Search {
     }
 }
 
-/// Rates that are easy to read; near enough.
+/// Rates that are easy to read; finer than the precision.
 fn rounded(rate: f64) -> f64 {
-    let unit = if rate >= 1000.0 { 50.0 } else { 5.0 };
+    let unit = 10_f64.powf(rate.log10().floor()) / 50.0;
     (rate / unit).floor() * unit
 }
 
