@@ -41,7 +41,7 @@ pub struct RudePlan {
     pub sources: Vec<IpAddr>,
     /// Two seats and how they behave.
     pub couples: Vec<Couple>,
-    /// How often each client does something rude while it is connected.
+    /// How often most clients do something rude while they are connected; who floods does it ten times as often.
     pub deeds_per_second: f64,
 }
 

@@ -206,7 +206,7 @@ pub struct Figure {
     pub value: f64,
     /// Of what; empty for a mere number.
     pub unit: String,
-    /// What it means, in a sentence for somebody who doesn't know the code.
+    /// What it means, in a sentence for somebody who doesn't know the code; empty if its name says it.
     pub meaning: String,
 }
 

@@ -95,8 +95,11 @@ fn figure_lines(runs: &[Run]) -> Vec<Line> {
 
 fn write_meanings(out: &mut String, runs: &[Run]) -> fmt::Result {
     for name in figure_names(runs) {
-        let figure = runs.iter().find_map(|run| run.figures.get(name));
-        writeln!(out, "  {name}: {}", figure.map_or("", |figure| &figure.meaning))?;
+        // Some names say it all.
+        let figure = runs.iter().find_map(|run| run.figures.get(name)).filter(|figure| !figure.meaning.is_empty());
+        if let Some(figure) = figure {
+            writeln!(out, "  {name}: {}", figure.meaning)?;
+        }
     }
     Ok(())
 }

@@ -20,8 +20,15 @@ use crate::{
     target::{ConnectError, Heard, Protocol, Route, Target, chat::Chat},
 };
 
-/// How long somebody stays who doesn't read, or never says the rest.
-const STAY: Duration = Duration::from_secs(15);
+/// How long somebody stays who never says the rest of a handshake.
+const HALF_OPEN_STAY: Duration = Duration::from_secs(15);
+/// How long somebody stays who doesn't read: until what others say has filled the kernel's buffers, some megabytes, and
+/// the gateway's.
+const DEAF_STAY: Duration = Duration::from_secs(18);
+/// Between two messages to who doesn't read: nearly as many as a user may send.
+const SHOUT_INTERVAL: Duration = Duration::from_millis(25);
+/// A flood is so many times what others do that is rude.
+const FLOOD_FACTOR: u32 = 10;
 /// How long a server may take to read what is written, or to end what it wants to end.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes that are read at once.
@@ -36,7 +43,7 @@ pub(super) struct Visitor {
     pub seat: Seat,
     pub source: IpAddr,
     pub server: SocketAddr,
-    /// Between two deeds.
+    /// Between two deeds of most kinds.
     pub interval: Duration,
     pub done: Rc<RefCell<RudeDone>>,
 }
@@ -59,16 +66,27 @@ impl Visitor {
         };
         let mut connection = Connection { stream: opened.stream, protocol: opened.protocol, input: opened.rest };
         if self.rudeness == Rudeness::Deaf && !self.is_first {
-            sleep(STAY).await;
+            sleep(DEAF_STAY).await;
             // What the kernel holds, and then the end if the server has put one.
-            return timeout(WAIT_MAX, self.listen(&mut connection)).await.unwrap_or(Ok("nothing".to_owned()));
+            return timeout(WAIT_MAX, self.listen(&mut connection))
+                .await
+                .unwrap_or(Ok("who reads nothing was borne".to_owned()));
         }
         self.misbehave(&mut connection).await
     }
 
+    /// Between two deeds.
+    fn interval(&self) -> Duration {
+        match self.rudeness {
+            Rudeness::Deaf => SHOUT_INTERVAL,
+            Rudeness::Flood => self.interval / FLOOD_FACTOR,
+            _ => self.interval,
+        }
+    }
+
     /// Does what is due and hears what comes, until the server ends it.
     async fn misbehave(&self, connection: &mut Connection<impl Protocol>) -> Result<String> {
-        let mut ticks = interval(self.interval);
+        let mut ticks = interval(self.interval());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut output = Vec::new();
         loop {
@@ -151,9 +169,9 @@ async fn half_open(route: Route) -> Result<String> {
     let mut stream = route.open().await?;
     stream.write_all(b"GET /v1/ws HTTP/1.1\r\nhost: ").await?;
     let mut answer = [0; 512];
-    Ok(match timeout(STAY, stream.read(&mut answer)).await {
+    Ok(match timeout(HALF_OPEN_STAY, stream.read(&mut answer)).await {
         Ok(Ok(_)) => "half a handshake was ended".to_owned(),
         Ok(Err(error)) => error.kind().to_string(),
-        Err(_) => format!("half a handshake was borne for {} s", STAY.as_secs()),
+        Err(_) => format!("half a handshake was borne for {} s", HALF_OPEN_STAY.as_secs()),
     })
 }

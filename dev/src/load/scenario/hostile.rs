@@ -30,6 +30,8 @@ const RUDE_SHARE: u32 = 10;
 const SLOWER_MAX: f64 = 3.0;
 /// A gateway may hold so much for each rude client besides what it may keep for it to read.
 const BYTES_PER_CLIENT_MAX: u64 = 64 * 1024;
+/// By so much the memory of a gateway differs from one load to the next anyway.
+const BYTES_SLACK: u64 = 8 * 1024 * 1024;
 const WARM_UP: Duration = Duration::from_secs(3);
 const DRAIN: Duration = Duration::from_secs(30);
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
@@ -43,7 +45,7 @@ pub struct Options {
     /// Messages a second of all who keep the rules
     #[arg(long, value_name = "NUMBER", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// How often a second each of the others does something that it shouldn't, while it is connected
+    /// How often a second a client that breaks the rules does so, while it is connected; who floods does it ten times as often
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     deeds: u32,
     /// How long each of the two loads is measured
@@ -116,7 +118,7 @@ fn compare(outcome: &mut Outcome, alone: &Run, beside: &Run, rude: u64) {
         ratio <= SLOWER_MAX,
     );
     let grown = gateway_peak(beside).saturating_sub(gateway_peak(alone));
-    let bound = rude * (limits::OUTBOX_BYTES_MAX as u64 + BYTES_PER_CLIENT_MAX);
+    let bound = rude * (limits::OUTBOX_BYTES_MAX as u64 + BYTES_PER_CLIENT_MAX) + BYTES_SLACK;
     outcome.aim(
         &format!("how much more a gateway holds beside {rude} rude clients"),
         &format!("≤ {:.0} MiB", number(bound) / MEBIBYTE),
@@ -133,7 +135,8 @@ fn gateway_peak(run: &Run) -> u64 {
 
 fn with_figures(mut measured: Measured<()>, rude: &RudeOutcome) -> Measured<()> {
     let run = &mut measured.run;
-    let visits = "Connections that rude clients opened. Who is thrown out comes back a second later.";
+    let visits = "Connections that rude clients opened. Who is thrown out comes back a second later. Below, what they met \
+                  with, and how often.";
     run::figure(run, "rude visits", number(rude.done.visits), "", visits);
     let deeds = "Frames that break a rule or ask for too much: garbage, too large, without a mask, too many, or large \
                  messages to somebody who reads nothing.";
@@ -141,8 +144,7 @@ fn with_figures(mut measured: Measured<()>, rude: &RudeOutcome) -> Measured<()> 
     let cpu = "Processor time that rude clients took themselves; it is missing to all others.";
     run::figure(run, "processor time of rude clients", rude.cpu_seconds, "s", cpu);
     for (answer, count) in &rude.done.answers {
-        let meaning = "How often rude clients met with this.";
-        run::figure(run, &format!("rude clients: {answer}"), number(*count), "", meaning);
+        run::figure(run, &format!("rude visits: {answer}"), number(*count), "", "");
     }
     measured
 }
