@@ -12,6 +12,8 @@ use super::{
 };
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
+/// Two rates are different if one is so many times the other.
+const RATES_DIFFER: f64 = 1.1;
 /// Percentiles beyond this are single messages.
 const PERCENTILE_MAX: f64 = 99.99;
 
@@ -76,7 +78,11 @@ fn by_rate(runs: &[Run]) -> Markup {
     for run in runs.iter().filter(|run| run.deliver.count > 0) {
         targets.entry(&run.target).or_default().push((run.accepted_per_second, run.deliver.p99_ms));
     }
-    if !targets.values().any(|points| points.len() > 1) {
+    let differ = |points: &Vec<(f64, f64)>| {
+        let rates = || points.iter().map(|point| point.0);
+        rates().fold(0.0, f64::max) > rates().fold(f64::INFINITY, f64::min) * RATES_DIFFER
+    };
+    if !targets.values().any(differ) {
         return html! {};
     }
     let lines: Vec<Line> = (0..)
@@ -201,4 +207,30 @@ fn places(lines: &[Line]) -> impl Iterator<Item = f64> {
 
 fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
     lines.iter().flat_map(|line| &line.points).map(|point| point.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(accepted_per_second: f64) -> Run {
+        let latency = Latency { p99_ms: 5.0, count: 9, ..Latency::default() };
+        Run { target: "chat".to_owned(), accepted_per_second, deliver: latency, ..Run::default() }
+    }
+
+    #[test]
+    fn latency_is_plotted_by_rate_only_where_rates_differ() {
+        let plot = |runs: &[Run]| by_rate(runs).into_string();
+        assert!(plot(&[run(500.0), run(1000.0)]).contains("Latency by rate"));
+        assert_eq!(plot(&[run(500.0), run(501.0)]), "");
+        assert_eq!(plot(&[]), "");
+    }
+
+    #[test]
+    fn a_run_without_messages_has_no_plots_of_messages() {
+        let second = Second { cpu: [("gateway-1".to_owned(), 0.5)].into(), ..Second::default() };
+        let quiet = Run { timeline: vec![second], ..Run::default() };
+        let page = over_time(&quiet, &Palette(BTreeMap::new())).into_string();
+        assert!(page.contains("Processors in use") && !page.contains("Throughput") && !page.contains("Latency"));
+    }
 }

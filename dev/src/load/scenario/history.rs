@@ -181,10 +181,15 @@ fn put_figures(run: &mut Run, archive: &Archive, pages: &Pages, statements: f64)
             "page p50",
             pages.waits.percentile_ms(50.0),
             "ms",
-            "From the moment a page was due until half of the pages were there, opened and checked.",
+            "From the moment a page was due until it was there, opened and checked, for half of the pages.",
         ),
-        ("page p99", pages.waits.percentile_ms(99.0), "ms", "The same for 99 of 100 pages."),
-        ("the slowest page", pages.waits.max_ms(), "ms", "The same for all pages."),
+        (
+            "page p99",
+            pages.waits.percentile_ms(99.0),
+            "ms",
+            "From the moment a page was due until it was there, opened and checked, for 99 of 100 pages.",
+        ),
+        ("page slowest", pages.waits.max_ms(), "ms", "The longest of these waits."),
         ("messages of a page", of_each(number(pages.rows)), "", "In the mean."),
         (
             "statements for a page",
