@@ -7,6 +7,7 @@ pub mod clock;
 pub mod floors;
 pub mod histogram;
 pub mod message;
+pub mod pages;
 pub mod plan;
 pub mod report;
 pub mod rude;

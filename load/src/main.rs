@@ -1,14 +1,14 @@
 //! What `cargo dev load` starts as processes of their own: clients that do what a plan says, clients that break the
-//! rules, and the measurement of what the machine can do by itself. All tell what came of it on standard output, as lines of JSON.
+//! rules, readers of history, and the measurement of what the machine can do by itself. All tell what came of it on
+//! standard output, as lines of JSON.
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use chat_load::{floors, plan::FloorsPlan, rude, worker};
+use chat_load::{floors, pages, plan::FloorsPlan, rude, worker};
 use serde::de::DeserializeOwned;
 
-const USAGE: &str =
-    "give `clients`, `rude` or `floors` and a file; `cargo dev load` writes such files and starts this program";
+const USAGE: &str = "give `clients`, `rude`, `pages` or `floors` and a file; `cargo dev load` writes such files and starts this program";
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -17,6 +17,7 @@ fn main() -> Result<ExitCode> {
     match what.to_str() {
         Some("clients") => worker::run(read(&file)?)?,
         Some("rude") => rude::run(read(&file)?)?,
+        Some("pages") => pages::run(&read(&file)?)?,
         Some("floors") => measure_floors(&read(&file)?)?,
         _ => bail!(USAGE),
     }

@@ -2,13 +2,14 @@
 
 mod copy;
 mod fill;
-mod read;
+mod readers;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use chat_load::{
     clock,
+    pages::{Depth, Pages, PagesPlan, PagesTalk},
     report::{ProcessCost, Run, Second},
 };
 use clap::Args;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::{
     fill::{Archive, Size},
-    read::{Depth, Pace, Pages},
+    readers::Readers,
 };
 use super::HANDSHAKES_PER_SECOND;
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         chat::{Chat, ChatOptions},
         cost, gateway_sql,
         outcome::Outcome,
-        run::{self, number},
+        run::{self, Tools, number},
         sampler::{Sample, Sampler},
         setting::Setting,
         subject::{Subject, Watched},
@@ -85,7 +86,8 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
     learn_keys(&chat).await?;
     for (name, depth) in [("newest pages", Depth::Newest), ("pages from anywhere", Depth::Anywhere)] {
         terminal::progress(&format!("{name}, for {} s", options.seconds));
-        let (run, pages) = measure(&chat, &archive, options, name, depth).await?;
+        let plan = plan(&chat, &archive, options, depth);
+        let (run, pages) = measure(&chat, &archive, &plan, name, &setting.tools).await?;
         for (reason, count) in &pages.errors {
             outcome.problem(format!("{name}: {count} failed: {reason}"));
         }
@@ -116,32 +118,50 @@ async fn learn_keys(chat: &Chat) -> Result<()> {
     Ok(())
 }
 
+fn plan(chat: &Chat, archive: &Archive, options: &Options, depth: Depth) -> PagesPlan {
+    let talks = archive
+        .talks
+        .iter()
+        .map(|talk| PagesTalk { conversation_id: talk.conversation_id.as_uuid(), tokens: talk.tokens.to_vec() });
+    PagesPlan {
+        gateways: chat.fleet().gateways().iter().map(Service::url).collect(),
+        talks: talks.collect(),
+        last_seq: archive.last_seq,
+        depth,
+        limit: options.limit,
+        per_second: options.rate,
+        warm_up: WARM_UP,
+        length: Duration::from_secs(options.seconds),
+    }
+}
+
 /// One kind of page.
-async fn measure(chat: &Chat, archive: &Archive, options: &Options, name: &str, depth: Depth) -> Result<(Run, Pages)> {
-    let gateways: Vec<String> = chat.fleet().gateways().iter().map(Service::url).collect();
-    let length = Duration::from_secs(options.seconds);
-    let pace = Pace { per_second: options.rate, length, limit: options.limit };
-    read::read(&gateways, archive, depth, Pace { length: WARM_UP, ..pace }).await?;
-    let watched = chat.processes()?;
-    let before = (gateway_sql::counted(chat).await?, cpu(&watched)?);
+async fn measure(chat: &Chat, archive: &Archive, plan: &PagesPlan, name: &str, tools: &Tools) -> Result<(Run, Pages)> {
+    let mut readers = Readers::start(&tools.generator, &tools.scratch, plan).await?;
+    let watched: Vec<Watched> = chat.processes()?.into_iter().chain([readers.process()?]).collect();
+    let (statements_before, cpu_before) = (gateway_sql::counted(chat).await?, cpu(&watched)?);
     let sampler = Sampler::begin(watched.clone(), clock::now_us());
-    let pages = read::read(&gateways, archive, depth, pace).await?;
+    let pages = readers.done().await?;
     let seen = sampler.end()?;
+    // That of the readers can still be asked for: nobody has waited for its end yet.
     let cpu_after = cpu(&watched)?;
-    let statements = gateway_sql::counted(chat).await? - before.0;
+    let statements = gateway_sql::counted(chat).await? - statements_before;
     let mut run = Run {
         target: chat.name().to_owned(),
         name: name.to_owned(),
-        seconds: length.as_secs_f64(),
+        seconds: plan.length.as_secs_f64(),
         errors: pages.errors.clone(),
         timeline: seen.windows(2).map(|pair| second(&watched, &pair[0], &pair[1])).collect(),
         ..Run::default()
     };
     for (place, process) in watched.iter().enumerate() {
-        let memory_peak_bytes = seen.iter().filter_map(|sample| sample.memory[place]).max().unwrap_or_default();
-        let cpu_seconds = cpu_after[place] - before.1[place];
-        run.processes
-            .insert(process.name.clone(), ProcessCost { cpu_seconds, memory_peak_bytes, ..ProcessCost::default() });
+        let cost = ProcessCost {
+            cpu_seconds: cpu_after[place] - cpu_before[place],
+            memory_peak_bytes: seen.iter().filter_map(|sample| sample.memory[place]).max().unwrap_or_default(),
+            is_generator: place + 1 == watched.len(),
+            ..ProcessCost::default()
+        };
+        run.processes.insert(process.name.clone(), cost);
     }
     put_figures(&mut run, archive, &pages, statements);
     Ok((run, pages))
@@ -167,7 +187,8 @@ fn second(watched: &[Watched], before: &Sample, after: &Sample) -> Second {
 fn put_figures(run: &mut Run, archive: &Archive, pages: &Pages, statements: f64) {
     let count = pages.waits.count();
     let of_each = |amount: f64| amount / number(count.max(1));
-    let cpu: f64 = run.processes.values().map(|cost| cost.cpu_seconds).sum();
+    let services = run.processes.values().filter(|cost| !cost.is_generator);
+    let cpu: f64 = services.map(|cost| cost.cpu_seconds).sum();
     let figures = [
         ("rows in the table", number(archive.rows), "", "Messages stored before it began."),
         (
