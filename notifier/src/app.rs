@@ -1,5 +1,7 @@
 //! Puts the notifier together.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use async_nats::{Client, Event};
 use chat_shared::{
@@ -29,7 +31,7 @@ const BATCH_MAX: usize = 100;
 /// for this many events.
 const ACK_PENDING_MAX: i64 = 5_000;
 /// What a killed instance had in hand comes back after this; longer than a batch takes at the most.
-const ACK_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+const ACK_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs the notifier until it is stopped.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -90,6 +92,7 @@ async fn open(log: &Log, part: u8) -> anyhow::Result<Consumer> {
         slots: Slot::part(part, PARTS).collect(),
         is_pinned: true,
         batch_max: BATCH_MAX,
+        gather_max: Duration::ZERO,
         ack_pending_max: ACK_PENDING_MAX,
         ack_wait: ACK_WAIT,
     };

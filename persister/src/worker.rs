@@ -19,6 +19,9 @@ use crate::{
 
 /// Entries of one transaction.
 const BATCH_MAX: usize = 500;
+/// How long a small batch waits for more entries. Nobody waits for the persister, since history takes from the log what
+/// isn't stored yet, and a transaction costs the same for one message and for many.
+const GATHER_MAX: Duration = Duration::from_millis(20);
 /// Unsettled entries of all instances together.
 const ACK_PENDING_MAX: i64 = 20_000;
 /// Entries of an instance that died are delivered to another one after this long.
@@ -37,6 +40,7 @@ pub fn consumer_spec() -> ConsumerSpec {
         slots: Vec::new(),
         is_pinned: false,
         batch_max: BATCH_MAX,
+        gather_max: GATHER_MAX,
         ack_pending_max: ACK_PENDING_MAX,
         ack_wait: ACK_WAIT,
     }

@@ -31,6 +31,7 @@ fn spec(is_pinned: bool) -> ConsumerSpec {
         slots: Vec::new(),
         is_pinned,
         batch_max: 20,
+        gather_max: Duration::ZERO,
         ack_pending_max: 1000,
         ack_wait: Duration::from_secs(2),
     }

@@ -11,6 +11,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Log, Slot};
 use crate::{
@@ -44,6 +45,8 @@ pub struct ConsumerSpec {
     pub is_pinned: bool,
     /// Entries that one pull asks for, and so the most of a batch.
     pub batch_max: usize,
+    /// How long a batch that isn't full waits for more; zero takes only what is there.
+    pub gather_max: Duration,
     /// Unsettled entries of all instances together; at the bound nothing new is delivered.
     pub ack_pending_max: i64,
     /// An entry that isn't settled for this long is delivered again.
@@ -60,6 +63,8 @@ pub struct Consumer {
     log: Log,
     spec: ConsumerSpec,
     messages: Option<pull::Stream>,
+    /// What has arrived of the next batch.
+    gathered: Vec<Entry>,
     /// Under what id this instance was last pinned.
     pin_id: Option<String>,
     /// Attempts to open it that failed since one did not.
@@ -90,50 +95,63 @@ pub enum Outcome {
 impl Log {
     /// Opens a durable consumer, and makes or updates it.
     pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
-        let mut consumer = Consumer { log: self.clone(), spec, messages: None, pin_id: None, failures: 0 };
+        let mut consumer =
+            Consumer { log: self.clone(), spec, messages: None, gathered: Vec::new(), pin_id: None, failures: 0 };
         consumer.reopen().await?;
         Ok(consumer)
     }
 }
 
 impl Consumer {
-    /// Waits for an entry, then takes what else is there, up to the spec's bound. Never returns an empty batch.
+    /// Waits for an entry, then takes what else is there or comes within `gather_max`, up to the spec's bound. Never
+    /// returns an empty batch.
     ///
-    /// Cancel safe: what has been delivered and not been returned is delivered again after `ack_wait`.
+    /// Cancel safe: what has been gathered is in the next batch, or given back by `release`.
     pub async fn batch(&mut self) -> Vec<Entry> {
-        let mut entries = Vec::new();
+        let mut until = None;
         loop {
+            if self.gathered.len() >= self.spec.batch_max {
+                return std::mem::take(&mut self.gathered);
+            }
             let Some(messages) = &mut self.messages else {
-                if let Err(error) = self.reopen().await {
-                    tracing::warn!(consumer = self.spec.name, %error, "the log can't be read, trying again");
-                    self.failures = self.failures.saturating_add(1).min(5);
-                    tokio::time::sleep(REOPEN_DELAY * 2_u32.pow(self.failures)).await;
+                if !self.gathered.is_empty() {
+                    return std::mem::take(&mut self.gathered);
                 }
+                self.wait_and_reopen().await;
                 continue;
             };
-            let next =
-                if entries.is_empty() { messages.next().await } else { messages.next().now_or_never().flatten() };
+            let next = if self.gathered.is_empty() {
+                messages.next().await
+            } else if let Some(there) = messages.next().now_or_never() {
+                there
+            } else if self.spec.gather_max.is_zero() {
+                return std::mem::take(&mut self.gathered);
+            } else {
+                let until = *until.get_or_insert_with(|| Instant::now() + self.spec.gather_max);
+                let Ok(next) = timeout_at(until, messages.next()).await else {
+                    return std::mem::take(&mut self.gathered);
+                };
+                next
+            };
             match next {
                 Some(Ok(message)) => {
                     self.note_pin(&message);
-                    entries.extend(Entry::new(message));
+                    self.gathered.extend(Entry::new(message));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(consumer = self.spec.name, %error, "reading the log was interrupted");
                     self.messages = None;
                 }
-                None if entries.is_empty() => self.messages = None,
-                None => return entries,
+                None => self.messages = None,
             }
-            if entries.len() >= self.spec.batch_max {
-                return entries;
-            }
-            if self.messages.is_none() {
-                if !entries.is_empty() {
-                    return entries;
-                }
-                tokio::time::sleep(REOPEN_DELAY).await;
-            }
+        }
+    }
+
+    async fn wait_and_reopen(&mut self) {
+        tokio::time::sleep(REOPEN_DELAY * 2_u32.pow(self.failures)).await;
+        if let Err(error) = self.reopen().await {
+            tracing::warn!(consumer = self.spec.name, %error, "the log can't be read, trying again");
+            self.failures = self.failures.saturating_add(1).min(5);
         }
     }
 
@@ -148,11 +166,12 @@ impl Consumer {
 
     /// What has arrived and was not asked for yet; nothing more arrives after it.
     fn unread(&mut self) -> Vec<Entry> {
-        let Some(mut messages) = self.messages.take() else { return Vec::new() };
-        std::iter::from_fn(|| messages.next().now_or_never().flatten())
-            .take(self.spec.batch_max * 2)
-            .filter_map(|message| Entry::new(message.ok()?))
-            .collect()
+        let mut unread = std::mem::take(&mut self.gathered);
+        if let Some(mut messages) = self.messages.take() {
+            let arrived = std::iter::from_fn(|| messages.next().now_or_never().flatten());
+            unread.extend(arrived.take(self.spec.batch_max * 2).filter_map(|message| Entry::new(message.ok()?)));
+        }
+        unread
     }
 
     fn note_pin(&mut self, message: &Message) {
