@@ -150,9 +150,10 @@ fn refuse_old_server(version: &str) -> Result<(), LogError> {
 /// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
 
-/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart.
+/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart. `urls` are the addresses of one
+/// server or, separated by commas, of several of its cluster: whichever answers first.
 pub async fn connect(
-    url: &str,
+    urls: &str,
     name: &str,
     events: impl Fn(async_nats::Event) + Send + Sync + Clone + 'static,
 ) -> Result<Client, async_nats::ConnectError> {
@@ -171,7 +172,7 @@ pub async fn connect(
             let events = events.clone();
             async move { events(event) }
         })
-        .connect(url)
+        .connect(urls.split(',').map(str::trim).collect::<Vec<_>>())
         .await
 }
 
