@@ -6,13 +6,16 @@
 //! this crate.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
+mod audit;
 pub mod bench;
+mod chaos;
 pub mod commands;
 pub mod demo;
 pub mod fleet;
 pub mod fleet_file;
 pub mod kaha;
 pub mod paths;
+mod person;
 pub mod ports;
 pub mod process;
 pub mod servers;

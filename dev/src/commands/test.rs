@@ -54,8 +54,7 @@ async fn run_on_servers(options: &Options) -> Result<ExitCode> {
     let scratch = paths::scratch("test")?;
     terminal::progress("starting throw-away servers");
     let ports = Ports::fresh();
-    let servers =
-        Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &ports).await?;
+    let servers = Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &ports).await?;
     schema::migrate(&servers.postgres).await?;
     let described = TestServers {
         postgres_url: servers.postgres.url(),

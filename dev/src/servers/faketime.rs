@@ -12,10 +12,8 @@ use super::{account::Account, wheels};
 use crate::{fleet::ServiceEnv, paths};
 
 /// Where Debian's package `libfaketime` puts it.
-const INSTALLED: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-];
+const INSTALLED: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
 
 /// How far a process may be off when it is tried out.
 const TRIAL_LEEWAY_S: u64 = 60;

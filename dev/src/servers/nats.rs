@@ -37,8 +37,7 @@ impl Nats {
     /// Starts a cluster of three, called `nats`, `nats-2` and `nats-3`, and waits until all of them are healthy.
     pub async fn start_cluster_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Vec<Self>> {
         let names = ["nats", "nats-2", "nats-3"];
-        let route_ports =
-            names.iter().map(|name| ports.get(&format!("{name}-route"))).collect::<Result<Vec<u16>>>()?;
+        let route_ports = names.iter().map(|name| ports.get(&format!("{name}-route"))).collect::<Result<Vec<u16>>>()?;
         let routes = route_ports.iter().fold(String::new(), |mut routes, port| {
             _ = writeln!(routes, "    nats://127.0.0.1:{port}");
             routes
