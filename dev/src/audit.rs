@@ -16,10 +16,10 @@ pub mod stored;
 
 pub use self::{
     checks::audit,
-    diary::{Arrival, Diary},
-    evidence::{DeviceRecord, Evidence, Head, Listed, ReadMark, Room, Row},
+    diary::Diary,
+    evidence::{DeviceRecord, Evidence, Room, Row},
     finding::{Check, Finding, ensure_held},
     gather::{Reader, gather, history},
-    ledger::{Attempt, Fate, Kept, Key, Ledger, Place},
+    ledger::{Attempt, Fate, Kept, Key, Ledger},
     partial::{one_order, shown_exactly},
 };

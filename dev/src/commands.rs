@@ -1,6 +1,7 @@
 //! The commands of `cargo dev`, one file each.
 
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod demo;
 pub mod deny;

@@ -33,6 +33,8 @@ pub enum Check {
     UnreadWrong,
     /// Entries of the log that were set aside without being wrong, or were wrong and not set aside.
     DeadLetters,
+    /// Good messages that were refused though nothing they need was missing.
+    Refused,
     /// Processes that ended though nobody ended them.
     Ended,
     /// Lines of logs that tell of a panic.
@@ -57,6 +59,7 @@ impl Check {
             Self::Moved => "moved",
             Self::UnreadWrong => "unread wrong",
             Self::DeadLetters => "dead letters",
+            Self::Refused => "refused",
             Self::Ended => "ended",
             Self::Panics => "panics",
             Self::Unsettled => "unsettled",
@@ -78,6 +81,7 @@ impl Check {
             Self::Moved => "answers, rows and showings give another number or time than the first answer",
             Self::UnreadWrong => "entries of conversation lists differ from what PostgreSQL has",
             Self::DeadLetters => "entries of the log were set aside wrongly, or should have been",
+            Self::Refused => "good messages were refused though nothing that they need was missing",
             Self::Ended => "processes ended by themselves",
             Self::Panics => "lines of logs tell of a panic",
             Self::Unsettled => "entries of the log were never dealt with by a worker",

@@ -58,11 +58,6 @@ pub async fn reads(connection: &mut PgConnection, of: &[ConversationId]) -> Resu
     .await
 }
 
-/// How many messages of these conversations there are.
-pub async fn count(connection: &mut PgConnection, of: &[ConversationId]) -> Result<u64> {
-    number(connection, format!("select count(*) from messages where conversation_id = any({})", list(of))).await
-}
-
 /// How many entries of the log were set aside.
 pub async fn dead_letters(connection: &mut PgConnection) -> Result<u64> {
     number(connection, "select count(*) from dead_letters".to_owned()).await

@@ -84,9 +84,9 @@ impl Line {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Leads it to a server.
-    pub fn lead_to(&self, target: String) {
-        self.shared.target.send_replace(Some(target));
+    /// Leads it to a server, or to nowhere: then new connections wait until it leads somewhere again.
+    pub fn lead_to(&self, target: Option<String>) {
+        self.shared.target.send_replace(target);
     }
 
     /// Connections that are open now.

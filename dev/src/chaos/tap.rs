@@ -8,6 +8,8 @@ use std::{
 use chat_client::{ids::ConversationId, positions::Seq, wire::Encoding};
 use serde::Deserialize;
 
+use super::wire::take_frame;
+
 /// Bytes of an HTTP head; what has none within this is no handshake.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -83,7 +85,7 @@ impl Ear {
             self.read_head();
         }
         if let Stage::Frames(encoding) = self.stage {
-            while let Some((first_byte, payload)) = self.take_frame() {
+            while let Some((first_byte, payload)) = take_frame(&mut self.received) {
                 // Text and binary frames; gateways send no fragments.
                 if matches!(first_byte & 0x0f, 1 | 2)
                     && let Ok(Push { name, message: Some(Said::Message { conversation_id, seq }) }) =
@@ -110,21 +112,6 @@ impl Ear {
             _ => Stage::Nothing,
         };
         self.received.drain(..end + 4);
-    }
-
-    /// A whole frame, if one is there: its first byte and what it carries. Servers don't mask.
-    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let [first, second, rest @ ..] = self.received.as_slice() else { return None };
-        let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
-        let (extra, length) = match second & 0x7f {
-            126 => (2, number(rest.get(..2)?)),
-            127 => (8, number(rest.get(..8)?)),
-            length => (0, usize::from(length)),
-        };
-        let payload = rest.get(extra..extra + length)?.to_vec();
-        let first = *first;
-        self.received.drain(..2 + extra + length);
-        Some((first, payload))
     }
 }
 
@@ -159,9 +146,11 @@ mod tests {
     fn repeats_are_counted_whatever_the_encoding_and_however_the_bytes_come() {
         for encoding in Encoding::ALL {
             let tap = Arc::new(Tap::default());
-            let mut bytes =
-                format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-protocol: {}\r\n\r\n", encoding.subprotocol())
-                    .into_bytes();
+            let mut bytes = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-protocol: {}\r\n\r\n",
+                encoding.subprotocol()
+            )
+            .into_bytes();
             for seq in [1, 2, 2, 3, 1] {
                 bytes.extend(push(encoding, seq));
             }

@@ -4,7 +4,7 @@
 use chat_client::ids::MessageId;
 
 use super::*;
-use crate::audit::{Head, Listed, ReadMark};
+use crate::audit::evidence::{Head, Listed, ReadMark};
 
 /// Two people with three devices in one conversation: four accepted messages and one that nobody knows of.
 fn world() -> Evidence {
@@ -225,7 +225,12 @@ fn answers_that_change_and_places_that_move() {
 fn lists_that_count_wrongly_or_lack_a_conversation() {
     assert_eq!(found(|world| world.listed[0].unread = 2), [(Check::UnreadWrong, 1)]);
     assert_eq!(found(|world| world.listed[1].last_seq = Seq(3)), [(Check::UnreadWrong, 1)]);
-    assert_eq!(found(|world| { world.listed.pop(); }), [(Check::UnreadWrong, 1)]);
+    assert_eq!(
+        found(|world| {
+            world.listed.pop();
+        }),
+        [(Check::UnreadWrong, 1)]
+    );
     let own_unread = found(|world| {
         world.reads[0].read_seq = Seq(1);
         world.listed[0].unread = 3;
