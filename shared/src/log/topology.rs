@@ -6,7 +6,8 @@ use async_nats::{
     Client,
     jetstream::{
         self,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        context::CreateStreamErrorKind,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
     },
 };
 
@@ -93,7 +94,7 @@ impl Log {
             deny_delete: true,
             ..Config::default()
         };
-        let found = context.get_or_create_stream(config.clone()).await.map_err(LogError::from_jetstream)?;
+        let found = find_or_make(&context, &config).await.map_err(LogError::from_jetstream)?;
         warn_of_differences(&found.cached_info().config, &config);
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
         Ok(Self { namespace: namespace.to_owned(), name, context, stream })
@@ -107,6 +108,27 @@ impl Log {
             created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
             last: StreamSeq(info.state.last_sequence),
         })
+    }
+}
+
+/// Attempts to open the stream.
+const OPEN_ATTEMPTS_MAX: u32 = 4;
+
+/// Finds the stream, or makes it. A cluster doesn't answer one of two who make the same stream at once, nor anybody while
+/// it chooses who leads it; asked again, it does.
+async fn find_or_make(
+    context: &jetstream::Context,
+    config: &Config,
+) -> Result<Stream, jetstream::context::CreateStreamError> {
+    let mut attempts = 1;
+    loop {
+        match context.get_or_create_stream(config.clone()).await {
+            Err(error) if error.kind() == CreateStreamErrorKind::TimedOut && attempts < OPEN_ATTEMPTS_MAX => {
+                tracing::warn!(attempts, "JetStream did not say in time whether the log is there, asking again");
+                attempts += 1;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
