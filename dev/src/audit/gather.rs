@@ -1,8 +1,10 @@
 //! Gathers the evidence: PostgreSQL directly, lists and history as participants ask for them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use chat_client::{
-    HistoryRange, Rest,
+    HistoryRange, Rest, RestError,
     ids::{ConversationId, UserId},
     positions::Seq,
     wire::Message,
@@ -14,6 +16,10 @@ use super::{
     ledger::Attempt,
     stored,
 };
+use crate::wait;
+
+/// How long a gateway may refuse what it will answer in the end.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Somebody who can ask.
 #[derive(Debug, Clone)]
@@ -58,12 +64,26 @@ pub async fn gather(
     Ok(evidence)
 }
 
+/// The answer of a gateway, which may need a moment to find that what was gone is back.
+async fn answered<T, F>(ask: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, RestError>>,
+{
+    wait::until("an answer", ANSWER_DEADLINE, || async {
+        match ask().await {
+            Err(error) if error.retry_after().is_some() => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
+    })
+    .await
+}
+
 /// The whole list of a user.
 async fn list(reader: &Reader) -> Result<Vec<Listed>> {
     let mut listed = Vec::new();
-    let mut cursor = None;
+    let mut cursor: Option<String> = None;
     loop {
-        let page = reader.rest.list_conversations(Some(100), cursor.as_deref()).await?;
+        let page = answered(|| reader.rest.list_conversations(Some(100), cursor.as_deref())).await?;
         listed.extend(page.conversations.iter().map(|conversation| Listed {
             conversation_id: conversation.conversation_id,
             user_id: reader.user_id,
@@ -82,7 +102,7 @@ pub async fn history(rest: &Rest, conversation_id: ConversationId) -> Result<Vec
     let mut messages: Vec<Message> = Vec::new();
     loop {
         let after = messages.last().map_or(Seq::ZERO, |message| message.seq);
-        let page = rest.history(conversation_id, HistoryRange::After(after), Some(100)).await?;
+        let page = answered(|| rest.history(conversation_id, HistoryRange::After(after), Some(100))).await?;
         let is_end = !page.has_more;
         ensure!(is_end || !page.messages.is_empty(), "a page is empty though there is more");
         messages.extend(page.messages);

@@ -86,11 +86,12 @@ fn print_one(outcome: &Outcome) {
 }
 
 fn print_wrapped(label: &str, parts: &[String]) {
-    let mut line = String::new();
-    for (index, part) in parts.iter().enumerate() {
+    let (mut line, mut label) = (String::new(), label);
+    for part in parts {
         if !line.is_empty() && line.len() + part.len() > WIDTH {
-            println!("      {:<6} {line}", if index == 0 { label } else { "" });
+            println!("      {label:<6} {line}");
             line.clear();
+            label = "";
         }
         if !line.is_empty() {
             line.push_str(" · ");

@@ -165,10 +165,11 @@ fn tell(told: &Told, outcome: &Outcome) {
     if let Some(failure) = &outcome.failure {
         told.bad(failure);
     }
-    for finding in &outcome.findings {
-        let text = finding.to_string();
-        if finding.is_held() { told.good(&text) } else { told.bad(&text) }
+    for finding in outcome.findings.iter().filter(|finding| !finding.is_held()) {
+        told.bad(&finding.to_string());
     }
+    let looks: u64 = outcome.findings.iter().map(|finding| finding.of).sum();
+    told.line(&format!("{} checks looked at {looks} things", outcome.findings.len()));
     told.line(&format!(
         "{} messages accepted, {} of them only after they were sent again; {} pushes to devices, {} of them repeats that \
          clients filtered",

@@ -32,17 +32,18 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
     let before = trial.ground.progress(true).await?.redeliveries;
     let mut unsettled = 0;
     for _ in 0..rounds {
-        unsettled += before_commit(trial).await?;
+        before_commit(trial).await?;
         trial.pause(500..1500).await;
-        unsettled += between_commit_and_ack(trial).await?;
+        // Those from before that have not been delivered again yet are among them.
+        unsettled = between_commit_and_ack(trial).await?;
         trial.pause(500..1500).await;
     }
     let ground = trial.ground;
-    let again = wait::until("redelivery", REDELIVERY_DEADLINE, || async {
-        Ok(Some(ground.progress(true).await?.redeliveries - before).filter(|again| *again >= unsettled))
-    })
-    .await;
-    let again = again.unwrap_or_default();
+    let again = || async { anyhow::Ok(ground.progress(true).await?.redeliveries - before) };
+    // Whether all come is seen below.
+    _ = wait::until("redelivery", REDELIVERY_DEADLINE, || async { Ok((again().await? >= unsettled).then_some(())) })
+        .await;
+    let again = again().await?;
     trial.bite(
         again >= unsettled && unsettled > 0,
         format!("{again} entries were delivered again, of {unsettled} that the dead persisters had not acknowledged"),
@@ -50,7 +51,7 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn before_commit(trial: &mut Trial<'_>) -> Result<u64> {
+async fn before_commit(trial: &mut Trial<'_>) -> Result<()> {
     let (ground, persister) = (trial.ground, trial.ground.fleet.persister());
     let lock = hold_up(trial).await?;
     let unsettled = ground.progress(true).await?.unsettled;
@@ -59,7 +60,7 @@ async fn before_commit(trial: &mut Trial<'_>) -> Result<u64> {
     trial.fault(&format!("the persister is killed with SIGKILL before its commit, with {unsettled} entries in hand"));
     persister.start_ready().await?;
     trial.bite(unsettled > 0, format!("it died with {unsettled} entries in hand that were not stored"));
-    Ok(unsettled)
+    Ok(())
 }
 
 async fn between_commit_and_ack(trial: &mut Trial<'_>) -> Result<u64> {

@@ -27,7 +27,7 @@ use crate::{
 /// Connections that send at the same time.
 const WORKERS: usize = 8;
 /// Commands without sense that are sent before the frame that ends the connection.
-const BURST: u64 = 1000;
+const BURST: u64 = 200;
 /// Frames that are written at a time.
 const CHUNK_FRAMES: u64 = 50;
 /// How long the answers to a burst may take.
@@ -35,6 +35,10 @@ const ANSWERS_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two tries to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const TOKEN_TTL: Duration = Duration::from_hours(2);
+
+/// How often one is long, and how long.
+const LONG_ONE_IN: u32 = 200;
+const LONG_BYTES: usize = 32_000;
 
 /// A whole text frame.
 const TEXT: u8 = 0x81;
@@ -137,9 +141,7 @@ async fn send_burst(socket: &mut Socket, burst: u64, rng: &mut StdRng) -> Result
         let mut left = burst;
         while left > 0 {
             let count = left.min(CHUNK_FRAMES);
-            let chunk: Vec<u8> = (0..count)
-                .flat_map(|_| frame(TEXT, SENSELESS[rng.random_range(0..SENSELESS.len())].as_bytes()))
-                .collect();
+            let chunk: Vec<u8> = (0..count).flat_map(|_| senseless_frame(rng)).collect();
             to.write_all(&chunk).await?;
             left -= count;
         }
@@ -155,6 +157,15 @@ async fn send_burst(socket: &mut Socket, burst: u64, rng: &mut StdRng) -> Result
     let both = async { tokio::try_join!(writing, reading) };
     let ((), answered) = timeout(ANSWERS_DEADLINE, both).await.context("a burst was not answered")??;
     Ok(answered)
+}
+
+/// Most are short; now and then one is as long as a frame may be.
+fn senseless_frame(rng: &mut StdRng) -> Vec<u8> {
+    if rng.random_range(0..LONG_ONE_IN) == 0 {
+        let command = format!("{{\"type\":\"send_message\",\"ref\":6,\"text\":\"{}\"}}", "x".repeat(LONG_BYTES));
+        return frame(TEXT, command.as_bytes());
+    }
+    frame(TEXT, SENSELESS[rng.random_range(0..SENSELESS.len())].as_bytes())
 }
 
 fn is_rejection(payload: &[u8]) -> bool {

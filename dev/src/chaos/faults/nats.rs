@@ -1,9 +1,14 @@
 //! NATS, alone, is killed and started again.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tokio::time::Instant;
 
 use crate::chaos::{load::ProbeOutcome, trial::Trial};
+
+/// How long an answer may take from a gateway to its client.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
 /// Several times.
 pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
@@ -14,20 +19,22 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
         let since = Instant::now();
         nats.kill().await?;
         trial.fault("NATS is killed with SIGKILL");
-        let most = trial.scale.of(5000, 1500);
-        trial.pause(700..most).await;
-        let (accepted, attempts) = trial.load.probe.since(since, ProbeOutcome::Accepted);
+        let most = trial.scale.of(5000, 2000);
+        trial.pause(1000..most).await;
+        let down = Instant::now();
+        // What was answered just before may still be on its way to its sender.
+        let accepted = trial.load.samples.accepted_between(since + ON_ITS_WAY, down);
         nats.start().await?;
         trial.told.line("NATS is started again");
         trial.pause(1500..2500).await;
-        let (refused, _) = trial.load.probe.since(since, ProbeOutcome::Unavailable);
         let slowest = trial.load.samples.slowest_since(since);
+        let (refused, _) = trial.load.probe.since(since, ProbeOutcome::Unavailable);
+        let dead_ms = (down - since).as_millis();
         trial.bite(
-            // One may have been answered just before.
-            accepted <= 1 && (refused > 0 || slowest.as_millis() > 500),
+            accepted == 0 && slowest > down - since - ON_ITS_WAY * 2,
             format!(
-                "{accepted} of {attempts} attempts were accepted while it was dead, {refused} were refused, and a client's \
-                 send took {} ms with its repeats",
+                "{accepted} messages were accepted in the {dead_ms} ms while it was dead, {refused} attempts were refused, \
+                 and a client's send took {} ms with its repeats",
                 slowest.as_millis()
             ),
         );

@@ -32,7 +32,7 @@ pub async fn flushed(trial: &mut Trial<'_>) -> Result<()> {
         let keys: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
         let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await?;
         trial.fault(&format!("Redis is flushed, with {keys} keys"));
-        let told = clients_are_told(ground, told_before).await;
+        let told = clients_are_told(trial, told_before).await;
         trial.bite(keys > 0, format!("Redis lost {keys} keys"));
         trial.bite(told > 0.0, format!("{told} clients were told that their inbox was lost"));
     }
@@ -57,7 +57,7 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
         let without = without_inboxes(ground).await? - without_before;
         redis.start().await?;
         trial.told.line("Redis is started again, empty");
-        let told = clients_are_told(ground, told_before).await;
+        let told = clients_are_told(trial, told_before).await;
         trial.bite(without > 0.0, format!("{without} events were delivered without an inbox while it was dead"));
         trial.bite(told > 0.0, format!("{told} clients were told that their inbox was lost"));
     }
@@ -108,12 +108,16 @@ async fn inboxes_lost(ground: &Ground) -> Result<f64> {
     ground.of_gateways(INBOX_LOST.0, INBOX_LOST.1).await
 }
 
-/// How many more clients than before are told within the time that it takes to notice.
-async fn clients_are_told(ground: &Ground, before: f64) -> f64 {
-    let told = wait::until("notice of the lost inboxes", NOTICE_DEADLINE, || async {
-        Ok(Some(inboxes_lost(ground).await? - before).filter(|told| *told > 0.0))
-    });
-    told.await.unwrap_or_default()
+/// How many connections are closed for it, until all clients have been told or the time to notice is over.
+async fn clients_are_told(trial: &Trial<'_>, before: f64) -> f64 {
+    let told = || async { inboxes_lost(trial.ground).await.map_or(0.0, |now| now - before) };
+    let devices = trial.crowd.devices.len() as f64;
+    // Whether all are is seen below.
+    _ = wait::until("notice of the lost inboxes", NOTICE_DEADLINE, || async {
+        Ok((told().await >= devices).then_some(()))
+    })
+    .await;
+    told().await
 }
 
 async fn without_inboxes(ground: &Ground) -> Result<f64> {

@@ -5,20 +5,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use chat_client::{
     Rest,
-    ids::{ConversationId, MessageId},
-    wire::SendMessageBody,
+    ids::{ConversationId, MessageId, UserId},
+    wire::{Accepted, Conversation, CreateConversation, SendMessageBody},
 };
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     audit::{Attempt, Fate, Reader},
-    chaos::trial::Trial,
+    chaos::{ground::Ground, trial::Trial},
 };
 
 /// The time that the log remembers ids, while this lasts. It is ten minutes otherwise.
 const SHORT_WINDOW: Duration = Duration::from_secs(1);
 /// Longer than that window, and than the log takes to forget.
 const AFTER_WINDOW: Duration = Duration::from_secs(3);
+const TOKEN_TTL: Duration = Duration::from_hours(2);
 /// Between two messages of the same person, which keeps them within their rate.
 const PACE: Duration = Duration::from_millis(30);
 
@@ -53,7 +54,7 @@ pub async fn everything(trial: &mut Trial<'_>) -> Result<()> {
 }
 
 async fn after_window(trial: &mut Trial<'_>, readers: &[Reader]) -> Result<()> {
-    let (forgot, numbers) = is_forgotten(readers).await?;
+    let (forgot, numbers) = is_forgotten(trial.ground).await?;
     trial.bite(forgot, format!("the log has forgotten ids: a message that was not called a repeat became {numbers}"));
     let known = accepted(trial);
     trial.fault(&format!("all {} messages are sent again, as repeats, after the log forgot them", known.len()));
@@ -67,15 +68,23 @@ async fn after_window(trial: &mut Trial<'_>, readers: &[Reader]) -> Result<()> {
     Ok(())
 }
 
-/// In a conversation that nobody audits: what a client must not do, and what then happens, shows that the log forgot.
-async fn is_forgotten(readers: &[Reader]) -> Result<(bool, String)> {
-    let [one, other, third, ..] = readers else { anyhow::bail!("there are too few people") };
-    let room = one.rest.create_group([other.user_id, third.user_id]).await?.conversation_id;
+/// In a conversation of people who are not audited: what a client must not do, and what then happens, shows that the log forgot.
+async fn is_forgotten(ground: &Ground) -> Result<(bool, String)> {
+    let fleet = &ground.fleet;
+    let token = fleet.kaha().tokens().user(UserId::random().as_uuid(), None, TOKEN_TTL)?;
+    let (http, base) = (reqwest::Client::new(), format!("{}/v1/conversations", fleet.gateway(0).url()));
+    let post = |url: &str| http.post(url).bearer_auth(&token);
+    let direct = CreateConversation::Direct { user_id: UserId::random() };
+    let made: Conversation = post(&base).json(&direct).send().await?.error_for_status()?.json().await?;
+    let messages = format!("{base}/{}/messages", made.conversation_id.as_uuid());
     let body = SendMessageBody { message_id: MessageId::random(), text: "once".to_owned(), is_repeat: false };
-    let first = one.rest.send_message(room, &body).await?.seq.0;
-    sleep(AFTER_WINDOW).await;
-    let second = one.rest.send_message(room, &body).await?.seq.0;
-    Ok((first != second, format!("numbers {first} and {second}")))
+    let mut numbers = Vec::new();
+    for _ in 0..2 {
+        let accepted: Accepted = post(&messages).json(&body).send().await?.error_for_status()?.json().await?;
+        numbers.push(accepted.seq.0);
+        sleep(AFTER_WINDOW).await;
+    }
+    Ok((numbers[0] != numbers[1], format!("numbers {} and {}", numbers[0], numbers[1])))
 }
 
 fn accepted(trial: &Trial<'_>) -> Vec<Attempt> {
@@ -117,7 +126,7 @@ async fn send(
     message_id: MessageId,
     text: String,
     is_repeat: bool,
-) -> Result<chat_client::wire::Accepted> {
+) -> Result<Accepted> {
     let body = SendMessageBody { message_id, text, is_repeat };
     rest.send_message(conversation_id, &body).await.context("a repeat was refused")
 }

@@ -41,6 +41,11 @@ impl Samples {
         self.lock().accepted.iter().filter(|(_, end)| *end >= since).count()
     }
 
+    /// How many were accepted between two moments.
+    pub fn accepted_between(&self, since: Instant, until: Instant) -> usize {
+        self.lock().accepted.iter().filter(|(_, end)| (since..until).contains(end)).count()
+    }
+
     /// The longest that a message took which was accepted since then.
     pub fn slowest_since(&self, since: Instant) -> Duration {
         let taken = self.lock();
