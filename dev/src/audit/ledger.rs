@@ -20,6 +20,7 @@ const ACCEPTED_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What makes a message one message: nobody can take another's id, and one id may be used in two conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::struct_field_names, reason = "they are called so everywhere")]
 pub struct Key {
     pub conversation_id: ConversationId,
     pub sender_id: UserId,

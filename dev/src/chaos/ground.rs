@@ -18,6 +18,8 @@ use crate::{
     servers::{Binaries, Durability, Nats, NatsServers, Servers, faketime::Faketime},
 };
 
+/// How long a question to JetStream may take. Short, since nobody answers for one that was just killed.
+const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Bytes of a log that is to be full soon.
 pub const SMALL_LOG_BYTES: u64 = 192 * 1024;
 /// How far ahead one gateway's clock is, where clocks differ.
@@ -128,7 +130,8 @@ impl Ground {
     /// JetStream, as an operator has it.
     pub async fn jetstream(&self) -> Result<jetstream::Context> {
         let urls: Vec<_> = self.servers()?.all_nats().map(Nats::url).collect();
-        Ok(jetstream::new(async_nats::connect(urls).await?))
+        let client = async_nats::connect(urls).await?;
+        Ok(jetstream::ContextBuilder::new().timeout(JETSTREAM_WAIT_MAX).build(client))
     }
 
     /// The log's stream.
@@ -136,9 +139,9 @@ impl Ground {
         Ok(self.jetstream().await?.get_stream(stream_name(self.fleet.namespace())).await?)
     }
 
-    /// The sum of a metric's values over the gateways, with a label as in `reason="slow_consumer"` or with any.
-    pub async fn of_gateways(&self, metric: &str, label: &str) -> Result<f64> {
-        let mut sum = 0.0;
+    /// The sum of a counter's values over the gateways, with a label as in `reason="slow_consumer"` or with any.
+    pub async fn of_gateways(&self, metric: &str, label: &str) -> Result<u64> {
+        let mut sum = 0;
         for gateway in self.fleet.gateways() {
             sum += metric_of(gateway, metric, label).await?;
         }
@@ -181,12 +184,12 @@ impl Ground {
     }
 }
 
-/// The sum of a service's values of a metric; zero if it has none yet.
-pub async fn metric_of(service: &Service, metric: &str, label: &str) -> Result<f64> {
+/// The sum of a service's values of a counter; zero if it has none yet.
+pub async fn metric_of(service: &Service, metric: &str, label: &str) -> Result<u64> {
     let text = service.metrics().await?;
     let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
     let lines = lines.filter(|line| line.starts_with([' ', '{']) && line.contains(label));
-    Ok(lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<f64>().ok()).sum())
+    Ok(lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<u64>().ok()).sum())
 }
 
 /// Each delivery takes the consumer's next number, and each entry has one of the stream's. With filters the two don't

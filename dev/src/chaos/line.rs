@@ -139,7 +139,7 @@ async fn carry(client: TcpStream, number: u64, shared: &Shared) -> Result<()> {
     let target = shared.target.subscribe().wait_for(Option::is_some).await?.clone().context("it leads somewhere")?;
     let server = connect(&target).await?;
     client.set_nodelay(true)?;
-    let ear = shared.tap.as_ref().map(|tap| tap.ear());
+    let ear = shared.tap.as_ref().map(Tap::ear);
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let up = Pipe { from: from_client, to: to_server, ear: None, number, is_down: false };

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long the outcome of a single message may stay unknown once everything runs.
-const KNOWN_DEADLINE: Duration = Duration::from_secs(60);
+const KNOWN_DEADLINE: Duration = Duration::from_mins(1);
 /// How long everything accepted may take to be in PostgreSQL and on all devices. Clients wait up to 30 s between two
 /// tries to connect.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);

@@ -31,11 +31,11 @@ pub fn header(first_byte: u8, length: u64) -> Vec<u8> {
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ 0..126), _) => bytes.push(0x80 | length),
         (_, Ok(length)) => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7e);
             bytes.extend(length.to_be_bytes());
         }
         _ => {
-            bytes.push(0x80 | 127);
+            bytes.push(0x80 | 0x7f);
             bytes.extend(length.to_be_bytes());
         }
     }

@@ -19,6 +19,7 @@ use crate::{
 
 /// What can be chosen.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Options {
     /// Everything, but shortly: within five minutes
     #[arg(long)]
@@ -73,11 +74,11 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
     if names.is_empty() {
         return Ok(Scenario::ALL.to_vec());
     }
-    let named = |name: &String| match Scenario::named(name) {
+    let find = |name: &String| match Scenario::named(name) {
         Some(scenario) => Ok(scenario),
         None => bail!("there is no scenario called {name}; `cargo dev chaos --list` says what there is"),
     };
-    names.iter().map(named).collect()
+    names.iter().map(find).collect()
 }
 
 async fn play(options: &Options, chosen: &[Scenario]) -> Result<ExitCode> {

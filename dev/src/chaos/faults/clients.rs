@@ -41,7 +41,7 @@ pub async fn storm(trial: &mut Trial<'_>) -> Result<()> {
             Ok((crowd.arrivals() >= wanted).then_some(()))
         })
         .await;
-        let statements = ground.of_gateways("chat_gateway_sql_statements_total", "").await? - statements;
+        let statements = ground.of_gateways("chat_gateway_sql_statements_total", "").await?.saturating_sub(statements);
         let returned = crowd.arrivals() - arrivals;
         trial.bite(
             cut >= crowd.devices.len() as u64 && back.is_ok(),
@@ -66,7 +66,7 @@ pub async fn half_open(trial: &mut Trial<'_>) -> Result<()> {
     let arrivals: usize = devices.iter().map(|device| device.person.diary().arrivals().len()).sum();
     trial.fault(&format!("{} clients vanish without a word; their connections stay open", devices.len()));
     let given_up = wait::until("the end of the silent connections", SILENCE_DEADLINE, || async {
-        Ok(Some(ground.of_gateways(metric, label).await? - before).filter(|count| *count >= FEW as f64))
+        Ok(Some(ground.of_gateways(metric, label).await?.saturating_sub(before)).filter(|count| *count >= FEW as u64))
     })
     .await;
     for device in &devices {
@@ -81,7 +81,7 @@ pub async fn half_open(trial: &mut Trial<'_>) -> Result<()> {
     })
     .await;
     let given_up = given_up.unwrap_or_default();
-    trial.bite(given_up >= FEW as f64, format!("gateways ended {given_up} connections that had fallen silent"));
+    trial.bite(given_up >= FEW as u64, format!("gateways ended {given_up} connections that had fallen silent"));
     trial.bite(back.is_ok(), format!("{} clients came back over new connections", devices.len()));
     Ok(())
 }
@@ -98,13 +98,14 @@ pub async fn slow_readers(trial: &mut Trial<'_>) -> Result<()> {
     trial.fault(&format!("{} clients stop reading", slow.len()));
     let closed = wait::until("the end of the slow readers' connections", SLOW_DEADLINE, || async {
         say_much(trial, everybody).await?;
-        Ok(Some(ground.of_gateways(metric, label).await? - before).filter(|count| *count >= slow.len() as f64))
+        let closed = ground.of_gateways(metric, label).await?.saturating_sub(before);
+        Ok((closed >= slow.len() as u64).then_some(closed))
     })
     .await;
     slow.iter().flat_map(|device| &device.lines).for_each(|line| line.stall(false));
     trial.told.line("they read again");
     let closed = closed.unwrap_or_default();
-    trial.bite(closed >= slow.len() as f64, format!("gateways closed {closed} connections of slow readers"));
+    trial.bite(closed >= slow.len() as u64, format!("gateways closed {closed} connections of slow readers"));
     Ok(())
 }
 

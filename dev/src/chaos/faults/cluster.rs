@@ -8,21 +8,21 @@ use tokio::time::Instant;
 
 use crate::{
     chaos::{ground::Ground, load::ProbeOutcome, trial::Trial},
-    servers::Nats,
+    servers::{Nats, nats::CLUSTER_SIZE},
     wait,
 };
 
 /// How long the others may take to choose another.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one that came back may take to have what it missed.
-const CATCH_UP_DEADLINE: Duration = Duration::from_secs(60);
+const CATCH_UP_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Several times, with the killed one back before the next dies.
 pub async fn leader_killed(trial: &mut Trial<'_>) -> Result<()> {
     let rounds = trial.scale.of(6, 2);
     let ground = trial.ground;
-    let copies = copies(ground).await?;
-    trial.bite(copies == 3, format!("{copies} servers hold the log"));
+    until_all_have_it(ground).await.context("before anything was broken")?;
+    trial.bite(true, format!("{CLUSTER_SIZE} servers hold the log"));
     for _ in 0..rounds {
         trial.pause(300..1500).await;
         let leader = leader(ground).await?.context("nobody leads the log")?;
@@ -51,10 +51,7 @@ pub async fn leader_killed(trial: &mut Trial<'_>) -> Result<()> {
         );
         trial.pause(0..2000).await;
         leader.start().await?;
-        wait::until("the copy of the one that came back", CATCH_UP_DEADLINE, || async {
-            Ok(self::copies(ground).await.is_ok_and(|copies| copies == 3).then_some(()))
-        })
-        .await?;
+        until_all_have_it(ground).await?;
         trial.told.line(&format!("{} is back and has caught up", leader.process().name()));
     }
     Ok(())
@@ -66,6 +63,13 @@ async fn leader(ground: &Ground) -> Result<Option<&Nats>> {
     let name = info.cluster.and_then(|cluster| cluster.leader);
     let is_it = |nats: &&Nats| name.as_deref() == Some(nats.server_name());
     Ok(ground.servers()?.all_nats().find(is_it))
+}
+
+async fn until_all_have_it(ground: &Ground) -> Result<()> {
+    wait::until("a whole copy of the log on all servers", CATCH_UP_DEADLINE, || async {
+        Ok(copies(ground).await.is_ok_and(|copies| copies == CLUSTER_SIZE).then_some(()))
+    })
+    .await
 }
 
 /// How many servers have all of the log.

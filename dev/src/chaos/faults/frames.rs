@@ -31,7 +31,7 @@ const BURST: u64 = 200;
 /// Frames that are written at a time.
 const CHUNK_FRAMES: u64 = 50;
 /// How long the answers to a burst may take.
-const ANSWERS_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWERS_DEADLINE: Duration = Duration::from_mins(1);
 /// Between two tries to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const TOKEN_TTL: Duration = Duration::from_hours(2);

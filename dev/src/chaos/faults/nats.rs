@@ -31,7 +31,7 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
         let (refused, _) = trial.load.probe.since(since, ProbeOutcome::Unavailable);
         let dead_ms = (down - since).as_millis();
         trial.bite(
-            accepted == 0 && slowest > down - since - ON_ITS_WAY * 2,
+            accepted == 0 && slowest + ON_ITS_WAY * 2 > down - since,
             format!(
                 "{accepted} messages were accepted in the {dead_ms} ms while it was dead, {refused} attempts were refused, \
                  and a client's send took {} ms with its repeats",

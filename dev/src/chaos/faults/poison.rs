@@ -1,5 +1,7 @@
 //! Entries stand in the log that are no events, or that nobody can store. They are set aside, and everything else goes on.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use chat_client::{
     clock::Timestamp,
@@ -18,7 +20,7 @@ use rand::{Rng, RngExt};
 use crate::{audit::stored, chaos::trial::Trial, wait};
 
 /// How long they may take to be set aside.
-const SET_ASIDE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+const SET_ASIDE_DEADLINE: Duration = Duration::from_mins(1);
 /// Kinds of poison.
 const KINDS: usize = 7;
 /// Between two doses.

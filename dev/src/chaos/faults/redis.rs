@@ -34,7 +34,7 @@ pub async fn flushed(trial: &mut Trial<'_>) -> Result<()> {
         trial.fault(&format!("Redis is flushed, with {keys} keys"));
         let told = clients_are_told(trial, told_before).await;
         trial.bite(keys > 0, format!("Redis lost {keys} keys"));
-        trial.bite(told > 0.0, format!("{told} clients were told that their inbox was lost"));
+        trial.bite(told > 0, format!("{told} clients were told that their inbox was lost"));
     }
     nothing_was_refused(trial, since);
     Ok(())
@@ -54,12 +54,12 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
         trial.fault("Redis is killed with SIGKILL");
         let most = trial.scale.of(10_000, 2500);
         trial.pause(1000..most).await;
-        let without = without_inboxes(ground).await? - without_before;
+        let without = without_inboxes(ground).await?.saturating_sub(without_before);
         redis.start().await?;
         trial.told.line("Redis is started again, empty");
         let told = clients_are_told(trial, told_before).await;
-        trial.bite(without > 0.0, format!("{without} events were delivered without an inbox while it was dead"));
-        trial.bite(told > 0.0, format!("{told} clients were told that their inbox was lost"));
+        trial.bite(without > 0, format!("{without} events were delivered without an inbox while it was dead"));
+        trial.bite(told > 0, format!("{told} clients were told that their inbox was lost"));
     }
     nothing_was_refused(trial, since);
     Ok(())
@@ -96,22 +96,22 @@ pub async fn paused(trial: &mut Trial<'_>) -> Result<()> {
     redis.pause()?;
     trial.fault(&format!("Redis is frozen with SIGSTOP for {} s", length.as_secs()));
     trial.last(length).await;
-    let without = without_inboxes(ground).await? - before;
+    let without = without_inboxes(ground).await?.saturating_sub(before);
     redis.resume()?;
     trial.told.line("Redis goes on");
     nothing_was_refused(trial, since);
-    trial.bite(without > 0.0, format!("{without} events were delivered without an inbox meanwhile"));
+    trial.bite(without > 0, format!("{without} events were delivered without an inbox meanwhile"));
     Ok(())
 }
 
-async fn inboxes_lost(ground: &Ground) -> Result<f64> {
+async fn inboxes_lost(ground: &Ground) -> Result<u64> {
     ground.of_gateways(INBOX_LOST.0, INBOX_LOST.1).await
 }
 
 /// How many connections are closed for it, until all clients have been told or the time to notice is over.
-async fn clients_are_told(trial: &Trial<'_>, before: f64) -> f64 {
-    let told = || async { inboxes_lost(trial.ground).await.map_or(0.0, |now| now - before) };
-    let devices = trial.crowd.devices.len() as f64;
+async fn clients_are_told(trial: &Trial<'_>, before: u64) -> u64 {
+    let told = || async { inboxes_lost(trial.ground).await.map_or(0, |now| now.saturating_sub(before)) };
+    let devices = trial.crowd.devices.len() as u64;
     // Whether all are is seen below.
     _ = wait::until("notice of the lost inboxes", NOTICE_DEADLINE, || async {
         Ok((told().await >= devices).then_some(()))
@@ -120,7 +120,7 @@ async fn clients_are_told(trial: &Trial<'_>, before: f64) -> f64 {
     told().await
 }
 
-async fn without_inboxes(ground: &Ground) -> Result<f64> {
+async fn without_inboxes(ground: &Ground) -> Result<u64> {
     metric_of(ground.fleet.notifier(), "chat_notifier_unnumbered_total", "").await
 }
 

@@ -33,9 +33,9 @@ pub async fn everything(trial: &mut Trial<'_>) -> Result<()> {
     trial.fault(&format!("all {} messages are sent a second time", known.len()));
     let before = repeats().await?;
     let answered = repeat_all(trial, &readers, &known, false).await?;
-    let counted = repeats().await? - before;
+    let counted = repeats().await?.saturating_sub(before);
     trial.bite(
-        answered == known.len() && counted >= known.len() as f64,
+        answered == known.len() && counted >= known.len() as u64,
         format!("{answered} of {} repeats were answered, and gateways recognised {counted}", known.len()),
     );
 
@@ -60,9 +60,9 @@ async fn after_window(trial: &mut Trial<'_>, readers: &[Reader]) -> Result<()> {
     trial.fault(&format!("all {} messages are sent again, as repeats, after the log forgot them", known.len()));
     let before = trial.ground.of_gateways("chat_gateway_repeats_total", "").await?;
     let answered = repeat_all(trial, readers, &known, true).await?;
-    let counted = trial.ground.of_gateways("chat_gateway_repeats_total", "").await? - before;
+    let counted = trial.ground.of_gateways("chat_gateway_repeats_total", "").await?.saturating_sub(before);
     trial.bite(
-        answered == known.len() && counted >= known.len() as f64,
+        answered == known.len() && counted >= known.len() as u64,
         format!("{answered} of {} late repeats were answered, and gateways recognised {counted}", known.len()),
     );
     Ok(())
