@@ -5,6 +5,7 @@ use async_nats::jetstream::{self, stream};
 use chat_dev::{
     paths,
     ports::Ports,
+    process::Process,
     servers::{Binaries, Durability, NatsServers, Servers, postgres},
 };
 use sqlx::{Connection, Executor, PgConnection, Row};
@@ -108,7 +109,7 @@ async fn a_copied_database_has_what_its_template_has() -> Result<()> {
 async fn nothing_survives_its_owner() -> Result<()> {
     let scratch = paths::scratch("servers-test")?;
     let servers = start(&scratch).await?;
-    let pids: Vec<u32> = servers.processes().filter_map(|process| process.pid()).collect();
+    let pids: Vec<u32> = servers.processes().filter_map(Process::pid).collect();
     let lock = servers.postgres.data_dir().join("postmaster.pid");
     assert_eq!(pids.len(), 3);
     std::fs::metadata(&lock).context("postgres holds its lock")?;
