@@ -24,8 +24,6 @@ use crate::{
 const PEOPLE: usize = 8;
 /// Those who have a second device.
 const WITH_TWO_DEVICES: usize = 4;
-/// Conversations in which one message is sent and nothing after it.
-const WHISPER_ROOMS: usize = 24;
 /// How long making a conversation may take, where something has only just come back.
 const MAKING_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -53,8 +51,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Makes people and conversations, and connects all devices, evenly over the gateways.
-    pub async fn gather(fleet: &Fleet, send_wait_max: Duration) -> Result<Self> {
+    /// Makes people and conversations, of which so many for one message each, and connects all devices, evenly over the gateways.
+    pub async fn gather(fleet: &Fleet, send_wait_max: Duration, whispers: usize) -> Result<Self> {
         let mut devices = Vec::with_capacity(PEOPLE + WITH_TWO_DEVICES);
         for number in 0..PEOPLE {
             let known = Known { id: Uuid::new_v4(), name: format!("person-{}", number + 1) };
@@ -79,18 +77,18 @@ impl Crowd {
             whispers: Vec::new(),
             probing: Room { id: ConversationId::random(), members: Vec::new() },
         };
-        crowd.make_rooms().await?;
+        crowd.make_rooms(whispers).await?;
         Ok(crowd)
     }
 
-    async fn make_rooms(&mut self) -> Result<()> {
+    async fn make_rooms(&mut self, whispers: usize) -> Result<()> {
         for pair in [[0, 1], [2, 3], [4, 5], [6, 7]] {
             self.busy.push(self.room(&pair).await?);
         }
         for group in [&[0, 2, 4, 6][..], &[0, 1, 2, 3, 4, 5, 6, 7]] {
             self.busy.push(self.group(group).await?);
         }
-        for number in 0..WHISPER_ROOMS {
+        for number in 0..whispers {
             let members = [number % PEOPLE, (number + 1) % PEOPLE, (number + 3) % PEOPLE];
             self.whispers.push(self.group(&members).await?);
         }

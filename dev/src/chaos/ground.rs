@@ -63,6 +63,8 @@ pub struct Ground {
     pub fleet: Fleet,
     /// The persister's way to NATS, where there is one NATS server.
     pub persister_line: Line,
+    /// The notifier's way to Redis.
+    pub notifier_line: Line,
 }
 
 /// How far a worker's consumer of the log is.
@@ -79,21 +81,27 @@ pub struct Progress {
 impl Ground {
     /// Starts one in a directory of its own.
     pub async fn start(kind: GroundKind, means: &Means, name: &str) -> Result<Self> {
-        let persister_line = Line::open(None, None).await?;
+        let (persister_line, notifier_line) = (Line::open(None, None).await?, Line::open(None, None).await?);
+        let to_redis = ServiceEnv {
+            service: "notifier".to_owned(),
+            name: "CHAT_REDIS_URL".to_owned(),
+            value: format!("redis://{}", notifier_line.address()),
+        };
         let mut options = FleetOptions {
             dir: Some(means.dir.join(name)),
             servers: ServerSource::Own(Durability::Kept),
             binaries: Some(means.binaries.clone()),
             programs: Some(means.programs.clone()),
+            service_env: vec![to_redis],
             ..FleetOptions::default()
         };
-        let over_line = ServiceEnv {
+        let to_nats = ServiceEnv {
             service: "persister".to_owned(),
             name: "CHAT_NATS_URL".to_owned(),
             value: format!("nats://{}", persister_line.address()),
         };
         match kind {
-            GroundKind::Plain => options.service_env.push(over_line),
+            GroundKind::Plain => options.service_env.push(to_nats),
             GroundKind::Cluster => {
                 options.nats = NatsServers::Cluster;
                 options.env.push(("CHAT_LOG_REPLICAS".to_owned(), "3".to_owned()));
@@ -105,10 +113,10 @@ impl Ground {
             }
         }
         let fleet = Fleet::assemble(options).await?;
-        let nats = fleet.servers().map(|servers| servers.nats.address());
-        persister_line.lead_to(nats);
+        persister_line.lead_to(fleet.servers().map(|servers| servers.nats.address()));
+        notifier_line.lead_to(fleet.servers().map(|servers| servers.redis.address()));
         fleet.start_services().await?;
-        Ok(Self { fleet, persister_line })
+        Ok(Self { fleet, persister_line, notifier_line })
     }
 
     /// Its NATS, Postgres and Redis.

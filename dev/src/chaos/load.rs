@@ -33,7 +33,7 @@ const AT_ONCE_MAX: usize = 8;
 /// Between two messages of one person.
 const PACE_MS: std::ops::Range<u64> = 40..360;
 /// Between two whispers.
-const WHISPER_PACE_MS: std::ops::Range<u64> = 300..1500;
+const WHISPER_PACE_MS: std::ops::Range<u64> = 1000..3000;
 /// Between two single attempts.
 const PROBE_PACE: Duration = Duration::from_millis(200);
 

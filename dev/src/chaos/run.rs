@@ -23,6 +23,9 @@ use crate::{
 
 /// Messages that are accepted before anything breaks.
 const WARM_UP: usize = 30;
+/// Conversations in which one message is sent and nothing after it.
+const WHISPERS_FULL: usize = 150;
+const WHISPERS_QUICK: usize = 40;
 /// How long clients repeat a message. Longer than any fault lasts.
 const SEND_WAIT_FULL: u64 = 240;
 const SEND_WAIT_QUICK: u64 = 90;
@@ -51,7 +54,9 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     let send_wait_max = scale.seconds(SEND_WAIT_FULL, SEND_WAIT_QUICK);
     let panics_before = panics(ground.fleet.dir())?.violations;
     let letters_before = stored::dead_letters(&mut ground.postgres().await?).await?;
-    let mut crowd = Crowd::gather(&ground.fleet, send_wait_max).await.context("gathering people")?;
+    let mut crowd = Crowd::gather(&ground.fleet, send_wait_max, scale.of(WHISPERS_FULL, WHISPERS_QUICK))
+        .await
+        .context("gathering people")?;
     let mut load = Load::start(&ground.fleet, &crowd, seed)?;
     load.ledger.until_count(WARM_UP).await?;
 

@@ -10,14 +10,18 @@ use crate::{
     chaos::trial::Trial,
     fleet::{Role, Service},
     process::Signal,
-    wait,
 };
 
-/// How long a worker may take to have something in hand.
-const IN_HAND_DEADLINE: Duration = Duration::from_secs(5);
+/// Single messages that the notifier shall have in hand when it dies …
+const WHISPERS_IN_HAND: usize = 6;
+/// … and how long they may take to it. Less than it waits for Redis before it goes on without.
+const UNTIL_IN_HAND: Duration = Duration::from_millis(700);
 
 /// Every service is killed with SIGKILL, in random order and at random moments, and then more of them.
 pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
+    for _ in 0..trial.scale.of(5, 1) {
+        notifier_with_work_in_hand(trial).await?;
+    }
     let services: Vec<&Service> = trial.ground.fleet.services().collect();
     let kills = trial.scale.of(40, services.len());
     let mut turns = services.clone();
@@ -43,23 +47,22 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
     notifier_with_work_in_hand(trial).await
 }
 
-/// The notifier is killed while Redis keeps it waiting, so with entries in hand that nobody has got.
+/// The notifier is killed while it waits for Redis, so with entries in hand that are in no inbox: its line to Redis falls
+/// silent first, and what it had sent there is lost with it.
 async fn notifier_with_work_in_hand(trial: &mut Trial<'_>) -> Result<()> {
     let (ground, notifier) = (trial.ground, trial.ground.fleet.notifier());
-    let redis = &ground.servers()?.redis;
-    redis.pause()?;
-    for _ in 0..3 {
+    trial.pause(200..1200).await;
+    ground.notifier_line.silence();
+    for _ in 0..WHISPERS_IN_HAND {
         trial.load.whisper();
     }
-    let in_hand = wait::until("entries in the notifier's hand", IN_HAND_DEADLINE, || async {
-        Ok(Some(ground.progress(false).await?.unsettled).filter(|unsettled| *unsettled > 0))
-    })
-    .await;
+    trial.last(UNTIL_IN_HAND).await;
+    let in_hand = ground.progress(false).await?.unsettled;
     notifier.kill().await?;
-    redis.resume()?;
-    trial.fault("the notifier is killed with SIGKILL while it waits for Redis");
+    ground.notifier_line.cut();
+    trial
+        .fault(&format!("the notifier is killed with SIGKILL while it waits for Redis with {in_hand} entries in hand"));
     notifier.start_ready().await?;
-    let in_hand = in_hand.unwrap_or_default();
     trial.bite(in_hand > 0, format!("the notifier died with {in_hand} entries in hand"));
     Ok(())
 }
