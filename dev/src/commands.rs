@@ -1,5 +1,6 @@
 //! The commands of `cargo dev`, one file each.
 
+pub mod chaos;
 pub mod check;
 pub mod demo;
 pub mod deny;

@@ -6,13 +6,9 @@
 
 mod accidents;
 mod audit;
-mod diary;
-mod ledger;
 mod narrator;
 mod outages;
-mod people;
 mod scenes;
-mod search;
 mod stage;
 mod story;
 mod words;

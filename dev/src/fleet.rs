@@ -26,7 +26,7 @@ use crate::{
     paths,
     ports::Ports,
     process::{Launch, Process, last_lines},
-    servers::{Binaries, Durability, Servers, Urls},
+    servers::{Binaries, Durability, NatsServers, Servers, Urls},
     terminal,
 };
 
@@ -64,8 +64,12 @@ pub struct FleetOptions {
     pub servers: ServerSource,
     /// The schema is there already (a copy of a migrated template).
     pub is_migrated: bool,
+    /// Three NATS servers instead of one, if the fleet has its own.
+    pub nats: NatsServers,
     /// More settings, for every service.
     pub env: Vec<(String, String)>,
+    /// More settings, for single services by name; they override the others.
+    pub service_env: Vec<ServiceEnv>,
     /// The service programs; built when `None`.
     pub programs: Option<Programs>,
     /// The server programs; found or fetched when `None`.
@@ -74,6 +78,17 @@ pub struct FleetOptions {
     pub ports: Ports,
     /// Print the services' logs to the terminal, and let them be readable.
     pub is_on_terminal: bool,
+}
+
+/// A setting of one service.
+#[derive(Debug, Clone)]
+pub struct ServiceEnv {
+    /// `gateway-2`, `persister` …
+    pub service: String,
+    /// The environment variable.
+    pub name: String,
+    /// What it says.
+    pub value: String,
 }
 
 impl Default for FleetOptions {
@@ -86,7 +101,9 @@ impl Default for FleetOptions {
             dir: None,
             servers: ServerSource::Own(Durability::ThrowAway),
             is_migrated: false,
+            nats: NatsServers::One,
             env: Vec::new(),
+            service_env: Vec::new(),
             programs: None,
             binaries: None,
             ports: Ports::fresh(),
@@ -119,17 +136,23 @@ impl Fleet {
     /// lines of the log of the process at fault.
     pub async fn start(options: FleetOptions) -> Result<Self> {
         let fleet = Self::assemble(options).await?;
-        for service in fleet.services() {
-            service.start()?;
-        }
-        for service in fleet.services() {
-            service.wait_ready(READY_DEADLINE).await?;
-        }
+        fleet.start_services().await?;
         Ok(fleet)
     }
 
+    /// Starts all services and waits until they are ready.
+    pub async fn start_services(&self) -> Result<()> {
+        for service in self.services() {
+            service.start()?;
+        }
+        for service in self.services() {
+            service.wait_ready(READY_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
     /// Servers running, schema in place, services known but not started.
-    async fn assemble(options: FleetOptions) -> Result<Self> {
+    pub async fn assemble(options: FleetOptions) -> Result<Self> {
         let programs = match options.programs {
             Some(programs) => programs,
             None => Programs::build(options.profile).await?,
@@ -144,7 +167,7 @@ impl Fleet {
         let (servers, urls) = match options.servers {
             ServerSource::Borrowed(urls) => (None, urls),
             ServerSource::Own(durability) => {
-                let servers = own_servers(options.binaries, &dir, durability, &options.ports).await?;
+                let servers = own_servers(options.binaries, &dir, durability, options.nats, &options.ports).await?;
                 let urls = servers.urls(DATABASE);
                 (Some(servers), urls)
             }
@@ -156,6 +179,7 @@ impl Fleet {
             kaha: &kaha,
             keys: keys::Keys::ensure(&dir.join("keys"))?,
             extra: &options.env,
+            of_services: &options.service_env,
             is_readable: options.is_on_terminal,
         };
         let make = Maker {
@@ -276,8 +300,11 @@ impl Fleet {
         }
         match (name, &self.servers) {
             ("postgres", Some(servers)) => servers.postgres.start().await,
-            ("nats", Some(servers)) => servers.nats.start().await,
             ("redis", Some(servers)) => servers.redis.start().await,
+            (_, Some(servers)) => match servers.all_nats().find(|nats| nats.process().name() == name) {
+                Some(nats) => nats.start().await,
+                None => bail!("the fleet has no process called {name}"),
+            },
             _ => bail!("the fleet has no process called {name}"),
         }
     }
@@ -293,12 +320,18 @@ impl Drop for Fleet {
     }
 }
 
-async fn own_servers(binaries: Option<Binaries>, dir: &Path, durability: Durability, ports: &Ports) -> Result<Servers> {
+async fn own_servers(
+    binaries: Option<Binaries>,
+    dir: &Path,
+    durability: Durability,
+    nats: NatsServers,
+    ports: &Ports,
+) -> Result<Servers> {
     let binaries = match binaries {
         Some(binaries) => binaries,
         None => Binaries::find_or_fetch().await?,
     };
-    let servers = Servers::start(&binaries, &dir.join("data"), durability, ports).await?;
+    let servers = Servers::start(&binaries, &dir.join("data"), durability, nats, ports).await?;
     servers.postgres.ensure_database(DATABASE).await?;
     Ok(servers)
 }
@@ -321,6 +354,7 @@ impl Maker<'_> {
         };
         let mut launch = self.launch(role, name);
         launch.env = self.settings.of(role, port, metrics_port);
+        launch.env.extend(self.settings.of_service(name));
         launch.prefix = self.is_on_terminal.then(|| terminal::Prefix::new(name, position));
         Ok(Service::new(role, launch, port, metrics_port))
     }

@@ -6,6 +6,8 @@
 //! this crate.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
+mod audit;
+mod chaos;
 pub mod commands;
 pub mod demo;
 pub mod fleet;
@@ -13,6 +15,7 @@ pub mod fleet_file;
 pub mod kaha;
 pub mod load;
 pub mod paths;
+mod person;
 pub mod ports;
 pub mod process;
 pub mod servers;

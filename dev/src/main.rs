@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chat_dev::{
-    commands::{check, demo, down, load, prepare, test, up},
+    commands::{chaos, check, demo, down, load, prepare, test, up},
     terminal,
 };
 use clap::{Parser, Subcommand};
@@ -31,6 +31,8 @@ enum Command {
     Check,
     /// Play a story in which everything dies once, and check every promise
     Demo(demo::Options),
+    /// Break everything at random while people chat, and audit every promise
+    Chaos(chaos::Options),
     /// Load a release build, measure it, and prove that nothing was lost
     Load(load::Options),
     /// Write .sqlx/ and migrations/schema.sql anew, after changing SQL or migrations
@@ -54,6 +56,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Test(options) => test::run(options).await,
             Command::Check => check::run().await,
             Command::Demo(options) => demo::run(options).await,
+            Command::Chaos(options) => chaos::run(options).await,
             Command::Load(options) => load::run(options).await,
             Command::Prepare => prepare::run().await,
         }

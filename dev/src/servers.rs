@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod binaries;
+pub mod faketime;
 pub mod nats;
 pub mod postgres;
 pub mod redis;
@@ -34,7 +35,7 @@ const LAST_LINES: usize = 15;
 pub struct Urls {
     /// `postgres://…`, with the database to use.
     pub postgres: String,
-    /// `nats://…`
+    /// `nats://…`; of a cluster all servers, separated by commas.
     pub nats: String,
     /// `redis://…`
     pub redis: String,
@@ -49,42 +50,75 @@ pub enum Durability {
     ThrowAway,
 }
 
-/// One of each.
+/// One NATS server or a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NatsServers {
+    /// One, which alone holds the log.
+    #[default]
+    One,
+    /// Three, which can hold three copies of the log.
+    Cluster,
+}
+
+/// One of each, and perhaps more of NATS.
 #[derive(Debug)]
 pub struct Servers {
     /// PostgreSQL 18.
     pub postgres: Postgres,
     /// NATS with JetStream.
     pub nats: Nats,
+    /// The other servers of its cluster; none if it stands alone.
+    pub nats_peers: Vec<Nats>,
     /// Redis without persistence.
     pub redis: Redis,
 }
 
 impl Servers {
-    /// Starts all three with their data under `directory`, and waits until they answer.
-    pub async fn start(binaries: &Binaries, directory: &Path, durability: Durability, ports: &Ports) -> Result<Self> {
-        let (postgres, nats, redis) = tokio::try_join!(
+    /// Starts all of them with their data under `directory`, and waits until they answer.
+    pub async fn start(
+        binaries: &Binaries,
+        directory: &Path,
+        durability: Durability,
+        nats: NatsServers,
+        ports: &Ports,
+    ) -> Result<Self> {
+        let nats = async {
+            match nats {
+                NatsServers::One => Ok(vec![Nats::start_in(binaries, directory, ports).await?]),
+                NatsServers::Cluster => Nats::start_cluster_in(binaries, directory, ports).await,
+            }
+        };
+        let (postgres, mut nats, redis) = tokio::try_join!(
             Postgres::start_in(binaries, directory, durability, ports),
-            Nats::start_in(binaries, directory, ports),
+            nats,
             Redis::start_in(binaries, directory, ports),
         )?;
-        Ok(Self { postgres, nats, redis })
+        Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis })
+    }
+
+    /// All NATS servers.
+    pub fn all_nats(&self) -> impl Iterator<Item = &Nats> {
+        std::iter::once(&self.nats).chain(&self.nats_peers)
     }
 
     /// Their addresses, with `database` as the one of Postgres.
     pub fn urls(&self, database: &str) -> Urls {
-        Urls { postgres: self.postgres.database_url(database), nats: self.nats.url(), redis: self.redis.url() }
+        let nats: Vec<_> = self.all_nats().map(Nats::url).collect();
+        Urls { postgres: self.postgres.database_url(database), nats: nats.join(","), redis: self.redis.url() }
     }
 
-    /// Stops all three cleanly.
+    /// Stops all of them cleanly.
     pub async fn stop(&self) -> Result<()> {
         tokio::try_join!(self.postgres.stop(), self.nats.stop(), self.redis.stop())?;
+        for peer in &self.nats_peers {
+            peer.stop().await?;
+        }
         Ok(())
     }
 
-    /// The three processes, to watch over.
-    pub fn processes(&self) -> [&Process; 3] {
-        [self.postgres.process(), self.nats.process(), self.redis.process()]
+    /// Their processes, to watch over.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        [self.postgres.process(), self.redis.process()].into_iter().chain(self.all_nats().map(Nats::process))
     }
 }
 

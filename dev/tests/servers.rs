@@ -5,13 +5,14 @@ use async_nats::jetstream::{self, stream};
 use chat_dev::{
     paths,
     ports::Ports,
-    servers::{Binaries, Durability, Servers, postgres},
+    process::Process,
+    servers::{Binaries, Durability, NatsServers, Servers, postgres},
 };
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 async fn start(scratch: &tempfile::TempDir) -> Result<Servers> {
     let binaries = Binaries::find_or_fetch().await?;
-    Servers::start(&binaries, scratch.path(), Durability::ThrowAway, &Ports::fresh()).await
+    Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &Ports::fresh()).await
 }
 
 async fn count_rows(url: &str) -> Result<i64> {
@@ -49,7 +50,7 @@ async fn servers_keep_their_data_and_addresses_through_stop_and_kill() -> Result
     drop((messages, context));
 
     servers.stop().await?;
-    assert!(servers.processes().iter().all(|process| !process.is_running()));
+    assert!(servers.processes().all(|process| !process.is_running()));
     tokio::try_join!(servers.postgres.start(), servers.nats.start(), servers.redis.start())?;
     assert_eq!(count_rows(&urls.postgres).await?, 1);
     assert_eq!(stream(&urls.nats).await?.cached_info().state.messages, 1);
@@ -108,7 +109,7 @@ async fn a_copied_database_has_what_its_template_has() -> Result<()> {
 async fn nothing_survives_its_owner() -> Result<()> {
     let scratch = paths::scratch("servers-test")?;
     let servers = start(&scratch).await?;
-    let pids: Vec<u32> = servers.processes().iter().filter_map(|process| process.pid()).collect();
+    let pids: Vec<u32> = servers.processes().filter_map(Process::pid).collect();
     let lock = servers.postgres.data_dir().join("postmaster.pid");
     assert_eq!(pids.len(), 3);
     std::fs::metadata(&lock).context("postgres holds its lock")?;

@@ -15,7 +15,8 @@ pub struct NamespaceSettings {
 /// Where NATS is.
 #[derive(Debug, Clone, Args)]
 pub struct NatsSettings {
-    /// Address of NATS, such as `nats://nats:4222`. The server must be 2.12.9 or later, with JetStream.
+    /// Address of NATS, such as `nats://nats:4222`; for a cluster those of its servers, separated by commas, so that a service
+    /// also starts while one of them is down. The servers must be 2.12.9 or later, with JetStream.
     #[arg(long, env = "CHAT_NATS_URL", hide_env_values = true)]
     pub nats_url: String,
     /// NATS servers that hold a copy of the log: 1 or 3. With 1, losing that server's disk loses what PostgreSQL hasn't

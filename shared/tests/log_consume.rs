@@ -263,3 +263,12 @@ async fn the_parts_read_messages_and_facts_of_their_slots_and_no_others() -> Res
     assert_eq!(subjects.iter().filter(|subject| subject.rsplit('.').next() == Some("fact")).count(), slots.len());
     Ok(())
 }
+
+#[tokio::test]
+async fn of_several_servers_one_that_is_there_is_enough() -> Result<()> {
+    let there = TestServers::from_env()?.nats_url;
+    // Port 1 is reserved and nobody listens there.
+    let client = log::connect(&format!("nats://127.0.0.1:1, {there}"), "log-test", |_| {}).await?;
+    Log::open(&client, &unique_namespace(), Replicas { count: 1, bytes_max: 16 << 20 }).await?;
+    Ok(())
+}

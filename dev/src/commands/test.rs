@@ -11,7 +11,7 @@ use crate::{
     fleet::{Profile, Programs, programs},
     paths,
     ports::Ports,
-    servers::{Binaries, Durability, Servers},
+    servers::{Binaries, Durability, NatsServers, Servers},
     signals::Ending,
     terminal,
     test_servers::{TestServers, VARIABLE},
@@ -53,7 +53,8 @@ async fn run_on_servers(options: &Options) -> Result<ExitCode> {
     let (binaries, programs) = tokio::try_join!(Binaries::find_or_fetch(), Programs::build(Profile::Dev))?;
     let scratch = paths::scratch("test")?;
     terminal::progress("starting throw-away servers");
-    let servers = Servers::start(&binaries, scratch.path(), Durability::ThrowAway, &Ports::fresh()).await?;
+    let ports = Ports::fresh();
+    let servers = Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &ports).await?;
     schema::migrate(&servers.postgres).await?;
     let described = TestServers {
         postgres_url: servers.postgres.url(),

@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     narrator::{Narrator, Promise},
-    people::SHOWN_DEADLINE,
     stage::{FIRST, Stage},
 };
+use crate::person::SHOWN_DEADLINE;
 
 /// Messages of each person in a scene.
 const EACH: usize = 30;

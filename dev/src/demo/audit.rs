@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use chat_client::{clock::Timestamp, ids::ConversationId, positions::Seq};
+use chat_client::ids::ConversationId;
 use serde::Serialize;
-use sqlx::{Connection, Executor, PgConnection, Row};
-use uuid::Uuid;
+use sqlx::{Connection, Executor, PgConnection};
 
 use super::{
-    ledger::{Kept, is_one_order, is_shown},
     narrator::{Narrator, Promise},
-    search::{Found, bytes_in, logs_in},
     stage::{FIRST, Stage},
+};
+use crate::audit::{
+    self, Check, Evidence, Finding, Reader, audit, ensure_held, gather,
+    search::{Found, bytes_in, logs_in},
+    shown_exactly,
 };
 
 /// Found in files and tables.
@@ -24,104 +26,57 @@ pub struct Figures {
     pub log_lines_searched: usize,
 }
 
-/// A row of `messages`, without its content.
-#[derive(Debug, PartialEq, Eq)]
-struct Stored {
-    conversation_id: Uuid,
-    seq: i64,
-    sent_at_ms: i64,
-    message_id: Uuid,
-    sender_id: Uuid,
-}
-
 /// Every accepted message is in Postgres exactly once, in order, and nothing else is.
 pub async fn postgres(stage: &Stage, told: &Narrator, figures: &mut Figures) -> Result<()> {
-    let outcome = async {
-        // What is missing then is found by comparing.
-        _ = stage.until_stored().await;
-        let mut connection = PgConnection::connect(&stage.fleet.urls().postgres).await?;
-        let rows = read_messages(&mut connection).await?;
-        figures.in_postgres = rows.len();
-        let mut wanted = Vec::new();
-        for room in &stage.rooms {
-            let kept = stage.ledger.of(room.id);
-            is_one_order(&kept).with_context(|| format!("the {} conversation", room.name))?;
-            wanted.extend(kept.iter().map(as_stored));
-        }
-        let missing: Vec<_> = wanted.iter().filter(|wanted| !rows.contains(wanted)).map(|row| row.seq).collect();
-        let others = rows.iter().filter(|row| !wanted.contains(row)).count();
-        ensure!(
-            missing.is_empty() && others == 0,
-            "{} of {} accepted messages are not in Postgres, such as number {}; {others} rows are none of them",
-            missing.len(),
-            wanted.len(),
-            missing.first().unwrap_or(&0),
-        );
-        // Twice the same would be equal in all columns but the place in the table.
-        ensure!(wanted.len() == rows.len(), "{} messages lie in {} rows", wanted.len(), rows.len());
-        let letters = one_number(&mut connection, "select count(*) from dead_letters").await?;
-        ensure!(letters == 0, "{letters} dead letters");
-        let drifted = "select count(*) from conversations c where last_seq <> \
-                       (select coalesce(max(seq), 0) from messages m where m.conversation_id = c.conversation_id)";
-        let drifted = one_number(&mut connection, drifted).await?;
-        ensure!(drifted == 0, "{drifted} conversations do not know their last message");
-        connection.close().await?;
-        Ok(rows.len())
-    };
-    let outcome: Result<usize> = outcome.await;
-    let count = stage.ledger.count();
+    // What is missing then is found by comparing.
+    _ = stage.until_stored().await;
+    let evidence = evidence(stage).await?;
+    figures.in_postgres = stage.stored().await?;
+    let findings = audit(&evidence);
+    let (kept, order) = (
+        ensure_of(&findings, &[Check::NotStored, Check::NotInHistory, Check::Doubled, Check::DeadLetters]),
+        ensure_of(&findings, &[Check::Holes, Check::TimeBackwards, Check::Moved]),
+    );
+    let (count, rows) = (stage.ledger.count(), evidence.rows.len());
+    let others = figures.in_postgres.abs_diff(rows);
     told.check(
         Promise::AcceptedMeansKept,
-        outcome.map(|rows| {
-            format!("{rows} of {count} accepted messages are in Postgres, each once; 0 other rows, 0 dead letters")
+        kept.and_then(|()| {
+            ensure!(others == 0, "{others} rows are of conversations that nobody made");
+            Ok(format!("{rows} of {count} accepted messages are in Postgres, each once; 0 other rows, 0 dead letters"))
         }),
     );
-    let ordered: Result<()> = stage.rooms.iter().try_for_each(|room| is_one_order(&stage.ledger.of(room.id)));
+    let rooms = stage.rooms.len();
     told.check(
         Promise::OneOrder,
-        ordered.map(|()| {
+        order.map(|()| {
             format!(
-                "numbers run 1, 2, 3 … in {} of {} conversations, and time backwards at 0 of {count} messages",
-                stage.rooms.len(),
-                stage.rooms.len()
+                "numbers run 1, 2, 3 … in {rooms} of {rooms} conversations, and time backwards at 0 of {count} messages"
             )
+        }),
+    );
+    let lists = ensure_of(&findings, &[Check::UnreadWrong, Check::Phantoms]);
+    told.check(
+        Promise::AcceptedMeansKept,
+        lists.map(|()| {
+            format!("{0} of {0} entries of conversation lists count as Postgres does", evidence.listed.len())
         }),
     );
     Ok(())
 }
 
-fn as_stored(kept: &Kept) -> Stored {
-    let Kept { conversation_id, message_id, sender_id, seq: Seq(seq), sent_at: Timestamp(sent_at_ms), .. } = kept;
-    Stored {
-        conversation_id: conversation_id.as_uuid(),
-        seq: seq.cast_signed(),
-        sent_at_ms: *sent_at_ms,
-        message_id: message_id.as_uuid(),
-        sender_id: sender_id.as_uuid(),
-    }
+async fn evidence(stage: &Stage) -> Result<Evidence> {
+    let rooms: Vec<_> =
+        stage.rooms.iter().map(|room| audit::Room { id: room.id, members: room.members.clone() }).collect();
+    let readers = stage.people().map(|person| Ok(Reader { user_id: person.user_id, rest: person.rest()?.clone() }));
+    let readers = readers.into_iter().collect::<Result<Vec<_>>>()?;
+    let devices = stage.people().map(|person| person.diary().record(&person.name, person.user_id));
+    gather(&stage.fleet.urls().postgres, &rooms, stage.ledger.attempts(), &readers, devices.to_vec(), 0).await
 }
 
-async fn read_messages(connection: &mut PgConnection) -> Result<Vec<Stored>> {
-    let rows = sqlx::raw_sql(
-        "select conversation_id, seq, (extract(epoch from sent_at) * 1000)::bigint as sent_at_ms, message_id, sender_id \
-         from messages order by conversation_id, seq, sent_at",
-    )
-    .fetch_all(connection)
-    .await?;
-    let stored = |row: sqlx::postgres::PgRow| -> Result<Stored> {
-        Ok(Stored {
-            conversation_id: row.try_get(0)?,
-            seq: row.try_get(1)?,
-            sent_at_ms: row.try_get(2)?,
-            message_id: row.try_get(3)?,
-            sender_id: row.try_get(4)?,
-        })
-    };
-    rows.into_iter().map(stored).collect()
-}
-
-async fn one_number(connection: &mut PgConnection, statement: &'static str) -> Result<i64> {
-    Ok(sqlx::raw_sql(statement).fetch_one(connection).await?.try_get(0)?)
+fn ensure_of(findings: &[Finding], wanted: &[Check]) -> Result<()> {
+    let findings: Vec<_> = findings.iter().filter(|finding| wanted.contains(&finding.check)).cloned().collect();
+    ensure_held(&findings)
 }
 
 /// Everybody was shown everything exactly once, from the first message on.
@@ -137,7 +92,8 @@ pub async fn people(stage: &mut Stage, told: &Narrator, figures: &mut Figures) -
             let mut count = 0;
             for room in stage.rooms.iter().filter(|room| room.members.contains(&person.user_id)) {
                 let kept = stage.ledger.of(room.id);
-                is_shown(&kept, diary.messages(room.id)).with_context(|| format!("the {} conversation", room.name))?;
+                shown_exactly(&kept, diary.messages(room.id))
+                    .with_context(|| format!("the {} conversation", room.name))?;
                 count += kept.len();
             }
             ensure!(diary.skipped().is_empty(), "{} parts were skipped", diary.skipped().len());

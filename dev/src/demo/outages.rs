@@ -11,10 +11,12 @@ use chat_client::{
 use tokio::time::interval;
 
 use super::{
-    ledger::Kept,
     narrator::{Narrator, Promise},
-    people::SHOWN_DEADLINE,
     stage::Stage,
+};
+use crate::{
+    audit::{Diary, Kept},
+    person::SHOWN_DEADLINE,
 };
 
 /// How long Postgres is away.
@@ -39,7 +41,7 @@ pub async fn redis_flushed(stage: &mut Stage, told: &Narrator) -> Result<()> {
     })?;
     let outcome = async {
         for (person, (arrivals, reloads)) in stage.people().into_iter().zip(marks) {
-            let is_told = |diary: &super::diary::Diary| {
+            let is_told = |diary: &Diary| {
                 diary.arrivals()[arrivals..].iter().any(|arrival| !arrival.is_resumed) && diary.reloads() > reloads
             };
             person.until("resumed: false, and a reload", SHOWN_DEADLINE, is_told).await?;

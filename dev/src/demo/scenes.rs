@@ -10,11 +10,12 @@ use chat_client::{
 };
 
 use super::{
-    diary::Diary,
-    ledger::is_shown,
     narrator::{Narrator, Promise},
-    people::{Person, SHOWN_DEADLINE},
     stage::{FIRST, Room, SECOND, Stage},
+};
+use crate::{
+    audit::{self, Diary, shown_exactly},
+    person::{Person, SHOWN_DEADLINE},
 };
 
 /// How long a message may take to be shown when nothing is broken.
@@ -94,8 +95,8 @@ pub async fn a_third_joins(stage: &mut Stage, told: &Narrator) -> Result<()> {
     stage.rooms.last_mut().context("the group was just made")?.members.push(stage.chandra.user_id);
     let chandra = &stage.chandra;
     chandra.until("news of the group", SHOWN_DEADLINE, |diary| diary.knows_group(group)).await?;
-    let history = stage.history(chandra.rest()?, group).await?;
-    let reads = is_shown(&before, &history).map(|()| {
+    let history = audit::history(chandra.rest()?, group).await?;
+    let reads = shown_exactly(&before, &history).map(|()| {
         format!("Chandra joins at {} and reads the {} messages from before", stage.gateway_of(chandra), before.len())
     });
     told.check(Promise::HistoryNeverLags, reads);
@@ -121,7 +122,7 @@ pub async fn away_and_back(stage: &mut Stage, told: &Narrator) -> Result<()> {
         stage.until_shown().await?;
         let missed: Vec<_> = stage.ledger.of(direct).split_off(before);
         let diary = stage.bikram.diary();
-        is_shown(&missed, &diary.messages(direct)[before..])?;
+        shown_exactly(&missed, &diary.messages(direct)[before..])?;
         let is_resumed = diary.arrivals().last().is_some_and(|arrival| arrival.is_resumed);
         ensure!(is_resumed, "the gateway could not resume");
         ensure!(missed.len() == MISSED, "{} messages were missed instead of {MISSED}", missed.len());
@@ -223,9 +224,10 @@ async fn try_everything(stage: &Stage, room: ConversationId) -> Result<u32> {
     refused("write by REST", rest.send_message(room, &by_rest).await)?;
     // An id that exists, with its text: the first answer must not be given to somebody else.
     let known = stage.ledger.of(room).pop().context("nothing was said yet")?;
-    for (message_id, text, is_repeat) in
-        [(MessageId::random(), stage.words.marked("Let me in."), false), (known.message_id, known.text.clone(), true)]
-    {
+    for (message_id, text, is_repeat) in [
+        (MessageId::random(), stage.words.marked("Let me in."), false),
+        (known.key.message_id, known.text.clone(), true),
+    ] {
         let outgoing = Outgoing { message_id, is_repeat, ..Outgoing::new(room, text) };
         match stranger.client()?.send_message(outgoing).await {
             Err(SendError::Rejected { code: ErrorCode::NotFound | ErrorCode::Forbidden, .. }) => {}

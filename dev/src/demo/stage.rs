@@ -2,23 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use chat_client::{
-    HistoryRange, Outgoing, Rest,
+    HistoryRange, Outgoing,
     ids::{ConversationId, UserId},
-    positions::Seq,
-    wire::Message,
 };
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 
 use super::{
-    ledger::{Kept, Ledger, is_one_order, is_shown},
     narrator::{Narrator, Promise},
-    people::{Person, SHOWN_DEADLINE},
     words::Words,
 };
 use crate::{
+    audit::{self, Diary, Kept, Key, Ledger, one_order, shown_exactly, stored},
     fleet::{Fleet, Service},
+    person::{Person, SHOWN_DEADLINE},
     process::Process,
     servers::Servers,
     wait,
@@ -147,13 +145,14 @@ impl Stage {
         self.send_as(person, Outgoing::new(conversation_id, self.words.marked(words))).await
     }
 
-    /// The same with an id of the scene's. Add it to the ledger only if it is no repeat.
+    /// The same with an id of the scene's. A repeat gets its first answer, and is one message in the ledger.
     pub async fn send_as(&self, person: &Person, outgoing: Outgoing) -> Result<Kept> {
-        let text = outgoing.text.clone();
+        let Outgoing { conversation_id, message_id, text, .. } = outgoing.clone();
+        let key = Key { conversation_id, sender_id: person.user_id, message_id };
+        self.ledger.begin(key, &text);
         let accepted = person.client()?.send_message(outgoing).await?;
-        let kept = Kept::new(&accepted, person.user_id, text);
-        self.ledger.add(kept.clone());
-        Ok(kept)
+        self.ledger.accept(person.user_id, &accepted);
+        Ok(Kept { key, seq: accepted.seq, sent_at: accepted.sent_at, text })
     }
 
     /// Says something, aloud.
@@ -191,7 +190,7 @@ impl Stage {
             for person in self.people().into_iter().filter(|person| person.is_there()) {
                 if room.members.contains(&person.user_id) {
                     let what = format!("{count} messages in the {} conversation", room.name);
-                    let is_shown = |diary: &super::diary::Diary| diary.messages(room.id).len() >= count;
+                    let is_shown = |diary: &Diary| diary.messages(room.id).len() >= count;
                     person.until(&what, SHOWN_DEADLINE, is_shown).await?;
                 }
             }
@@ -206,10 +205,10 @@ impl Stage {
             let mut count = 0;
             for room in &self.rooms {
                 let kept = self.ledger.of(room.id);
-                is_one_order(&kept)?;
+                one_order(&kept)?;
                 for person in self.people().into_iter().filter(|person| person.is_there()) {
                     if room.members.contains(&person.user_id) {
-                        is_shown(&kept, person.diary().messages(room.id)).with_context(|| person.name.clone())?;
+                        shown_exactly(&kept, person.diary().messages(room.id)).with_context(|| person.name.clone())?;
                         count += kept.len();
                     }
                 }
@@ -219,28 +218,13 @@ impl Stage {
         told.check(Promise::ShownOnce, outcome.await);
     }
 
-    /// The whole history of a conversation as one person gets it by REST.
-    pub async fn history(&self, rest: &Rest, conversation_id: ConversationId) -> Result<Vec<Message>> {
-        let mut messages: Vec<Message> = Vec::new();
-        loop {
-            let after = messages.last().map_or(Seq::ZERO, |message| message.seq);
-            let page = rest.history(conversation_id, HistoryRange::After(after), None).await?;
-            let is_end = !page.has_more;
-            ensure!(is_end || !page.messages.is_empty(), "a page is empty though there is more");
-            messages.extend(page.messages);
-            if is_end {
-                return Ok(messages);
-            }
-        }
-    }
-
     /// Whether history is what was accepted, at the gateways of all who may read it. Gives how many messages it has.
     pub async fn history_is_complete(&self, room: &Room) -> Result<usize> {
         let kept = self.ledger.of(room.id);
         for person in self.people() {
             if room.members.contains(&person.user_id) && person.is_there() {
-                let history = self.history(person.rest()?, room.id).await?;
-                is_shown(&kept, &history)
+                let history = audit::history(person.rest()?, room.id).await?;
+                shown_exactly(&kept, &history)
                     .with_context(|| format!("history of {} at {}", person.name, self.gateway_of(person)))?;
             }
         }
@@ -250,9 +234,9 @@ impl Stage {
     /// How many messages Postgres has.
     pub async fn stored(&self) -> Result<usize> {
         let mut connection = PgConnection::connect(&self.fleet.urls().postgres).await?;
-        let row = sqlx::raw_sql("select count(*) from messages").fetch_one(&mut connection).await?;
+        let count = stored::number(&mut connection, "select count(*) from messages".to_owned()).await?;
         connection.close().await?;
-        Ok(usize::try_from(row.try_get::<i64, _>(0)?)?)
+        Ok(usize::try_from(count)?)
     }
 
     /// Waits until Postgres has as many messages as were accepted.
@@ -272,7 +256,7 @@ impl Stage {
         let kept = self.send(writer, room, self.words.some()).await?;
         let page = reader.rest()?.history(room, HistoryRange::Newest, None).await?;
         match page.messages.last() {
-            Some(last) if last.message_id == kept.message_id => Ok(()),
+            Some(last) if last.message_id == kept.key.message_id => Ok(()),
             Some(last) => bail!("number {} was accepted, and the newest page ends with {}", kept.seq.0, last.seq.0),
             None => bail!("number {} was accepted, and the newest page is empty", kept.seq.0),
         }

@@ -1,7 +1,7 @@
 //! The environment variables that the services are started with: the contract
 //! between this crate and their `config.rs`.
 
-use super::{Role, keys::Keys};
+use super::{Role, ServiceEnv, keys::Keys};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
     servers::Urls,
@@ -19,6 +19,8 @@ pub struct Settings<'a> {
     pub keys: Keys,
     /// Added last, so that it can override.
     pub extra: &'a [(String, String)],
+    /// Added after those, to single services.
+    pub of_services: &'a [ServiceEnv],
     /// Logs for people instead of for machines.
     pub is_readable: bool,
 }
@@ -40,6 +42,12 @@ impl Settings<'_> {
             ]);
         }
         env.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.extra.iter().cloned()).collect()
+    }
+
+    /// What one service is told besides, by its name.
+    pub fn of_service(&self, service: &str) -> impl Iterator<Item = (String, String)> {
+        let is_for_it = move |setting: &&ServiceEnv| setting.service == service;
+        self.of_services.iter().filter(is_for_it).map(|setting| (setting.name.clone(), setting.value.clone()))
     }
 
     fn common(&self, metrics_port: u16) -> Vec<(&'static str, String)> {

@@ -27,7 +27,7 @@ use crate::{
     fleet::{self, Fleet, FleetOptions, Programs, ServerSource, Service},
     ports::Ports,
     process::Process,
-    servers::{Binaries, Durability, Servers},
+    servers::{Binaries, Durability, NatsServers, Servers},
     terminal,
 };
 
@@ -76,14 +76,14 @@ impl Chat {
         env.extend(
             options.handshakes_per_second.map(|rate| ("CHAT_HANDSHAKES_PER_SECOND_MAX".to_owned(), rate.to_string())),
         );
-        let fleet = Fleet::start(FleetOptions {
+        let fleet = Box::pin(Fleet::start(FleetOptions {
             gateways: options.gateways,
             dir: Some(directory.to_path_buf()),
             servers: ServerSource::Borrowed(servers.urls(fleet::DATABASE)),
             programs: Some(programs),
             env,
             ..FleetOptions::default()
-        })
+        }))
         .await?;
         Ok(Self { fleet, servers, binaries })
     }
@@ -111,7 +111,8 @@ impl Chat {
 
 /// Servers for a load: Postgres waits for the disk, and counts statements.
 pub async fn start_servers(binaries: &Binaries, directory: &Path) -> Result<Servers> {
-    let servers = Servers::start(binaries, &directory.join("data"), Durability::Kept, &Ports::fresh()).await?;
+    let servers =
+        Servers::start(binaries, &directory.join("data"), Durability::Kept, NatsServers::One, &Ports::fresh()).await?;
     statements::begin_counting(&servers.postgres).await?;
     Ok(servers)
 }

@@ -1,6 +1,9 @@
-//! A private NATS server with JetStream, which syncs every append to the disk.
+//! Private NATS servers with JetStream, which sync every append to the disk: one alone, or three as a cluster.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 
@@ -10,10 +13,14 @@ use crate::{
     process::{Launch, Process, Signal},
 };
 
+/// How many servers a cluster has.
+pub const CLUSTER_SIZE: usize = 3;
+
 /// A NATS server and its data.
 #[derive(Debug)]
 pub struct Nats {
     process: Process,
+    server_name: String,
     port: u16,
     monitor_port: u16,
     data: PathBuf,
@@ -22,23 +29,58 @@ pub struct Nats {
 impl Nats {
     /// Starts one with its data in `directory/nats` and waits until JetStream is healthy.
     pub async fn start_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Self> {
-        let data = directory.join("nats");
-        std::fs::create_dir_all(&data)?;
-        let (port, monitor_port) = (ports.get("nats")?, ports.get("nats-monitor")?);
-        let config = directory.join("nats.conf");
-        std::fs::write(&config, configuration(port, monitor_port, &data))?;
-        let mut launch =
-            Launch::new("nats", &binaries.nats, directory.join("nats.log")).args([Path::new("--config"), &config]);
-        // On SIGTERM it reports a failure.
-        launch.stop_signal = Signal::INT;
-        let nats = Self { process: Process::new(launch), port, monitor_port, data };
+        let nats = Self::prepare("nats", binaries, directory, ports, "")?;
         nats.start().await?;
         Ok(nats)
     }
 
+    /// Starts a cluster of three, called `nats`, `nats-2` and `nats-3`, and waits until all of them are healthy.
+    pub async fn start_cluster_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Vec<Self>> {
+        let names = ["nats", "nats-2", "nats-3"];
+        let route_ports = names.iter().map(|name| ports.get(&format!("{name}-route"))).collect::<Result<Vec<u16>>>()?;
+        let routes = route_ports.iter().fold(String::new(), |mut routes, port| {
+            _ = writeln!(routes, "    nats://127.0.0.1:{port}");
+            routes
+        });
+        let mut servers = Vec::with_capacity(CLUSTER_SIZE);
+        for (name, port) in names.iter().zip(&route_ports) {
+            let cluster =
+                format!("cluster {{\n  name: chat-dev\n  listen: 127.0.0.1:{port}\n  routes: [\n{routes}  ]\n}}\n");
+            servers.push(Self::prepare(name, binaries, directory, ports, &cluster)?);
+        }
+        // None is healthy before most of them are there.
+        let [one, two, three] = servers.as_slice() else { unreachable!("as many as there are names") };
+        tokio::try_join!(one.start(), two.start(), three.start())?;
+        Ok(servers)
+    }
+
+    fn prepare(name: &str, binaries: &Binaries, directory: &Path, ports: &Ports, cluster: &str) -> Result<Self> {
+        let data = directory.join(name);
+        std::fs::create_dir_all(&data)?;
+        let (port, monitor_port) = (ports.get(name)?, ports.get(&format!("{name}-monitor"))?);
+        let server_name = format!("chat-dev-{name}");
+        let config = directory.join(format!("{name}.conf"));
+        std::fs::write(&config, configuration(&server_name, port, monitor_port, &data) + cluster)?;
+        let log = directory.join(format!("{name}.log"));
+        let mut launch = Launch::new(name, &binaries.nats, log).args([Path::new("--config"), &config]);
+        // On SIGTERM it reports a failure.
+        launch.stop_signal = Signal::INT;
+        Ok(Self { process: Process::new(launch), server_name, port, monitor_port, data })
+    }
+
+    /// What it calls itself to others, such as in who leads a stream.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
     /// Address for clients.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address())
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Address of the monitoring endpoint (`/healthz`, `/jsz`, `/varz`).
@@ -88,9 +130,9 @@ impl Nats {
 
 /// `sync_interval: always` makes an acknowledgement of a single server mean "on
 /// the disk"; the default would sync every two minutes.
-fn configuration(port: u16, monitor_port: u16, data: &Path) -> String {
+fn configuration(server_name: &str, port: u16, monitor_port: u16, data: &Path) -> String {
     format!(
-        "server_name: chat-dev\n\
+        "server_name: {server_name}\n\
          listen: 127.0.0.1:{port}\n\
          http: 127.0.0.1:{monitor_port}\n\
          max_payload: 1MB\n\

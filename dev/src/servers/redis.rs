@@ -43,7 +43,12 @@ impl Redis {
 
     /// Address for clients.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Its working directory. Stays empty unless somebody asks for a dump.

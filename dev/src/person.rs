@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use chat_client::{
     Client, ClientOptions, ConnectionState, Position, Rest, Start, TokenSource,
     ids::{DeviceId, UserId},
+    wire::Encoding,
 };
 use tokio::{
     sync::watch::{self, Ref},
@@ -13,11 +14,16 @@ use tokio::{
     time::timeout,
 };
 
-use super::diary::Diary;
-use crate::kaha::{Kaha, Person as Known};
+use crate::{
+    audit::Diary,
+    kaha::{Kaha, Person as Known},
+};
 
-/// How long a token lives; longer than the story.
-const TOKEN_TTL: Duration = Duration::from_hours(1);
+/// How long a token lives; longer than any run, even where a clock is ahead.
+const TOKEN_TTL: Duration = Duration::from_hours(24);
+
+/// How long a message is repeated, unless the person is told otherwise.
+const SEND_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// How long a message may take to be shown once nothing stands in its way.
 pub const SHOWN_DEADLINE: Duration = Duration::from_secs(20);
@@ -27,6 +33,10 @@ pub const SHOWN_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Person {
     pub name: String,
     pub user_id: UserId,
+    /// How their device writes frames.
+    pub encoding: Encoding,
+    /// How long a message is repeated until it is given up.
+    pub send_wait_max: Duration,
     device_id: DeviceId,
     token: String,
     diary: Arc<watch::Sender<Diary>>,
@@ -48,6 +58,8 @@ impl Person {
         Ok(Self {
             name: known.name.clone(),
             user_id: known.id.try_into()?,
+            encoding: Encoding::MessagePack,
+            send_wait_max: SEND_WAIT_MAX,
             device_id: DeviceId::random(),
             token: kaha.tokens().user(known.id, Some(&known.name), TOKEN_TTL)?,
             diary: Arc::new(watch::Sender::new(Diary::default())),
@@ -61,6 +73,8 @@ impl Person {
         Self {
             name: self.name.clone(),
             user_id: self.user_id,
+            encoding: self.encoding,
+            send_wait_max: self.send_wait_max,
             device_id: DeviceId::random(),
             token: self.token.clone(),
             diary: Arc::new(watch::Sender::new(Diary::default())),
@@ -73,6 +87,8 @@ impl Person {
     pub async fn arrive(&mut self, gateways: Vec<String>) -> Result<()> {
         let mut options = ClientOptions::new(gateways, TokenSource::fixed(self.token.clone()));
         options.device_id = self.device_id;
+        options.encoding = self.encoding;
+        options.send_wait_max = self.send_wait_max;
         options.start = Start::Beginning;
         options.resume_from.clone_from(&self.position);
         let (client, mut events) =
@@ -98,6 +114,11 @@ impl Person {
         while writer.join_next().await.is_some() {}
         self.position = Some(client.position());
         Ok(())
+    }
+
+    /// Their token, for those who ask in their name.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// Whether they are connected, or trying to.

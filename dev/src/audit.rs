@@ -1,0 +1,25 @@
+//! What is true afterwards, seen from outside: what was sent and what was answered is compared with what PostgreSQL has,
+//! what history gives, what the list says, and what every device was shown.
+//!
+//! `evidence.rs` says what is compared, `checks.rs` compares it and does nothing else. The demo and `cargo dev chaos` are
+//! judged by the same checks.
+
+mod checks;
+mod diary;
+mod evidence;
+mod finding;
+mod gather;
+mod ledger;
+mod partial;
+pub mod search;
+pub mod stored;
+
+pub use self::{
+    checks::audit,
+    diary::Diary,
+    evidence::{DeviceRecord, Evidence, Room, Row},
+    finding::{Check, Finding, ensure_held},
+    gather::{Reader, gather, history},
+    ledger::{Attempt, Fate, Kept, Key, Ledger},
+    partial::{one_order, shown_exactly},
+};

@@ -1,0 +1,245 @@
+//! Each kind of violation is put into a made-up world in which all is well, and found by its check and, where it has no
+//! other consequence, by that one alone.
+
+use chat_client::ids::MessageId;
+
+use super::*;
+use crate::audit::evidence::{Head, Listed, ReadMark};
+
+/// Two people with three devices in one conversation: four accepted messages and one that nobody knows of.
+fn world() -> Evidence {
+    let (asha, bikram) = (UserId::random(), UserId::random());
+    let conversation_id = ConversationId::random();
+    let attempt = |number: u64, sender_id, fate| {
+        let key = Key { conversation_id, sender_id, message_id: MessageId::random() };
+        let answers = if let Fate::Accepted(place) = fate { vec![place] } else { Vec::new() };
+        Attempt { key, text: format!("words {number}"), fate, answers }
+    };
+    let accepted = |seq: u64| Fate::Accepted(Place { seq: Seq(seq), sent_at: Timestamp(1000 + seq.cast_signed()) });
+    let mut attempts: Vec<_> =
+        (1..=4).map(|seq| attempt(seq, if seq % 2 == 1 { asha } else { bikram }, accepted(seq))).collect();
+    let kept: Vec<_> = attempts.iter().filter_map(Attempt::kept).collect();
+    attempts.push(attempt(5, asha, Fate::Unknown));
+    let messages: Vec<Message> = kept
+        .iter()
+        .map(|kept| Message {
+            conversation_id,
+            message_id: kept.key.message_id,
+            sender_id: kept.key.sender_id,
+            seq: kept.seq,
+            sent_at: kept.sent_at,
+            text: kept.text.clone(),
+        })
+        .collect();
+    let device =
+        |name: &str, user_id| DeviceRecord { name: name.to_owned(), user_id, messages: messages.clone(), skipped: 0 };
+    Evidence {
+        rooms: vec![Room { id: conversation_id, members: vec![asha, bikram] }],
+        rows: messages.iter().map(row).collect(),
+        heads: vec![Head { conversation_id, last_seq: Seq(4), floor_seq: Seq(0) }],
+        reads: vec![
+            ReadMark { conversation_id, user_id: asha, read_seq: Seq(3) },
+            ReadMark { conversation_id, user_id: bikram, read_seq: Seq(4) },
+        ],
+        listed: vec![
+            Listed { conversation_id, user_id: asha, last_seq: Seq(4), unread: 1 },
+            Listed { conversation_id, user_id: bikram, last_seq: Seq(4), unread: 0 },
+        ],
+        history: messages.clone(),
+        devices: vec![device("asha-1", asha), device("asha-2", asha), device("bikram-1", bikram)],
+        attempts,
+        dead_letters: 0,
+        dead_letters_expected: 0,
+    }
+}
+
+fn row(message: &Message) -> Row {
+    Row {
+        conversation_id: message.conversation_id,
+        seq: message.seq,
+        sent_at: message.sent_at,
+        message_id: message.message_id,
+        sender_id: message.sender_id,
+    }
+}
+
+/// What is found in a world after something happened to it.
+fn found(happens: impl FnOnce(&mut Evidence)) -> Vec<(Check, u64)> {
+    let mut evidence = world();
+    happens(&mut evidence);
+    let findings = audit(&evidence);
+    findings.iter().filter(|finding| !finding.is_held()).map(|finding| (finding.check, finding.violations)).collect()
+}
+
+#[test]
+fn in_a_world_where_all_is_well_everything_is_looked_at_and_nothing_found() {
+    let findings = audit(&world());
+    assert_eq!(found(|_| {}), []);
+    let of = |check| findings.iter().find(|finding| finding.check == check).unwrap().of;
+    assert_eq!(of(Check::NotStored), 4);
+    assert_eq!(of(Check::NotInHistory), 4);
+    assert_eq!(of(Check::NotShown), 12);
+    assert_eq!(of(Check::ShownTwice), 12);
+    assert_eq!(of(Check::OutOfOrder), 12);
+    assert_eq!(of(Check::Holes), 4);
+    assert_eq!(of(Check::TimeBackwards), 4);
+    assert_eq!(of(Check::Phantoms), 4 + 4 + 12);
+    assert_eq!(of(Check::Doubled), 4);
+    assert_eq!(of(Check::Moved), 4 + 4 + 4 + 12);
+    assert_eq!(of(Check::UnreadWrong), 2);
+    assert_eq!(of(Check::DeadLetters), 5);
+}
+
+#[test]
+fn a_message_whose_outcome_is_unknown_may_be_there_or_not() {
+    let outcome = found(|world| {
+        let key = world.attempts[4].key;
+        let mut message = world.history[3].clone();
+        (message.message_id, message.sender_id, message.seq) = (key.message_id, key.sender_id, Seq(5));
+        message.text.clone_from(&world.attempts[4].text);
+        world.rows.push(row(&message));
+        for listed in &mut world.listed {
+            listed.last_seq = Seq(5);
+            listed.unread += u64::from(listed.user_id != key.sender_id);
+        }
+        world.reads[0].read_seq = Seq(5);
+        world.listed[0].unread = 0;
+        for device in &mut world.devices {
+            device.messages.push(message.clone());
+        }
+        world.history.push(message);
+    });
+    assert_eq!(outcome, []);
+}
+
+#[test]
+fn accepted_and_lost_in_postgres() {
+    let outcome = found(|world| {
+        world.rows.remove(1);
+    });
+    assert_eq!(outcome, [(Check::NotStored, 1), (Check::Holes, 1)]);
+    let last = found(|world| {
+        world.rows.pop();
+    });
+    assert!(last.contains(&(Check::NotStored, 1)) && last.contains(&(Check::Holes, 1)), "also at the end: {last:?}");
+    let all = found(|world| world.rows.clear());
+    assert!(all.contains(&(Check::NotStored, 4)) && all.contains(&(Check::Holes, 4)), "and all of them: {all:?}");
+}
+
+#[test]
+fn missing_or_changed_in_history() {
+    assert_eq!(found(|world| drop(world.history.remove(0))), [(Check::NotInHistory, 1)]);
+    let changed = found(|world| world.history[0].text = "other words".to_owned());
+    assert_eq!(changed, [(Check::NotInHistory, 1), (Check::Phantoms, 1)]);
+}
+
+#[test]
+fn not_shown_to_one_device_of_several() {
+    assert_eq!(found(|world| drop(world.devices[1].messages.pop())), [(Check::NotShown, 1)]);
+    assert_eq!(found(|world| world.devices[2].messages.clear()), [(Check::NotShown, 4)]);
+    assert_eq!(found(|world| world.devices[2].skipped = 1), [(Check::NotShown, 1)]);
+}
+
+#[test]
+fn shown_twice() {
+    let again = found(|world| {
+        let last = world.devices[0].messages[3].clone();
+        world.devices[0].messages.push(last);
+    });
+    assert_eq!(again, [(Check::ShownTwice, 1)]);
+}
+
+#[test]
+fn shown_out_of_order() {
+    assert_eq!(found(|world| world.devices[0].messages.swap(1, 2)), [(Check::OutOfOrder, 1)]);
+}
+
+#[test]
+fn a_number_with_two_rows() {
+    let outcome = found(|world| {
+        let mut twin = world.rows[3];
+        twin.message_id = world.attempts[4].key.message_id;
+        twin.sender_id = world.attempts[4].key.sender_id;
+        world.rows.push(twin);
+        world.reads[0].read_seq = Seq(4);
+        world.listed[0].unread = 0;
+    });
+    assert_eq!(outcome, [(Check::Holes, 1)]);
+}
+
+#[test]
+fn an_id_with_two_rows() {
+    let outcome = found(|world| {
+        let twin = Row { seq: Seq(5), ..world.rows[3] };
+        world.rows.push(twin);
+    });
+    assert!(outcome.contains(&(Check::Doubled, 1)) && outcome.contains(&(Check::Moved, 1)), "{outcome:?}");
+}
+
+#[test]
+fn time_that_runs_backwards() {
+    let outcome = found(|world| {
+        // As its sender was told, so nothing else is wrong with it.
+        let early = Timestamp(1);
+        let Fate::Accepted(place) = &mut world.attempts[2].fate else { unreachable!("it was accepted") };
+        place.sent_at = early;
+        world.attempts[2].answers[0].sent_at = early;
+        world.rows[2].sent_at = early;
+        world.history[2].sent_at = early;
+        for device in &mut world.devices {
+            device.messages[2].sent_at = early;
+        }
+    });
+    assert_eq!(outcome, [(Check::TimeBackwards, 1)]);
+}
+
+#[test]
+fn phantoms_that_nobody_sent_or_somebody_else_did() {
+    let stranger = found(|world| {
+        let mut message = world.history[3].clone();
+        (message.message_id, message.seq) = (MessageId::random(), Seq(5));
+        world.devices[0].messages.push(message);
+    });
+    assert_eq!(stranger, [(Check::Phantoms, 1)]);
+    let by_another = found(|world| world.devices[0].messages[3].sender_id = UserId::random());
+    assert_eq!(by_another, [(Check::NotShown, 1), (Check::Phantoms, 1)]);
+    let with_other_words = found(|world| world.devices[0].messages[3].text.push('!'));
+    assert_eq!(with_other_words, [(Check::Phantoms, 1)]);
+    let never_sent = found(|world| world.attempts[3].fate = Fate::NotSent);
+    assert_eq!(never_sent, [(Check::Phantoms, 1 + 1 + 3)], "its client said that no gateway ever got it");
+}
+
+#[test]
+fn answers_that_change_and_places_that_move() {
+    let answered = found(|world| {
+        world.attempts[0].answers.push(Place { seq: Seq(9), sent_at: Timestamp(1001) });
+    });
+    assert_eq!(answered, [(Check::Moved, 1)]);
+    let stored = found(|world| world.rows[0].sent_at = Timestamp(1000));
+    assert_eq!(stored, [(Check::Moved, 1)]);
+    let shown = found(|world| world.devices[0].messages[3].seq = Seq(7));
+    assert_eq!(shown, [(Check::Moved, 1)]);
+}
+
+#[test]
+fn lists_that_count_wrongly_or_lack_a_conversation() {
+    assert_eq!(found(|world| world.listed[0].unread = 2), [(Check::UnreadWrong, 1)]);
+    assert_eq!(found(|world| world.listed[1].last_seq = Seq(3)), [(Check::UnreadWrong, 1)]);
+    assert_eq!(
+        found(|world| {
+            world.listed.pop();
+        }),
+        [(Check::UnreadWrong, 1)]
+    );
+    let own_unread = found(|world| {
+        world.reads[0].read_seq = Seq(1);
+        world.listed[0].unread = 3;
+    });
+    assert_eq!(own_unread, [(Check::UnreadWrong, 1)], "one's own messages are read");
+}
+
+#[test]
+fn what_was_set_aside_and_what_should_have_been() {
+    assert_eq!(found(|world| world.dead_letters = 2), [(Check::DeadLetters, 2)]);
+    assert_eq!(found(|world| world.dead_letters_expected = 3), [(Check::DeadLetters, 3)]);
+}

@@ -1,0 +1,91 @@
+//! Everything that an audit looks at, gathered from outside. Records only.
+
+use chat_client::{
+    clock::Timestamp,
+    ids::{ConversationId, MessageId, UserId},
+    positions::Seq,
+    wire::Message,
+};
+
+use super::ledger::{Attempt, Key};
+
+/// A conversation and who is in it from its beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    pub id: ConversationId,
+    pub members: Vec<UserId>,
+}
+
+/// A row of `messages`, without its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub conversation_id: ConversationId,
+    pub seq: Seq,
+    pub sent_at: Timestamp,
+    pub message_id: MessageId,
+    pub sender_id: UserId,
+}
+
+impl Row {
+    /// Which message it is.
+    pub const fn key(&self) -> Key {
+        Key { conversation_id: self.conversation_id, sender_id: self.sender_id, message_id: self.message_id }
+    }
+}
+
+/// What a row of `conversations` says of its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub conversation_id: ConversationId,
+    pub last_seq: Seq,
+    pub floor_seq: Seq,
+}
+
+/// How far a participant has read, as a row of `participants` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadMark {
+    pub conversation_id: ConversationId,
+    pub user_id: UserId,
+    pub read_seq: Seq,
+}
+
+/// A conversation in a user's list, as a gateway gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    pub conversation_id: ConversationId,
+    pub user_id: UserId,
+    pub last_seq: Seq,
+    pub unread: u64,
+}
+
+/// What one device was shown by its client, in the order it was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    pub name: String,
+    pub user_id: UserId,
+    pub messages: Vec<Message>,
+    /// Messages that the client gave up on.
+    pub skipped: u64,
+}
+
+/// Everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// The conversations that are looked at.
+    pub rooms: Vec<Room>,
+    /// What was sent in them.
+    pub attempts: Vec<Attempt>,
+    /// What PostgreSQL has of them, by conversation and number.
+    pub rows: Vec<Row>,
+    pub heads: Vec<Head>,
+    pub reads: Vec<ReadMark>,
+    /// What the lists of all their participants say.
+    pub listed: Vec<Listed>,
+    /// The whole history of each, as one participant reads it.
+    pub history: Vec<Message>,
+    /// All devices of all participants.
+    pub devices: Vec<DeviceRecord>,
+    /// Dead letters that came meanwhile, and how many had to.
+    pub dead_letters: u64,
+    pub dead_letters_expected: u64,
+}

@@ -1,0 +1,147 @@
+//! What an audit finds, each with the number that it is out of.
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// What is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Accepted, and not in PostgreSQL.
+    NotStored,
+    /// Accepted, and history doesn't give it as it was sent.
+    NotInHistory,
+    /// Accepted, and a device of a participant was not shown it.
+    NotShown,
+    /// Shown again to the same device, after its client's own filter.
+    ShownTwice,
+    /// Shown after a later one.
+    OutOfOrder,
+    /// Numbers of a conversation that PostgreSQL lacks or has twice.
+    Holes,
+    /// Messages earlier than the one before them.
+    TimeBackwards,
+    /// Stored, shown or in history, though never sent, or by somebody else, or with another text.
+    Phantoms,
+    /// One id that became two messages.
+    Doubled,
+    /// Accepted under one number or time, and then answered, stored or shown under another.
+    Moved,
+    /// Lists that say something else than PostgreSQL has.
+    UnreadWrong,
+    /// Entries of the log that were set aside without being wrong, or were wrong and not set aside.
+    DeadLetters,
+    /// Good messages that were refused though nothing they need was missing.
+    Refused,
+    /// Processes that ended though nobody ended them.
+    Ended,
+    /// Lines of logs that tell of a panic.
+    Panics,
+    /// Entries of the log that a worker never dealt with.
+    Unsettled,
+}
+
+impl Check {
+    /// For the table: what is counted.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotStored => "not stored",
+            Self::NotInHistory => "not in history",
+            Self::NotShown => "not shown",
+            Self::ShownTwice => "shown twice",
+            Self::OutOfOrder => "out of order",
+            Self::Holes => "holes",
+            Self::TimeBackwards => "time backwards",
+            Self::Phantoms => "phantoms",
+            Self::Doubled => "doubled",
+            Self::Moved => "moved",
+            Self::UnreadWrong => "unread wrong",
+            Self::DeadLetters => "dead letters",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Panics => "panics",
+            Self::Unsettled => "unsettled",
+        }
+    }
+
+    /// For people: the end of a sentence that begins with `0 of 123`.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::NotStored => "accepted messages are not in PostgreSQL",
+            Self::NotInHistory => "accepted messages are missing or different in history",
+            Self::NotShown => "accepted messages were not shown, counted for each device of each participant",
+            Self::ShownTwice => "showings were of a message that the device had been shown before",
+            Self::OutOfOrder => "showings came after one with a higher number",
+            Self::Holes => "numbers of conversations are missing or there twice in PostgreSQL",
+            Self::TimeBackwards => "messages are earlier than the one before them",
+            Self::Phantoms => "rows, showings and entries of history are of nothing that was sent like this",
+            Self::Doubled => "ids became more than one message",
+            Self::Moved => "answers, rows and showings give another number or time than the first answer",
+            Self::UnreadWrong => "entries of conversation lists differ from what PostgreSQL has",
+            Self::DeadLetters => "entries of the log were set aside wrongly, or should have been",
+            Self::Refused => "good messages were refused though nothing that they need was missing",
+            Self::Ended => "processes ended by themselves",
+            Self::Panics => "lines of logs tell of a panic",
+            Self::Unsettled => "entries of the log were never dealt with by a worker",
+        }
+    }
+}
+
+/// The outcome of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub check: Check,
+    pub violations: u64,
+    /// How many could have been.
+    pub of: u64,
+    /// What was found first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+}
+
+impl Finding {
+    /// Nothing was looked at yet.
+    pub const fn new(check: Check) -> Self {
+        Self { check, violations: 0, of: 0, first: None }
+    }
+
+    /// Looks at one more; `Err` says what is wrong with it.
+    pub fn look(&mut self, outcome: Result<(), String>) {
+        self.of += 1;
+        if let Err(what) = outcome {
+            self.violate(what);
+        }
+    }
+
+    /// Counts a violation among those that were looked at.
+    pub fn violate(&mut self, what: String) {
+        self.violations += 1;
+        self.first.get_or_insert(what);
+    }
+
+    /// Whether nothing is wrong.
+    pub const fn is_held(&self) -> bool {
+        self.violations == 0
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} {}", self.violations, self.of, self.check.sentence())?;
+        match &self.first {
+            Some(first) => write!(f, "; the first: {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error that names every check that found something.
+///
+/// # Errors
+/// If one did.
+pub fn ensure_held(findings: &[Finding]) -> Result<()> {
+    let broken: Vec<_> = findings.iter().filter(|finding| !finding.is_held()).map(ToString::to_string).collect();
+    if broken.is_empty() { Ok(()) } else { bail!("{}", broken.join("; ")) }
+}

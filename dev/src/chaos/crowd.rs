@@ -1,0 +1,188 @@
+//! Who takes part in a run: people with one device or two, each on lines of its own to every gateway, in direct
+//! conversations and groups that nobody else is in.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use chat_client::{
+    Client, Rest,
+    ids::{ConversationId, UserId},
+    wire::Encoding,
+};
+use uuid::Uuid;
+
+use super::{line::Line, tap::Tap};
+use crate::{
+    audit::{DeviceRecord, Reader, Room},
+    fleet::{Fleet, Service},
+    kaha::Person as Known,
+    person::Person,
+    wait,
+};
+
+/// People of a run.
+const PEOPLE: usize = 8;
+/// Those who have a second device.
+const WITH_TWO_DEVICES: usize = 4;
+/// How long making a conversation may take, where something has only just come back.
+const MAKING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A device with its lines.
+#[derive(Debug)]
+pub struct Device {
+    pub name: String,
+    pub person: Person,
+    /// One for each gateway.
+    pub lines: Vec<Line>,
+    tap: Arc<Tap>,
+}
+
+/// Everybody.
+#[derive(Debug)]
+pub struct Crowd {
+    /// The first device of each person, then the second ones.
+    pub devices: Vec<Device>,
+    /// Where people talk all the time.
+    pub busy: Vec<Room>,
+    /// Where exactly one message is sent, so that nothing later shows a client that it was missed.
+    pub whispers: Vec<Room>,
+    /// Where single attempts are made, by the first person.
+    pub probing: Room,
+}
+
+impl Crowd {
+    /// Makes people and conversations, of which so many for one message each, and connects all devices, evenly over the gateways.
+    pub async fn gather(fleet: &Fleet, send_wait_max: Duration, whispers: usize) -> Result<Self> {
+        let mut devices = Vec::with_capacity(PEOPLE + WITH_TWO_DEVICES);
+        for number in 0..PEOPLE {
+            let known = Known { id: Uuid::new_v4(), name: format!("person-{}", number + 1) };
+            let mut person = Person::new(&known, fleet.kaha())?;
+            person.send_wait_max = send_wait_max;
+            devices.push(Device::open(fleet, format!("{}-phone", known.name), person).await?);
+        }
+        for number in 0..WITH_TWO_DEVICES {
+            let mut person = devices[number].person.other_device();
+            person.encoding = Encoding::Json;
+            devices.push(Device::open(fleet, format!("person-{}-laptop", number + 1), person).await?);
+        }
+        let gateways = fleet.gateways().len();
+        for (number, device) in devices.iter_mut().enumerate() {
+            let mut urls: Vec<_> = device.lines.iter().map(|line| format!("http://{}", line.address())).collect();
+            urls.rotate_left(number % gateways);
+            device.person.arrive(urls).await?;
+        }
+        let mut crowd = Self {
+            devices,
+            busy: Vec::new(),
+            whispers: Vec::new(),
+            probing: Room { id: ConversationId::random(), members: Vec::new() },
+        };
+        crowd.make_rooms(whispers).await?;
+        Ok(crowd)
+    }
+
+    async fn make_rooms(&mut self, whispers: usize) -> Result<()> {
+        for pair in [[0, 1], [2, 3], [4, 5], [6, 7]] {
+            self.busy.push(self.room(&pair).await?);
+        }
+        for group in [&[0, 2, 4, 6][..], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+            self.busy.push(self.group(group).await?);
+        }
+        for number in 0..whispers {
+            let members = [number % PEOPLE, (number + 1) % PEOPLE, (number + 3) % PEOPLE];
+            self.whispers.push(self.group(&members).await?);
+        }
+        self.probing = self.room(&[0, 7]).await?;
+        Ok(())
+    }
+
+    async fn room(&self, pair: &[usize; 2]) -> Result<Room> {
+        let members: Vec<_> = pair.iter().map(|index| self.devices[*index].person.user_id).collect();
+        let rest = self.devices[pair[0]].person.rest()?;
+        self.made(members.clone(), || rest.create_direct(members[1])).await
+    }
+
+    async fn group(&self, indices: &[usize]) -> Result<Room> {
+        let members: Vec<_> = indices.iter().map(|index| self.devices[*index].person.user_id).collect();
+        let rest = self.devices[indices[0]].person.rest()?;
+        self.made(members.clone(), || rest.create_group(members[1..].iter().copied())).await
+    }
+
+    /// A group whose making was not answered may have been made; then another is made, and nobody writes in the first.
+    async fn made<F>(&self, members: Vec<UserId>, make: impl Fn() -> F) -> Result<Room>
+    where
+        F: Future<Output = Result<chat_client::wire::Conversation, chat_client::RestError>>,
+    {
+        let id = wait::until("making a conversation", MAKING_DEADLINE, || async {
+            Ok(make().await.ok().map(|conversation| conversation.conversation_id))
+        })
+        .await?;
+        Ok(Room { id, members })
+    }
+
+    /// The first device of each person.
+    pub fn people(&self) -> &[Device] {
+        &self.devices[..PEOPLE]
+    }
+
+    /// Those who ask when evidence is gathered.
+    pub fn readers(&self) -> Result<Vec<Reader>> {
+        let reader =
+            |device: &Device| Ok(Reader { user_id: device.person.user_id, rest: device.person.rest()?.clone() });
+        self.people().iter().map(reader).collect()
+    }
+
+    /// All conversations.
+    pub fn rooms(&self) -> Vec<Room> {
+        let others = self.busy.iter().chain(&self.whispers);
+        others.chain([&self.probing]).cloned().collect()
+    }
+
+    /// What all devices were shown.
+    pub fn records(&self) -> Vec<DeviceRecord> {
+        let record = |device: &Device| device.person.diary().record(&device.name, device.person.user_id);
+        self.devices.iter().map(record).collect()
+    }
+
+    /// Messages that were pushed to devices, and how many had been pushed to the same device before.
+    pub fn raw_counts(&self) -> (u64, u64) {
+        self.devices.iter().map(|device| device.tap.counts()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+    }
+
+    /// How often devices have connected, and how often they had to load everything anew.
+    pub fn arrivals(&self) -> usize {
+        self.devices.iter().map(|device| device.person.diary().arrivals().len()).sum()
+    }
+
+    /// Closes all clients.
+    pub async fn leave(&mut self) -> Result<()> {
+        for device in &mut self.devices {
+            device.person.leave().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    async fn open(fleet: &Fleet, name: String, person: Person) -> Result<Self> {
+        let tap = Arc::new(Tap::default());
+        let mut lines = Vec::new();
+        for gateway in fleet.gateways() {
+            lines.push(Line::open(Some(Service::address(gateway)), Some(Arc::clone(&tap))).await?);
+        }
+        Ok(Self { name, person, lines, tap })
+    }
+
+    /// Its client and REST interface.
+    pub fn client(&self) -> Result<(Client, Rest)> {
+        let client = self.person.client().with_context(|| self.name.clone())?;
+        Ok((client.clone(), client.rest().clone()))
+    }
+
+    /// Cuts its connections, whichever gateway they lead to. Gives how many there were.
+    pub fn cut(&self) -> u64 {
+        let open = self.lines.iter().map(Line::open_count).sum();
+        self.lines.iter().for_each(Line::cut);
+        open
+    }
+}

@@ -1,0 +1,14 @@
+//! What is broken, and how it shows that it was felt. A file each for what breaks.
+
+pub mod clients;
+pub mod clocks;
+pub mod cluster;
+pub mod commit;
+pub mod frames;
+pub mod log;
+pub mod nats;
+pub mod poison;
+pub mod postgres;
+pub mod redis;
+pub mod repeats;
+pub mod services;

@@ -1,0 +1,207 @@
+//! Where a scenario takes place: a fleet with servers of its own, and what can be asked of it from outside.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use async_nats::jetstream::{self, consumer, stream::Stream};
+use chat_shared::log::stream_name;
+use futures_util::TryStreamExt;
+use sqlx::{Connection, PgConnection};
+
+use super::line::Line;
+use crate::{
+    fleet::{Fleet, FleetOptions, Profile, Programs, ServerSource, Service, ServiceEnv},
+    process::Process,
+    servers::{Binaries, Durability, Nats, NatsServers, Servers, faketime::Faketime},
+};
+
+/// How long a question to JetStream may take. Short, since nobody answers for one that was just killed.
+const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Bytes of a log that is to be full soon.
+pub const SMALL_LOG_BYTES: u64 = 192 * 1024;
+/// How far ahead one gateway's clock is, where clocks differ.
+pub const AHEAD_S: u64 = 3600;
+/// The gateway whose clock that is.
+pub const GATEWAY_AHEAD: usize = 1;
+
+/// What kind of fleet a scenario needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroundKind {
+    /// One server of each kind.
+    Plain,
+    /// Three NATS servers that each hold the log.
+    Cluster,
+    /// A log that is full after a few hundred messages.
+    SmallLog,
+    /// One gateway's clock is an hour ahead.
+    Clocks,
+}
+
+/// What grounds are made of.
+#[derive(Debug, Clone)]
+pub struct Means {
+    pub programs: Programs,
+    pub binaries: Binaries,
+    /// Data and logs go below it.
+    pub dir: PathBuf,
+}
+
+impl Means {
+    /// Builds and fetches.
+    pub async fn prepare(profile: Profile, dir: &Path) -> Result<Self> {
+        let (binaries, programs) = tokio::try_join!(Binaries::find_or_fetch(), Programs::build(profile))?;
+        Ok(Self { programs, binaries, dir: dir.to_path_buf() })
+    }
+}
+
+/// A running fleet.
+#[derive(Debug)]
+pub struct Ground {
+    pub fleet: Fleet,
+    /// The persister's way to NATS, where there is one NATS server.
+    pub persister_line: Line,
+    /// The notifier's way to Redis.
+    pub notifier_line: Line,
+}
+
+/// How far a worker's consumer of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Given to the worker and not settled.
+    pub unsettled: u64,
+    /// Not given to it yet.
+    pub pending: u64,
+    /// Deliveries beyond the first of an entry, since the consumer was made.
+    pub redeliveries: u64,
+}
+
+impl Ground {
+    /// Starts one in a directory of its own.
+    pub async fn start(kind: GroundKind, means: &Means, name: &str) -> Result<Self> {
+        let (persister_line, notifier_line) = (Line::open(None, None).await?, Line::open(None, None).await?);
+        let to_redis = ServiceEnv {
+            service: "notifier".to_owned(),
+            name: "CHAT_REDIS_URL".to_owned(),
+            value: format!("redis://{}", notifier_line.address()),
+        };
+        let mut options = FleetOptions {
+            dir: Some(means.dir.join(name)),
+            servers: ServerSource::Own(Durability::Kept),
+            binaries: Some(means.binaries.clone()),
+            programs: Some(means.programs.clone()),
+            service_env: vec![to_redis],
+            ..FleetOptions::default()
+        };
+        let to_nats = ServiceEnv {
+            service: "persister".to_owned(),
+            name: "CHAT_NATS_URL".to_owned(),
+            value: format!("nats://{}", persister_line.address()),
+        };
+        match kind {
+            GroundKind::Plain => options.service_env.push(to_nats),
+            GroundKind::Cluster => {
+                options.nats = NatsServers::Cluster;
+                options.env.push(("CHAT_LOG_REPLICAS".to_owned(), "3".to_owned()));
+            }
+            GroundKind::SmallLog => options.env.push(("CHAT_LOG_BYTES_MAX".to_owned(), SMALL_LOG_BYTES.to_string())),
+            GroundKind::Clocks => {
+                let faketime = Faketime::find_or_fetch().await?;
+                options.service_env.extend(faketime.env(&format!("gateway-{}", GATEWAY_AHEAD + 1), AHEAD_S));
+            }
+        }
+        let fleet = Fleet::assemble(options).await?;
+        persister_line.lead_to(fleet.servers().map(|servers| servers.nats.address()));
+        notifier_line.lead_to(fleet.servers().map(|servers| servers.redis.address()));
+        fleet.start_services().await?;
+        Ok(Self { fleet, persister_line, notifier_line })
+    }
+
+    /// Its NATS, Postgres and Redis.
+    pub fn servers(&self) -> Result<&Servers> {
+        self.fleet.servers().context("the fleet has no servers of its own")
+    }
+
+    /// A connection to Postgres.
+    pub async fn postgres(&self) -> Result<PgConnection> {
+        Ok(PgConnection::connect(&self.fleet.urls().postgres).await?)
+    }
+
+    /// A connection to Redis.
+    pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(self.fleet.urls().redis.as_str())?;
+        Ok(client.get_multiplexed_async_connection().await?)
+    }
+
+    /// JetStream, as an operator has it.
+    pub async fn jetstream(&self) -> Result<jetstream::Context> {
+        let urls: Vec<_> = self.servers()?.all_nats().map(Nats::url).collect();
+        let client = async_nats::connect(urls).await?;
+        Ok(jetstream::ContextBuilder::new().timeout(JETSTREAM_WAIT_MAX).build(client))
+    }
+
+    /// The log's stream.
+    pub async fn stream(&self) -> Result<Stream> {
+        Ok(self.jetstream().await?.get_stream(stream_name(self.fleet.namespace())).await?)
+    }
+
+    /// The sum of a counter's values over the gateways, with a label as in `reason="slow_consumer"` or with any.
+    pub async fn of_gateways(&self, metric: &str, label: &str) -> Result<u64> {
+        let mut sum = 0;
+        for gateway in self.fleet.gateways() {
+            sum += metric_of(gateway, metric, label).await?;
+        }
+        Ok(sum)
+    }
+
+    /// How far the persister is, or all parts of the notifier together.
+    pub async fn progress(&self, of_persister: bool) -> Result<Progress> {
+        let stream = self.stream().await?;
+        let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await?;
+        let sum = Progress { unsettled: 0, pending: 0, redeliveries: 0 };
+        let wanted = consumers.iter().filter(|consumer| (consumer.name == "persister") == of_persister);
+        Ok(wanted.fold(sum, |sum, consumer| Progress {
+            unsettled: sum.unsettled + consumer.num_ack_pending as u64,
+            pending: sum.pending + consumer.num_pending,
+            redeliveries: sum.redeliveries + redeliveries(consumer),
+        }))
+    }
+
+    /// Processes that don't run.
+    pub fn ended(&self) -> Vec<&str> {
+        self.fleet.processes().filter(|process| !process.is_running()).map(Process::name).collect()
+    }
+
+    /// Starts what ended, so that the rest can be looked at.
+    pub async fn repair(&self) -> Result<()> {
+        let ended: Vec<_> = self.ended().into_iter().map(str::to_owned).collect();
+        for name in ended {
+            self.fleet.start_again(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all services say that they are ready.
+    pub async fn until_ready(&self, deadline: Duration) -> Result<()> {
+        for service in self.fleet.services() {
+            service.wait_ready(deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The sum of a service's values of a counter; zero if it has none yet.
+pub async fn metric_of(service: &Service, metric: &str, label: &str) -> Result<u64> {
+    let text = service.metrics().await?;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
+    let lines = lines.filter(|line| line.starts_with([' ', '{']) && line.contains(label));
+    Ok(lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<u64>().ok()).sum())
+}
+
+/// Each delivery takes the consumer's next number, and each entry has one of the stream's. With filters the two don't
+/// compare, but entries that are passed over only make the difference smaller.
+fn redeliveries(consumer: &consumer::Info) -> u64 {
+    consumer.delivered.consumer_sequence.saturating_sub(consumer.delivered.stream_sequence)
+}

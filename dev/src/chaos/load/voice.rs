@@ -1,0 +1,44 @@
+//! Somebody who writes: every message is in the ledger before it is given to the client, and again with its outcome.
+
+use std::sync::Arc;
+
+use chat_client::{
+    Client, Outgoing, SendError,
+    ids::{ConversationId, UserId},
+};
+use tokio::time::Instant;
+
+use super::samples::Samples;
+use crate::audit::{Key, Ledger};
+
+/// A person's client, and where what it sends is written down.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    pub user_id: UserId,
+    client: Client,
+    ledger: Arc<Ledger>,
+    samples: Arc<Samples>,
+}
+
+impl Voice {
+    pub fn new(user_id: UserId, client: Client, ledger: &Arc<Ledger>, samples: &Arc<Samples>) -> Self {
+        Self { user_id, client, ledger: Arc::clone(ledger), samples: Arc::clone(samples) }
+    }
+
+    /// Sends a message, which the client repeats until it has an outcome.
+    pub async fn send(self, conversation_id: ConversationId, text: String) {
+        let outgoing = Outgoing::new(conversation_id, text.clone());
+        let key = Key { conversation_id, sender_id: self.user_id, message_id: outgoing.message_id };
+        self.ledger.begin(key, &text);
+        let began = Instant::now();
+        match self.client.send_message(outgoing).await {
+            Ok(accepted) => {
+                self.ledger.accept(self.user_id, &accepted);
+                self.samples.add(began);
+            }
+            Err(SendError::NotSent { .. }) => self.ledger.give_up(key),
+            Err(SendError::Rejected { code, message }) => self.samples.refused(format!("{code:?}: {message}")),
+            Err(SendError::OutcomeUnknown { .. } | SendError::InvalidText { .. }) => {}
+        }
+    }
+}

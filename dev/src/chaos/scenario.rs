@@ -1,0 +1,115 @@
+//! The scenarios: what each is called, what it breaks, and where it takes place.
+
+use anyhow::Result;
+
+use super::{faults, ground::GroundKind, trial::Trial};
+
+macro_rules! scenarios {
+    ($($variant:ident $name:literal $ground:ident $fault:path, $about:literal;)*) => {
+        /// Something to be broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Scenario {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl Scenario {
+            /// All of them, in the order in which they run.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// As it is called on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What happens in it.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$variant => $about,)* }
+            }
+
+            /// What kind of fleet it needs.
+            pub const fn ground(self) -> GroundKind {
+                match self { $(Self::$variant => GroundKind::$ground,)* }
+            }
+
+            /// Breaks it, sees that it is felt, and heals it.
+            pub async fn play(self, trial: &mut Trial<'_>) -> Result<()> {
+                match self { $(Self::$variant => Box::pin($fault(trial)).await,)* }
+            }
+        }
+    };
+}
+
+scenarios! {
+    Kills "kills" Plain faults::services::killed,
+        "every service is killed with SIGKILL at random, again and again; the notifier also with work in hand";
+    CommitAck "commit-ack" Plain faults::commit::killed,
+        "the persister is killed just before its commit, and between the commit and the acknowledgement";
+    PostgresStopped "postgres-stopped" Plain faults::postgres::stopped,
+        "PostgreSQL is stopped for a minute";
+    PostgresCrashed "postgres-crashed" Plain faults::postgres::crashed,
+        "PostgreSQL and all its backends are killed, several times";
+    RedisFlushed "redis-flushed" Plain faults::redis::flushed,
+        "Redis loses all its keys";
+    RedisKilled "redis-killed" Plain faults::redis::killed,
+        "Redis is killed and comes back empty";
+    RedisFull "redis-full" Plain faults::redis::full,
+        "Redis has no memory left and refuses every write";
+    RedisPaused "redis-paused" Plain faults::redis::paused,
+        "Redis is frozen: its connections stay open and nobody answers";
+    NatsKilled "nats-killed" Plain faults::nats::killed,
+        "NATS, alone, is killed and started again";
+    Storm "storm" Plain faults::clients::storm,
+        "all connections of all clients are cut at once";
+    SlowReaders "slow-readers" Plain faults::clients::slow_readers,
+        "clients stop reading until gateways close them, and resume";
+    HalfOpen "half-open" Plain faults::clients::half_open,
+        "clients vanish without a word: their connections stay open and move no byte";
+    Repeats "repeats" Plain faults::repeats::everything,
+        "every message is sent again, and once more after the log has forgotten its id";
+    Poison "poison" Plain faults::poison::events,
+        "entries that nobody can read or store stand in the log";
+    BadFrames "bad-frames" Plain faults::frames::senseless,
+        "malformed, oversized and senseless frames by the million";
+    Restarts "restarts" Plain faults::services::restarted,
+        "every service and every server is restarted, twice";
+    Frozen "frozen" Plain faults::services::frozen,
+        "every service is frozen with SIGSTOP for a while, one after the other";
+    Cluster "cluster" Cluster faults::cluster::leader_killed,
+        "of three NATS servers the one that leads the log is killed, several times";
+    LogFull "log-full" SmallLog faults::log::full,
+        "the log is full until an operator gives it more room";
+    Clocks "clocks" Clocks faults::clocks::apart,
+        "one gateway's clock is an hour ahead, and the gateway dies";
+}
+
+impl Scenario {
+    /// What continuous integration plays: in two rows that run at the same time.
+    pub const CI: [&[Self]; 2] = [
+        &[Self::Kills, Self::PostgresStopped, Self::RedisFlushed],
+        &[Self::CommitAck, Self::NatsKilled, Self::Storm, Self::Poison],
+    ];
+
+    /// Whether it is in the second of two rows: it needs a fleet of its own, or waits for long.
+    pub const fn is_second(self) -> bool {
+        let needs_its_own = !matches!(self.ground(), GroundKind::Plain);
+        needs_its_own || matches!(self, Self::HalfOpen | Self::CommitAck | Self::Restarts | Self::Repeats | Self::Kills)
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|scenario| scenario.name() == name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for scenario in Scenario::ALL {
+            assert_eq!(Scenario::named(scenario.name()), Some(*scenario));
+        }
+        assert_eq!(Scenario::named("nothing"), None);
+    }
+}

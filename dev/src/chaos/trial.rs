@@ -1,0 +1,90 @@
+//! One run of a scenario as its faults see it: the fleet, the crowd, the load, chance, and what has bitten.
+
+use std::{ops::Range, time::Duration};
+
+use rand::{RngExt, rngs::StdRng};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::{crowd::Crowd, ground::Ground, load::Load, told::Told};
+use crate::audit::{Check, Finding};
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// As long as it takes to be sure.
+    Full,
+    /// Everything once, shortly.
+    Quick,
+}
+
+impl Scale {
+    /// One of two.
+    pub fn of<T>(self, full: T, quick: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+        }
+    }
+
+    /// So many seconds, or so many.
+    pub fn seconds(self, full: u64, quick: u64) -> Duration {
+        Duration::from_secs(self.of(full, quick))
+    }
+}
+
+/// Evidence that a fault was felt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bite {
+    /// What was seen.
+    pub evidence: String,
+    /// Whether that is enough. If one isn't, the run proves nothing.
+    pub is_felt: bool,
+}
+
+/// Everything that a fault works with.
+pub struct Trial<'a> {
+    pub ground: &'a Ground,
+    pub crowd: &'a Crowd,
+    pub load: &'a Load,
+    pub scale: Scale,
+    pub rng: StdRng,
+    pub told: Told,
+    pub bites: Vec<Bite>,
+    /// Findings of the scenario's own.
+    pub findings: Vec<Finding>,
+    /// Entries of the log that have to be set aside.
+    pub dead_letters_expected: u64,
+}
+
+impl Trial<'_> {
+    /// Waits for a random time.
+    pub async fn pause(&mut self, ms: Range<u64>) {
+        let pause = self.rng.random_range(ms);
+        // A fault comes at any moment; there is no condition to wait for.
+        sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// How long a fault lasts is what is tested.
+    pub async fn last(&self, time: Duration) {
+        sleep(time).await;
+    }
+
+    /// Breaks something: says so, and sends single messages while it is broken.
+    pub fn fault(&self, what: &str) {
+        self.told.fault(what);
+        for _ in 0..2 {
+            self.load.whisper();
+        }
+    }
+
+    /// Notes whether a fault was felt.
+    pub fn bite(&mut self, is_felt: bool, evidence: impl Into<String>) {
+        self.bites.push(Bite { evidence: evidence.into(), is_felt });
+    }
+
+    /// Notes what a promise of this scenario came to.
+    pub fn promise(&mut self, check: Check, violations: usize, of: usize, first: Option<String>) {
+        self.findings.push(Finding { check, violations: violations as u64, of: of as u64, first });
+    }
+}

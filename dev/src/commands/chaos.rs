@@ -1,0 +1,150 @@
+//! `cargo dev chaos`: everything is broken, and every promise checked.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use rand::seq::IndexedRandom;
+
+use crate::{
+    chaos::{Means, Outcome, Report, Row, Scale, Scenario, Verdict},
+    fleet::Profile,
+    paths,
+    signals::Ending,
+    terminal,
+};
+
+/// What can be chosen.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+pub struct Options {
+    /// Everything, but shortly: within five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only what continuous integration plays, shortly: within a minute and a half
+    #[arg(long, conflicts_with_all = ["only", "soak"])]
+    ci: bool,
+    /// Only these scenarios
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "soak")]
+    only: Vec<String>,
+    /// Say what scenarios there are
+    #[arg(long)]
+    list: bool,
+    /// Short scenarios in random order with random seeds, for so long
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
+    /// Chooses when and what is broken; a new one each time if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run a release build of the services
+    #[arg(long)]
+    release: bool,
+    /// Keep data and logs even if all went well
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Plays them. Exit status 0 only if all promises held and every fault was felt.
+///
+/// # Errors
+/// If something does not build, or there is no such scenario.
+pub async fn run(options: Options) -> Result<ExitCode> {
+    if options.list {
+        for scenario in Scenario::ALL {
+            println!("{:<17} {}", scenario.name(), scenario.about());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = chosen(&options.only)?;
+    let mut ending = Ending::listen(true)?;
+    tokio::select! {
+        // Dropping it ends the fleets.
+        played = Box::pin(play(&options, &chosen)) => played,
+        () = ending.asked() => {
+            terminal::progress("interrupted");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
+    if names.is_empty() {
+        return Ok(Scenario::ALL.to_vec());
+    }
+    let find = |name: &String| match Scenario::named(name) {
+        Some(scenario) => Ok(scenario),
+        None => bail!("there is no scenario called {name}; `cargo dev chaos --list` says what there is"),
+    };
+    names.iter().map(find).collect()
+}
+
+async fn play(options: &Options, chosen: &[Scenario]) -> Result<ExitCode> {
+    let began = Instant::now();
+    let mut scratch = paths::scratch("chaos")?;
+    let profile = if options.release { Profile::Release } else { Profile::Dev };
+    let means = Means::prepare(profile, scratch.path()).await?;
+    let seed = options.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
+    terminal::progress(&format!("seed {seed}; data and logs are in {}", scratch.path().display()));
+    // Until all went well: whoever interrupts it may want to look.
+    scratch.disable_cleanup(true);
+    let is_short = options.quick || options.ci;
+    let outcomes = match options.soak {
+        Some(minutes) => soak(&means, Duration::from_secs(minutes * 60), options.seed).await,
+        None if options.ci => {
+            let [one, other] = Scenario::CI;
+            at_the_same_time(&means, one, other, seed).await
+        }
+        None if is_short => {
+            let (one, other) = halves(chosen);
+            at_the_same_time(&means, &one, &other, seed).await
+        }
+        None => Row::new(&means, "row", Scale::Full, false, false).play_all(chosen, seed).await,
+    };
+    let report = Report::of(outcomes, began.elapsed());
+    let is_held = report.is_held();
+    if is_held && !options.keep {
+        scratch.disable_cleanup(false);
+    } else {
+        terminal::progress(&format!("data and logs are kept in {}", scratch.path().display()));
+    }
+    let quick = if is_short || options.soak.is_some() { "--quick " } else { "" };
+    let release = if options.release { "--release " } else { "" };
+    report.print(&format!("{quick}{release}"))?;
+    Ok(if is_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Short scenarios mostly wait, so two rows of them fit beside each other. Those that need a fleet of their own, or wait
+/// longest, are in the second.
+fn halves(chosen: &[Scenario]) -> (Vec<Scenario>, Vec<Scenario>) {
+    chosen.iter().partition(|scenario| !scenario.is_second())
+}
+
+async fn at_the_same_time(means: &Means, one: &[Scenario], other: &[Scenario], seed: u64) -> Vec<Outcome> {
+    let mut rows =
+        [Row::new(means, "one", Scale::Quick, true, false), Row::new(means, "two", Scale::Quick, true, false)];
+    let [first, second] = &mut rows;
+    let (mut outcomes, others) = tokio::join!(first.play_all(one, seed), second.play_all(other, seed));
+    outcomes.extend(others);
+    outcomes
+}
+
+async fn soak(means: &Means, length: Duration, seed: Option<u64>) -> Vec<Outcome> {
+    let began = Instant::now();
+    let mut row = Row::new(means, "soak", Scale::Quick, true, true);
+    let mut outcomes = Vec::new();
+    while began.elapsed() < length {
+        let Some(scenario) = Scenario::ALL.choose(&mut rand::rng()) else { break };
+        let seed = seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
+        let outcome = row.play(*scenario, seed).await;
+        println!("{}", Report::line(&outcome));
+        if outcome.verdict != Verdict::Held {
+            terminal::progress("its logs are kept; a new fleet is started");
+        }
+        outcomes.push(outcome);
+    }
+    row.leave();
+    outcomes
+}
