@@ -2,7 +2,7 @@
 
 use chat_dev::{
     ports::Ports,
-    servers::{Durability, Servers},
+    servers::{Durability, NatsServers, Servers},
     test_servers::TestServers,
 };
 use chat_shared::postgres::MIGRATOR;
@@ -12,7 +12,9 @@ use super::place::{Place, until};
 async fn private() -> (tempfile::TempDir, Servers, Place) {
     let servers = TestServers::from_env().unwrap();
     let directory = tempfile::tempdir_in(&servers.scratch).unwrap();
-    let private = Servers::start(&servers.binaries, directory.path(), Durability::ThrowAway, &Ports::fresh()).await;
+    let private =
+        Servers::start(&servers.binaries, directory.path(), Durability::ThrowAway, NatsServers::One, &Ports::fresh())
+            .await;
     let private = private.unwrap();
     let urls = private.urls("postgres");
     MIGRATOR.run(&sqlx::PgPool::connect(&urls.postgres).await.unwrap()).await.unwrap();
