@@ -90,6 +90,8 @@ fn rate(count: u64, took: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context;
+
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
@@ -101,11 +103,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_floor_is_measured_and_nothing_is_left_behind() {
-        let servers = std::env::var_os("CHAT_TEST_SERVERS").expect("run it with: cargo dev test");
-        let servers: Servers = serde_json::from_slice(servers.as_encoded_bytes()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let floors = measure_for(SHORT, directory.path(), &servers.nats_url, &servers.postgres_url).await.unwrap();
+    async fn every_floor_is_measured_and_nothing_is_left_behind() -> Result<()> {
+        let servers =
+            std::env::var_os("CHAT_TEST_SERVERS").context("this test needs servers; run it with: cargo dev test")?;
+        let servers: Servers = serde_json::from_slice(servers.as_encoded_bytes())?;
+        let directory = tempfile::tempdir()?;
+        let floors = measure_for(SHORT, directory.path(), &servers.nats_url, &servers.postgres_url).await?;
         for spread in
             [floors.fsync_us, floors.loopback_us, floors.log_appends_one_at_a_time_us, floors.websocket_echo_us]
         {
@@ -114,9 +117,10 @@ mod tests {
         for rate in [floors.log_appends_per_second, floors.inserts_per_second, floors.websocket_echoes_per_second] {
             assert!(rate > 0.0 && rate.is_finite(), "{floors:?}");
         }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path())?.count(), 0);
         log::tests::assert_gone(&servers.nats_url).await;
         rows::tests::assert_gone(&servers.postgres_url).await;
+        Ok(())
     }
 
     #[test]
