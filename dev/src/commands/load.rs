@@ -9,11 +9,8 @@ use crate::{
     fleet::Profile,
     load::{
         machine,
-        scenario::{
-            backlog,
-            dm::{self, Peer},
-            history, hostile, idle, jitter, outage, storm,
-        },
+        peer::Peer,
+        scenario::{backlog, dm, history, hostile, idle, jitter, outage, storm},
         setting::Setting,
     },
     signals::Ending,
@@ -72,9 +69,8 @@ struct Dm {
     /// How many pairs of users; one of each connects to each gateway
     #[arg(long, value_name = "COUNT", default_value_t = 400, value_parser = clap::value_parser!(u32).range(2..=9000))]
     pairs: u32,
-    /// Give the same load to another chat backend too, and compare
-    #[arg(long, value_name = "NAME")]
-    peer: Option<PeerChoice>,
+    #[command(flatten)]
+    others: Others,
 }
 
 /// Options of `group`.
@@ -93,6 +89,8 @@ struct Idle {
     /// How many connections, all at one gateway
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=17_000))]
     connections: u32,
+    #[command(flatten)]
+    others: Others,
 }
 
 /// Options of `storm`.
@@ -118,6 +116,8 @@ struct Jitter {
     /// How long it goes on
     #[arg(long, value_name = "NUMBER", default_value_t = 40, value_parser = clap::value_parser!(u64).range(20..=600))]
     seconds: u64,
+    #[command(flatten)]
+    others: Others,
 }
 
 /// Options of `outage`.
@@ -151,6 +151,14 @@ struct Steady {
     gateways: u32,
 }
 
+/// Of loads that others can be given too.
+#[derive(Debug, Args)]
+struct Others {
+    /// Give the same load to another chat backend too, and compare
+    #[arg(long, value_name = "NAME")]
+    peer: Option<PeerChoice>,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PeerChoice {
     /// Socket.IO 4 with its Redis adapter and messages in Postgres, two Node processes
@@ -180,23 +188,23 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 
 async fn measure(options: Options) -> Result<ExitCode> {
     machine::allow_connections(CONNECTIONS_MAX)?;
-    if let Scenario::Dm(dm) = &options.scenario {
-        for peer in dm.plan().peers {
-            peer.prepare().await?;
-        }
+    for peer in options.scenario.peers() {
+        peer.prepare().await?;
     }
     let profile = if options.debug_build { Profile::Dev } else { Profile::Release };
     let setting = Setting::prepare(profile, !options.no_floors).await?;
     match options.scenario {
         Scenario::Dm(dm) => dm::run(&dm.plan(), &setting).await,
         Scenario::Group(group) => dm::run(&group.plan(), &setting).await,
-        Scenario::Idle(idle) => idle::run(idle.connections as usize, &setting).await,
+        Scenario::Idle(Idle { connections, others }) => {
+            idle::run(&idle::Plan { connections: connections as usize, peers: others.peers() }, &setting).await
+        }
         Scenario::Storm(Storm { clients, rate }) => {
             storm::run(&storm::Plan { clients: clients as usize, rate: rate.into() }, &setting).await
         }
-        Scenario::Jitter(Jitter { clients, rate, seconds }) => {
-            let length = Duration::from_secs(seconds);
-            jitter::run(&jitter::Plan { clients: clients as usize, rate: rate.into(), length }, &setting).await
+        Scenario::Jitter(Jitter { clients, rate, seconds, others }) => {
+            let (length, peers) = (Duration::from_secs(seconds), others.peers());
+            jitter::run(&jitter::Plan { clients: clients as usize, rate: rate.into(), length, peers }, &setting).await
         }
         Scenario::Outage(Outage { rate, pairs, seconds }) => {
             let outage = Duration::from_secs(seconds);
@@ -209,15 +217,31 @@ async fn measure(options: Options) -> Result<ExitCode> {
     }
 }
 
-impl Dm {
-    fn plan(&self) -> dm::Plan {
-        let peers = match self.peer {
+impl Scenario {
+    fn peers(&self) -> Vec<Peer> {
+        match self {
+            Self::Dm(Dm { others, .. }) | Self::Idle(Idle { others, .. }) | Self::Jitter(Jitter { others, .. }) => {
+                others.peers()
+            }
+            _ => vec![],
+        }
+    }
+}
+
+impl Others {
+    fn peers(&self) -> Vec<Peer> {
+        match self.peer {
             None => vec![],
             Some(PeerChoice::SocketIo) => vec![Peer::SocketIo],
             Some(PeerChoice::Ejabberd) => vec![Peer::Ejabberd],
             Some(PeerChoice::All) => vec![Peer::SocketIo, Peer::Ejabberd],
-        };
-        dm::Plan { peers, ..self.common.plan("dm", 2, self.pairs, 1000) }
+        }
+    }
+}
+
+impl Dm {
+    fn plan(&self) -> dm::Plan {
+        dm::Plan { peers: self.others.peers(), ..self.common.plan("dm", 2, self.pairs, 1000) }
     }
 }
 

@@ -164,6 +164,10 @@ impl Subject for Chat {
         services.chain(servers).collect()
     }
 
+    fn holder(&self) -> Result<Watched> {
+        watched(self.fleet.gateway(0).process(), false, false)
+    }
+
     async fn work(&self) -> Result<Work> {
         let redis_url = self.servers.redis.url();
         let (postgres, redis) = tokio::try_join!(PostgresWork::of(&self.servers.postgres), RedisWork::of(&redis_url))?;

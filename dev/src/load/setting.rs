@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use super::{
     chat::{self, Chat, ChatOptions},
+    peer::{Ejabberd, SocketIo},
     run::Tools,
 };
 use crate::{
@@ -59,6 +60,16 @@ impl Setting {
         let floors = if self.measures_floors { Some(self.floors(&servers).await?) } else { None };
         let (binaries, programs) = (self.binaries.clone(), self.programs.clone());
         Ok((Chat::start_on(servers, binaries, programs, &directory, options).await?, floors))
+    }
+
+    /// Starts the Socket.IO peer.
+    pub async fn socket_io(&self) -> Result<SocketIo> {
+        SocketIo::start(&self.binaries, &self.directory("socket-io")).await
+    }
+
+    /// Starts the ejabberd peer.
+    pub async fn ejabberd(&self) -> Result<Ejabberd> {
+        Ejabberd::start(&self.binaries, &self.directory("ejabberd")).await
     }
 
     /// In a process of the same build as the client processes.

@@ -23,7 +23,7 @@ pub trait Subject {
     fn addresses(&self) -> Vec<SocketAddr>;
 
     /// Makes users and conversations: `size` seats for each of `conversations`, one after the other, their addresses
-    /// taking turns. Of size 1: users who only connect, in no conversation.
+    /// taking turns. Of size 1: users who only connect, all to the same process, in no conversation.
     fn seats(&self, conversations: usize, size: usize) -> impl Future<Output = Result<Vec<Seat>>>;
 
     /// All its processes, servers included.
@@ -31,6 +31,12 @@ pub trait Subject {
     /// # Errors
     /// If one has ended.
     fn processes(&self) -> Result<Vec<Watched>>;
+
+    /// The one of these that clients are connected to who only connect.
+    ///
+    /// # Errors
+    /// If it has ended.
+    fn holder(&self) -> Result<Watched>;
 
     /// What its servers were asked to do since they started.
     fn work(&self) -> impl Future<Output = Result<Work>>;

@@ -159,7 +159,11 @@ impl Subject for Ejabberd {
     }
 
     fn processes(&self) -> Result<Vec<Watched>> {
-        Ok(vec![watched(&self.node, true)?, self.database.watched()?])
+        Ok(vec![self.holder()?, self.database.watched()?])
+    }
+
+    fn holder(&self) -> Result<Watched> {
+        watched(&self.node, true)
     }
 
     async fn work(&self) -> Result<Work> {

@@ -101,6 +101,13 @@ impl SocketIo {
         Ok(Self { nodes, addresses, redis, database, packages, secret })
     }
 
+    /// Somebody in no conversation.
+    fn lone_seat(&self) -> Result<Seat> {
+        let user = Uuid::new_v4().to_string();
+        let (secret, conversation) = (self.token(&user)?, Uuid::new_v4().to_string());
+        Ok(Seat { user, secret, device: Uuid::new_v4(), conversation, address: 0 })
+    }
+
     fn token(&self, user_id: &str) -> Result<String> {
         let now = get_current_timestamp();
         let claims = json!({ "sub": user_id, "iat": now, "exp": now + TOKEN_TTL.as_secs() });
@@ -122,6 +129,9 @@ impl Subject for SocketIo {
     }
 
     async fn seats(&self, conversations: usize, size: usize) -> Result<Vec<Seat>> {
+        if size == 1 {
+            return (0..conversations).map(|_| self.lone_seat()).collect();
+        }
         let statement = format!(
             "with made as (
                  insert into conversations (conversation_id)
@@ -151,6 +161,10 @@ impl Subject for SocketIo {
     fn processes(&self) -> Result<Vec<Watched>> {
         let nodes = self.nodes.iter().map(|node| watched(node, false));
         nodes.chain([watched(self.redis.process(), false), self.database.watched()]).collect()
+    }
+
+    fn holder(&self) -> Result<Watched> {
+        watched(self.nodes.first().context("there is no Node process")?, false)
     }
 
     async fn work(&self) -> Result<Work> {

@@ -12,7 +12,7 @@ use crate::{
     load::{
         chat::ChatOptions,
         outcome::Outcome,
-        peer::{Ejabberd, SocketIo},
+        peer::Peer,
         run::{self, Measured, Tools},
         search::{Search, Step},
         setting::Setting,
@@ -52,28 +52,6 @@ pub struct Plan {
     pub peers: Vec<Peer>,
 }
 
-/// Another chat backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// Socket.IO with its Redis adapter, messages in Postgres.
-    SocketIo,
-    /// ejabberd with its archive in Postgres.
-    Ejabberd,
-}
-
-impl Peer {
-    /// Sees to it that what it needs is there, so that what is missing is said before anything is built or measured.
-    ///
-    /// # Errors
-    /// If something is missing, with how to get it.
-    pub async fn prepare(self) -> Result<()> {
-        match self {
-            Self::SocketIo => SocketIo::prepare().await,
-            Self::Ejabberd => Ejabberd::prepare().await,
-        }
-    }
-}
-
 /// What a subject came to.
 struct Finding {
     name: &'static str,
@@ -92,16 +70,8 @@ pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
     }
     for peer in &plan.peers {
         let theirs = match peer {
-            Peer::SocketIo => {
-                let directory = setting.directory("socket-io");
-                let subject = SocketIo::start(&setting.binaries, &directory).await?;
-                measure(subject, plan, &setting.tools, &mut outcome).await?
-            }
-            Peer::Ejabberd => {
-                let directory = setting.directory("ejabberd");
-                let subject = Ejabberd::start(&setting.binaries, &directory).await?;
-                measure(subject, plan, &setting.tools, &mut outcome).await?
-            }
+            Peer::SocketIo => measure(setting.socket_io().await?, plan, &setting.tools, &mut outcome).await?,
+            Peer::Ejabberd => measure(setting.ejabberd().await?, plan, &setting.tools, &mut outcome).await?,
         };
         compare(plan, &ours, &theirs, &mut outcome);
     }
@@ -202,8 +172,35 @@ fn compare(plan: &Plan, ours: &Finding, theirs: &Finding, outcome: &mut Outcome)
         outcome.compare("delivery p50, ms", peer, our.deliver.p50_ms, their.deliver.p50_ms);
         outcome.compare("delivery p99, ms", peer, our.deliver.p99_ms, their.deliver.p99_ms);
     }
+    let at = rates(plan.is_search, our, their);
     let (our, their) = (our.cpu_seconds_per_1000, their.cpu_seconds_per_1000);
-    outcome.compare("processor seconds for 1,000 messages", peer, our, their);
+    outcome.compare(&format!("processor seconds for 1,000 messages, {at}"), peer, our, their);
     let ratio = our / their.max(f64::MIN_POSITIVE);
-    outcome.aim(&format!("processor time against {peer}"), "≤ 0.25 ×", format!("{ratio:.2} ×"), ratio <= 0.25);
+    let what = format!("processor time for a message against {peer}, {at}");
+    outcome.aim(&what, "≤ 0.25 ×", format!("{ratio:.2} ×"), ratio <= 0.25);
+}
+
+/// At which rates both were measured: what a message costs depends on how many come.
+fn rates(is_search: bool, our: &Run, their: &Run) -> String {
+    if is_search {
+        format!(
+            "each at its highest rate, {:.0}/s and the other {:.0}/s",
+            our.offered_per_second, their.offered_per_second
+        )
+    } else {
+        format!("at {:.0}/s", our.offered_per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_labelled_with_the_rates_that_they_were_measured_at() {
+        let run = |offered_per_second| Run { offered_per_second, ..Run::default() };
+        assert_eq!(rates(false, &run(1000.0), &run(1000.2)), "at 1000/s");
+        let searched = rates(true, &run(5000.0), &run(900.0));
+        assert_eq!(searched, "each at its highest rate, 5000/s and the other 900/s");
+    }
 }

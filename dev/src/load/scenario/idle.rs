@@ -2,57 +2,111 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
-use chat_load::plan::{Phase, Seat};
+use anyhow::Result;
+use chat_load::{
+    plan::{Phase, Seat},
+    report::{ProcessCost, Run},
+};
 use serde_json::json;
 
 use super::HANDSHAKES_PER_SECOND;
-use crate::load::{
-    chat::{Chat, ChatOptions},
-    cost::{KernelMemory, Memory},
-    outcome::Outcome,
-    run::{self, Measured, figure, number},
-    setting::Setting,
-    subject::Subject,
-    workload::{CrowdLoad, Workload, micros},
+use crate::{
+    load::{
+        chat::ChatOptions,
+        cost::{KernelMemory, Memory},
+        outcome::Outcome,
+        peer::Peer,
+        run::{self, Tools, figure, number},
+        setting::Setting,
+        subject::Subject,
+        workload::{CrowdLoad, Workload, micros},
+    },
+    terminal,
 };
 
-/// Connections opened and closed before measuring, so that what a gateway allocates once is not counted.
+/// Connections opened and closed before measuring, so that what a server allocates once is not counted.
 const WARM_UP_CONNECTIONS: usize = 200;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Until what came with the handshakes is over.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Two rounds of heartbeats.
 const LENGTH: Duration = Duration::from_secs(30);
+/// Whole rounds both of those and of Socket.IO's, which come every 25 seconds.
+const LENGTH_WITH_SOCKET_IO: Duration = Duration::from_secs(75);
 /// What a connection may take in the gateway.
 const BYTES_MAX: f64 = 8.0 * 1024.0;
 
-/// Measures with so many connections, all at one gateway.
-pub async fn run(connections: usize, setting: &Setting) -> Result<ExitCode> {
-    let mut outcome = Outcome::begin("idle", BTreeMap::from([("connections".to_owned(), json!(connections))]))?;
+/// What was chosen.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many connections, all at one process.
+    pub connections: usize,
+    /// Who else gets the same load.
+    pub peers: Vec<Peer>,
+}
+
+impl Plan {
+    /// The same for all.
+    fn length(&self) -> Duration {
+        if self.peers.contains(&Peer::SocketIo) { LENGTH_WITH_SOCKET_IO } else { LENGTH }
+    }
+}
+
+/// Measures this backend, then each peer, one after the other.
+pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
+    let settings = BTreeMap::from([
+        ("connections".to_owned(), json!(plan.connections)),
+        ("seconds".to_owned(), json!(plan.length().as_secs())),
+    ]);
+    let mut outcome = Outcome::begin("idle", settings)?;
     let options = ChatOptions { gateways: 1, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
     let (chat, floors) = setting.chat(options).await?;
     outcome.floors(floors);
-    outcome.versions(chat.versions().await?);
-    run::run(&chat, &workload("warm-up", chat.seats(WARM_UP_CONNECTIONS, 1).await?, WARM_UP), &setting.tools).await?;
-    let workload = workload(&format!("{connections} idle"), chat.seats(connections, 1).await?, LENGTH);
-    let before = memory(&chat)?;
-    let measured = run::run_with(&chat, &workload, &setting.tools, async |stage| {
-        stage.reach(SETTLED + LENGTH).await;
-        memory(&chat)
-    })
-    .await?;
-    chat.stop().await?;
-    let after = measured.meanwhile;
-    let each = PerConnection::between(before, after, connections);
+    let ours = measure(chat, plan, &setting.tools, &mut outcome).await?;
     outcome.aim(
         "an idle connection in the gateway, bytes of memory",
         "≤ 8,192",
-        format!("{:.0}", each.rss),
-        each.rss <= BYTES_MAX,
+        format!("{:.0}", ours.bytes.rss),
+        ours.bytes.rss <= BYTES_MAX,
     );
-    outcome.add(told(measured, &each, connections));
+    for peer in &plan.peers {
+        let theirs = match peer {
+            Peer::SocketIo => measure(setting.socket_io().await?, plan, &setting.tools, &mut outcome).await?,
+            Peer::Ejabberd => measure(setting.ejabberd().await?, plan, &setting.tools, &mut outcome).await?,
+        };
+        compare(&ours, &theirs, &mut outcome);
+    }
     outcome.finish()
+}
+
+async fn measure<S: Subject>(subject: S, plan: &Plan, tools: &Tools, outcome: &mut Outcome) -> Result<Finding> {
+    let name = subject.name();
+    terminal::heading(&format!("idle of {name}"));
+    outcome.versions(subject.versions().await?);
+    let (connections, length) = (plan.connections, plan.length());
+    run::run(&subject, &workload("warm-up", subject.seats(WARM_UP_CONNECTIONS, 1).await?, WARM_UP), tools).await?;
+    let workload = workload(&format!("{connections} idle"), subject.seats(connections, 1).await?, length);
+    let before = memory(&subject)?;
+    let mut measured = run::run_with(&subject, &workload, tools, async |stage| {
+        stage.reach(SETTLED + length).await;
+        memory(&subject)
+    })
+    .await?;
+    let holder = subject.holder()?.name;
+    subject.stop().await?;
+    let returned = measured.done.tally().returned;
+    if returned > 0 {
+        measured.problems.push(format!("{returned} idle connections were lost, and opened again"));
+    }
+    let finding = Finding {
+        name,
+        bytes: PerConnection::between(before, measured.meanwhile, connections),
+        cpu: CpuPer1000::of(&measured.run.processes, &holder, connections, length),
+        opened_per_second: number(connections as u64) / measured.connect_seconds.max(0.001),
+    };
+    finding.put_into(&mut measured.run);
+    outcome.add(measured);
+    Ok(finding)
 }
 
 fn workload(name: &str, seats: Vec<Seat>, length: Duration) -> Workload {
@@ -61,9 +115,8 @@ fn workload(name: &str, seats: Vec<Seat>, length: Duration) -> Workload {
     Workload { name: name.to_owned(), crowds: vec![crowd], phases: vec![phase], costed: 0, drain: Duration::ZERO }
 }
 
-fn memory(chat: &Chat) -> Result<(Memory, KernelMemory)> {
-    let pid = chat.fleet().gateway(0).pid().context("the gateway has ended")?;
-    Ok((Memory::of(pid)?, KernelMemory::now()?))
+fn memory<S: Subject>(subject: &S) -> Result<(Memory, KernelMemory)> {
+    Ok((Memory::of(subject.holder()?.pid)?, KernelMemory::now()?))
 }
 
 /// Bytes for one connection.
@@ -90,51 +143,137 @@ impl PerConnection {
     }
 }
 
-/// The run with what only this scenario measures.
-fn told<R>(mut measured: Measured<R>, each: &PerConnection, connections: usize) -> Measured<R> {
-    let run = &mut measured.run;
-    // Nobody wrote anything.
-    run.proof = None;
-    run.figures.clear();
-    let thousands = number(connections as u64) / 1000.0;
-    let cpu = |name: &str| run.processes.get(name).map_or(0.0, |cost| cost.cpu_seconds) / LENGTH.as_secs_f64();
-    let gateway = cpu("gateway-1") * 1000.0 / thousands;
-    let redis = cpu("redis") * 1000.0 / thousands;
-    let seconds = measured.connect_seconds;
-    let both = "of the kernel for one connection: both of its ends, since clients run on the same machine.";
-    let figures = [
-        (
-            "gateway memory, resident",
-            each.rss,
-            "bytes",
-            "What one idle connection adds to the gateway's memory.".to_owned(),
-        ),
-        (
-            "gateway memory, proportional",
-            each.pss,
-            "bytes",
-            "The same with shared pages divided by who shares them.".to_owned(),
-        ),
-        ("gateway memory, private", each.private, "bytes", "The same, of what no other process has.".to_owned()),
-        ("kernel objects", each.slab, "bytes", format!("Sockets, files and the like {both}")),
-        ("kernel objects that stay", each.unreclaimable, "bytes", format!("What can't be given back on demand {both}")),
-        ("kernel buffers of TCP", each.tcp, "bytes", format!("Buffers {both}")),
-        (
-            "gateway CPU for 1,000 connections",
-            gateway,
-            "ms/s",
-            "Processor time a second that heartbeats cost the gateway, every 15 s in each direction.".to_owned(),
-        ),
-        ("Redis CPU for 1,000 connections", redis, "ms/s", "Processor time a second that Redis used.".to_owned()),
-        (
-            "connections opened",
-            number(connections as u64) / seconds.max(0.001),
-            "/s",
-            "Handshakes with a token to check, and the first exchange, a second.".to_owned(),
-        ),
-    ];
-    for (name, value, unit, meaning) in figures {
-        figure(run, name, value, unit, &meaning);
+/// Milliseconds of processor time that 1,000 connections cost in a second.
+#[derive(Debug)]
+struct CpuPer1000 {
+    /// Of the process that has them.
+    holder: f64,
+    /// Of Redis, where there is one.
+    redis: Option<f64>,
+    /// Of all processes but those that make the load.
+    all: f64,
+}
+
+impl CpuPer1000 {
+    fn of(processes: &BTreeMap<String, ProcessCost>, holder: &str, connections: usize, length: Duration) -> Self {
+        let thousands = number(connections as u64) / 1000.0;
+        let each = |seconds: f64| seconds * 1000.0 / length.as_secs_f64() / thousands;
+        let one = |name: &str| processes.get(name).map(|cost| each(cost.cpu_seconds));
+        let servers = processes.values().filter(|cost| !cost.is_generator);
+        Self {
+            holder: one(holder).unwrap_or_default(),
+            redis: one("redis"),
+            all: each(servers.map(|cost| cost.cpu_seconds).sum()),
+        }
     }
-    measured
+}
+
+/// What connections cost at one subject.
+struct Finding {
+    name: &'static str,
+    bytes: PerConnection,
+    cpu: CpuPer1000,
+    opened_per_second: f64,
+}
+
+impl Finding {
+    /// What only this scenario measures.
+    fn put_into(&self, run: &mut Run) {
+        // Nobody wrote anything.
+        run.proof = None;
+        run.figures.clear();
+        let both = "of the kernel for one connection: both of its ends, since clients run on the same machine.";
+        let Self { bytes, cpu, .. } = self;
+        let figures = [
+            (
+                "server memory, resident",
+                bytes.rss,
+                "bytes",
+                "What one idle connection adds to the memory of the process that has it: the gateway, one Node process \
+                 of Socket.IO, or ejabberd."
+                    .to_owned(),
+            ),
+            (
+                "server memory, proportional",
+                bytes.pss,
+                "bytes",
+                "The same with shared pages divided by who shares them.".to_owned(),
+            ),
+            ("server memory, private", bytes.private, "bytes", "The same, of what no other process has.".to_owned()),
+            ("kernel objects", bytes.slab, "bytes", format!("Sockets, files and the like {both}")),
+            (
+                "kernel objects that stay",
+                bytes.unreclaimable,
+                "bytes",
+                format!("What can't be given back on demand {both}"),
+            ),
+            ("kernel buffers of TCP", bytes.tcp, "bytes", format!("Buffers {both}")),
+            (
+                "server CPU for 1,000 connections",
+                cpu.holder,
+                "ms/s",
+                "Processor time a second of the process that has them. Heartbeats are as each protocol has them. chat: \
+                 every 15 s in each direction. socket.io: the server asks every 25 s, and the client answers. ejabberd: \
+                 the client asks every 15 s, and the server answers."
+                    .to_owned(),
+            ),
+            (
+                "CPU of all for 1,000 connections",
+                cpu.all,
+                "ms/s",
+                "Processor time a second of all services and servers together, with what they do without connections."
+                    .to_owned(),
+            ),
+            (
+                "connections opened",
+                self.opened_per_second,
+                "/s",
+                "Handshakes a second, each with a token to check, or a password in ejabberd, and the first exchange."
+                    .to_owned(),
+            ),
+        ];
+        for (name, value, unit, meaning) in figures {
+            figure(run, name, value, unit, &meaning);
+        }
+        if let Some(redis) = cpu.redis {
+            let meaning = "Processor time a second that Redis used.";
+            figure(run, "Redis CPU for 1,000 connections", redis, "ms/s", meaning);
+        }
+    }
+}
+
+fn compare(ours: &Finding, theirs: &Finding, outcome: &mut Outcome) {
+    let peer = theirs.name;
+    outcome.compare("resident memory of an idle connection, bytes", peer, ours.bytes.rss, theirs.bytes.rss);
+    outcome.compare("server CPU for 1,000 idle connections, ms/s", peer, ours.cpu.holder, theirs.cpu.holder);
+    outcome.compare("CPU of all for 1,000 idle connections, ms/s", peer, ours.cpu.all, theirs.cpu.all);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_a_thousand_connections_in_a_second() {
+        let cost = |cpu_seconds, is_generator| ProcessCost { cpu_seconds, is_generator, ..ProcessCost::default() };
+        let mut processes = BTreeMap::from([
+            ("node-1".to_owned(), cost(3.0, false)),
+            ("redis".to_owned(), cost(0.6, false)),
+            ("clients-1".to_owned(), cost(9.0, true)),
+        ]);
+        let cpu = |processes: &_| CpuPer1000::of(processes, "node-1", 2000, LENGTH);
+        let found = cpu(&processes);
+        assert!((found.holder - 50.0).abs() < 1e-9 && (found.all - 60.0).abs() < 1e-9, "{found:?}");
+        assert!(found.redis.is_some_and(|redis| (redis - 10.0).abs() < 1e-9), "{found:?}");
+        processes.remove("redis");
+        assert!(cpu(&processes).redis.is_none());
+    }
+
+    #[test]
+    fn all_are_measured_for_whole_rounds_of_heartbeats() {
+        let length = |peers| Plan { connections: 1, peers }.length().as_secs();
+        assert_eq!(length(vec![]) % 15, 0);
+        assert_eq!(length(vec![Peer::Ejabberd]) % 15, 0);
+        assert_eq!((length(vec![Peer::SocketIo]) % 15, length(vec![Peer::SocketIo]) % 25), (0, 0));
+    }
 }
