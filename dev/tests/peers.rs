@@ -111,6 +111,19 @@ async fn passes_on_and_keeps<T: Target>(target: T, subject: &impl Subject) -> Re
     assert!(work.fsyncs["postgres"] >= 2, "{work:?}");
     assert!(work.sql_statements.is_none_or(|statements| statements >= 2), "{work:?}");
     assert!(subject.versions().await?.len() >= 2);
+    who_only_connects_does_so_to_one_process(target, subject).await
+}
+
+/// What a process holds is told apart from what others do.
+async fn who_only_connects_does_so_to_one_process<T: Target>(target: T, subject: &impl Subject) -> Result<()> {
+    let (seats, addresses) = (subject.seats(2, 1).await?, subject.addresses());
+    let holder = subject.holder()?.pid;
+    assert!(subject.processes()?.iter().any(|process| process.pid == holder));
+    for seat in &seats {
+        assert_eq!(addresses[seat.address], addresses[0]);
+        Client::connect(&target, subject, seat, None).await?;
+    }
+    assert_eq!(subject.stored().await?, 2, "they say nothing");
     Ok(())
 }
 

@@ -94,10 +94,6 @@ async fn measure<S: Subject>(subject: S, plan: &Plan, tools: &Tools, outcome: &m
     .await?;
     let holder = subject.holder()?.name;
     subject.stop().await?;
-    let returned = measured.done.tally().returned;
-    if returned > 0 {
-        measured.problems.push(format!("{returned} idle connections were lost, and opened again"));
-    }
     let finding = Finding {
         name,
         bytes: PerConnection::between(before, measured.meanwhile, connections),
@@ -105,6 +101,7 @@ async fn measure<S: Subject>(subject: S, plan: &Plan, tools: &Tools, outcome: &m
         opened_per_second: number(connections as u64) / measured.connect_seconds.max(0.001),
     };
     finding.put_into(&mut measured.run);
+    measured.problems.extend(finding.problems(measured.done.tally().returned));
     outcome.add(measured);
     Ok(finding)
 }
@@ -120,6 +117,7 @@ fn memory<S: Subject>(subject: &S) -> Result<(Memory, KernelMemory)> {
 }
 
 /// Bytes for one connection.
+#[derive(Debug)]
 struct PerConnection {
     rss: f64,
     pss: f64,
@@ -169,6 +167,7 @@ impl CpuPer1000 {
 }
 
 /// What connections cost at one subject.
+#[derive(Debug)]
 struct Finding {
     name: &'static str,
     bytes: PerConnection,
@@ -177,6 +176,19 @@ struct Finding {
 }
 
 impl Finding {
+    /// Why this says nothing about connections that stay.
+    fn problems(&self, returned: u64) -> Vec<String> {
+        let all = [
+            (returned > 0, format!("{returned} idle connections were lost, and opened again")),
+            (
+                self.bytes.rss <= 0.0,
+                "memory did not grow with the connections: there are too few of them to tell what each takes"
+                    .to_owned(),
+            ),
+        ];
+        all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, problem)| problem).collect()
+    }
+
     /// What only this scenario measures.
     fn put_into(&self, run: &mut Run) {
         // Nobody wrote anything.
@@ -190,7 +202,8 @@ impl Finding {
                 bytes.rss,
                 "bytes",
                 "What one idle connection adds to the memory of the process that has it: the gateway, one Node process \
-                 of Socket.IO, or ejabberd."
+                 of Socket.IO, or ejabberd. Node and Erlang collect garbage when they see fit, so this says little of \
+                 them with fewer than thousands of connections."
                     .to_owned(),
             ),
             (
@@ -267,6 +280,22 @@ mod tests {
         assert!(found.redis.is_some_and(|redis| (redis - 10.0).abs() < 1e-9), "{found:?}");
         processes.remove("redis");
         assert!(cpu(&processes).redis.is_none());
+    }
+
+    #[test]
+    fn what_says_nothing_about_connections_that_stay_is_a_problem() {
+        let memory = |rss| {
+            let kernel = KernelMemory { slab: 1, unreclaimable: 1, tcp: 1 };
+            (Memory { rss, pss: rss, private: rss }, kernel)
+        };
+        let problems = |after, returned| {
+            let bytes = PerConnection::between(memory(1000), memory(after), 10);
+            let cpu = CpuPer1000 { holder: 1.0, redis: None, all: 1.0 };
+            Finding { name: "peer", bytes, cpu, opened_per_second: 1.0 }.problems(returned)
+        };
+        assert!(problems(2000, 0).is_empty());
+        assert_eq!(problems(2000, 3), ["3 idle connections were lost, and opened again"]);
+        assert_eq!(problems(900, 0).len(), 1);
     }
 
     #[test]
