@@ -5,13 +5,13 @@
 //! append goes at once and alone; the busier the log, the larger the rounds.
 //!
 //! **Invariant:** each append is answered by itself. A round that the server refuses as a whole, because some of its
-//! appends have lost their race or are repeats, is written again without them, and then one by one.
+//! appends have lost their race or are repeats, is written again one by one.
 
 use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,15 +30,18 @@ const ROUNDS_MAX: usize = 2;
 const ROUND_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Appends of a round. The server takes up to 1,000 in a write; the answer to the first waits for the last.
 const ROUND_MAX: usize = 256;
-/// Writing many together has a price of its own at the server, about that of 24 writes of one.
-const TOGETHER_MIN: usize = 32;
+/// Writing many together has a price of its own at the server, about that of two dozen writes of one.
+const TOGETHER_MIN: usize = 24;
+/// Appends that go one by one at the same time. The server takes one after the other, and what waits here instead can
+/// still learn that its conversation has moved on.
+const ALONE_MAX: usize = 24;
 /// Bytes of the events of one write, below what a connection to NATS takes without waiting for long.
 const TOGETHER_BYTES_MAX: usize = 512 * 1024;
 
-/// Attempts to write a round together; those who lost their race are taken out in between.
-const TOGETHER_ATTEMPTS_MAX: usize = 2;
+/// Rounds that go one by one after one that was refused as a whole; doubles with each further refusal, up to the bound.
+const CALM_ROUNDS: std::ops::RangeInclusive<u32> = 4..=64;
 
-/// Writes, by `way`: `together`, `alone` (one by one), `sifted` (refused because some had lost their race), `unknown`.
+/// Writes, by `way`: `together`; `refused` (as a whole, then one by one); `unknown`; `alone` (some, one by one).
 const WRITES_TOTAL: &str = "chat_gateway_append_writes_total";
 /// Appends of a round.
 const ROUND_EVENTS: &str = "chat_gateway_append_round_events";
@@ -108,15 +111,47 @@ impl Appender {
     }
 }
 
+/// Whether conversations are contended just now, so that rounds written together would be refused.
+#[derive(Debug, Default)]
+struct Contention {
+    /// Rounds that are still to go one by one.
+    calm: AtomicU32,
+    /// How many it was the last time.
+    last: AtomicU32,
+}
+
+impl Contention {
+    /// Takes one of the rounds that are to go one by one, if any is left.
+    fn takes_round(&self) -> bool {
+        self.calm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calm| calm.checked_sub(1)).is_ok()
+    }
+
+    fn note_refusal(&self) {
+        let calm = (self.last.load(Ordering::Relaxed) * 2).clamp(*CALM_ROUNDS.start(), *CALM_ROUNDS.end());
+        self.last.store(calm, Ordering::Relaxed);
+        self.calm.store(calm, Ordering::Relaxed);
+    }
+
+    fn note_success(&self) {
+        self.last.store(0, Ordering::Relaxed);
+    }
+}
+
 async fn take_rounds(log: Log, mut queue: mpsc::Receiver<Waiting>, tasks: Tasks) {
     let free = Arc::new(Semaphore::new(ROUNDS_MAX));
+    let contention = Arc::new(Contention::default());
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.expect("this semaphore is never closed");
         let mut round = Vec::new();
+        let may_go_together = log.takes_batches && !contention.takes_round();
+        let size_max = if may_go_together { ROUND_MAX } else { ALONE_MAX };
         // Cancel safe: what was not appended was not answered either.
-        match tasks.stopping().run_until_cancelled(queue.recv_many(&mut round, ROUND_MAX)).await {
+        match tasks.stopping().run_until_cancelled(queue.recv_many(&mut round, size_max)).await {
             None | Some(0) => return,
-            Some(_) => tasks.best_effort("round", hold_up(permit, go(log.clone(), round))),
+            Some(_) => {
+                let contention = may_go_together.then(|| Arc::clone(&contention));
+                tasks.best_effort("round", hold_up(permit, go(log.clone(), round, contention)));
+            }
         }
     }
 }
@@ -130,19 +165,31 @@ async fn hold_up(permit: OwnedSemaphorePermit, round: impl Future<Output = ()>) 
     }
 }
 
-async fn go(log: Log, round: Vec<Waiting>) {
-    // Who doesn't wait any more has been told that the outcome is unknown; better that it is not appended.
-    let round = round.into_iter().filter(|waiting| !waiting.answer.is_closed());
-    let (moved, mut round): (Vec<_>, Vec<_>) =
-        round.partition(|waiting| waiting.newest.is_past(waiting.append.expected));
-    for waiting in moved {
-        waiting.answer(Err(AppendError::HeadMoved));
-    }
+async fn go(log: Log, round: Vec<Waiting>, contention: Option<Arc<Contention>>) {
+    let mut round = still_good(round);
     metrics::histogram!(ROUND_EVENTS).record(u32::try_from(round.len()).unwrap_or(u32::MAX));
     while !round.is_empty() {
         let rest = round.split_off(fitting(&round));
-        write(&log, round).await;
-        round = rest;
+        match &contention {
+            Some(contention) if round.len() >= TOGETHER_MIN => together(&log, round, contention).await,
+            _ => one_by_one(&log, round).await,
+        }
+        round = still_good(rest);
+    }
+}
+
+/// Without those that nobody waits for, who have been told that the outcome is unknown, and those that are known to have
+/// lost their race.
+fn still_good(round: Vec<Waiting>) -> Vec<Waiting> {
+    let waited_for = round.into_iter().filter(|waiting| !waiting.answer.is_closed());
+    let (moved, good) = waited_for.partition(|waiting| waiting.newest.is_past(waiting.append.expected));
+    answer_all(moved, || AppendError::HeadMoved);
+    good
+}
+
+fn answer_all(round: Vec<Waiting>, error: fn() -> AppendError) {
+    for waiting in round {
+        waiting.answer(Err(error()));
     }
 }
 
@@ -156,62 +203,56 @@ fn fitting(round: &[Waiting]) -> usize {
     round.iter().take_while(is_within).count().max(1)
 }
 
-async fn write(log: &Log, mut round: Vec<Waiting>) {
-    for _ in 0..TOGETHER_ATTEMPTS_MAX {
-        if !log.takes_batches || round.len() < TOGETHER_MIN {
-            break;
+async fn together(log: &Log, round: Vec<Waiting>, contention: &Contention) {
+    let appends: Vec<_> = round.iter().map(|waiting| &waiting.append).collect();
+    match log.append_together(&appends).await {
+        Ok(last) => {
+            count("together");
+            contention.note_success();
+            for (at, waiting) in (last.0 + 1 - round.len() as u64..).zip(round) {
+                waiting.answer(Ok(Appended::At(StreamSeq(at))));
+            }
         }
-        match together(log, &round).await {
-            Ok(last) => {
-                count("together");
-                for (at, waiting) in (last.0 + 1 - round.len() as u64..).zip(round) {
-                    waiting.answer(Ok(Appended::At(StreamSeq(at))));
-                }
-                return;
-            }
-            Err(AppendError::Unknown) => {
-                count("unknown");
-                for waiting in round {
-                    waiting.answer(Err(AppendError::Unknown));
-                }
-                return;
-            }
-            Err(AppendError::HeadMoved) => {
-                count("sifted");
-                round = sift(log, round).await;
-            }
-            Err(_) => break,
+        Err(AppendError::Unknown) => {
+            count("unknown");
+            answer_all(round, || AppendError::Unknown);
+        }
+        Err(AppendError::HeadMoved) => {
+            count("refused");
+            contention.note_refusal();
+            one_by_one(log, sift(log, round).await).await;
+        }
+        Err(_) => {
+            count("refused");
+            one_by_one(log, round).await;
         }
     }
-    count("alone");
-    one_by_one(log, round).await;
 }
 
 fn count(way: &'static str) {
     metrics::counter!(WRITES_TOTAL, "way" => way).increment(1);
 }
 
-async fn together(log: &Log, round: &[Waiting]) -> Result<StreamSeq, AppendError> {
-    let appends: Vec<_> = round.iter().map(|waiting| &waiting.append).collect();
-    log.append_together(&appends).await
-}
-
 /// Answers those whose conversations have moved on, and gives the others.
 async fn sift(log: &Log, round: Vec<Waiting>) -> Vec<Waiting> {
     let subjects: Vec<_> = round.iter().map(|waiting| waiting.append.subject.as_str()).collect();
-    let Ok(heads) = log.positions(&subjects).await else { return round };
-    let has_moved =
-        |waiting: &Waiting| heads.get(waiting.append.subject.as_str()).is_some_and(|at| *at != waiting.append.expected);
-    let (moved, rest): (Vec<_>, Vec<_>) = round.into_iter().partition(has_moved);
-    for waiting in moved {
-        waiting.answer(Err(AppendError::HeadMoved));
-    }
+    let Ok(positions) = log.positions(&subjects).await else { return round };
+    let has_moved = |waiting: &Waiting| {
+        positions.get(waiting.append.subject.as_str()).is_some_and(|at| *at != waiting.append.expected)
+    };
+    let (moved, rest) = round.into_iter().partition(has_moved);
+    answer_all(moved, || AppendError::HeadMoved);
     rest
 }
 
-/// All at once, but each for itself.
-async fn one_by_one(log: &Log, round: Vec<Waiting>) {
-    join_all(round.into_iter().map(|waiting| alone(log, waiting))).await;
+/// Each for itself, some at a time.
+async fn one_by_one(log: &Log, mut round: Vec<Waiting>) {
+    while !round.is_empty() {
+        count("alone");
+        let rest = round.split_off(round.len().min(ALONE_MAX));
+        join_all(round.into_iter().map(|waiting| alone(log, waiting))).await;
+        round = still_good(rest);
+    }
 }
 
 async fn alone(log: &Log, waiting: Waiting) {
