@@ -8,7 +8,7 @@ const RATE_MIN: f64 = 10.0;
 /// How much lower it is tried when what was found doesn't hold.
 const RETREAT: f64 = 0.93;
 /// How often what was found is tried.
-const CONFIRMATIONS_MAX: u32 = 3;
+const CONFIRMATIONS_MAX: u32 = 8;
 
 /// What is to be tried next.
 #[derive(Debug, Clone, Copy, PartialEq)]

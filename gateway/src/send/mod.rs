@@ -22,6 +22,9 @@ use chat_shared::{
 
 use crate::{content::Content, database::Database, refusal::Refusal, telemetry};
 
+/// Attempts after a lost race that follow at once; further ones rest a moment.
+const QUICK_ATTEMPTS: u32 = 4;
+
 /// Appends messages and changes of conversations.
 #[derive(Clone)]
 pub struct Sender {
@@ -102,6 +105,8 @@ impl Sender {
             match lane.append(event, &request.append_id).await {
                 Ok(Appended::At(_)) => return Ok(accepted),
                 Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
+                // A replica that is behind may give the same old head again.
+                Err(AppendError::HeadMoved) if attempt >= QUICK_ATTEMPTS => lane::pause(attempt).await,
                 Err(AppendError::HeadMoved) => {}
                 Err(AppendError::InFlight) => lane::pause(attempt).await,
                 Err(error) => return Err(error.into()),
