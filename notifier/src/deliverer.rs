@@ -3,6 +3,9 @@
 //! While one batch is on its way to Redis and the gateways, what the workers read is gathered for the next. So the
 //! busier the log, the fewer calls and deliveries an event costs, and alone it waits for nobody.
 //!
+//! What fails, fails for the whole batch, and is delivered again: an event may stand in an inbox twice, which clients
+//! pass over.
+//!
 //! **Invariant:** events of a lot stay in order, and a lot is answered only after all of it has been routed and
 //! published.
 
@@ -24,6 +27,9 @@ use crate::{
 
 /// Lots that wait; as many as there are workers, each of which waits for its answer.
 const LOTS_MAX: usize = 16;
+/// How long a lot may take: less than a part stays pinned to an instance that reads nothing, or another one would deliver
+/// later events first.
+const LOT_WAIT_MAX: Duration = Duration::from_millis(1900);
 /// Events of a batch after which no further lot is gathered.
 const EVENTS_MAX: usize = 500;
 
@@ -76,8 +82,11 @@ impl Deliverer {
     /// Delivers events in their order.
     pub async fn deliver(&self, events: Vec<Delivering>) -> Result<(), NotDelivered> {
         let (answer, answered) = oneshot::channel();
-        self.lots.send(Lot { events, answer }).await.map_err(|_| NotDelivered)?;
-        answered.await.unwrap_or(Err(NotDelivered))
+        let delivering = async {
+            self.lots.send(Lot { events, answer }).await.map_err(|_| NotDelivered)?;
+            answered.await.unwrap_or(Err(NotDelivered))
+        };
+        tokio::time::timeout(LOT_WAIT_MAX, delivering).await.unwrap_or(Err(NotDelivered))
     }
 }
 
@@ -85,16 +94,21 @@ impl Means {
     async fn run(self, mut queue: mpsc::Receiver<Lot>) -> anyhow::Result<()> {
         while let Some(first) = queue.recv().await {
             let started = Instant::now();
-            let (mut events, mut answers) = (first.events, vec![first.answer]);
-            while events.len() < EVENTS_MAX
-                && let Ok(mut lot) = queue.try_recv()
-            {
-                events.append(&mut lot.events);
-                answers.push(lot.answer);
+            let (mut events, mut answers) = (Vec::new(), Vec::new());
+            let mut next = Some(first);
+            while let Some(mut lot) = next {
+                // Who doesn't wait any more has given its entries back.
+                if !lot.answer.is_closed() {
+                    events.append(&mut lot.events);
+                    answers.push(lot.answer);
+                }
+                next = if events.len() < EVENTS_MAX { queue.try_recv().ok() } else { None };
+            }
+            if events.is_empty() {
+                continue;
             }
             let delivered = self.deliver(&events).await;
             for answer in answers {
-                // Who doesn't wait any more has given its entries back.
                 _ = answer.send(delivered);
             }
             metrics::histogram!(telemetry::BATCH_SECONDS).record(started.elapsed());

@@ -1,10 +1,14 @@
 //! Appends in rounds against a real NATS: many in one write, each with an answer of its own.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
-use chat_dev::test_servers::{TestServers, unique_namespace};
+use chat_dev::{
+    ports::Ports,
+    servers::Nats,
+    test_servers::{TestServers, unique_namespace},
+};
 use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact, Participants, ParticipantsChanged},
@@ -28,9 +32,13 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Result<Self> {
-        let client = log::connect(&TestServers::from_env()?.nats_url, "log-test", |_| {}).await?;
+        Self::on(&TestServers::from_env()?.nats_url, 1).await
+    }
+
+    async fn on(urls: &str, replicas: usize) -> Result<Self> {
+        let client = log::connect(urls, "log-test", |_| {}).await?;
         let namespace = unique_namespace();
-        let log = Log::open(&client, &namespace, Replicas { count: 1, bytes_max: 16 << 20 }).await?;
+        let log = Log::open(&client, &namespace, Replicas { count: replicas, bytes_max: 16 << 20 }).await?;
         let appender = log.appender(&Tasks::default());
         Ok(Self { client, namespace, log, appender })
     }
@@ -79,17 +87,45 @@ fn id(event: &Event) -> String {
 
 #[tokio::test]
 async fn what_waits_together_is_written_together_and_each_learns_its_own_position() -> Result<()> {
-    let scene = Scene::set().await?;
+    write_together(&Scene::set().await?).await
+}
+
+#[tokio::test]
+async fn what_waits_together_is_written_together_with_three_replicas_too() -> Result<()> {
+    let test = TestServers::from_env()?;
+    let directory = tempfile::Builder::new().prefix("cluster").tempdir_in(Path::new(&test.scratch))?;
+    let servers = Nats::start_cluster_in(&test.binaries, directory.path(), &Ports::fresh()).await?;
+    let urls: Vec<_> = servers.iter().map(Nats::url).collect();
+    write_together(&Scene::on(&urls.join(","), 3).await?).await
+}
+
+async fn write_together(scene: &Scene) -> Result<()> {
     let events = first_events(MANY);
     let answers = scene.append_all(&events).await;
     let mut positions = BTreeSet::new();
     for (event, answer) in events.iter().zip(answers) {
         let Appended::At(at) = answer? else { panic!("nothing was appended twice") };
-        assert_eq!(scene.log.last(event.conversation_id).await?, Some((at, event.clone())));
+        assert_eq!(scene.log.newest(event.conversation_id).await?, Some((at, event.clone())));
         positions.insert(at);
     }
     assert_eq!(positions.len(), MANY);
     assert_eq!(scene.written_together().await?, MANY);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_append_behind_what_was_heard_of_meanwhile_is_not_sent() -> Result<()> {
+    let scene = Scene::set().await?;
+    let event = first_event(ConversationId::random());
+    let newest = Newest::default();
+    assert!(newest.raise(StreamSeq(5)));
+    assert!(!newest.raise(StreamSeq(4)));
+    let behind = scene.appender.append(&scene.log, &event, &id(&event), &newest).await;
+    assert!(matches!(behind, Err(AppendError::HeadMoved)));
+    assert_eq!(scene.log.state().await?.last, StreamSeq::ZERO);
+    newest.set(StreamSeq::ZERO);
+    let read_again = scene.appender.append(&scene.log, &event, &id(&event), &newest).await?;
+    assert_eq!(read_again, Appended::At(StreamSeq(1)));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use chat_shared::{
     log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
 };
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{conversations, database::Database, refusal::Refusal};
@@ -50,7 +50,12 @@ pub struct Lane {
 
 impl Lanes {
     pub(super) fn new(log: Log, appender: Appender, database: Database) -> Self {
-        let known = Cache::builder().max_capacity(LANES_MAX).time_to_idle(LANE_IDLE).build();
+        let known = Cache::builder()
+            .max_capacity(LANES_MAX)
+            .time_to_idle(LANE_IDLE)
+            // Whoever writes now is remembered, so that a conversation has one lane.
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
         Self { log, appender, database, known }
     }
 
@@ -102,6 +107,7 @@ impl Lane {
                 .await?
                 .ok_or_else(Refusal::no_such_conversation)?,
         };
+        self.known.newest.set(head.stream_seq);
         Ok(self.head.insert(head).clone())
     }
 
@@ -111,7 +117,7 @@ impl Lane {
             return self.head().await;
         }
         // A new conversation: its first event, unless it was appended before.
-        Ok(match self.log.last(self.conversation_id).await? {
+        let head = match self.log.last(self.conversation_id).await? {
             Some((at, event)) => Head::after(event, at),
             None => Head {
                 stream_seq: StreamSeq::ZERO,
@@ -120,7 +126,9 @@ impl Lane {
                 sent_at: Timestamp::default(),
                 participants: change.participants.clone(),
             },
-        })
+        };
+        self.known.newest.set(head.stream_seq);
+        Ok(head)
     }
 
     fn take_learned(&mut self) {
@@ -134,7 +142,10 @@ impl Lane {
         let known = self.head.take();
         let outcome = self.appender.append(&self.log, &event, append_id, &self.known.newest).await;
         *self.head = match &outcome {
-            Ok(Appended::At(at)) => Some(Head::after(event, *at)),
+            Ok(Appended::At(at)) => {
+                self.known.newest.raise(*at);
+                Some(Head::after(event, *at))
+            }
             // The expectation may or may not have been checked before the duplicate was found.
             Ok(Appended::Duplicate(_))
             | Err(

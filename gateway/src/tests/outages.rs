@@ -83,3 +83,18 @@ async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_p
     .await;
     assert_eq!(place.send(eve, id, "6").await.unwrap().seq, Seq(6));
 }
+
+#[tokio::test]
+async fn a_conversation_that_the_log_holds_nothing_of_any_more_is_written_to_again_promise_3() {
+    let place = Place::new().await;
+    let [ana, ben] = users();
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 5).await;
+    place.store(id, 5, &[]).await;
+    // The gateway has delivered the last event, so it knows of it; then its time in the log is over.
+    let (at, event) = place.log.newest(id).await.unwrap().unwrap();
+    place.sender.learn(&event, at);
+    let stream = async_nats::jetstream::new(place.nats.clone()).get_stream(place.log.name()).await.unwrap();
+    stream.purge().await.unwrap();
+    assert_eq!(place.send(ben, id, "after a week").await.unwrap().seq, Seq(6));
+}

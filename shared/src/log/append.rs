@@ -53,6 +53,12 @@ impl Append {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn for_test(subject: &str, bytes: usize) -> Self {
+        let payload = vec![0; bytes].into();
+        Self { subject: subject.to_owned(), payload, expected: StreamSeq::ZERO, id: String::new() }
+    }
+
     fn headers(&self, stream: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, self.id.as_str());
@@ -135,24 +141,31 @@ impl Log {
     /// but `Unknown` says that nothing was kept, and not because of which.
     pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, AppendError> {
         let batch_id = Uuid::new_v4().simple().to_string();
-        let mut parts = appends.iter().zip(1_u64..).peekable();
-        while let Some((append, number)) = parts.next() {
-            let mut headers = append.headers(&self.name);
-            headers.insert(BATCH_ID, batch_id.as_str());
-            headers.insert(BATCH_SEQUENCE, HeaderValue::from(number));
-            let (subject, payload) = (append.subject.clone(), append.payload.clone());
-            if parts.peek().is_some() {
-                // The server answers with the last of a batch, also if one before it didn't come.
-                let taken = self.client.publish_with_headers(subject, headers, payload);
-                let taken = tokio::time::timeout(limits::APPEND_WAIT_MAX, taken).await;
-                taken.map_err(|_| refused(&"NATS takes nothing now"))?.map_err(|error| refused(&error))?;
-            } else {
-                headers.insert(BATCH_COMMIT, "1");
-                let publish = PublishMessage::build().headers(headers).payload(payload);
-                return Ok(StreamSeq(self.acknowledged(subject, publish).await?.sequence));
+        let last = appends.len() as u64;
+        let mut commit = None;
+        let sending = async {
+            for (append, number) in appends.iter().zip(1_u64..) {
+                let mut headers = append.headers(&self.name);
+                headers.insert(BATCH_ID, batch_id.as_str());
+                headers.insert(BATCH_SEQUENCE, HeaderValue::from(number));
+                let (subject, payload) = (append.subject.clone(), append.payload.clone());
+                if number == last {
+                    headers.insert(BATCH_COMMIT, "1");
+                    commit = Some((subject, PublishMessage::build().headers(headers).payload(payload)));
+                } else {
+                    // The server answers with the last of a batch, also if one before it didn't come.
+                    self.client.publish_with_headers(subject, headers, payload).await?;
+                }
             }
-        }
-        Err(refused(&"nothing to append"))
+            Ok::<_, async_nats::PublishError>(())
+        };
+        let sent = tokio::time::timeout(limits::APPEND_WAIT_MAX, sending).await;
+        // Without the last one nothing is kept.
+        sent.map_err(|_| refused(&"NATS takes nothing now"))?.map_err(|error| refused(&error))?;
+        let (subject, publish) = commit.ok_or_else(|| refused(&"nothing to append"))?;
+        let ack = self.acknowledged(subject, publish).await?;
+        // The server refuses a batch with a repeat in it, so this isn't one of its answers.
+        if ack.duplicate { Err(AppendError::Unknown) } else { Ok(StreamSeq(ack.sequence)) }
     }
 
     async fn acknowledged(&self, subject: String, publish: PublishMessage) -> Result<PublishAck, AppendError> {
@@ -181,25 +194,26 @@ impl Log {
     /// Where the last events of `subjects` stand, in one question. A subject without any is missing.
     pub(super) async fn positions(&self, subjects: &[&str]) -> Result<HashMap<String, StreamSeq>, AppendError> {
         let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() }).to_string();
-        let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
-        let asked = self.client.publish_with_reply(format!("$JS.API.DIRECT.GET.{}", self.name), inbox, question.into());
-        asked.await.map_err(|error| refused(&error))?;
-        let mut positions = HashMap::with_capacity(subjects.len());
         let reading = async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
+            let to = format!("$JS.API.DIRECT.GET.{}", self.name);
+            let asked = self.client.publish_with_reply(to, inbox, question.into()).await;
+            asked.map_err(|error| refused(&error))?;
+            let mut positions = HashMap::with_capacity(subjects.len());
             while let Some(answer) = answers.next().await {
                 let header = |name| answer.headers.as_ref().and_then(|headers| headers.get_last(name));
                 let (Some(subject), Some(at)) = (header(header::NATS_SUBJECT), header(header::NATS_SEQUENCE)) else {
                     // The end, or an error; who is missing then is found out one by one.
-                    return;
+                    break;
                 };
                 if let Ok(at) = at.as_str().parse() {
                     positions.insert(subject.as_str().to_owned(), StreamSeq(at));
                 }
             }
+            Ok(positions)
         };
-        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?;
-        Ok(positions)
+        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.

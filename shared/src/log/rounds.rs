@@ -8,6 +8,7 @@
 //! appends have lost their race or are repeats, is written again one by one.
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{
         Arc,
@@ -65,6 +66,11 @@ struct Waiting {
 }
 
 impl Newest {
+    /// What was read of the log counts, also if it is behind what was heard of: then the log itself will say so.
+    pub fn set(&self, at: StreamSeq) {
+        self.0.store(at.0, Ordering::Relaxed);
+    }
+
     /// Notes an event's position; false if that one or a later one was known.
     pub fn raise(&self, at: StreamSeq) -> bool {
         self.0.fetch_max(at.0, Ordering::Relaxed) < at.0
@@ -167,7 +173,9 @@ async fn hold_up(permit: OwnedSemaphorePermit, round: impl Future<Output = ()>) 
 
 async fn go(log: Log, round: Vec<Waiting>, contention: Option<Arc<Contention>>) {
     let mut round = still_good(round);
-    metrics::histogram!(ROUND_EVENTS).record(u32::try_from(round.len()).unwrap_or(u32::MAX));
+    if !round.is_empty() {
+        metrics::histogram!(ROUND_EVENTS).record(u32::try_from(round.len()).unwrap_or(u32::MAX));
+    }
     while !round.is_empty() {
         let rest = round.split_off(fitting(&round));
         match &contention {
@@ -193,14 +201,15 @@ fn answer_all(round: Vec<Waiting>, error: fn() -> AppendError) {
     }
 }
 
-/// How many of a round go in one write.
+/// How many of a round go in one write: not too many bytes, and no conversation twice, since both would follow the same
+/// event.
 fn fitting(round: &[Waiting]) -> usize {
-    let mut bytes = 0;
-    let is_within = |waiting: &&Waiting| {
-        bytes += waiting.append.payload.len();
-        bytes <= TOGETHER_BYTES_MAX
+    let (mut bytes, mut subjects) = (0, HashSet::with_capacity(round.len()));
+    let mut fits = |append: &Append| {
+        bytes += append.payload.len();
+        bytes <= TOGETHER_BYTES_MAX && subjects.insert(append.subject.clone())
     };
-    round.iter().take_while(is_within).count().max(1)
+    round.iter().take_while(|waiting| fits(&waiting.append)).count().max(1)
 }
 
 async fn together(log: &Log, round: Vec<Waiting>, contention: &Contention) {
@@ -217,13 +226,11 @@ async fn together(log: &Log, round: Vec<Waiting>, contention: &Contention) {
             count("unknown");
             answer_all(round, || AppendError::Unknown);
         }
-        Err(AppendError::HeadMoved) => {
+        Err(error) => {
             count("refused");
             contention.note_refusal();
-            one_by_one(log, sift(log, round).await).await;
-        }
-        Err(_) => {
-            count("refused");
+            let is_race = matches!(error, AppendError::HeadMoved);
+            let round = if is_race { sift(log, round).await } else { round };
             one_by_one(log, round).await;
         }
     }
@@ -238,7 +245,7 @@ async fn sift(log: &Log, round: Vec<Waiting>) -> Vec<Waiting> {
     let subjects: Vec<_> = round.iter().map(|waiting| waiting.append.subject.as_str()).collect();
     let Ok(positions) = log.positions(&subjects).await else { return round };
     let has_moved = |waiting: &Waiting| {
-        positions.get(waiting.append.subject.as_str()).is_some_and(|at| *at != waiting.append.expected)
+        positions.get(waiting.append.subject.as_str()).is_some_and(|at| *at > waiting.append.expected)
     };
     let (moved, rest) = round.into_iter().partition(has_moved);
     answer_all(moved, || AppendError::HeadMoved);
@@ -248,14 +255,51 @@ async fn sift(log: &Log, round: Vec<Waiting>) -> Vec<Waiting> {
 /// Each for itself, some at a time.
 async fn one_by_one(log: &Log, mut round: Vec<Waiting>) {
     while !round.is_empty() {
-        count("alone");
         let rest = round.split_off(round.len().min(ALONE_MAX));
-        join_all(round.into_iter().map(|waiting| alone(log, waiting))).await;
-        round = still_good(rest);
+        let good = still_good(round);
+        if !good.is_empty() {
+            count("alone");
+            join_all(good.into_iter().map(|waiting| alone(log, waiting))).await;
+        }
+        round = rest;
     }
 }
 
 async fn alone(log: &Log, waiting: Waiting) {
     let outcome = log.append_alone(&waiting.append).await;
     waiting.answer(outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_each_refusal_more_rounds_go_one_by_one_until_one_together_succeeds() {
+        let contention = Contention::default();
+        let calm = || std::iter::from_fn(|| contention.takes_round().then_some(())).count();
+        assert_eq!(calm(), 0);
+        let mut lengths = Vec::new();
+        for _ in 0..6 {
+            contention.note_refusal();
+            lengths.push(calm());
+        }
+        assert_eq!(lengths, [4, 8, 16, 32, 64, 64]);
+        contention.note_success();
+        assert_eq!(calm(), 0);
+        contention.note_refusal();
+        assert_eq!(calm(), 4);
+    }
+
+    #[test]
+    fn a_write_takes_no_conversation_twice_and_not_too_many_bytes() {
+        let waiting = |subject: &str, bytes: usize| Waiting {
+            append: Append::for_test(subject, bytes),
+            newest: Newest::default(),
+            answer: oneshot::channel().0,
+        };
+        assert_eq!(fitting(&[waiting("a", 1), waiting("b", 1), waiting("a", 1), waiting("c", 1)]), 2);
+        assert_eq!(fitting(&[waiting("a", TOGETHER_BYTES_MAX), waiting("b", 1)]), 1);
+        assert_eq!(fitting(&[waiting("a", TOGETHER_BYTES_MAX + 1), waiting("b", 1)]), 1, "alone it has to go");
+    }
 }

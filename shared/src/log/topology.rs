@@ -162,6 +162,7 @@ fn warn_of_differences(found: &Config, wanted: &Config) {
             wanted_replicas = wanted.num_replicas,
             bytes_max = found.max_bytes,
             wanted_bytes_max = wanted.max_bytes,
+            allow_atomic = found.allow_atomic_publish,
             "the log's stream was made with other settings, and keeps them; change it with the NATS tools"
         );
     }
