@@ -3,6 +3,7 @@
 
 mod calls;
 pub mod chat;
+mod comparison;
 pub mod cost;
 mod gateway_sql;
 mod generator;

@@ -33,11 +33,6 @@ impl Histogram {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.0.reset();
-    }
-
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.0.len()

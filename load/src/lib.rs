@@ -1,6 +1,6 @@
 //! The load generator: what client processes do, what the machine can do by itself, and what a report looks like.
 //!
-//! It knows the wire and nothing else of the backend; `cargo dev load` starts the servers, makes the users, tells
+//! Of the backend it knows what clients know, the wire and its limits; `cargo dev load` starts the servers, makes the users, tells
 //! client processes what to do by a [`plan`], and puts together what they say.
 
 pub mod clock;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::histogram::Histogram;
 
 /// Pages without an answer, at the most; one more counts as an error.
-const PAGES_IN_FLIGHT_MAX: usize = 1000;
+pub const PAGES_IN_FLIGHT_MAX: usize = 1000;
 /// How long a page may take.
 const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -73,7 +73,7 @@ pub enum PagesLine {
     /// From now on it counts.
     Warm,
     /// What came of it.
-    Done(Pages),
+    Done(Box<Pages>),
 }
 
 /// What came of it.
@@ -81,6 +81,8 @@ pub enum PagesLine {
 pub struct Pages {
     /// From when a page was due until it was there and checked.
     pub waits: Histogram,
+    /// How much later than due pages were asked for.
+    pub lateness: Histogram,
     /// Messages that were shown.
     pub rows: u64,
     /// What went wrong, by kind.
@@ -97,7 +99,7 @@ pub fn run(plan: &PagesPlan) -> Result<()> {
         let http = reqwest::Client::builder().timeout(PAGE_DEADLINE).build()?;
         read(plan, &http, plan.warm_up).await?;
         say(&PagesLine::Warm)?;
-        say(&PagesLine::Done(read(plan, &http, plan.length).await?))
+        say(&PagesLine::Done(Box::new(read(plan, &http, plan.length).await?)))
     })
 }
 
@@ -155,9 +157,10 @@ fn keep_pace(per_second: u32, length: Duration, dues: &mpsc::Sender<Instant>) {
 impl Pages {
     fn count(&mut self, page: Result<Page>) {
         match page {
-            Ok(Page { rows, waited }) => {
+            Ok(Page { rows, late, waited }) => {
                 self.rows += rows;
-                self.waits.record(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+                self.lateness.record(micros(late));
+                self.waits.record(micros(waited));
             }
             Err(error) => self.fail(&error.to_string()),
         }
@@ -171,7 +174,12 @@ impl Pages {
 /// A page that was right.
 struct Page {
     rows: u64,
+    late: Duration,
     waited: Duration,
+}
+
+fn micros(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Request {
@@ -204,8 +212,9 @@ impl Request {
     }
 
     async fn send(self, http: reqwest::Client, due: Instant) -> Result<Page> {
+        let late = due.elapsed();
         let rows = self.page(&http).await?;
-        Ok(Page { rows, waited: due.elapsed() })
+        Ok(Page { rows, late, waited: due.elapsed() })
     }
 
     /// How many messages it had.

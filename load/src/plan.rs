@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::answer::{CrowdDone, Done, Line, PhaseDone, Second, Tally};
+pub use self::answer::{CrowdDone, Done, FOREIGN_SHOWN, Line, PhaseDone, Second, Tally};
 
 /// Everything that one client process does.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -84,6 +84,8 @@ impl Rudeness {
 pub struct RudeDone {
     /// Connections that were opened, handshakes by half included.
     pub visits: u64,
+    /// Of those, how many a server ended.
+    pub ended: u64,
     /// Frames that break a rule or ask for too much, and were written.
     pub deeds: u64,
     /// How the servers answered, by kind.

@@ -3,6 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
+use chat_load::pages::PAGES_IN_FLIGHT_MAX;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
@@ -17,8 +18,6 @@ use crate::{
     terminal,
 };
 
-/// Descriptors for the connections of the largest scenario, of which one gateway may get all.
-const CONNECTIONS_MAX: usize = 18_000;
 /// Users in a group.
 const GROUP_SIZE: usize = 8;
 
@@ -187,7 +186,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(options: Options) -> Result<ExitCode> {
-    machine::allow_connections(CONNECTIONS_MAX)?;
+    machine::allow_connections(options.scenario.connections_of_one_process())?;
     for peer in options.scenario.peers() {
         peer.prepare().await?;
     }
@@ -200,7 +199,8 @@ async fn measure(options: Options) -> Result<ExitCode> {
             idle::run(&idle::Plan { connections: connections as usize, peers: others.peers() }, &setting).await
         }
         Scenario::Storm(Storm { clients, rate }) => {
-            storm::run(&storm::Plan { clients: clients as usize, rate: rate.into() }, &setting).await
+            let plan = storm::Plan { clients: clients as usize, rate: rate.into() };
+            Box::pin(storm::run(&plan, &setting)).await
         }
         Scenario::Jitter(Jitter { clients, rate, seconds, others }) => {
             let (length, peers) = (Duration::from_secs(seconds), others.peers());
@@ -211,13 +211,31 @@ async fn measure(options: Options) -> Result<ExitCode> {
             let plan = outage::Plan { rate: rate.into(), pairs: pairs as usize, outage };
             Box::pin(outage::run(&plan, &setting)).await
         }
-        Scenario::Backlog(options) => backlog::run(&options, &setting).await,
+        Scenario::Backlog(options) => Box::pin(backlog::run(&options, &setting)).await,
         Scenario::History(options) => history::run(&options, &setting).await,
         Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
     }
 }
 
 impl Scenario {
+    /// Two gateways, and two client processes, share all connections; one may get a quarter more than its part.
+    fn connections_of_one_process(&self) -> usize {
+        let (connections, is_one) = match self {
+            Self::Dm(Dm { common, pairs, .. }) => (*pairs as usize * 2, common.gateways == 1),
+            Self::Group(Group { common, groups }) => (*groups as usize * GROUP_SIZE, common.gateways == 1),
+            Self::Idle(Idle { connections, .. }) => (*connections as usize, true),
+            Self::Storm(Storm { clients, .. }) => (storm::connections(*clients as usize), false),
+            Self::Jitter(Jitter { clients, .. }) => (*clients as usize, false),
+            Self::Outage(Outage { pairs, .. }) => (*pairs as usize * 2, false),
+            Self::Backlog(options) => (options.connections(), false),
+            Self::Hostile(options) => (options.connections(), false),
+            Self::History(_) => (PAGES_IN_FLIGHT_MAX, true),
+        };
+        // All of an ejabberd are one process.
+        let is_one = is_one || self.peers().contains(&Peer::Ejabberd);
+        if is_one { connections } else { connections.div_ceil(2) * 5 / 4 }
+    }
+
     fn peers(&self) -> Vec<Peer> {
         match self {
             Self::Dm(Dm { others, .. }) | Self::Idle(Idle { others, .. }) | Self::Jitter(Jitter { others, .. }) => {

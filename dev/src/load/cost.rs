@@ -10,17 +10,48 @@ use super::subject::Watched;
 const TICKS_PER_SECOND: f64 = 100.0;
 const KILOBYTE: u64 = 1024;
 
+/// Processor time in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CpuTime {
+    /// In its own code.
+    pub user: f64,
+    /// In the kernel on its behalf.
+    pub kernel: f64,
+}
+
+impl CpuTime {
+    /// Both together.
+    pub fn seconds(&self) -> f64 {
+        self.user + self.kernel
+    }
+
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self { user: self.user - before.user, kernel: self.kernel - before.kernel }
+    }
+}
+
+/// Processor time of a process so far, with its children if it has a family.
+///
+/// # Errors
+/// If it has ended.
+pub fn cpu_time(watched: &Watched) -> Result<CpuTime> {
+    let mut sum = CpuTime::of(watched.pid).with_context(|| format!("{} has ended", watched.name))?;
+    for child in children(watched) {
+        // One that ends meanwhile is counted by its parent.
+        let child = CpuTime::of(child).unwrap_or_default();
+        sum = CpuTime { user: sum.user + child.user, kernel: sum.kernel + child.kernel };
+    }
+    Ok(sum)
+}
+
 /// Processor seconds of a process so far, with its children if it has a family.
 ///
 /// # Errors
 /// If it has ended.
 pub fn cpu_seconds(watched: &Watched) -> Result<f64> {
-    let mut sum = ticks(watched.pid).with_context(|| format!("{} has ended", watched.name))?;
-    for child in children(watched) {
-        // One that ends meanwhile is counted by its parent.
-        sum += ticks(child).unwrap_or_default();
-    }
-    Ok(sum / TICKS_PER_SECOND)
+    cpu_time(watched).map(|time| time.seconds())
 }
 
 /// Bytes that a process holds. Of a family: what each has for itself, and what they share once.
@@ -61,13 +92,23 @@ fn children(watched: &Watched) -> impl Iterator<Item = u32> {
     list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>().into_iter()
 }
 
-/// User and system time, its own and that of children that have ended.
-fn ticks(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything, so fields are counted from its end.
-    let (_, fields) = stat.rsplit_once(')').context("/proc/…/stat is not as expected")?;
-    let times = fields.split_whitespace().skip(11).take(4);
-    times.map(|field| field.parse::<f64>().context("/proc/…/stat is not as expected")).sum()
+impl CpuTime {
+    /// Its own and that of children that have ended.
+    fn of(pid: u32) -> Result<Self> {
+        Self::read(&fs::read_to_string(format!("/proc/{pid}/stat"))?).context("/proc/…/stat is not as expected")
+    }
+
+    fn read(stat: &str) -> Option<Self> {
+        // The name in parentheses may hold anything, so fields are counted from its end.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let ticks: Vec<f64> =
+            fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect();
+        let [user, kernel, user_of_ended, kernel_of_ended] = ticks[..] else { return None };
+        Some(Self {
+            user: (user + user_of_ended) / TICKS_PER_SECOND,
+            kernel: (kernel + kernel_of_ended) / TICKS_PER_SECOND,
+        })
+    }
 }
 
 /// A process' memory in bytes, in three ways to count it.
@@ -140,6 +181,13 @@ mod tests {
         let memory = Memory::of(me.pid).unwrap();
         assert!(memory.private <= memory.pss && memory.pss <= memory.rss, "{memory:?}");
         assert!(KernelMemory::now().unwrap().slab > 0);
+    }
+
+    #[test]
+    fn time_in_the_kernel_is_told_apart_with_that_of_ended_children() {
+        let time = CpuTime::read("7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 100 200 30 40 20 0").unwrap();
+        assert_eq!(time, CpuTime { user: 1.3, kernel: 2.4 });
+        assert_eq!(CpuTime::read("7 (cut) S 1 2 3"), None);
     }
 
     #[test]

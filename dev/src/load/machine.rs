@@ -63,14 +63,14 @@ pub fn said(program: &Path, arguments: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Raises the soft limit of this process, which those that it starts inherit: a gateway may have to hold as many
-/// connections as there are.
+/// Raises the soft limit of this process, which those that it starts inherit: one of them may have to hold so
+/// many connections.
 pub fn allow_connections(connections: usize) -> Result<()> {
     let wanted = connections as u64 + SPARE_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
-        let is_allowed = limit.maximum.is_none_or(|maximum| maximum >= wanted);
-        ensure!(is_allowed, "{wanted} file descriptors are needed; `ulimit -Hn` allows {:?}", limit.maximum);
+        let most = limit.maximum.unwrap_or(u64::MAX);
+        ensure!(most >= wanted, "{wanted} file descriptors are needed; `ulimit -Hn` allows {most}");
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum.or(Some(wanted)), maximum: limit.maximum })?;
     }
     Ok(())

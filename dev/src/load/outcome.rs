@@ -39,21 +39,29 @@ impl Outcome {
         self.0.versions.extend(versions);
     }
 
-    /// A load whose problems are those of the report. What else is known of it can be changed until then.
-    pub fn add<R>(&mut self, measured: Measured<R>) {
+    /// A load whose problems and failures are problems of the report. What else is known of it can be changed until then.
+    pub fn add<R>(&mut self, mut measured: Measured<R>) {
+        measured.problems.append(&mut measured.failures);
+        self.add_compared(measured);
+    }
+
+    /// A load on a peer that is compared by what it loses and repeats: its failures are figures and no problems.
+    pub fn add_compared<R>(&mut self, measured: Measured<R>) {
         let name = format!("{} {}", measured.run.target, measured.run.name);
         self.0.problems.extend(measured.problems.iter().map(|problem| format!("{name}: {problem}")));
-        self.add_step(measured.run);
+        self.put(measured.run);
     }
 
     /// A load that was meant to find out whether it is too much. Even so nothing may be lost.
-    pub fn add_step(&mut self, mut run: Run) {
+    pub fn add_step(&mut self, run: Run) {
         let lost = run.proof.map_or(0, |proof| proof.lost);
-        if lost > 0
-            && !self.0.problems.iter().any(|problem| problem.starts_with(&format!("{} {}", run.target, run.name)))
-        {
+        if lost > 0 {
             self.0.problems.push(format!("{} {}: {lost} lost", run.target, run.name));
         }
+        self.put(run);
+    }
+
+    fn put(&mut self, mut run: Run) {
         if let Some(floors) = &self.0.floors
             && run.target == "chat"
         {
@@ -77,7 +85,7 @@ impl Outcome {
 
     /// One quantity here and at a peer.
     pub fn compare(&mut self, what: &str, peer: &str, ours: f64, theirs: f64) {
-        let ratio = if theirs > 0.0 { ours / theirs } else { 0.0 };
+        let ratio = (theirs > 0.0).then(|| ours / theirs);
         let comparison = Comparison { what: what.to_owned(), ours, theirs, peer: peer.to_owned(), ratio };
         self.0.comparisons.push(comparison);
     }

@@ -1,11 +1,12 @@
 //! One load on one subject, from connecting to the proof.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use chat_load::{
+    clock,
     plan::{CrowdDone, Done, PhaseDone},
-    report::{Run, Second},
+    report::{Proof, Run, Second},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// The generator kept its schedule if 99 of 100 messages were written at most so much later than due.
-const LATENESS_MAX_MS: f64 = 25.0;
+pub const LATENESS_MAX_MS: f64 = 25.0;
 /// This process, which looks at the others.
 const OBSERVER: &str = "observer";
 
@@ -40,14 +41,23 @@ pub struct Measured<R> {
     pub run: Run,
     /// Everything that clients saw.
     pub done: Done,
-    /// Why the figures can't be trusted.
+    /// Why the figures can't be trusted, whatever the subject is.
     pub problems: Vec<String>,
+    /// Which promises the subject broke; this backend may break none.
+    pub failures: Vec<String>,
     /// How long it took until all were connected.
     pub connect_seconds: f64,
     /// How long after its end the database had everything.
     pub stored_after: Duration,
     /// What was done meanwhile came to this.
     pub meanwhile: R,
+}
+
+impl<R> Measured<R> {
+    /// How much later than due the load generator wrote 99 of 100 messages, at the most.
+    pub fn lateness_ms(&self) -> f64 {
+        self.done.lateness.percentile_ms(99.0)
+    }
 }
 
 /// A load that goes on, for who does something meanwhile.
@@ -62,6 +72,11 @@ impl Stage<'_> {
     /// Sleeps until so long after the start.
     pub async fn reach(&self, after: Duration) {
         self.playing.reach(after).await;
+    }
+
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_micros(clock::now_us().saturating_sub(self.playing.start_us))
     }
 }
 
@@ -111,14 +126,15 @@ pub async fn run_with<S: Subject, R>(
     let done = playing.done().await?;
     let seen = sampler.end()?;
     let found = before.prove(subject, id, &done).await?;
-    let mut problems = problems(&done, &found);
+    let mut problems = problems(&done);
+    let failures = failures(&found.proof);
     problems.extend(subject.processes().err().map(|error| format!("{error:#}")));
     let is_generator = |name: &str| name == OBSERVER || generators.iter().any(|generator| generator == name);
     let mut run = summary(subject.name(), workload, &done, &found);
     window.put_into(&mut run, &watched, &seen, is_generator);
     run.timeline = timeline(&seconds, &watched, &seen);
     let stored_after = found.stored_after;
-    Ok(Measured { run, done, problems, connect_seconds, stored_after, meanwhile })
+    Ok(Measured { run, done, problems, failures, connect_seconds, stored_after, meanwhile })
 }
 
 /// Shows how it goes, without end.
@@ -167,13 +183,18 @@ fn summary(target: &str, workload: &Workload, done: &Done, found: &Found) -> Run
     run
 }
 
-/// What one crowd saw in one phase, as a run of its own beside the one that it is a part of.
-pub fn part(measured: &Run, workload: &Workload, done: &Done, crowd: usize, phase: usize) -> Run {
-    let (named, seen) = (&workload.phases[phase], &done.crowds[crowd].phases[phase]);
-    let seconds = number(named.until_us - named.from_us) / 1e6;
+/// What one crowd saw in phases that follow each other, as a run of its own beside the one that it is a part of. It has
+/// the name of the first.
+pub fn part(measured: &Run, workload: &Workload, done: &Done, crowd: usize, phases: Range<usize>) -> Run {
+    let named = &workload.phases[phases.clone()];
+    let mut seen = PhaseDone::default();
+    for phase in &done.crowds[crowd].phases[phases] {
+        seen.add(phase);
+    }
+    let seconds = number(named.iter().map(|phase| phase.until_us - phase.from_us).sum()) / 1e6;
     Run {
         target: measured.target.clone(),
-        name: named.name.clone(),
+        name: named.first().map(|phase| phase.name.clone()).unwrap_or_default(),
         seconds,
         offered_per_second: number(seen.offered) / seconds,
         accepted_per_second: number(seen.accepted) / seconds,
@@ -184,14 +205,19 @@ pub fn part(measured: &Run, workload: &Workload, done: &Done, crowd: usize, phas
     }
 }
 
-fn problems(done: &Done, found: &Found) -> Vec<String> {
-    let (proof, tally) = (&found.proof, done.tally());
-    let lateness = done.lateness.percentile_ms(99.0);
-    let all = [
+fn failures(proof: &Proof) -> Vec<String> {
+    those([
         (proof.lost > 0, format!("{} of what was accepted is not kept or was not shown", proof.lost)),
         (proof.repeated > 0, format!("{} messages were shown twice", proof.repeated)),
         (proof.unanswered > 0, format!("{} sends got no answer", proof.unanswered)),
-        (tally.absent > 0, format!("{} clients could not come back", tally.absent)),
+    ])
+}
+
+fn problems(done: &Done) -> Vec<String> {
+    let (absent, foreign, lateness) = (done.tally().absent, done.foreign_shown(), done.lateness.percentile_ms(99.0));
+    those([
+        (foreign > 0, format!("{foreign} messages were shown to somebody who is not in their conversation")),
+        (absent > 0, format!("{absent} clients could not come back")),
         (
             lateness > LATENESS_MAX_MS,
             format!(
@@ -199,8 +225,12 @@ fn problems(done: &Done, found: &Found) -> Vec<String> {
                  what may be; the machine is too busy for this load"
             ),
         ),
-    ];
-    all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, problem)| problem).collect()
+    ])
+}
+
+/// What is so.
+pub fn those(all: impl IntoIterator<Item = (bool, String)>) -> Vec<String> {
+    all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, said)| said).collect()
 }
 
 fn timeline(seconds: &Seconds, watched: &[Watched], samples: &[Sample]) -> Vec<Second> {

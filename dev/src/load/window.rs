@@ -6,7 +6,7 @@ use anyhow::Result;
 use chat_load::report::{Counters, ProcessCost, Run};
 
 use super::{
-    cost,
+    cost::{self, CpuTime},
     run::{Stage, figure, number},
     sampler::Sample,
     subject::{Subject, Watched, Work},
@@ -14,10 +14,13 @@ use super::{
     workload::Workload,
 };
 
+/// For what counts from outside to begin before the phase does.
+const LEAD: Duration = Duration::from_millis(100);
+
 /// What was used during the phase whose cost counts.
 #[derive(Debug)]
 pub struct Window {
-    cpu: BTreeMap<String, f64>,
+    cpu: BTreeMap<String, CpuTime>,
     work: Work,
     syncs: BTreeMap<String, u64>,
 }
@@ -32,7 +35,8 @@ impl Window {
         scratch: &Path,
     ) -> Result<Self> {
         let phase = workload.costed();
-        stage.reach(Duration::from_micros(phase.from_us)).await;
+        let from = Duration::from_micros(phase.from_us);
+        stage.reach(from.saturating_sub(LEAD)).await;
         let counted = watched.iter().filter(|process| process.counts_syncs);
         let counting: Vec<(String, Syncs)> = counted
             .filter_map(|process| {
@@ -40,18 +44,15 @@ impl Window {
                 Some((process.name.clone(), Syncs::begin(process.pid, file)?))
             })
             .collect();
-        let (work_before, cpu_before) = (subject.work().await?, cpu(watched)?);
+        stage.reach(from).await;
+        // Servers take their time to answer, more under load: at both ends they are asked last.
+        let (cpu_before, work_before) = (cpu(watched)?, subject.work().await?);
         stage.reach(Duration::from_micros(phase.until_us)).await;
-        let (cpu_after, work_after) = (cpu(watched)?, subject.work().await?);
-        let mut syncs = BTreeMap::new();
-        for (name, counter) in counting {
-            if let Some(count) = counter.end().await? {
-                syncs.insert(name, count);
-            }
-        }
+        let cpu_after = cpu(watched)?;
+        let (work_after, syncs) = tokio::try_join!(subject.work(), ended(counting))?;
         let cpu = cpu_after.into_iter().map(|(name, after)| {
             let before = cpu_before.get(&name).copied().unwrap_or_default();
-            (name, after - before)
+            (name, after.since(&before))
         });
         Ok(Self { cpu: cpu.collect(), work: work_after.since(&work_before), syncs })
     }
@@ -61,11 +62,12 @@ impl Window {
         let accepted = run.accepted_per_second * run.seconds;
         let per_1000 = |amount: f64| if accepted > 0.0 { amount * 1000.0 / accepted } else { 0.0 };
         for (place, process) in watched.iter().enumerate() {
-            let cpu_seconds = self.cpu.get(&process.name).copied().unwrap_or_default();
+            let cpu = self.cpu.get(&process.name).copied().unwrap_or_default();
             let memory = samples.iter().filter_map(|sample| sample.memory[place]);
             let cost = ProcessCost {
-                cpu_seconds,
-                cpu_seconds_per_1000: per_1000(cpu_seconds),
+                cpu_seconds: cpu.seconds(),
+                kernel_seconds: cpu.kernel,
+                cpu_seconds_per_1000: per_1000(cpu.seconds()),
                 memory_peak_bytes: memory.max().unwrap_or_default(),
                 is_generator: is_generator(&process.name),
             };
@@ -86,6 +88,15 @@ impl Window {
     }
 }
 
-fn cpu(watched: &[Watched]) -> Result<BTreeMap<String, f64>> {
-    watched.iter().map(|process| Ok((process.name.clone(), cost::cpu_seconds(process)?))).collect()
+fn cpu(watched: &[Watched]) -> Result<BTreeMap<String, CpuTime>> {
+    watched.iter().map(|process| Ok((process.name.clone(), cost::cpu_time(process)?))).collect()
+}
+
+/// What was counted from outside, where it could be.
+async fn ended(counting: Vec<(String, Syncs)>) -> Result<BTreeMap<String, u64>> {
+    let mut syncs = BTreeMap::new();
+    for (name, counter) in counting {
+        syncs.extend(counter.end().await?.map(|count| (name, count)));
+    }
+    Ok(syncs)
 }

@@ -54,11 +54,6 @@ impl Workload {
         Self { name, crowds: vec![crowd], phases: vec![phase], costed: 0, drain: pace.drain }
     }
 
-    /// Sends that the schedule asks for a second, in the phase whose cost is counted.
-    pub fn offered_per_second(&self) -> f64 {
-        self.crowds.iter().filter_map(|crowd| crowd.sends).map(|sends| sends.per_second).sum()
-    }
-
     /// All clients.
     pub fn connections(&self) -> usize {
         self.crowds.iter().map(|crowd| crowd.seats.len()).sum()

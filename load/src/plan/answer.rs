@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
 
+/// The kind of error that a message was shown to somebody who is not in its conversation.
+pub const FOREIGN_SHOWN: &str = "a message of another conversation was shown";
+
 /// What the process says on standard output, a line each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +135,11 @@ impl Done {
         for (kind, count) in &other.errors {
             *self.errors.entry(kind.clone()).or_default() += count;
         }
+    }
+
+    /// How often a message was shown to somebody who is not in its conversation.
+    pub fn foreign_shown(&self) -> u64 {
+        self.errors.get(FOREIGN_SHOWN).copied().unwrap_or_default()
     }
 
     /// All crowds together.

@@ -114,7 +114,7 @@ fn comparisons(report: &Report) -> Markup {
                             td { (comparison.peer) }
                             td.value { (number::number(comparison.ours)) }
                             td.value { (number::number(comparison.theirs)) }
-                            td.value { b { (number::number(comparison.ratio)) } }
+                            td.value { b { (number::number_or_dash(comparison.ratio)) } }
                         }
                     }
                 }

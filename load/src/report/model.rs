@@ -159,8 +159,10 @@ pub struct Proof {
 /// What a process, or a server with all its processes, used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessCost {
-    /// Processor time.
+    /// Processor time, in user code and in the kernel.
     pub cpu_seconds: f64,
+    /// Of that, in the kernel.
+    pub kernel_seconds: f64,
     /// Processor time for 1,000 accepted messages.
     pub cpu_seconds_per_1000: f64,
     /// The most memory it held.
@@ -221,8 +223,8 @@ pub struct Comparison {
     pub theirs: f64,
     /// Who the other is.
     pub peer: String,
-    /// Ours divided by theirs.
-    pub ratio: f64,
+    /// Ours divided by theirs; none if theirs is 0.
+    pub ratio: Option<f64>,
 }
 
 /// Something that was to be reached.

@@ -12,6 +12,11 @@ pub(super) fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// The same, or a dash where there is none.
+pub(super) fn number_or_dash(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), number)
+}
+
 /// A whole number with commas between thousands.
 pub(super) fn count(value: u64) -> String {
     grouped(&value.to_string())

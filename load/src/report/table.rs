@@ -123,7 +123,7 @@ fn write_comparisons(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\n  Beside others, in the same call")?;
     let mut lines = vec![line("", ["this backend", "the other", "ours / theirs"].map(str::to_owned).to_vec())];
     for comparison in &report.comparisons {
-        let cells = [comparison.ours, comparison.theirs, comparison.ratio].map(number::number);
+        let cells = [Some(comparison.ours), Some(comparison.theirs), comparison.ratio].map(number::number_or_dash);
         lines.push(line(&format!("    {}, against {}", comparison.what, comparison.peer), cells.to_vec()));
     }
     write_aligned(out, &lines)

@@ -54,7 +54,7 @@ impl Visitor {
         let route = Route { source: self.source, server: self.server };
         self.done.borrow_mut().visits += 1;
         if self.rudeness == Rudeness::HalfOpen {
-            return half_open(route).await;
+            return self.half_open(route).await;
         }
         let opened = match Chat.connect(route, &self.seat, None).await {
             Ok(opened) => opened,
@@ -123,8 +123,14 @@ impl Visitor {
         }
     }
 
-    /// Takes in what is there; how it ended if it did.
+    /// Takes in what is there; how the server ended it if it did.
     fn hear(&self, connection: &mut Connection<impl Protocol>) -> Option<String> {
+        let end = self.take_in(connection);
+        self.done.borrow_mut().ended += u64::from(end.is_some());
+        end
+    }
+
+    fn take_in(&self, connection: &mut Connection<impl Protocol>) -> Option<String> {
         let mut buffer = [0; READ_BYTES];
         let read = match connection.stream.try_read(&mut buffer) {
             Ok(0) => return Some("closed without a word".to_owned()),
@@ -148,6 +154,17 @@ impl Visitor {
             Err(error) => Some(error.to_string()),
         }
     }
+
+    async fn half_open(&self, route: Route) -> Result<String> {
+        let mut stream = route.open().await?;
+        stream.write_all(b"GET /v1/ws HTTP/1.1\r\nhost: ").await?;
+        let mut answer = [0; 512];
+        let Ok(read) = timeout(HALF_OPEN_STAY, stream.read(&mut answer)).await else {
+            return Ok(format!("half a handshake was borne for {} s", HALF_OPEN_STAY.as_secs()));
+        };
+        self.done.borrow_mut().ended += 1;
+        Ok(read.map_or_else(|error| error.kind().to_string(), |_| "half a handshake was ended".to_owned()))
+    }
 }
 
 struct Connection<P> {
@@ -163,15 +180,4 @@ impl<P> Connection<P> {
             Err(_) => Err(anyhow!("the server takes nothing more")),
         }
     }
-}
-
-async fn half_open(route: Route) -> Result<String> {
-    let mut stream = route.open().await?;
-    stream.write_all(b"GET /v1/ws HTTP/1.1\r\nhost: ").await?;
-    let mut answer = [0; 512];
-    Ok(match timeout(HALF_OPEN_STAY, stream.read(&mut answer)).await {
-        Ok(Ok(_)) => "half a handshake was ended".to_owned(),
-        Ok(Err(error)) => error.kind().to_string(),
-        Err(_) => format!("half a handshake was borne for {} s", HALF_OPEN_STAY.as_secs()),
-    })
 }

@@ -3,7 +3,7 @@
 use super::{Worker, client::Record};
 use crate::{
     message::Mark,
-    plan::{Absence, Done, Tally},
+    plan::{Absence, Done, FOREIGN_SHOWN, Tally},
     target::{Heard, Target},
 };
 
@@ -51,7 +51,7 @@ impl<T: Target> Worker<T> {
         }
         let mut stats = self.stats.borrow_mut();
         let Some(offset) = sender.checked_sub(first).filter(|offset| *offset < record.shown.len()) else {
-            stats.error("a message of another conversation was shown");
+            stats.error(FOREIGN_SHOWN);
             return;
         };
         if !record.show(offset, mark.number) {

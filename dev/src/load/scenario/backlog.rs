@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use chat_load::plan::{Absence, Phase, Seat, Sends, Writers};
 use clap::Args;
 use serde_json::{Value, json};
@@ -32,8 +32,6 @@ const QUIET: Duration = Duration::from_secs(4);
 const RETURNING: Duration = Duration::from_secs(20);
 /// How long it may take besides until everybody has everything.
 const DRAIN: Duration = Duration::from_mins(1);
-/// Messages a second that one user may send, with room to spare.
-const USER_RATE_MAX: u32 = 40;
 
 /// What can be chosen.
 #[derive(Debug, Clone, Args)]
@@ -49,13 +47,16 @@ pub struct Options {
     rate: u32,
 }
 
+impl Options {
+    /// Of all clients.
+    pub fn connections(&self) -> usize {
+        self.groups as usize * GROUP_SIZE
+    }
+}
+
 /// Measures and reports.
 pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
-    ensure!(
-        options.rate <= options.groups * USER_RATE_MAX,
-        "a user may not send {} messages a second: take more groups or a lower rate",
-        options.rate / options.groups
-    );
+    super::ensure_rate(options.rate.into(), options.groups as usize)?;
     let mut outcome = Outcome::begin("backlog", settings(options))?;
     let chat = ChatOptions { gateways: GATEWAYS, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
     let (chat, floors) = setting.chat(chat).await?;
@@ -78,7 +79,7 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
         format!("{counted} counted by them, {logged} logged by PostgreSQL"),
         counted < 1.0 && logged == 0,
     );
-    outcome.add(with_figures(measured));
+    outcome.add(with_figures(measured, options));
     chat.stop().await?;
     outcome.finish()
 }
@@ -94,7 +95,9 @@ fn settings(options: &Options) -> BTreeMap<String, Value> {
 
 /// The load, and when those who are away begin to come back.
 fn workload(options: &Options, seats: Vec<Seat>) -> (Workload, Duration) {
-    let filling = Duration::from_secs_f64(f64::from(options.groups * options.missed) / f64::from(options.rate));
+    // Half a message less, so that rounding adds none.
+    let messages = f64::from(options.groups * options.missed) - 0.5;
+    let filling = Duration::from_secs_f64(messages / f64::from(options.rate));
     let first = LEAVING + QUIET;
     let returning = first + filling + QUIET;
     let crowd = CrowdLoad {
@@ -114,10 +117,21 @@ fn workload(options: &Options, seats: Vec<Seat>) -> (Workload, Duration) {
     (Workload { name, crowds: vec![crowd], phases: vec![phase], costed: 0, drain: DRAIN }, returning)
 }
 
-fn with_figures(mut measured: Measured<Statements>) -> Measured<Statements> {
+/// Why it says little of users who come back with full inboxes.
+fn problems(options: &Options, returned: u64, pushes: u64) -> Vec<String> {
+    let away = u64::from(options.groups) * (GROUP_SIZE as u64 - 1);
+    let missed = away * u64::from(options.missed);
+    run::those([
+        (returned != away, format!("{away} users were away, and {returned} returns were seen")),
+        (pushes != missed, format!("{missed} messages should have waited in inboxes, and {pushes} did")),
+    ])
+}
+
+fn with_figures(mut measured: Measured<Statements>, options: &Options) -> Measured<Statements> {
     let crowd = &measured.done.crowds[0];
     let (tally, caught_up) = (&crowd.tally, &crowd.caught_up);
     let pushes = crowd.catch_up.count();
+    measured.problems.extend(problems(options, tally.returned, pushes));
     let services = measured.run.processes.values().filter(|cost| !cost.is_generator);
     let cpu: f64 = services.map(|cost| cost.cpu_seconds).sum();
     let seconds = |ms: f64| ms / 1000.0;
@@ -176,4 +190,17 @@ fn with_figures(mut measured: Measured<Statements>) -> Measured<Statements> {
         run::figure(&mut measured.run, name, value, unit, meaning);
     }
     measured
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_come_back_to_all_that_was_missed_makes_a_problem() {
+        let options = Options { groups: 2, missed: 10, rate: 1 };
+        assert!(problems(&options, 14, 140).is_empty());
+        assert_eq!(problems(&options, 0, 140).len(), 1);
+        assert_eq!(problems(&options, 14, 139).len(), 1);
+    }
 }

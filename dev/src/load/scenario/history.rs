@@ -6,7 +6,7 @@ mod readers;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use chat_load::{
     clock,
     pages::{Depth, Pages, PagesPlan, PagesTalk},
@@ -26,7 +26,7 @@ use crate::{
         chat::{Chat, ChatOptions},
         cost, gateway_sql,
         outcome::Outcome,
-        run::{self, Tools, number},
+        run::{self, LATENESS_MAX_MS, Tools, number},
         sampler::{Sample, Sampler},
         setting::Setting,
         subject::{Subject, Watched},
@@ -37,8 +37,6 @@ use crate::{
 const GATEWAYS: usize = 2;
 /// Participants of a conversation, who take turns in reading it.
 const READERS: u32 = 2;
-/// Pages a second that one user may ask for, with room to spare.
-const USER_RATE_MAX: u32 = 40;
 /// Before it counts, so that pools are filled.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -67,12 +65,7 @@ pub struct Options {
 
 /// Measures and reports.
 pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
-    let readers = options.conversations * READERS;
-    ensure!(
-        options.rate <= readers * USER_RATE_MAX,
-        "a user may not ask for {} pages a second: take more conversations or a lower rate",
-        options.rate / readers
-    );
+    super::ensure_rate(options.rate.into(), (options.conversations * READERS) as usize)?;
     let mut outcome = Outcome::begin("history", settings(options))?;
     let chat = ChatOptions { gateways: GATEWAYS, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
     let (chat, floors) = setting.chat(chat).await?;
@@ -90,6 +83,13 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
         let (run, pages) = measure(&chat, &archive, &plan, name, &setting.tools).await?;
         for (reason, count) in &pages.errors {
             outcome.problem(format!("{name}: {count} failed: {reason}"));
+        }
+        let lateness = pages.lateness.percentile_ms(99.0);
+        if lateness > LATENESS_MAX_MS {
+            outcome.problem(format!(
+                "{name}: the readers were late: {lateness:.1} ms for 99 of 100 pages, and {LATENESS_MAX_MS} ms is what \
+                 may be; the machine is too busy for this load"
+            ));
         }
         outcome.add_step(run);
     }
@@ -209,6 +209,12 @@ fn put_figures(run: &mut Run, archive: &Archive, pages: &Pages, statements: f64)
             pages.waits.percentile_ms(99.0),
             "ms",
             "From the moment a page was due until it was there, opened and checked, for 99 of 100 pages.",
+        ),
+        (
+            "reader lateness p99",
+            pages.lateness.percentile_ms(99.0),
+            "ms",
+            "How much later than due readers themselves asked for pages, 99 of 100 at most. It is part of every wait.",
         ),
         ("page slowest", pages.waits.max_ms(), "ms", "The longest of these waits."),
         ("messages of a page", of_each(number(pages.rows)), "", "In the mean."),

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use chat_load::{plan::Seat, report::Run};
+use chat_load::{plan::Seat, report::Run, rude::RudeDone};
 use chat_shared::limits;
 use clap::Args;
 use serde_json::{Value, json};
@@ -51,6 +51,13 @@ pub struct Options {
     /// How long each of the two loads is measured
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+}
+
+impl Options {
+    /// Of all clients.
+    pub fn connections(&self) -> usize {
+        self.clients as usize
+    }
 }
 
 /// Measures and reports.
@@ -105,8 +112,17 @@ async fn beside_rude(
         rude.end().await
     })
     .await?;
-    let Measured { run, done, problems, connect_seconds, stored_after, meanwhile } = measured;
-    Ok((Measured { run, done, problems, connect_seconds, stored_after, meanwhile: () }, meanwhile))
+    let Measured { run, done, mut problems, failures, connect_seconds, stored_after, meanwhile } = measured;
+    problems.extend(harmless(&meanwhile.done));
+    Ok((Measured { run, done, problems, failures, connect_seconds, stored_after, meanwhile: () }, meanwhile))
+}
+
+/// Why nobody was disturbed.
+fn harmless(rude: &RudeDone) -> Vec<String> {
+    run::those([
+        (rude.deeds == 0, "rude clients did nothing rude".to_owned()),
+        (rude.ended == 0, "no server ended a visit of a rude client".to_owned()),
+    ])
 }
 
 fn compare(outcome: &mut Outcome, alone: &Run, beside: &Run, rude: u64) {
@@ -138,6 +154,8 @@ fn with_figures(mut measured: Measured<()>, rude: &RudeOutcome) -> Measured<()> 
     let visits = "Connections that rude clients opened. Who is thrown out comes back a second later. Below, what they met \
                   with, and how often.";
     run::figure(run, "rude visits", number(rude.done.visits), "", visits);
+    let ended = "Of those, how many a server ended: by closing the connection, with or without a reason.";
+    run::figure(run, "rude visits ended by servers", number(rude.done.ended), "", ended);
     let deeds = "Frames that break a rule or ask for too much: garbage, too large, without a mask, too many, or large \
                  messages to somebody who reads nothing.";
     run::figure(run, "rude deeds", number(rude.done.deeds), "", deeds);

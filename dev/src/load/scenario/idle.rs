@@ -13,6 +13,7 @@ use super::HANDSHAKES_PER_SECOND;
 use crate::{
     load::{
         chat::ChatOptions,
+        comparison::{Comparable, with_peers},
         cost::{KernelMemory, Memory},
         outcome::Outcome,
         peer::Peer,
@@ -62,48 +63,53 @@ pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
     let options = ChatOptions { gateways: 1, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
     let (chat, floors) = setting.chat(options).await?;
     outcome.floors(floors);
-    let ours = measure(chat, plan, &setting.tools, &mut outcome).await?;
+    let ours = plan.measure(chat, &setting.tools, &mut outcome).await?;
     outcome.aim(
         "an idle connection in the gateway, bytes of memory",
         "≤ 8,192",
         format!("{:.0}", ours.bytes.rss),
         ours.bytes.rss <= BYTES_MAX,
     );
-    for peer in &plan.peers {
-        let theirs = match peer {
-            Peer::SocketIo => measure(setting.socket_io().await?, plan, &setting.tools, &mut outcome).await?,
-            Peer::Ejabberd => measure(setting.ejabberd().await?, plan, &setting.tools, &mut outcome).await?,
-        };
-        compare(&ours, &theirs, &mut outcome);
-    }
+    with_peers(plan, &plan.peers, &ours, setting, &mut outcome).await?;
     outcome.finish()
 }
 
-async fn measure<S: Subject>(subject: S, plan: &Plan, tools: &Tools, outcome: &mut Outcome) -> Result<Finding> {
-    let name = subject.name();
-    terminal::heading(&format!("idle of {name}"));
-    outcome.versions(subject.versions().await?);
-    let (connections, length) = (plan.connections, plan.length());
-    run::run(&subject, &workload("warm-up", subject.seats(WARM_UP_CONNECTIONS, 1).await?, WARM_UP), tools).await?;
-    let workload = workload(&format!("{connections} idle"), subject.seats(connections, 1).await?, length);
-    let before = memory(&subject)?;
-    let mut measured = run::run_with(&subject, &workload, tools, async |stage| {
-        stage.reach(SETTLED + length).await;
-        memory(&subject)
-    })
-    .await?;
-    let holder = subject.holder()?.name;
-    subject.stop().await?;
-    let finding = Finding {
-        name,
-        bytes: PerConnection::between(before, measured.meanwhile, connections),
-        cpu: CpuPer1000::of(&measured.run.processes, &holder, connections, length),
-        opened_per_second: number(connections as u64) / measured.connect_seconds.max(0.001),
-    };
-    finding.put_into(&mut measured.run);
-    measured.problems.extend(finding.problems(measured.done.tally().returned));
-    outcome.add(measured);
-    Ok(finding)
+impl Comparable for Plan {
+    type Finding = Finding;
+
+    async fn measure<S: Subject>(&self, subject: S, tools: &Tools, outcome: &mut Outcome) -> Result<Finding> {
+        let name = subject.name();
+        terminal::heading(&format!("idle of {name}"));
+        outcome.versions(subject.versions().await?);
+        let (connections, length) = (self.connections, self.length());
+        run::run(&subject, &workload("warm-up", subject.seats(WARM_UP_CONNECTIONS, 1).await?, WARM_UP), tools).await?;
+        let workload = workload(&format!("{connections} idle"), subject.seats(connections, 1).await?, length);
+        let before = memory(&subject)?;
+        let mut measured = run::run_with(&subject, &workload, tools, async |stage| {
+            stage.reach(SETTLED + length).await;
+            memory(&subject)
+        })
+        .await?;
+        let holder = subject.holder()?.name;
+        subject.stop().await?;
+        let finding = Finding {
+            name,
+            bytes: PerConnection::between(before, measured.meanwhile, connections),
+            cpu: CpuPer1000::of(&measured.run.processes, &holder, connections, length),
+            opened_per_second: number(connections as u64) / measured.connect_seconds.max(0.001),
+        };
+        finding.put_into(&mut measured.run);
+        measured.problems.extend(finding.problems(measured.done.tally().returned));
+        outcome.add(measured);
+        Ok(finding)
+    }
+
+    fn compare(&self, ours: &Finding, theirs: &Finding, outcome: &mut Outcome) {
+        let peer = theirs.name;
+        outcome.compare("resident memory of an idle connection, bytes", peer, ours.bytes.rss, theirs.bytes.rss);
+        outcome.compare("server CPU for 1,000 idle connections, ms/s", peer, ours.cpu.holder, theirs.cpu.holder);
+        outcome.compare("CPU of all for 1,000 idle connections, ms/s", peer, ours.cpu.all, theirs.cpu.all);
+    }
 }
 
 fn workload(name: &str, seats: Vec<Seat>, length: Duration) -> Workload {
@@ -146,29 +152,35 @@ impl PerConnection {
 struct CpuPer1000 {
     /// Of the process that has them.
     holder: f64,
+    /// Of that, in the kernel.
+    holder_kernel: f64,
     /// Of Redis, where there is one.
     redis: Option<f64>,
     /// Of all processes but those that make the load.
     all: f64,
+    /// Of that, in the kernel.
+    all_kernel: f64,
 }
 
 impl CpuPer1000 {
     fn of(processes: &BTreeMap<String, ProcessCost>, holder: &str, connections: usize, length: Duration) -> Self {
         let thousands = number(connections as u64) / 1000.0;
         let each = |seconds: f64| seconds * 1000.0 / length.as_secs_f64() / thousands;
-        let one = |name: &str| processes.get(name).map(|cost| each(cost.cpu_seconds));
-        let servers = processes.values().filter(|cost| !cost.is_generator);
+        let holder = processes.get(holder).copied().unwrap_or_default();
+        let servers = || processes.values().filter(|cost| !cost.is_generator);
         Self {
-            holder: one(holder).unwrap_or_default(),
-            redis: one("redis"),
-            all: each(servers.map(|cost| cost.cpu_seconds).sum()),
+            holder: each(holder.cpu_seconds),
+            holder_kernel: each(holder.kernel_seconds),
+            redis: processes.get("redis").map(|cost| each(cost.cpu_seconds)),
+            all: each(servers().map(|cost| cost.cpu_seconds).sum()),
+            all_kernel: each(servers().map(|cost| cost.kernel_seconds).sum()),
         }
     }
 }
 
 /// What connections cost at one subject.
 #[derive(Debug)]
-struct Finding {
+pub struct Finding {
     name: &'static str,
     bytes: PerConnection,
     cpu: CpuPer1000,
@@ -231,11 +243,35 @@ impl Finding {
                     .to_owned(),
             ),
             (
+                "server CPU for 1,000 connections, user",
+                cpu.holder - cpu.holder_kernel,
+                "ms/s",
+                "Of that, in the process' own code.".to_owned(),
+            ),
+            (
+                "server CPU for 1,000 connections, kernel",
+                cpu.holder_kernel,
+                "ms/s",
+                "Of that, in the kernel on its behalf: sockets and waking up.".to_owned(),
+            ),
+            (
                 "CPU of all for 1,000 connections",
                 cpu.all,
                 "ms/s",
                 "Processor time a second of all services and servers together, with what they do without connections."
                     .to_owned(),
+            ),
+            (
+                "CPU of all for 1,000 connections, user",
+                cpu.all - cpu.all_kernel,
+                "ms/s",
+                "Of that, in their own code.".to_owned(),
+            ),
+            (
+                "CPU of all for 1,000 connections, kernel",
+                cpu.all_kernel,
+                "ms/s",
+                "Of that, in the kernel on their behalf.".to_owned(),
             ),
             (
                 "connections opened",
@@ -255,20 +291,16 @@ impl Finding {
     }
 }
 
-fn compare(ours: &Finding, theirs: &Finding, outcome: &mut Outcome) {
-    let peer = theirs.name;
-    outcome.compare("resident memory of an idle connection, bytes", peer, ours.bytes.rss, theirs.bytes.rss);
-    outcome.compare("server CPU for 1,000 idle connections, ms/s", peer, ours.cpu.holder, theirs.cpu.holder);
-    outcome.compare("CPU of all for 1,000 idle connections, ms/s", peer, ours.cpu.all, theirs.cpu.all);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn processor_time_is_that_of_a_thousand_connections_in_a_second() {
-        let cost = |cpu_seconds, is_generator| ProcessCost { cpu_seconds, is_generator, ..ProcessCost::default() };
+        let cost = |cpu_seconds, is_generator| {
+            let kernel_seconds = cpu_seconds / 3.0;
+            ProcessCost { cpu_seconds, kernel_seconds, is_generator, ..ProcessCost::default() }
+        };
         let mut processes = BTreeMap::from([
             ("node-1".to_owned(), cost(3.0, false)),
             ("redis".to_owned(), cost(0.6, false)),
@@ -277,6 +309,7 @@ mod tests {
         let cpu = |processes: &_| CpuPer1000::of(processes, "node-1", 2000, LENGTH);
         let found = cpu(&processes);
         assert!((found.holder - 50.0).abs() < 1e-9 && (found.all - 60.0).abs() < 1e-9, "{found:?}");
+        assert!((found.holder_kernel - 50.0 / 3.0).abs() < 1e-9 && (found.all_kernel - 20.0).abs() < 1e-9, "{found:?}");
         assert!(found.redis.is_some_and(|redis| (redis - 10.0).abs() < 1e-9), "{found:?}");
         processes.remove("redis");
         assert!(cpu(&processes).redis.is_none());
@@ -290,7 +323,7 @@ mod tests {
         };
         let problems = |after, returned| {
             let bytes = PerConnection::between(memory(1000), memory(after), 10);
-            let cpu = CpuPer1000 { holder: 1.0, redis: None, all: 1.0 };
+            let cpu = CpuPer1000 { holder: 1.0, holder_kernel: 0.5, redis: None, all: 1.0, all_kernel: 0.5 };
             Finding { name: "peer", bytes, cpu, opened_per_second: 1.0 }.problems(returned)
         };
         assert!(problems(2000, 0).is_empty());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_load::{
-    plan::{Absence, CrowdDone, Phase, Seat, Sends, Writers},
+    plan::{Absence, CrowdDone, Phase, Seat, Sends, TargetKind, Writers},
     report::Run,
 };
 use serde_json::json;
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::{
     load::{
         chat::ChatOptions,
+        comparison::{Comparable, with_peers},
         outcome::Outcome,
         peer::Peer,
         run::{self, Tools, figure, number},
@@ -48,15 +49,9 @@ pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
     let mut outcome = Outcome::begin("jitter", settings(plan))?;
     let (chat, floors) = setting.chat(ChatOptions { gateways: 2, handshakes_per_second: None }).await?;
     outcome.floors(floors);
-    let ours = measure(chat, plan, &setting.tools, &mut outcome).await?;
+    let ours = plan.measure(chat, &setting.tools, &mut outcome).await?;
     aims(&ours, &mut outcome);
-    for peer in &plan.peers {
-        let theirs = match peer {
-            Peer::SocketIo => measure(setting.socket_io().await?, plan, &setting.tools, &mut outcome).await?,
-            Peer::Ejabberd => measure(setting.ejabberd().await?, plan, &setting.tools, &mut outcome).await?,
-        };
-        compare(&ours, &theirs, &mut outcome);
-    }
+    with_peers(plan, &plan.peers, &ours, setting, &mut outcome).await?;
     outcome.finish()
 }
 
@@ -70,17 +65,33 @@ fn settings(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     ])
 }
 
-async fn measure<S: Subject>(subject: S, plan: &Plan, tools: &Tools, outcome: &mut Outcome) -> Result<Finding> {
-    let name = subject.name();
-    terminal::heading(&format!("jitter of {name}"));
-    outcome.versions(subject.versions().await?);
-    let workload = workload(plan, subject.seats(plan.clients / PAIR, PAIR).await?);
-    let mut measured = run::run(&subject, &workload, tools).await?;
-    subject.stop().await?;
-    let finding = Finding::of(name, measured.done.crowds.first().context("there was nobody")?);
-    finding.put_into(&mut measured.run);
-    outcome.add(measured);
-    Ok(finding)
+impl Comparable for Plan {
+    type Finding = Finding;
+
+    async fn measure<S: Subject>(&self, subject: S, tools: &Tools, outcome: &mut Outcome) -> Result<Finding> {
+        let (name, target) = (subject.name(), subject.target());
+        terminal::heading(&format!("jitter of {name}"));
+        outcome.versions(subject.versions().await?);
+        let workload = workload(self, subject.seats(self.clients / PAIR, PAIR).await?);
+        let mut measured = run::run(&subject, &workload, tools).await?;
+        subject.stop().await?;
+        let finding = Finding::of(name, measured.done.crowds.first().context("there was nobody")?);
+        finding.put_into(&mut measured.run);
+        if target == TargetKind::Chat {
+            outcome.add(measured);
+        } else {
+            outcome.add_compared(measured);
+        }
+        Ok(finding)
+    }
+
+    fn compare(&self, ours: &Finding, theirs: &Finding, outcome: &mut Outcome) {
+        let peer = theirs.name;
+        outcome.compare("accepted messages shown, %", peer, ours.shown_percent(), theirs.shown_percent());
+        outcome.compare("return p50, ms", peer, ours.return_p50_ms, theirs.return_p50_ms);
+        outcome.compare("return p99, ms", peer, ours.return_p99_ms, theirs.return_p99_ms);
+        outcome.compare("repeats for 1,000 shows", peer, ours.repeats_per_1000(), theirs.repeats_per_1000());
+    }
 }
 
 fn workload(plan: &Plan, seats: Vec<Seat>) -> Workload {
@@ -95,7 +106,7 @@ fn workload(plan: &Plan, seats: Vec<Seat>) -> Workload {
 
 /// What losing connections came to at one subject.
 #[derive(Debug)]
-struct Finding {
+pub struct Finding {
     name: &'static str,
     expected_shows: u64,
     shown: u64,
@@ -173,14 +184,6 @@ fn aims(ours: &Finding, outcome: &mut Outcome) {
     let resumed = ours.returned - ours.not_resumed;
     let said = format!("{resumed} of {}", ours.returned);
     outcome.aim("returns that got everything by resuming", "all", said, ours.not_resumed == 0 && resumed > 0);
-}
-
-fn compare(ours: &Finding, theirs: &Finding, outcome: &mut Outcome) {
-    let peer = theirs.name;
-    outcome.compare("accepted messages shown, %", peer, ours.shown_percent(), theirs.shown_percent());
-    outcome.compare("return p50, ms", peer, ours.return_p50_ms, theirs.return_p50_ms);
-    outcome.compare("return p99, ms", peer, ours.return_p99_ms, theirs.return_p99_ms);
-    outcome.compare("repeats for 1,000 shows", peer, ours.repeats_per_1000(), theirs.repeats_per_1000());
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// As many as arrive in such a time count as no backlog.
 const CAUGHT_UP: Duration = Duration::from_millis(250);
 const PAIR: usize = 2;
+/// Of what comes while Postgres is gone, so much must wait when it is back; else nothing was gone.
+const BACKLOG_MIN: f64 = 0.1;
 /// What the outage may make of the wait until a message is accepted.
 const SLOWDOWN_MAX: f64 = 1.5;
 /// How much faster than new messages come the backlog is to be stored.
@@ -117,8 +119,8 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
 
 /// Stops Postgres, starts it again, and looks at how its backlog is stored.
 async fn break_postgres(plan: &Plan, chat: &Chat, stage: &Stage<'_>) -> Result<Backlog> {
-    let before = chat.stored().await?;
-    let accepted_before = accepted(stage);
+    // Nothing has been sent yet.
+    let before = number(chat.stored().await?);
     stage.reach(WARM_UP + NORMAL + GAP).await;
     // What its clients hold on to is not waited for.
     chat.servers().postgres.stop().await?;
@@ -128,13 +130,11 @@ async fn break_postgres(plan: &Plan, chat: &Chat, stage: &Stage<'_>) -> Result<B
     let began = Instant::now();
     let stored_first = number(chat.stored().await?);
     terminal::progress("Postgres is back");
-    // Until so much is stored, more had been accepted than stored.
-    let base = number(before) - accepted_before;
-    let waiting = base + accepted(stage) - stored_first;
+    let waiting = before + accepted(plan, stage) - stored_first;
     let mut stored = stored_first;
     while began.elapsed() < BACKLOG_DEADLINE {
         stored = number(chat.stored().await?);
-        if base + accepted(stage) - stored <= plan.rate * CAUGHT_UP.as_secs_f64() {
+        if before + accepted(plan, stage) - stored <= plan.rate * CAUGHT_UP.as_secs_f64() {
             break;
         }
         sleep(PAUSE).await;
@@ -143,18 +143,33 @@ async fn break_postgres(plan: &Plan, chat: &Chat, stage: &Stage<'_>) -> Result<B
 }
 
 /// Messages that clients were told to be accepted, so far.
-fn accepted(stage: &Stage<'_>) -> f64 {
-    number(stage.seconds.all().iter().map(|second| second.accepted).sum())
+fn accepted(plan: &Plan, stage: &Stage<'_>) -> f64 {
+    let seconds: Vec<u64> = stage.seconds.all().iter().map(|second| second.accepted).collect();
+    let sending = WARM_UP + NORMAL + GAP + plan.outage + AFTER;
+    accepted_until(stage.elapsed().min(sending), &seconds, plan.rate)
+}
+
+/// By what clients have said, which is up to a second old: since then as many as are due. Not all processes may have
+/// said the last second.
+fn accepted_until(elapsed: Duration, seconds: &[u64], rate: f64) -> f64 {
+    let whole = seconds.split_last().map_or(&[][..], |(_, whole)| whole);
+    let since = elapsed.as_secs_f64() - number(whole.len() as u64);
+    number(whole.iter().sum()) + rate * since.max(0.0)
 }
 
 fn report(plan: &Plan, workload: &Workload, mut measured: Measured<Backlog>, outcome: &mut Outcome) {
-    let normal = run::part(&measured.run, workload, &measured.done, 0, PHASE_NORMAL);
-    let outage = run::part(&measured.run, workload, &measured.done, 0, PHASE_OUTAGE);
+    let normal = run::part(&measured.run, workload, &measured.done, 0, PHASE_NORMAL..PHASE_OUTAGE);
+    let outage = run::part(&measured.run, workload, &measured.done, 0, PHASE_OUTAGE..PHASE_OUTAGE + 1);
     let slowdown = outage.accept.p99_ms / normal.accept.p99_ms.max(f64::MIN_POSITIVE);
     let tally = measured.done.tally();
     let failed = tally.rejected + tally.unanswered;
     let Backlog { waiting, stored, seconds } = measured.meanwhile;
     let pace = stored / seconds.max(0.001) / plan.rate;
+    let missed = plan.rate * plan.outage.as_secs_f64();
+    if waiting < missed * BACKLOG_MIN {
+        let problem = format!("{waiting:.0} messages waited for Postgres, of {missed:.0}: it was hardly gone");
+        measured.problems.push(problem);
+    }
     outcome.aim("failed sends", "0", format!("{failed} of {}", tally.sent), failed == 0);
     outcome.aim(
         "accept p99 without Postgres against before",
@@ -177,4 +192,19 @@ fn report(plan: &Plan, workload: &Workload, mut measured: Measured<Backlog>, out
     figure(run, "accept p99 without Postgres / before", slowdown, "×", "What the outage made of it.");
     outcome.add(measured);
     outcome.add_step(outage);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_have_not_said_yet_counts_as_accepted() {
+        let at = |ms, seconds: &[u64]| accepted_until(Duration::from_millis(ms), seconds, 100.0);
+        assert!((at(500, &[]) - 50.0).abs() < 1e-9);
+        // Half of the processes have said the last second, and it is not counted.
+        assert!((at(2010, &[90, 100, 50]) - 191.0).abs() < 1e-9);
+        // Clients go on after the last message, until everything has come.
+        assert!((at(2000, &[100, 100, 0, 0]) - 200.0).abs() < 1e-9);
+    }
 }

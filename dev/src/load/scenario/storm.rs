@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use chat_load::{
-    plan::{Absence, Phase, Sends, Writers},
+    plan::{Absence, CrowdDone, Phase, Sends, Writers},
     report::Run,
 };
 use serde_json::json;
@@ -24,7 +24,9 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_secs(12);
 /// Until they try to come back; meanwhile they are written to.
 const AWAY: Duration = Duration::from_secs(5);
+/// From when the first come back; longer for more than so many.
 const STORM: Duration = Duration::from_secs(15);
+const STORM_CLIENTS: usize = 10_000;
 const DRAIN: Duration = Duration::from_mins(1);
 /// Messages that each of them misses.
 const MISSED: usize = 2;
@@ -41,6 +43,9 @@ const LIVE: usize = 0;
 const STORMING: usize = 1;
 const PHASE_QUIET: usize = 0;
 const PHASE_STORM: usize = 1;
+/// From the cut on a phase for each second, since it is known only afterwards when the last one is back.
+const PHASE_SECONDS: usize = 2;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What was chosen.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +54,18 @@ pub struct Plan {
     pub clients: usize,
     /// Messages a second of those who stay.
     pub rate: f64,
+}
+
+impl Plan {
+    /// From when the first come back.
+    fn storm(&self) -> Duration {
+        STORM * u32::try_from(self.clients.div_ceil(STORM_CLIENTS)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Of all clients: for seven who go one who stays, and besides them those who write to each other.
+pub fn connections(clients: usize) -> usize {
+    clients.div_ceil(GROUP - 1) * GROUP + LIVE_PAIRS * PAIR
 }
 
 /// Measures.
@@ -61,7 +78,7 @@ pub async fn run(plan: &Plan, setting: &Setting) -> Result<ExitCode> {
     let measured = run::run_with(&chat, &workload, &setting.tools, async |stage| {
         stage.reach(WARM_UP + QUIET + AWAY).await;
         let counting = GatewaySql::begin(&chat).await?;
-        stage.reach(WARM_UP + QUIET + AWAY + STORM).await;
+        stage.reach(WARM_UP + QUIET + AWAY + plan.storm()).await;
         counting.end(&chat).await
     })
     .await?;
@@ -83,7 +100,7 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
     let groups = plan.clients.div_ceil(GROUP - 1);
     let cut_at = WARM_UP + QUIET;
     let back_at = cut_at + AWAY;
-    let end = back_at + STORM;
+    let end = back_at + plan.storm();
     let live = CrowdLoad {
         seats: chat.seats(LIVE_PAIRS, PAIR).await?,
         conversation_size: PAIR,
@@ -109,26 +126,40 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
         from_us: micros(from),
         until_us: micros(until),
     };
+    let mut phases = vec![phase("quiet", WARM_UP, cut_at), phase("return", back_at, end)];
+    let seconds = (cut_at.as_secs()..end.as_secs()).map(Duration::from_secs);
+    phases.extend(seconds.map(|from| phase("others in the storm", from, from + SECOND)));
     Ok(Workload {
         name: format!("storm of {}", plan.clients),
         crowds: vec![live, storming],
-        phases: vec![phase("quiet", WARM_UP, cut_at), phase("storm", back_at, end)],
+        phases,
         costed: PHASE_STORM,
         drain: DRAIN,
     })
 }
 
 fn report(workload: &Workload, mut measured: Measured<Statements>, outcome: &mut Outcome) {
-    let quiet = run::part(&measured.run, workload, &measured.done, LIVE, PHASE_QUIET);
-    let live = run::part(&measured.run, workload, &measured.done, LIVE, PHASE_STORM);
-    let slowdown = live.deliver.p99_ms / quiet.deliver.p99_ms.max(f64::MIN_POSITIVE);
+    let quiet = run::part(&measured.run, workload, &measured.done, LIVE, PHASE_QUIET..PHASE_STORM);
     let crowd = &measured.done.crowds[STORMING];
+    let (storm_end, end) = (PHASE_SECONDS + storm_seconds(crowd), workload.phases.len());
+    if storm_end > end {
+        measured.problems.push("the last clients came back when the others wrote no more".to_owned());
+    }
+    let live = run::part(&measured.run, workload, &measured.done, LIVE, PHASE_SECONDS..storm_end.min(end));
+    let slowdown = live.deliver.p99_ms / quiet.deliver.p99_ms.max(f64::MIN_POSITIVE);
+    let clients = workload.crowds[STORMING].seats.len() / GROUP * (GROUP - 1);
     let (tally, statements) = (&crowd.tally, measured.meanwhile);
     outcome.aim(
         "clients back and caught up",
         "all",
-        format!("{} back, {} of {} missed messages shown", tally.returned, tally.shown, tally.expected_shows),
-        tally.absent == 0 && tally.not_resumed == 0 && tally.shown == tally.expected_shows && tally.returned > 0,
+        format!(
+            "{} of {clients} back, {} of {} missed messages shown",
+            tally.returned, tally.shown, tally.expected_shows
+        ),
+        tally.absent == 0
+            && tally.not_resumed == 0
+            && tally.shown == tally.expected_shows
+            && tally.returned >= clients as u64,
     );
     outcome.aim(
         "SQL statements of gateways for the returns",
@@ -150,9 +181,15 @@ fn report(workload: &Workload, mut measured: Measured<Statements>, outcome: &mut
     outcome.add(measured);
 }
 
+/// Whole seconds from the cut until the last is back.
+fn storm_seconds(crowd: &CrowdDone) -> usize {
+    let last = AWAY + Duration::from_secs_f64(crowd.returns.max_ms() / 1000.0);
+    usize::try_from(last.as_secs() + 1).unwrap_or(usize::MAX)
+}
+
 type Told = (&'static str, f64, &'static str, &'static str);
 
-fn storm_figures(crowd: &chat_load::plan::CrowdDone, live: &Run, slowdown: f64) -> [Told; 8] {
+fn storm_figures(crowd: &CrowdDone, live: &Run, slowdown: f64) -> [Told; 8] {
     let (returns, catch_up, tally) = (&crowd.returns, &crowd.catch_up, &crowd.tally);
     [
         ("came back", number(tally.returned), "", "Clients whose connections were cut and that connected again."),
@@ -185,7 +222,7 @@ fn storm_figures(crowd: &chat_load::plan::CrowdDone, live: &Run, slowdown: f64) 
             "delivery p99 of the others",
             live.deliver.p99_ms,
             "ms",
-            "Messages between those who stayed, while the others came back.",
+            "Messages between those who stayed, from the cut until the last of the others was back.",
         ),
         ("delivery p99 of the others / before", slowdown, "×", "What the storm made of it."),
     ]

@@ -62,7 +62,7 @@ impl Readers {
     /// If the process ends without having said it.
     pub async fn done(&mut self) -> Result<Pages> {
         match self.next(self.length).await? {
-            PagesLine::Done(pages) => Ok(pages),
+            PagesLine::Done(pages) => Ok(*pages),
             PagesLine::Warm => bail!("the readers were warm twice"),
         }
     }
