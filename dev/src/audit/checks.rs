@@ -174,7 +174,8 @@ fn out_of_order(evidence: &Evidence) -> Finding {
 fn holes(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::Holes);
     for Room { id, .. } in &evidence.rooms {
-        let floor = evidence.heads.iter().find(|head| head.conversation_id == *id).map_or(0, |head| head.floor_seq.0);
+        let head = evidence.heads.iter().find(|head| head.conversation_id == *id);
+        let (floor, counted) = head.map_or((0, 0), |head| (head.floor_seq.0, head.last_seq.0));
         let mut rows: BTreeMap<u64, u64> = BTreeMap::new();
         for row in evidence.rows.iter().filter(|row| row.conversation_id == *id) {
             *rows.entry(row.seq.0).or_default() += 1;
@@ -182,7 +183,7 @@ fn holes(evidence: &Evidence) -> Finding {
         let answered = evidence.attempts.iter().filter(|attempt| attempt.key.conversation_id == *id);
         let answered = answered.filter_map(Attempt::kept).map(|kept| kept.seq.0).max().unwrap_or_default();
         let stored = rows.last_key_value().map_or(0, |(seq, _)| *seq);
-        for seq in floor + 1..=stored.max(answered) {
+        for seq in floor + 1..=stored.max(answered).max(counted) {
             let count = rows.get(&seq).copied().unwrap_or_default();
             finding.look(holds(count == 1, || format!("{} has {count} rows", name(*id, Seq(seq)))));
         }

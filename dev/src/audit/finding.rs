@@ -41,6 +41,8 @@ pub enum Check {
     Panics,
     /// Entries of the log that a worker never dealt with.
     Unsettled,
+    /// Gateways that keep more memory than they may for what they were sent and refused.
+    Grown,
 }
 
 impl Check {
@@ -63,6 +65,7 @@ impl Check {
             Self::Ended => "ended",
             Self::Panics => "panics",
             Self::Unsettled => "unsettled",
+            Self::Grown => "grown",
         }
     }
 
@@ -85,6 +88,7 @@ impl Check {
             Self::Ended => "processes ended by themselves",
             Self::Panics => "lines of logs tell of a panic",
             Self::Unsettled => "entries of the log were never dealt with by a worker",
+            Self::Grown => "gateways keep more memory than they may for what they refused",
         }
     }
 }
@@ -124,6 +128,11 @@ impl Finding {
     /// Whether nothing is wrong.
     pub const fn is_held(&self) -> bool {
         self.violations == 0
+    }
+
+    /// Whether there was nothing to look at, so that nothing found says nothing.
+    pub const fn is_void(&self) -> bool {
+        self.of == 0
     }
 }
 

@@ -41,6 +41,9 @@ pub struct Logs {
     pub panics: Vec<String>,
 }
 
+/// How programs in Rust, programs in Go, and PostgreSQL say that they panic.
+const PANICS: [&str; 3] = ["panicked at", "panic: ", "PANIC:"];
+
 /// Reads every `.log` file under `directory`.
 pub fn logs_in(directory: &Path) -> Result<Logs> {
     let mut found = Logs::default();
@@ -53,7 +56,7 @@ pub fn logs_in(directory: &Path) -> Result<Logs> {
             if has_uuid(line) {
                 found.with_id.push(format!("{name}: {line}"));
             }
-            if line.contains("panicked at") {
+            if PANICS.iter().any(|panic| line.contains(panic)) {
                 found.panics.push(format!("{name}: {line}"));
             }
         }
@@ -118,6 +121,21 @@ mod tests {
         ] {
             assert!(!has_uuid(line), "{line}");
         }
+    }
+
+    #[test]
+    fn panics_of_services_and_servers_are_found_in_logs() {
+        let directory = tempfile::tempdir().unwrap();
+        let panics = [
+            "thread 'main' (7) panicked at src/main.rs:1:2:",
+            "panic: runtime error: index out of range",
+            "2026-11-22 11:02:03.123 UTC [7] PANIC:  could not write to file",
+        ];
+        fs::write(directory.path().join("some.log"), format!("started\n{}\nended\n", panics.join("\n"))).unwrap();
+        fs::write(directory.path().join("other"), panics[0]).unwrap();
+        let found = logs_in(directory.path()).unwrap();
+        assert_eq!((found.files, found.lines), (1, 5));
+        assert_eq!(found.panics, panics.map(|line| format!("some.log: {line}")));
     }
 
     #[test]

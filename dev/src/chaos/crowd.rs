@@ -149,11 +149,6 @@ impl Crowd {
         self.devices.iter().map(|device| device.tap.counts()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
     }
 
-    /// How often devices have connected, and how often they had to load everything anew.
-    pub fn arrivals(&self) -> usize {
-        self.devices.iter().map(|device| device.person.diary().arrivals().len()).sum()
-    }
-
     /// Closes all clients.
     pub async fn leave(&mut self) -> Result<()> {
         for device in &mut self.devices {
@@ -177,6 +172,11 @@ impl Device {
     pub fn client(&self) -> Result<(Client, Rest)> {
         let client = self.person.client().with_context(|| self.name.clone())?;
         Ok((client.clone(), client.rest().clone()))
+    }
+
+    /// How often it has connected.
+    pub fn arrivals(&self) -> usize {
+        self.person.diary().arrivals().len()
     }
 
     /// Cuts its connections, whichever gateway they lead to. Gives how many there were.

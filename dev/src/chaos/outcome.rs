@@ -11,9 +11,9 @@ use crate::audit::Finding;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// All of them, and the faults were felt.
+    /// All of them, every check had something to look at, and the faults were felt.
     Held,
-    /// A fault was not felt, so nothing is proven.
+    /// A fault was not felt, or a check had nothing to look at, so nothing is proven.
     Void,
     /// One was broken, or the run could not be finished.
     Broken,
@@ -64,11 +64,15 @@ impl Outcome {
     pub fn judge(&self) -> Verdict {
         if self.failure.is_some() || self.findings.iter().any(|finding| !finding.is_held()) {
             Verdict::Broken
-        } else if self.accepted == 0 || self.bites.is_empty() || self.bites.iter().any(|bite| !bite.is_felt) {
+        } else if self.accepted == 0 || !self.is_felt() || self.findings.iter().any(Finding::is_void) {
             Verdict::Void
         } else {
             Verdict::Held
         }
+    }
+
+    fn is_felt(&self) -> bool {
+        !self.bites.is_empty() && self.bites.iter().all(|bite| bite.is_felt)
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
         outcome.failure = None;
         outcome.accepted = 1;
         outcome.bites.push(Bite { evidence: "seen".to_owned(), is_felt: true });
-        outcome.findings.push(Finding::new(Check::NotStored));
+        outcome.findings.push(Finding { of: 1, ..Finding::new(Check::NotStored) });
         outcome
     }
 
@@ -99,6 +103,13 @@ mod tests {
         assert_eq!(unfelt.judge(), Verdict::Void);
         assert_eq!(Outcome { bites: Vec::new(), ..outcome() }.judge(), Verdict::Void);
         assert_eq!(Outcome { accepted: 0, ..outcome() }.judge(), Verdict::Void);
+    }
+
+    #[test]
+    fn a_check_without_anything_to_look_at_proves_nothing() {
+        let mut blind = outcome();
+        blind.findings.push(Finding::new(Check::Unsettled));
+        assert_eq!(blind.judge(), Verdict::Void);
     }
 
     #[test]

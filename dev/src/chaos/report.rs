@@ -8,7 +8,6 @@ use super::{
     outcome::{Outcome, Verdict},
     told::paint,
 };
-use crate::audit::Finding;
 
 /// Columns of a line before it goes on in the next.
 const WIDTH: usize = 110;
@@ -74,9 +73,13 @@ fn print_one(outcome: &Outcome) {
     let checks: Vec<String> = outcome
         .findings
         .iter()
-        .map(|Finding { check, violations, of, .. }| {
-            let text = format!("{} {violations} of {of}", check.label());
-            if *violations > 0 { paint("1;31", &text) } else { text }
+        .map(|finding| {
+            let text = format!("{} {} of {}", finding.check.label(), finding.violations, finding.of);
+            match (finding.is_held(), finding.is_void()) {
+                (false, _) => paint("1;31", &text),
+                (true, true) => paint("1;33", &text),
+                (true, false) => text,
+            }
         })
         .collect();
     print_wrapped("audit", &checks);

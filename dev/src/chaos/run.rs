@@ -85,6 +85,7 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     evidence.dead_letters_expected = dead_letters_expected;
     findings.splice(0..0, audit(&evidence));
     findings.push(refused(&load));
+    findings.push(ended(ground));
     let mut panics = panics(ground.fleet.dir())?;
     panics.violations = panics.violations.saturating_sub(panics_before);
     if panics.is_held() {
@@ -170,7 +171,7 @@ fn tell(told: &Told, outcome: &Outcome) {
     if let Some(failure) = &outcome.failure {
         told.bad(failure);
     }
-    for finding in outcome.findings.iter().filter(|finding| !finding.is_held()) {
+    for finding in outcome.findings.iter().filter(|finding| !finding.is_held() || finding.is_void()) {
         told.bad(&finding.to_string());
     }
     let looks: u64 = outcome.findings.iter().map(|finding| finding.of).sum();
@@ -183,7 +184,7 @@ fn tell(told: &Told, outcome: &Outcome) {
     let summary = format!("{} s, seed {}", outcome.seconds, outcome.seed);
     match outcome.verdict {
         Verdict::Held => told.good(&format!("every promise held; {summary}")),
-        Verdict::Void => told.bad(&format!("void: a fault was not felt, so nothing is proven; {summary}")),
+        Verdict::Void => told.bad(&format!("void: a fault was not felt, or a check saw nothing; {summary}")),
         Verdict::Broken => told.bad(&format!("broken; {summary}")),
     }
 }

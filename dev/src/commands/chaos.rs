@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Args;
-use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
     chaos::{Means, Outcome, Report, Row, Scale, Scenario, Verdict},
@@ -33,7 +33,7 @@ pub struct Options {
     /// Say what scenarios there are
     #[arg(long)]
     list: bool,
-    /// Short scenarios in random order with random seeds, for so long
+    /// Short scenarios in random order with random seeds, for so long or until Ctrl-C
     #[arg(long, value_name = "MINUTES")]
     soak: Option<u64>,
     /// Chooses when and what is broken; a new one each time if not given
@@ -47,7 +47,7 @@ pub struct Options {
     keep: bool,
 }
 
-/// Plays them. Exit status 0 only if all promises held and every fault was felt.
+/// Plays them. Exit status 0 only if all promises held, every check had something to look at, and every fault was felt.
 ///
 /// # Errors
 /// If something does not build, or there is no such scenario.
@@ -60,12 +60,17 @@ pub async fn run(options: Options) -> Result<ExitCode> {
     }
     let chosen = chosen(&options.only)?;
     let mut ending = Ending::listen(true)?;
+    Box::pin(play(&options, &chosen, &mut ending)).await
+}
+
+/// What it gives, or nothing if the end is asked for before. Dropping it ends its fleets.
+async fn unless_ended<T>(ending: &mut Ending, work: impl Future<Output = T>) -> Option<T> {
+    // Nobody goes on with work that was cancelled.
     tokio::select! {
-        // Dropping it ends the fleets.
-        played = Box::pin(play(&options, &chosen)) => played,
+        done = work => Some(done),
         () = ending.asked() => {
             terminal::progress("interrupted");
-            Ok(ExitCode::FAILURE)
+            None
         }
     }
 }
@@ -81,28 +86,22 @@ fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
     names.iter().map(find).collect()
 }
 
-async fn play(options: &Options, chosen: &[Scenario]) -> Result<ExitCode> {
+async fn play(options: &Options, chosen: &[Scenario], ending: &mut Ending) -> Result<ExitCode> {
     let began = Instant::now();
     let mut scratch = paths::scratch("chaos")?;
     let profile = if options.release { Profile::Release } else { Profile::Dev };
-    let means = Means::prepare(profile, scratch.path()).await?;
+    let prepared = unless_ended(ending, Means::prepare(profile, scratch.path())).await;
+    let Some(means) = prepared.transpose()? else { return Ok(ExitCode::FAILURE) };
     let seed = options.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
     terminal::progress(&format!("seed {seed}; data and logs are in {}", scratch.path().display()));
     // Until all went well: whoever interrupts it may want to look.
     scratch.disable_cleanup(true);
     let is_short = options.quick || options.ci;
     let outcomes = match options.soak {
-        Some(minutes) => soak(&means, Duration::from_secs(minutes * 60), options.seed).await,
-        None if options.ci => {
-            let [one, other] = Scenario::CI;
-            at_the_same_time(&means, one, other, seed).await
-        }
-        None if is_short => {
-            let (one, other) = halves(chosen);
-            at_the_same_time(&means, &one, &other, seed).await
-        }
-        None => Row::new(&means, "row", Scale::Full, false, false).play_all(chosen, seed).await,
+        Some(minutes) => Some(soak(&means, Duration::from_secs(minutes * 60), seed, ending).await),
+        None => unless_ended(ending, once(&means, options, chosen, seed)).await,
     };
+    let Some(outcomes) = outcomes else { return Ok(ExitCode::FAILURE) };
     let report = Report::of(outcomes, began.elapsed());
     let is_held = report.is_held();
     if is_held && !options.keep {
@@ -114,6 +113,19 @@ async fn play(options: &Options, chosen: &[Scenario]) -> Result<ExitCode> {
     let release = if options.release { "--release " } else { "" };
     report.print(&format!("{quick}{release}"))?;
     Ok(if is_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays each of them once.
+async fn once(means: &Means, options: &Options, chosen: &[Scenario], seed: u64) -> Vec<Outcome> {
+    if options.ci {
+        let [one, other] = Scenario::CI;
+        at_the_same_time(means, one, other, seed).await
+    } else if options.quick {
+        let (one, other) = halves(chosen);
+        at_the_same_time(means, &one, &other, seed).await
+    } else {
+        Row::new(means, "row", Scale::Full, false, false).play_all(chosen, seed).await
+    }
 }
 
 /// Short scenarios mostly wait, so two rows of them fit beside each other. Those that need a fleet of their own, or wait
@@ -131,14 +143,16 @@ async fn at_the_same_time(means: &Means, one: &[Scenario], other: &[Scenario], s
     outcomes
 }
 
-async fn soak(means: &Means, length: Duration, seed: Option<u64>) -> Vec<Outcome> {
+/// The seed chooses which scenario comes when, and the seed of each. Whoever ends it early gets what was found so far.
+async fn soak(means: &Means, length: Duration, seed: u64, ending: &mut Ending) -> Vec<Outcome> {
     let began = Instant::now();
     let mut row = Row::new(means, "soak", Scale::Quick, true, true);
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut outcomes = Vec::new();
     while began.elapsed() < length {
-        let Some(scenario) = Scenario::ALL.choose(&mut rand::rng()) else { break };
-        let seed = seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
-        let outcome = row.play(*scenario, seed).await;
+        let Some(scenario) = Scenario::ALL.choose(&mut rng) else { break };
+        let played = unless_ended(ending, row.play(*scenario, rng.random_range(1..1_000_000))).await;
+        let Some(outcome) = played else { break };
         println!("{}", Report::line(&outcome));
         if outcome.verdict != Verdict::Held {
             terminal::progress("its logs are kept; a new fleet is started");

@@ -168,6 +168,11 @@ fn a_number_with_two_rows() {
 }
 
 #[test]
+fn a_number_that_only_the_conversation_counts() {
+    assert_eq!(found(|world| world.heads[0].last_seq = Seq(5)), [(Check::Holes, 1)]);
+}
+
+#[test]
 fn an_id_with_two_rows() {
     let outcome = found(|world| {
         let twin = Row { seq: Seq(5), ..world.rows[3] };

@@ -32,19 +32,20 @@ pub async fn storm(trial: &mut Trial<'_>) -> Result<()> {
     let (ground, crowd) = (trial.ground, trial.crowd);
     for _ in 0..rounds {
         trial.pause(500..2000).await;
-        let arrivals = crowd.arrivals();
+        let before: Vec<_> = crowd.devices.iter().map(Device::arrivals).collect();
         let statements = ground.of_gateways("chat_gateway_sql_statements_total", "").await?;
         let cut: u64 = crowd.devices.iter().map(Device::cut).sum();
         trial.fault(&format!("all {cut} connections of {} clients are cut", crowd.devices.len()));
-        let wanted = arrivals + crowd.devices.len();
-        let back = wait::until("the return of all clients", BACK_DEADLINE, || async {
-            Ok((crowd.arrivals() >= wanted).then_some(()))
+        let returned = || returned(&crowd.devices, &before);
+        // Whether all do is seen below.
+        _ = wait::until("the return of all clients", BACK_DEADLINE, || async {
+            Ok((returned() == crowd.devices.len()).then_some(()))
         })
         .await;
         let statements = ground.of_gateways("chat_gateway_sql_statements_total", "").await?.saturating_sub(statements);
-        let returned = crowd.arrivals() - arrivals;
+        let returned = returned();
         trial.bite(
-            cut >= crowd.devices.len() as u64 && back.is_ok(),
+            cut >= crowd.devices.len() as u64 && returned == crowd.devices.len(),
             format!(
                 "{cut} connections were cut, {returned} clients are back, with {statements} statements to PostgreSQL"
             ),
@@ -63,7 +64,7 @@ pub async fn half_open(trial: &mut Trial<'_>) -> Result<()> {
         line.silence();
         line.lead_to(None);
     }
-    let arrivals: usize = devices.iter().map(|device| device.person.diary().arrivals().len()).sum();
+    let before_each: Vec<_> = devices.iter().map(|device| device.arrivals()).collect();
     trial.fault(&format!("{} clients vanish without a word; their connections stay open", devices.len()));
     let given_up = wait::until("the end of the silent connections", SILENCE_DEADLINE, || async {
         Ok(Some(ground.of_gateways(metric, label).await?.saturating_sub(before)).filter(|count| *count >= FEW as u64))
@@ -75,15 +76,19 @@ pub async fn half_open(trial: &mut Trial<'_>) -> Result<()> {
         }
     }
     trial.told.line("they can connect again");
-    let back = wait::until("their return", BACK_DEADLINE, || async {
-        let now: usize = devices.iter().map(|device| device.person.diary().arrivals().len()).sum();
-        Ok((now >= arrivals + FEW).then_some(()))
-    })
-    .await;
+    let returned = || returned(devices.iter().copied(), &before_each);
+    // Whether all do is seen below.
+    _ = wait::until("their return", BACK_DEADLINE, || async { Ok((returned() == FEW).then_some(())) }).await;
     let given_up = given_up.unwrap_or_default();
     trial.bite(given_up >= FEW as u64, format!("gateways ended {given_up} connections that had fallen silent"));
-    trial.bite(back.is_ok(), format!("{} clients came back over new connections", devices.len()));
+    let returned = returned();
+    trial.bite(returned == FEW, format!("{returned} clients came back over new connections"));
     Ok(())
+}
+
+/// How many of these devices have connected since each of them had so often.
+fn returned<'a>(devices: impl IntoIterator<Item = &'a Device>, before: &[usize]) -> usize {
+    devices.into_iter().zip(before).filter(|(device, before)| device.arrivals() > **before).count()
 }
 
 /// Some clients stop reading while much is sent to them, until gateways close them; then they go on.

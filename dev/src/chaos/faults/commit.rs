@@ -8,7 +8,10 @@ use sqlx::{Executor, PgConnection};
 
 use crate::{
     audit::stored,
-    chaos::{ground::Ground, trial::Trial},
+    chaos::{
+        ground::{Ground, Progress},
+        trial::Trial,
+    },
     wait,
 };
 
@@ -29,17 +32,20 @@ const WAITING: &str =
 /// Killed before the commit, and between the commit and the acknowledgement.
 pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
     let rounds = trial.scale.of(5, 1);
-    let before = trial.ground.progress(true).await?.redeliveries;
-    let mut unsettled = 0;
     for _ in 0..rounds {
         before_commit(trial).await?;
         trial.pause(500..1500).await;
-        // Those from before that have not been delivered again yet are among them.
-        unsettled = between_commit_and_ack(trial).await?;
+        let left = between_commit_and_ack(trial).await?;
+        delivered_again(trial, left).await?;
         trial.pause(500..1500).await;
     }
-    let ground = trial.ground;
-    let again = || async { anyhow::Ok(ground.progress(true).await?.redeliveries - before) };
+    Ok(())
+}
+
+/// What the dead persisters had not acknowledged comes again: those entries too that the one before had in hand.
+async fn delivered_again(trial: &mut Trial<'_>, left: Progress) -> Result<()> {
+    let (ground, unsettled) = (trial.ground, left.unsettled);
+    let again = || async { anyhow::Ok(ground.progress(true).await?.redeliveries.saturating_sub(left.redeliveries)) };
     // Whether all come is seen below.
     _ = wait::until("redelivery", REDELIVERY_DEADLINE, || async { Ok((again().await? >= unsettled).then_some(())) })
         .await;
@@ -63,7 +69,8 @@ async fn before_commit(trial: &mut Trial<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn between_commit_and_ack(trial: &mut Trial<'_>) -> Result<u64> {
+/// Gives how far the log's consumer was as the persister died.
+async fn between_commit_and_ack(trial: &mut Trial<'_>) -> Result<Progress> {
     let (ground, persister) = (trial.ground, trial.ground.fleet.persister());
     let mut lock = hold_up(trial).await?;
     ground.persister_line.silence();
@@ -80,13 +87,13 @@ async fn between_commit_and_ack(trial: &mut Trial<'_>) -> Result<u64> {
     trial.fault(&format!(
         "the persister is killed with SIGKILL after it has committed {stored} messages and before NATS knows"
     ));
-    let unsettled = ground.progress(true).await?.unsettled;
+    let left = ground.progress(true).await?;
     persister.start_ready().await?;
     trial.bite(
-        stored > 0 && unsettled >= stored,
-        format!("it died with {stored} messages committed and {unsettled} entries not acknowledged"),
+        stored > 0 && left.unsettled >= stored,
+        format!("it died with {stored} messages committed and {} entries not acknowledged", left.unsettled),
     );
-    Ok(unsettled)
+    Ok(left)
 }
 
 /// Locks the table and waits until the persister waits for it. The lock lasts as long as the connection.

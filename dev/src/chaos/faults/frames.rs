@@ -1,5 +1,5 @@
-//! Frames that no client should send, by the million: malformed, oversized, fragmented, unmasked, and commands that make
-//! no sense, in bursts over several connections at once.
+//! A million frames that no client should send, over several connections at once: commands that make no sense in bursts,
+//! and at the end of each burst one that can't be read: malformed, oversized, fragmented or unmasked.
 
 use std::{fs, time::Duration};
 
@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    audit::Check,
     chaos::{
         trial::Trial,
         wire::{frame, header, take_frame},
@@ -26,15 +27,15 @@ use crate::{
 
 /// Connections that send at the same time.
 const WORKERS: usize = 8;
-/// Commands without sense that are sent before the frame that ends the connection.
-const BURST: u64 = 200;
-/// Frames that are written at a time.
-const CHUNK_FRAMES: u64 = 50;
+/// Frames of a connection, of which the last can't be read and ends it.
+const BURST: u64 = 20;
 /// How long the answers to a burst may take.
 const ANSWERS_DEADLINE: Duration = Duration::from_mins(1);
 /// Between two tries to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const TOKEN_TTL: Duration = Duration::from_hours(2);
+/// How much more memory a gateway may have afterwards. It is sent over 200 MB.
+const GROWTH_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How often one is long, and how long.
 const LONG_ONE_IN: u32 = 200;
@@ -70,8 +71,10 @@ pub async fn senseless(trial: &mut Trial<'_>) -> Result<()> {
     let frames: u64 = trial.scale.of(1_000_000, 40_000);
     let gateways = trial.ground.fleet.gateways();
     let pids: Vec<_> = gateways.iter().map(Service::pid).collect();
-    let memory_before = memory(gateways);
-    trial.fault(&format!("{frames} malformed, oversized and senseless frames over {WORKERS} connections at a time"));
+    let memory_before: Vec<_> = gateways.iter().map(resident_bytes).collect();
+    trial.fault(&format!(
+        "{frames} frames over {WORKERS} connections at a time: senseless commands, and each {BURST}th can't be read"
+    ));
     let began = Instant::now();
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
@@ -93,28 +96,32 @@ pub async fn senseless(trial: &mut Trial<'_>) -> Result<()> {
     trial.bite(
         sent >= frames && (answered + ended) * 100 >= sent * 99,
         format!(
-            "{sent} frames were sent in {:.1} s; gateways rejected {answered} and ended {ended} connections for the rest",
-            began.elapsed().as_secs_f64()
+            "{sent} frames were sent in {:.1} s; gateways rejected {answered} of {} senseless commands",
+            began.elapsed().as_secs_f64(),
+            sent - endings
         ),
     );
-    trial.bite(ended == endings, format!("{ended} of {endings} frames that can't be read ended their connection"));
+    trial.bite(ended == endings, format!("{ended} of {endings} malformed or oversized frames ended their connection"));
     trial.bite(same == gateways.len(), format!("{same} of {} gateways are the processes they were", gateways.len()));
-    let megabytes = |bytes: u64| bytes / 1_000_000;
-    trial.told.line(&format!(
-        "gateways' memory: {} MB before, {} MB after",
-        megabytes(memory_before),
-        megabytes(memory(gateways))
-    ));
+    growth(trial, &memory_before);
     Ok(())
 }
 
-fn memory(gateways: &[Service]) -> u64 {
-    gateways.iter().filter_map(|gateway| resident_bytes(gateway.pid()?)).sum()
+/// Whether gateways let go of what they were sent, where the system says how much memory a process has.
+fn growth(trial: &mut Trial<'_>, before: &[Option<u64>]) {
+    let pairs = trial.ground.fleet.gateways().iter().zip(before);
+    let grown: Vec<_> =
+        pairs.filter_map(|(gateway, before)| Some(resident_bytes(gateway)?.saturating_sub((*before)?))).collect();
+    let Some(most) = grown.iter().max() else { return };
+    let text = format!("{} MiB more memory, of {} that it may take", most >> 20, GROWTH_BYTES_MAX >> 20);
+    trial.told.line(&format!("the gateway that grew most has {text}"));
+    let violations = grown.iter().filter(|bytes| **bytes > GROWTH_BYTES_MAX).count();
+    trial.promise(Check::Grown, violations, grown.len(), (violations > 0).then_some(text));
 }
 
-/// Resident bytes of a process; none where the system has no `/proc`.
-fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+/// Resident bytes of a service's process; none where the system has no `/proc`.
+fn resident_bytes(service: &Service) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", service.pid()?)).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
@@ -137,16 +144,8 @@ async fn send_many(address: String, token: String, frames: u64, mut rng: StdRng)
 /// Writes without waiting, and reads the answers at the same time. Gives how many came.
 async fn send_burst(socket: &mut Socket, burst: u64, rng: &mut StdRng) -> Result<u64> {
     let Socket { from, to, received } = socket;
-    let writing = async {
-        let mut left = burst;
-        while left > 0 {
-            let count = left.min(CHUNK_FRAMES);
-            let chunk: Vec<u8> = (0..count).flat_map(|_| senseless_frame(rng)).collect();
-            to.write_all(&chunk).await?;
-            left -= count;
-        }
-        anyhow::Ok(())
-    };
+    let frames: Vec<u8> = (0..burst).flat_map(|_| senseless_frame(rng)).collect();
+    let writing = async { Ok(to.write_all(&frames).await?) };
     let reading = async {
         let mut answered = 0;
         while answered < burst {

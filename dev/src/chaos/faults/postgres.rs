@@ -64,9 +64,10 @@ pub async fn crashed(trial: &mut Trial<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sending needs no PostgreSQL.
+/// Sending needs neither PostgreSQL nor Redis: whatever else than an acceptance an attempt gets, silence too, is wrong.
 pub fn nothing_was_refused(trial: &mut Trial<'_>, since: Instant) {
-    let (refused, attempts) = trial.load.probe.since(since, ProbeOutcome::Unavailable);
-    let first = (refused > 0).then(|| "refused as unavailable, though the log was there".to_owned());
+    let (accepted, attempts) = trial.load.probe.since(since, ProbeOutcome::Accepted);
+    let refused = attempts - accepted;
+    let first = (refused > 0).then(|| "refused or not answered, though the log was there".to_owned());
     trial.promise(Check::Refused, refused, attempts, first);
 }
