@@ -69,7 +69,7 @@ scenarios! {
     Poison "poison" Plain faults::poison::events,
         "entries that nobody can read or store stand in the log";
     BadFrames "bad-frames" Plain faults::frames::senseless,
-        "a million frames that no client should send: senseless, malformed, oversized";
+        "frames that no client should send, very many: senseless, malformed, oversized";
     Restarts "restarts" Plain faults::services::restarted,
         "every service and every server is restarted, twice";
     Frozen "frozen" Plain faults::services::frozen,
