@@ -13,7 +13,7 @@ use chat_shared::log::{self, Log, Replicas};
 /// Services that start at the same time.
 const SERVICES: usize = 4;
 /// Logs that are made one after the other, each by all of them at once.
-const LOGS: usize = 2;
+const LOGS: usize = 4;
 
 #[tokio::test]
 async fn services_that_start_at_once_all_open_a_log_that_none_has_made_yet() -> Result<()> {
@@ -31,7 +31,7 @@ async fn services_that_start_at_once_all_open_a_log_that_none_has_made_yet() -> 
             }
         });
         for opened in futures_util::future::join_all(opening).await {
-            opened?;
+            opened?.state().await?;
         }
     }
     Ok(())

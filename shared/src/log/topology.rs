@@ -100,7 +100,21 @@ impl Log {
         warn_of_differences(found, &config);
         let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
-        Ok(Self { namespace: namespace.to_owned(), name, client: client.clone(), context, stream, takes_batches })
+        let log =
+            Self { namespace: namespace.to_owned(), name, client: client.clone(), context, stream, takes_batches };
+        log.settle().await?;
+        Ok(log)
+    }
+
+    /// Waits until the stream is known where it is asked for: a cluster may have made it and not know of it yet.
+    async fn settle(&self) -> Result<(), LogError> {
+        for _ in 1..OPEN_ATTEMPTS_MAX {
+            if self.state().await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(OPEN_PAUSE).await;
+        }
+        self.state().await.map(drop)
     }
 
     /// How far the stream goes now.
@@ -114,11 +128,17 @@ impl Log {
     }
 }
 
+/// JetStream's answer about a stream that it doesn't know, or not yet.
+const NOT_FOUND: usize = 404;
+/// JetStream's answer while it has nobody to ask.
+const UNAVAILABLE: usize = 503;
 /// Attempts to open the stream.
-const OPEN_ATTEMPTS_MAX: u32 = 4;
+const OPEN_ATTEMPTS_MAX: u32 = 6;
+/// Between two of them.
+const OPEN_PAUSE: Duration = Duration::from_millis(300);
 
-/// Finds the stream, or makes it. A cluster doesn't answer one of two who make the same stream at once, nor anybody while
-/// it chooses who leads it; asked again, it does.
+/// Finds the stream, or makes it. Of two who make the same stream at once a cluster answers one; the other hears nothing,
+/// or that there is no such stream, and so does everybody while it chooses who leads it. Asked again, it does.
 async fn find_or_make(
     context: &jetstream::Context,
     config: &Config,
@@ -126,12 +146,21 @@ async fn find_or_make(
     let mut attempts = 1;
     loop {
         match context.get_or_create_stream(config.clone()).await {
-            Err(error) if error.kind() == CreateStreamErrorKind::TimedOut && attempts < OPEN_ATTEMPTS_MAX => {
-                tracing::warn!(attempts, "JetStream did not say in time whether the log is there, asking again");
+            Err(error) if may_pass(error.kind()) && attempts < OPEN_ATTEMPTS_MAX => {
+                tracing::warn!(attempts, %error, "JetStream did not say whether the log is there, asking again");
                 attempts += 1;
+                tokio::time::sleep(OPEN_PAUSE).await;
             }
             outcome => return outcome,
         }
+    }
+}
+
+fn may_pass(kind: CreateStreamErrorKind) -> bool {
+    match kind {
+        CreateStreamErrorKind::TimedOut => true,
+        CreateStreamErrorKind::JetStream(error) => matches!(error.code(), NOT_FOUND | UNAVAILABLE),
+        _ => false,
     }
 }
 
