@@ -95,14 +95,14 @@ impl Log {
             allow_atomic_publish: true,
             ..Config::default()
         };
-        let found = find_or_make(&context, &config).await.map_err(LogError::from_jetstream)?;
+        let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
         let found = &found.cached_info().config;
         warn_of_differences(found, &config);
         let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
         let log =
             Self { namespace: namespace.to_owned(), name, client: client.clone(), context, stream, takes_batches };
-        log.settle().await?;
+        Box::pin(log.settle()).await?;
         Ok(log)
     }
 
