@@ -36,8 +36,9 @@ pub const HEARTBEAT_SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long an append may take until its outcome counts as unknown and the sender is told `unavailable`.
 pub const APPEND_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Attempts to append one message against others that write to the same conversation.
-pub const APPEND_ATTEMPTS_MAX: u32 = 32;
+/// Attempts to append one message against others that write to the same conversation. Each takes a millisecond or more,
+/// so that [`APPEND_WAIT_MAX`] ends most of them before.
+pub const APPEND_ATTEMPTS_MAX: u32 = 1000;
 /// How long the gateway waits for Redis before it goes on without.
 pub const REDIS_WAIT_MAX: Duration = Duration::from_millis(1500);
 /// How long a statement may run in PostgreSQL.

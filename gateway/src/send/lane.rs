@@ -136,8 +136,8 @@ impl Lane {
         newer(&mut self.head, learned);
     }
 
-    /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read again next time, unless a
-    /// later one has been learned meanwhile.
+    /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read from the log next time: one
+    /// that was learned meanwhile may be as far behind as deliveries are, and would lose the next race too.
     pub(super) async fn append(&mut self, event: Event, append_id: &str) -> Result<Appended, AppendError> {
         let known = self.head.take();
         let outcome = self.appender.append(&self.log, &event, append_id, &self.known.newest).await;
@@ -153,7 +153,11 @@ impl Lane {
             ) => None,
             Err(AppendError::InFlight) => known,
         };
-        self.take_learned();
+        if outcome.is_ok() {
+            self.take_learned();
+        } else {
+            *self.known.learned.lock() = None;
+        }
         outcome
     }
 }
@@ -162,4 +166,30 @@ impl Lane {
 pub(super) async fn pause(attempt: u32) {
     let longest_us = 1000 + 250 * u64::from(attempt.min(16));
     tokio::time::sleep(Duration::from_micros(rand::random_range(1000..=longest_us))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::event::Fact;
+
+    use super::*;
+    use crate::tests::place::{Place, users};
+
+    #[tokio::test]
+    async fn who_lost_a_race_asks_the_log_though_deliveries_that_are_behind_tell_of_newer_heads() {
+        let (place, [ana, ben]) = (Place::new().await, users());
+        let conversation_id = place.direct(ana, ben).await.conversation_id;
+        let other = Lanes::new(place.log.clone(), place.log.appender(&place.tasks), place.database.clone());
+        let mut lane = other.enter(conversation_id).await;
+        let before = lane.head().await.unwrap();
+        place.send_many(ana, conversation_id, 3).await;
+        let (at, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
+
+        let second = newest.previous;
+        other.learn(&place.log.get(second).await.unwrap().unwrap(), second);
+        let event = Event { previous: before.stream_seq, ..newest.clone() };
+        assert!(matches!(event.fact, Fact::MessageSent(_)));
+        assert!(matches!(lane.append(event, "late").await, Err(AppendError::HeadMoved)));
+        assert_eq!(lane.head().await.unwrap().stream_seq, at, "not {second:?}, which would lose again");
+    }
 }

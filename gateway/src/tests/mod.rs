@@ -4,5 +4,5 @@ mod conversations;
 mod history;
 mod outages;
 mod outbox;
-mod place;
+pub mod place;
 mod rest;
