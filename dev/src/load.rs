@@ -3,6 +3,7 @@
 
 mod calls;
 pub mod chat;
+mod client_process;
 mod comparison;
 pub mod cost;
 mod gateway_sql;

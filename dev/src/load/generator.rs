@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,12 +14,12 @@ use chat_load::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStdin, ChildStdout},
     task::JoinSet,
     time::timeout,
 };
 
-use super::subject::Watched;
+use super::{client_process, subject::Watched};
 
 /// How long opening all connections may take.
 const CONNECT_DEADLINE: Duration = Duration::from_mins(4);
@@ -45,16 +44,8 @@ impl Generator {
     pub async fn start(program: &Path, directory: &Path, plans: &[Plan]) -> Result<Self> {
         let mut generator = Self { children: vec![], inputs: vec![], outputs: vec![], connect_seconds: 0.0 };
         for (number, plan) in plans.iter().enumerate() {
-            let file = directory.join(format!("plan-{}.json", number + 1));
-            std::fs::write(&file, serde_json::to_vec(plan)?)?;
-            let mut child = Command::new(program)
-                .arg("clients")
-                .arg(&file)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .with_context(|| format!("cannot start {}", program.display()))?;
+            let mut child =
+                client_process::spawn(program, "clients", directory, &format!("plan-{}", number + 1), plan)?;
             generator.inputs.push(child.stdin.take().context("a client process has no input")?);
             let output = child.stdout.take().context("a client process has no output")?;
             generator.outputs.push(BufReader::new(output).lines());

@@ -1,6 +1,6 @@
 //! The process of clients that break the rules.
 
-use std::{net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chat_load::{
@@ -9,12 +9,12 @@ use chat_load::{
 };
 use tokio::{
     io::{AsyncReadExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     time::timeout,
 };
 
 use super::{
-    cost,
+    client_process, cost,
     subject::{Subject, Watched},
 };
 
@@ -64,16 +64,7 @@ impl Rude {
             couples: couples.map(couple).collect(),
             deeds_per_second,
         };
-        let file = directory.join("rude.json");
-        std::fs::write(&file, serde_json::to_vec(&plan)?)?;
-        let child = Command::new(program)
-            .arg("rude")
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+        let child = client_process::spawn(program, "rude", directory, "rude", &plan)?;
         Ok(Self { child })
     }
 

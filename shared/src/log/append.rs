@@ -186,7 +186,7 @@ impl Log {
             Err(error) => match error.kind() {
                 DirectGetErrorKind::NotFound => Ok(None),
                 DirectGetErrorKind::TimedOut => Err(AppendError::Unknown),
-                _ => Err(AppendError::Refused(error.to_string())),
+                _ => Err(refused(&error)),
             },
         }
     }
@@ -232,7 +232,7 @@ fn answered(answer: Result<StreamMessage, LastRawMessageError>) -> Result<Option
         Ok(message) => decode(&message).map(Some),
         Err(error) => match error.kind() {
             LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            _ => Err(AppendError::Refused(error.to_string())),
+            _ => Err(refused(&error)),
         },
     }
 }

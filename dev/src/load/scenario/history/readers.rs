@@ -1,16 +1,16 @@
 //! The process that reads pages.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use chat_load::pages::{Pages, PagesLine, PagesPlan};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    process::{Child, ChildStdout},
     time::timeout,
 };
 
-use crate::load::subject::Watched;
+use crate::load::{client_process, subject::Watched};
 
 /// How much longer than planned it may take until everything is answered.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -29,16 +29,7 @@ impl Readers {
     /// # Errors
     /// If the process doesn't start, or ends.
     pub async fn start(program: &Path, directory: &Path, plan: &PagesPlan) -> Result<Self> {
-        let file = directory.join("pages.json");
-        std::fs::write(&file, serde_json::to_vec(plan)?)?;
-        let mut child = Command::new(program)
-            .arg("pages")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut child = client_process::spawn(program, "pages", directory, "pages", plan)?;
         let output = child.stdout.take().context("the readers have no output")?;
         let mut readers = Self { child, lines: BufReader::new(output).lines(), length: plan.length };
         match readers.next(plan.warm_up).await? {
