@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chat_shared::limits;
+use chat_shared::{breaker::Breaker, limits};
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 
-use crate::{breaker::Breaker, refusal::Refusal, telemetry};
+use crate::{refusal::Refusal, telemetry};
 
 /// How long a request waits for a connection.
 const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Database {
             Ok(Err(error)) => DatabaseError::Failed(error),
             Err(_) => DatabaseError::TimedOut,
         };
-        if self.breaker.open(asked_at, Instant::now()) {
+        if self.breaker.fail(asked_at, Instant::now()) {
             tracing::warn!(error = %answer, "PostgreSQL is out of reach");
         }
         Err(answer)

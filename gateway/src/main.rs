@@ -2,7 +2,6 @@
 
 mod app;
 mod auth;
-mod breaker;
 mod config;
 mod connection;
 mod content;

@@ -10,6 +10,8 @@ pub mod position;
 pub mod wire;
 
 #[cfg(feature = "services")]
+pub mod breaker;
+#[cfg(feature = "services")]
 pub mod command_line;
 #[cfg(feature = "services")]
 pub mod delivery;
@@ -18,9 +20,13 @@ pub mod event;
 #[cfg(feature = "services")]
 pub mod inbox;
 #[cfg(feature = "services")]
+pub mod jobs;
+#[cfg(feature = "services")]
 pub mod lifecycle;
 #[cfg(feature = "services")]
 pub mod log;
+#[cfg(feature = "services")]
+pub mod outbound;
 #[cfg(feature = "services")]
 pub mod postgres;
 #[cfg(feature = "services")]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use chat_shared::{
+    breaker::Breaker,
     event::{Event, Fact},
     ids::{ConversationId, UserId},
     limits,
@@ -21,7 +22,6 @@ use super::{
     tail::{End, walk_back},
 };
 use crate::{
-    breaker::Breaker,
     content::Content,
     conversations::{Membership, membership},
     database::{Database, DatabaseError},
@@ -133,7 +133,7 @@ impl History {
             }
             Err(error @ AppendError::Unreadable(_)) => Err(error.into()),
             Err(error) => {
-                if self.log_breaker.open(asked_at, Instant::now()) {
+                if self.log_breaker.fail(asked_at, Instant::now()) {
                     tracing::warn!(%error, "the log is out of reach, history comes from PostgreSQL alone");
                 }
                 Ok(Err(LogAway))
