@@ -127,6 +127,18 @@ CREATE TABLE public.messages (
 )
 PARTITION BY RANGE (sent_at);
 
+CREATE TABLE public.notification_devices (
+    user_id uuid NOT NULL,
+    device_id uuid NOT NULL,
+    platform text NOT NULL,
+    app_id text NOT NULL,
+    locale text,
+    address bytea NOT NULL,
+    fingerprint bytea NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    CONSTRAINT notification_devices_platform_check CHECK ((platform = ANY (ARRAY['fcm'::text, 'apns'::text, 'web_push'::text, 'webhook'::text])))
+);
+
 CREATE TABLE public.outbox (
     outbox_id bigint NOT NULL,
     conversation_id uuid NOT NULL,
@@ -151,6 +163,8 @@ CREATE TABLE public.participants (
     "position" bigint NOT NULL,
     joined_at timestamp with time zone NOT NULL,
     read_seq bigint DEFAULT 0 NOT NULL,
+    last_read_message_id uuid,
+    muted_until timestamp with time zone,
     CONSTRAINT participants_read_seq_check CHECK ((read_seq >= 0)),
     CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text])))
 );
@@ -184,6 +198,12 @@ ALTER TABLE ONLY public.log_checkpoints
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (conversation_id, seq, sent_at);
+
+ALTER TABLE ONLY public.notification_devices
+    ADD CONSTRAINT notification_devices_address UNIQUE (fingerprint);
+
+ALTER TABLE ONLY public.notification_devices
+    ADD CONSTRAINT notification_devices_pkey PRIMARY KEY (user_id, device_id);
 
 ALTER TABLE ONLY public.outbox
     ADD CONSTRAINT outbox_conversation_version UNIQUE (conversation_id, version);

@@ -134,7 +134,11 @@ impl Means {
         let routings: Vec<_> = events
             .iter()
             .flat_map(|Delivering { addressed, .. }| {
-                addressed.audience.iter().map(|user_id| Routing { user_id: *user_id, event: &addressed.event })
+                addressed.audience.iter().map(|user_id| Routing {
+                    user_id: *user_id,
+                    event: &addressed.event,
+                    delivered: None,
+                })
             })
             .collect();
         match self.inboxes.route(&routings).await {

@@ -45,7 +45,7 @@ pub fn numbered<'a>(
     for addressed in events {
         let mut recipients: BTreeMap<GatewayId, Vec<Recipient>> = BTreeMap::new();
         for (user_id, answer) in addressed.audience.iter().zip(&mut routed) {
-            let Routed::At { epoch, cursor, gateways } = answer else { continue };
+            let Routed::At { epoch, cursor, gateways, .. } = answer else { continue };
             for gateway_id in gateways {
                 recipients.entry(gateway_id).or_default().push(Recipient { user_id: *user_id, epoch, cursor });
             }
@@ -144,7 +144,7 @@ mod tests {
                         expected.entry(*gateway).or_default().push((index, user, cursor));
                     }
                     routed.push(held.as_ref().map_or(Routed::NoInbox, |held| {
-                        Routed::At { epoch, cursor, gateways: held.iter().map(|gateway| gateways[*gateway]).collect() }
+                        Routed::At { epoch, cursor, gateways: held.iter().map(|gateway| gateways[*gateway]).collect(), may_notify: true }
                     }));
                 }
             }
@@ -189,7 +189,7 @@ mod tests {
         let (user_id, gateway_id, epoch) = (UserId::random(), GatewayId::random(), Epoch::random());
         let addressed =
             Addressed { event: Bytes::from_static(b"event"), stream_seq: StreamSeq(7), audience: vec![user_id] };
-        let at = |cursor| Routed::At { epoch, cursor: Cursor(cursor), gateways: vec![gateway_id] };
+        let at = |cursor| Routed::At { epoch, cursor: Cursor(cursor), gateways: vec![gateway_id], may_notify: true };
         let planned = numbered(&vec![addressed.clone(); 100], (1..=100).map(at).collect());
         assert_eq!(planned[&gateway_id].len(), 1);
         assert_eq!(numbered(std::slice::from_ref(&addressed), vec![Routed::NoInbox]), BTreeMap::new());

@@ -55,7 +55,7 @@ impl Item {
         let event = Event::decode(payload)?;
         let sent_at = event.sent_at;
         let message = match event.fact {
-            Fact::ParticipantsChanged(_) => None,
+            Fact::ParticipantsChanged(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) => None,
             Fact::MessageSent(_) if !(1..=i64::MAX.unsigned_abs()).contains(&event.seq.0) => {
                 return Err(Unstorable::SeqOutOfRange(event.seq.0));
             }

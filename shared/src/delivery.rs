@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
+    clock::Timestamp,
     ids::{Epoch, GatewayId, SessionId, UserId},
     position::{Cursor, StreamSeq},
+    wire::{Presence, Typing},
 };
 
 /// A message to a gateway.
@@ -24,8 +26,26 @@ pub enum Delivery {
         /// Which.
         session_id: SessionId,
     },
+    /// Users came or went; to all gateways, for those who watch them.
+    PresenceChanged(Vec<PresenceChange>),
+    /// A participant writes, or has stopped.
+    Typing {
+        /// Who and where.
+        typing: Typing,
+        /// Whom to tell, if they are connected to this gateway.
+        user_ids: Vec<UserId>,
+    },
     /// Nothing but a sign that the way from the notifiers to the gateways is open.
     Beacon,
+}
+
+/// A user came or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceChange {
+    /// How they are now.
+    pub presence: Presence,
+    /// When that was so, by the clock of Redis: a change that is older than another is passed over.
+    pub at: Timestamp,
 }
 
 /// An event and its place in each of the inboxes it was put in.

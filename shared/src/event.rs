@@ -24,7 +24,8 @@ pub struct Event {
     pub seq: Seq,
     /// When it was accepted. Never runs backwards within a conversation.
     pub sent_at: Timestamp,
-    /// The log position of the conversation's event before this one; zero if there is none in the log.
+    /// The log position of the conversation's event before this one; zero if there is none in the log, and for receipts,
+    /// which no event follows.
     pub previous: StreamSeq,
     /// Who takes part as of this event.
     pub participants: Participants,
@@ -55,6 +56,10 @@ pub enum Fact {
     MessageSent(MessageSent),
     /// The conversation was made, or users joined or left it.
     ParticipantsChanged(ParticipantsChanged),
+    /// A participant has read further.
+    ReadAdvanced(ReadAdvanced),
+    /// A device of a participant has more of the messages. It stands in inboxes only, never in the log.
+    DeliveredAdvanced(DeliveredAdvanced),
 }
 
 /// An accepted message.
@@ -77,6 +82,26 @@ pub struct ParticipantsChanged {
     pub removed: Vec<UserId>,
 }
 
+/// A participant has read further. Receipts overtake each other; the one that is furthest counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadAdvanced {
+    /// Who.
+    pub user_id: UserId,
+    /// Up to and with this message.
+    pub message_id: MessageId,
+    /// Its number.
+    pub read_seq: Seq,
+}
+
+/// A device of a participant of a direct conversation has confirmed messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveredAdvanced {
+    /// Whose device.
+    pub user_id: UserId,
+    /// Up to and with the message of this number.
+    pub delivered_seq: Seq,
+}
+
 /// Bytes in the log that are no event.
 #[derive(Debug, thiserror::Error)]
 #[error("the log entry can't be read as an event: {0}")]
@@ -93,12 +118,14 @@ impl Event {
         Ok(rmp_serde::from_slice(bytes)?)
     }
 
-    /// The users who are told: the participants, and those who have just ceased to be.
+    /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are.
     pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
-        let removed = match &self.fact {
-            Fact::MessageSent(_) => &[][..],
-            Fact::ParticipantsChanged(change) => &change.removed[..],
+        let (removed, but) = match &self.fact {
+            Fact::MessageSent(_) | Fact::ReadAdvanced(_) => (&[][..], None),
+            Fact::ParticipantsChanged(change) => (&change.removed[..], None),
+            Fact::DeliveredAdvanced(delivered) => (&[][..], Some(delivered.user_id)),
         };
-        self.participants.list.iter().map(|participant| participant.user_id).chain(removed.iter().copied())
+        let participants = self.participants.list.iter().map(|participant| participant.user_id);
+        participants.filter(move |user_id| Some(*user_id) != but).chain(removed.iter().copied())
     }
 }

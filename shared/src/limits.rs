@@ -43,8 +43,9 @@ pub const APPEND_ATTEMPTS_MAX: u32 = 1000;
 pub const REDIS_WAIT_MAX: Duration = Duration::from_millis(1500);
 /// How long a statement may run in PostgreSQL.
 pub const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(5);
-/// A gateway's lease in Redis lasts this long without renewal.
-pub const GATEWAY_LEASE: Duration = Duration::from_secs(30);
+/// A gateway's lease in Redis lasts this long without renewal. With the time until notifiers notice it, users of a gateway
+/// that died are offline within 30 s.
+pub const GATEWAY_LEASE: Duration = Duration::from_secs(20);
 /// How often a gateway renews its lease.
 pub const GATEWAY_LEASE_RENEWAL: Duration = Duration::from_secs(5);
 /// Steps back along the log that one page of history, or one look for an earlier copy of a message, takes at the most.
@@ -53,3 +54,22 @@ pub const TAIL_STEPS_MAX: usize = 1000;
 pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 /// How long the log keeps events.
 pub const LOG_AGE_MAX: Duration = Duration::from_hours(7 * 24);
+/// Users whose presence one connection watches, or one request asks for. More are refused as `invalid`.
+pub const PRESENCE_USERS_MAX: usize = 100;
+/// How long a user whose connection broke counts as online, so that a quick return isn't seen. A client that says goodbye
+/// is offline at once.
+pub const PRESENCE_GRACE: Duration = Duration::from_secs(5);
+/// How long somebody counts as writing without saying so again (R8.4).
+pub const TYPING_EXPIRY: Duration = Duration::from_secs(5);
+/// `set_typing` commands of one user a second, over a longer time. Over it `rate_limited`.
+pub const TYPING_PER_SECOND_MAX: u32 = 3;
+/// `set_typing` commands of one user at once.
+pub const TYPING_BURST_MAX: u32 = 10;
+/// How long receipts are gathered before they are written and pushed: several of one user and conversation become one.
+pub const RECEIPTS_GATHER: Duration = Duration::from_millis(100);
+/// Devices of one user that are registered for notifications. The one that was registered first goes.
+pub const NOTIFICATION_DEVICES_MAX: usize = 20;
+/// How long a notification is worth sending, and how long providers keep it for a device that is off.
+pub const NOTIFICATION_TTL: Duration = Duration::from_hours(24);
+/// Users with no live session are not notified for this long after their last one ended: most come back.
+pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(3);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
     ids::{DeviceId, Epoch, GatewayId, SessionId, UserId},
-    inbox::{Inboxes, Lease, Page, Registration, Replaced, Routed, Routing, Session},
+    inbox::{Ended, Inboxes, Lease, Page, Registration, Replaced, Routed, Routing, Session},
     limits,
     position::Cursor,
     wire::Resume,
@@ -29,7 +29,8 @@ fn at(registration: &Registration, cursor: u64) -> Resume {
 /// Routes events `first..=last`, named by their number, to one user.
 async fn route(inboxes: &Inboxes, user_id: UserId, numbers: std::ops::RangeInclusive<u64>) -> Result<Vec<Routed>> {
     let events: Vec<String> = numbers.map(|number| number.to_string()).collect();
-    let routings: Vec<_> = events.iter().map(|event| Routing { user_id, event: event.as_bytes() }).collect();
+    let routings: Vec<_> =
+        events.iter().map(|event| Routing { user_id, event: event.as_bytes(), delivered: None }).collect();
     Ok(inboxes.route(&routings).await?)
 }
 
@@ -67,7 +68,12 @@ async fn routed_events_get_dense_cursors_and_name_each_gateway_once() -> Result<
     let mut gateways = vec![first.gateway_id, elsewhere.gateway_id];
     gateways.sort_unstable();
     for (routed, cursor) in route(&inboxes, user_id, 1..=5).await?.into_iter().zip(1..) {
-        let expected = Routed::At { epoch: registered.epoch, cursor: Cursor(cursor), gateways: gateways.clone() };
+        let expected = Routed::At {
+            epoch: registered.epoch,
+            cursor: Cursor(cursor),
+            gateways: gateways.clone(),
+            may_notify: true,
+        };
         assert_eq!(routed, expected);
     }
     assert_eq!(cursors(&inboxes, user_id, registered.epoch, 0).await?, Some(vec![1, 2, 3, 4, 5]));
@@ -92,7 +98,9 @@ async fn an_event_of_any_bytes_comes_out_as_it_went_in() -> Result<()> {
     let user_id = UserId::random();
     let registered = inboxes.register(user_id, session(), None).await?;
     let event: Vec<u8> = (0..=255).collect();
-    inboxes.route(&[Routing { user_id, event: &event }, Routing { user_id, event: b"" }]).await?;
+    inboxes
+        .route(&[Routing { user_id, event: &event, delivered: None }, Routing { user_id, event: b"", delivered: None }])
+        .await?;
     let Page::Entries(entries) = inboxes.read(user_id, registered.epoch, Cursor(0), 10).await? else {
         panic!("lost");
     };
@@ -106,7 +114,7 @@ async fn a_device_resumes_where_it_was_on_another_gateway() -> Result<()> {
     let (user_id, phone) = (UserId::random(), session());
     let before = inboxes.register(user_id, phone, None).await?;
     route(&inboxes, user_id, 1..=3).await?;
-    inboxes.unregister(user_id, phone.session_id).await?;
+    inboxes.unregister(user_id, Ended::Session(phone.session_id)).await?;
     let routed = route(&inboxes, user_id, 4..=7).await?;
     assert!(routed.iter().all(|routed| matches!(routed, Routed::At { gateways, .. } if gateways.is_empty())));
 
@@ -238,7 +246,7 @@ async fn a_device_that_connects_again_replaces_its_older_session_only() -> Resul
     let registered = inboxes.register(user_id, newer, None).await?;
     assert_eq!(registered.replaced, [Replaced { session_id: phone.session_id, gateway_id: phone.gateway_id }]);
     // The older connection's end must not end the newer session.
-    inboxes.unregister(user_id, phone.session_id).await?;
+    inboxes.unregister(user_id, Ended::Session(phone.session_id)).await?;
     let mut gateways = vec![newer.gateway_id, laptop.gateway_id];
     gateways.sort_unstable();
     let routed = route(&inboxes, user_id, 1..=1).await?;

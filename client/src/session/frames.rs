@@ -99,6 +99,7 @@ impl Session {
                     live.going_away = Some(Duration::from_millis(reconnect_after_ms));
                 }
             }
+            Push::Receipt { .. } | Push::Typing { .. } | Push::Presence { .. } => {}
             Push::Ready(_) => tracing::debug!("the gateway said ready twice"),
         }
         ControlFlow::Continue(())

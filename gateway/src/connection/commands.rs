@@ -55,6 +55,9 @@ async fn carry_out_counted(
             message: "`hello` comes once, as the first command of a connection".to_owned(),
             retry_after_ms: None,
         }))),
+        Command::MarkRead(_) | Command::SetTyping(_) | Command::WatchPresence(_) => {
+            Err(Refusal::invalid("not available yet"))
+        }
         Command::Heartbeat(_) | Command::Confirm(_) => Ok(None),
     }
 }

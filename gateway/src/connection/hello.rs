@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use chat_shared::{
     delivery::{Delivery, gateway_subject},
-    inbox::{Registration, Replaced, Session},
+    inbox::{Ended, Registration, Replaced, Session},
     limits,
     position::Cursor,
     wire::{CloseCode, Connected, Hello, WireLimits},
@@ -69,7 +69,7 @@ async fn end_replaced(state: &AppState, connection: &Connection, replaced: Repla
 pub(super) async fn unregister(state: &AppState, connection: &Connection) {
     connection.confirm_now(&state.inboxes, false).await;
     if connection.is_registered()
-        && let Err(error) = state.inboxes.unregister(connection.user_id, connection.session_id).await
+        && let Err(error) = state.inboxes.unregister(connection.user_id, Ended::Session(connection.session_id)).await
     {
         tracing::debug!(%error, "a session could not be unregistered; the device's next one replaces it");
     }

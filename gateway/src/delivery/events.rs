@@ -3,7 +3,7 @@
 use chat_shared::{
     event::{Event, Fact},
     position::Cursor,
-    wire::{ChangedConversation, Message, Push},
+    wire::{ChangedConversation, Message, Push, Receipt, ReceiptKind},
 };
 
 use crate::{content::Content, refusal::Refusal};
@@ -35,10 +35,36 @@ pub(super) fn push_of(content: &Content, event: Event) -> Result<impl Fn(Option<
                 changed_at: event.sent_at,
             },
         },
+        Fact::ReadAdvanced(read) => Push::Receipt {
+            cursor: None,
+            receipt: Receipt {
+                conversation_id: event.conversation_id,
+                user_id: read.user_id,
+                kind: ReceiptKind::Read,
+                seq: read.read_seq,
+                message_id: Some(read.message_id),
+                unread: None,
+                at: event.sent_at,
+            },
+        },
+        Fact::DeliveredAdvanced(delivered) => Push::Receipt {
+            cursor: None,
+            receipt: Receipt {
+                conversation_id: event.conversation_id,
+                user_id: delivered.user_id,
+                kind: ReceiptKind::Delivered,
+                seq: delivered.delivered_seq,
+                message_id: None,
+                unread: None,
+                at: event.sent_at,
+            },
+        },
     };
     Ok(move |at| {
         let mut push = push.clone();
-        if let Push::Message { cursor, .. } | Push::Conversation { cursor, .. } = &mut push {
+        if let Push::Message { cursor, .. } | Push::Conversation { cursor, .. } | Push::Receipt { cursor, .. } =
+            &mut push
+        {
             *cursor = at;
         }
         push

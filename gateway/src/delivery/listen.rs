@@ -72,7 +72,7 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::SessionReplaced { user_id, session_id } => {
             state.connections.close(user_id, session_id, CloseCode::Replaced);
         }
-        Delivery::Beacon => {}
+        Delivery::PresenceChanged(_) | Delivery::Typing { .. } | Delivery::Beacon => {}
     }
 }
 

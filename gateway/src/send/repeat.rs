@@ -16,7 +16,7 @@ impl Sender {
         let event = self.log.get(at).await?.ok_or(AppendError::Unknown)?;
         match &event.fact {
             Fact::MessageSent(message) => self.compare(request, event.seq, event.sent_at, message),
-            Fact::ParticipantsChanged(_) => Err(AppendError::Unknown.into()),
+            _ => Err(AppendError::Unknown.into()),
         }
     }
 

@@ -7,16 +7,21 @@
 //! before the oldest entry, never as a hole.
 
 mod check;
+mod delivered;
 mod lease;
+mod notified;
+mod presence;
 mod read;
 mod route;
 mod sessions;
 
 pub use check::{RedisProblem, RedisUnfit};
 pub use lease::Lease;
+pub use notified::{Claim, Standing};
+pub use presence::Seen;
 pub use read::{InboxEntry, Page};
 pub use route::{Routed, Routing};
-pub use sessions::{Registration, Replaced, Session};
+pub use sessions::{Departure, Ended, Registration, Replaced, Session, Unconfirmed};
 
 use std::{future::Future, time::Duration};
 
@@ -59,6 +64,7 @@ struct Keys {
     entries: String,
     sessions: String,
     devices: String,
+    delivered: String,
 }
 
 impl Inboxes {
@@ -86,6 +92,7 @@ impl Inboxes {
             entries: format!("{user}:entries"),
             sessions: format!("{user}:sessions"),
             devices: format!("{user}:devices"),
+            delivered: format!("{user}:delivered"),
         }
     }
 }

@@ -6,9 +6,9 @@ use redis::{Script, Value, from_redis_value};
 
 use super::{InboxError, Inboxes, bounded};
 use crate::{
-    ids::{Epoch, GatewayId, UserId},
+    ids::{ConversationId, Epoch, GatewayId, UserId},
     limits,
-    position::Cursor,
+    position::{Cursor, Seq},
 };
 
 static ROUTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/route.lua")));
@@ -20,12 +20,15 @@ pub struct Routing<'a> {
     pub user_id: UserId,
     /// The event's bytes.
     pub event: &'a [u8],
+    /// Of a delivery: where and up to which message, so that one that is behind is passed over.
+    pub delivered: Option<(ConversationId, Seq)>,
 }
 
 /// Where an event went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routed {
-    /// The user has never been connected, or their inbox was lost: they reload when they connect.
+    /// The user has never been connected, or their inbox was lost: they reload when they connect. Of a delivery also: a
+    /// later one is known.
     NoInbox,
     /// It stands in the inbox.
     At {
@@ -35,6 +38,8 @@ pub enum Routed {
         cursor: Cursor,
         /// The gateways that hold sessions of the user, each once.
         gateways: Vec<GatewayId>,
+        /// Whether the user may have devices that are registered for notifications; false if it is known that none is.
+        may_notify: bool,
     },
 }
 
@@ -50,12 +55,16 @@ impl Inboxes {
             pipeline
                 .cmd("EVALSHA")
                 .arg(ROUTE.get_hash())
-                .arg(3)
+                .arg(4)
                 .arg(keys.meta)
                 .arg(keys.entries)
                 .arg(keys.sessions)
+                .arg(keys.delivered)
                 .arg(routing.event)
                 .arg(limits::INBOX_ENTRIES_MAX);
+            if let Some((conversation_id, seq)) = routing.delivered {
+                pipeline.arg(conversation_id.as_uuid().simple().to_string()).arg(seq.0);
+            }
         }
         let mut redis = self.redis.clone();
         let answers: Vec<Vec<Value>> = bounded(pipeline.query_async(&mut redis)).await?;
@@ -71,9 +80,7 @@ fn routed(answer: Vec<Value>) -> Option<Routed> {
     let Some(epoch) = values.next() else { return Some(Routed::NoInbox) };
     let epoch = epoch.ok()?.parse().ok()?;
     let cursor = Cursor(values.next()?.ok()?.parse().ok()?);
-    let mut gateways =
-        values.map(|session| session.ok()?.split_once(' ')?.0.parse().ok()).collect::<Option<Vec<GatewayId>>>()?;
-    gateways.sort_unstable();
-    gateways.dedup();
-    Some(Routed::At { epoch, cursor, gateways })
+    let may_notify = values.next()?.ok()? != "0";
+    let gateways = super::presence::gateways(values.map(Result::ok))?;
+    Some(Routed::At { epoch, cursor, gateways, may_notify })
 }

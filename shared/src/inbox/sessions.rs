@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
-use redis::{AsyncCommands, Script, Value, from_redis_value};
+use redis::{Script, Value, from_redis_value};
 
 use super::{DEVICES_MAX, InboxError, Inboxes, bounded, millis};
 use crate::{
+    clock::Timestamp,
     ids::{DeviceId, Epoch, GatewayId, SessionId, UserId},
     limits,
     position::Cursor,
@@ -13,6 +14,7 @@ use crate::{
 };
 
 static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
+static UNREGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/unregister.lua")));
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/confirm.lua")));
 
 /// A connection as Redis knows it.
@@ -39,6 +41,41 @@ pub struct Registration {
     pub is_resumed: bool,
     /// Older sessions of the same device, which this one replaces.
     pub replaced: Vec<Replaced>,
+    /// When, by the clock of Redis.
+    pub at: Timestamp,
+}
+
+/// Which sessions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This one.
+    Session(SessionId),
+    /// All that a gateway left behind.
+    Gateway(GatewayId),
+}
+
+/// What ending sessions came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// Sessions that were removed; others may have removed them before.
+    pub removed: usize,
+    /// Sessions of the user that are left, those on dead gateways included.
+    pub left: usize,
+    /// When, by the clock of Redis.
+    pub at: Timestamp,
+    /// What no device has confirmed of what came in while the sessions lasted.
+    pub unconfirmed: Option<Unconfirmed>,
+}
+
+/// Entries of an inbox that may not have reached any device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// The inbox' epoch.
+    pub epoch: Epoch,
+    /// They begin after this one,
+    pub after: Cursor,
+    /// and end with this one.
+    pub up_to: Cursor,
 }
 
 /// A session that is no longer registered because its device connected again.
@@ -65,6 +102,7 @@ impl Inboxes {
             .key(keys.entries)
             .key(keys.sessions)
             .key(keys.devices)
+            .key(keys.delivered)
             .arg(session.session_id.as_uuid().to_string())
             .arg(session.gateway_id.as_uuid().to_string())
             .arg(session.device_id.as_uuid().to_string())
@@ -78,10 +116,18 @@ impl Inboxes {
         registration(answer, resume).ok_or_else(super::unexpected_answer)
     }
 
-    /// Removes a session.
-    pub async fn unregister(&self, user_id: UserId, session_id: SessionId) -> Result<(), InboxError> {
+    /// Removes sessions of a user, and says what they leave unsettled.
+    pub async fn unregister(&self, user_id: UserId, ended: Ended) -> Result<Departure, InboxError> {
+        let keys = self.keys(user_id);
+        let (session, gateway) = match ended {
+            Ended::Session(session_id) => (session_id.as_uuid().to_string(), String::new()),
+            Ended::Gateway(gateway_id) => (String::new(), gateway_id.as_uuid().to_string()),
+        };
+        let mut unregister = UNREGISTER.prepare_invoke();
+        unregister.key(keys.meta).key(keys.entries).key(keys.sessions).key(keys.devices).arg(session).arg(gateway);
         let mut redis = self.redis.clone();
-        bounded(redis.hdel(self.keys(user_id).sessions, session_id.as_uuid().to_string())).await
+        let answer: Vec<Value> = bounded(unregister.invoke_async(&mut redis)).await?;
+        departure(answer).ok_or_else(super::unexpected_answer)
     }
 
     /// Records that a device has everything up to `cursor`, drops what every device has, and keeps the inbox from being
@@ -100,6 +146,7 @@ impl Inboxes {
             .key(keys.entries)
             .key(keys.sessions)
             .key(keys.devices)
+            .key(keys.delivered)
             .arg(epoch.as_uuid().to_string())
             .arg(device_id.as_uuid().to_string())
             .arg(cursor.0)
@@ -115,6 +162,7 @@ fn registration(answer: Vec<Value>, resume: Option<Resume>) -> Option<Registrati
     let epoch: String = from_redis_value(values.next()?).ok()?;
     let head = Cursor(from_redis_value(values.next()?).ok()?);
     let is_resumed: bool = from_redis_value(values.next()?).ok()?;
+    let at = Timestamp(from_redis_value(values.next()?).ok()?);
     let mut replaced = Vec::new();
     while let Some(session) = values.next() {
         let session: String = from_redis_value(session).ok()?;
@@ -122,5 +170,22 @@ fn registration(answer: Vec<Value>, resume: Option<Resume>) -> Option<Registrati
         replaced.push(Replaced { session_id: session.parse().ok()?, gateway_id: gateway.parse().ok()? });
     }
     let cursor = resume.filter(|_| is_resumed).map_or(head, |resume| resume.cursor);
-    Some(Registration { epoch: epoch.parse().ok()?, head, cursor, is_resumed, replaced })
+    Some(Registration { epoch: epoch.parse().ok()?, head, cursor, is_resumed, replaced, at })
+}
+
+fn departure(answer: Vec<Value>) -> Option<Departure> {
+    let mut values = answer.into_iter();
+    let removed = from_redis_value(values.next()?).ok()?;
+    let left = from_redis_value(values.next()?).ok()?;
+    let at = Timestamp(from_redis_value(values.next()?).ok()?);
+    let unconfirmed = match values.next() {
+        None => None,
+        Some(epoch) => {
+            let epoch: String = from_redis_value(epoch).ok()?;
+            let up_to = Cursor(from_redis_value(values.next()?).ok()?);
+            let after = Cursor(from_redis_value(values.next()?).ok()?);
+            (removed > 0 && after < up_to).then_some(Unconfirmed { epoch: epoch.parse().ok()?, after, up_to })
+        }
+    };
+    Some(Departure { removed, left, at, unconfirmed })
 }

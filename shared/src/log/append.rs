@@ -29,6 +29,9 @@ use crate::{
 /// JetStream's answer while another append to the subject is being replicated.
 const IN_FLIGHT: u64 = 10164;
 
+/// Facts of one write.
+const FACTS_TOGETHER_MAX: usize = 256;
+
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
@@ -38,9 +41,10 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 pub(super) struct Append {
     pub(super) subject: String,
     pub(super) payload: Bytes,
-    /// Where the conversation's last event has to stand.
+    /// Where the conversation's last event has to stand; zero in an event that follows none.
     pub(super) expected: StreamSeq,
-    id: String,
+    /// Unique within the duplicate window; none for an event that does no harm when it comes twice, and follows none.
+    id: Option<String>,
 }
 
 impl Append {
@@ -49,21 +53,29 @@ impl Append {
             subject: log.subject(event.conversation_id),
             payload: event.encode().into(),
             expected: event.previous,
-            id: append_id.to_owned(),
+            id: Some(append_id.to_owned()),
         }
+    }
+
+    /// A fact that nothing follows, on its slot's subject.
+    fn of_fact(log: &Log, event: &Event) -> Self {
+        let subject = log.fact_subject(event.conversation_id);
+        Self { subject, payload: event.encode().into(), expected: StreamSeq::ZERO, id: None }
     }
 
     #[cfg(test)]
     pub(super) fn for_test(subject: &str, bytes: usize) -> Self {
         let payload = vec![0; bytes].into();
-        Self { subject: subject.to_owned(), payload, expected: StreamSeq::ZERO, id: String::new() }
+        Self { subject: subject.to_owned(), payload, expected: StreamSeq::ZERO, id: None }
     }
 
     fn headers(&self, stream: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_MESSAGE_ID, self.id.as_str());
         headers.insert(header::NATS_EXPECTED_STREAM, stream);
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(self.expected.0));
+        if let Some(id) = &self.id {
+            headers.insert(header::NATS_MESSAGE_ID, id.as_str());
+            headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(self.expected.0));
+        }
         headers
     }
 }
@@ -128,6 +140,22 @@ impl Log {
     /// `append_id` within the duplicate window.
     pub async fn append(&self, event: &Event, append_id: &str) -> Result<Appended, AppendError> {
         self.append_alone(&Append::new(self, event, append_id)).await
+    }
+
+    /// Appends facts that nothing follows, such as receipts: all of them, or an error after which each may or may not
+    /// stand there. In one write if the log takes that.
+    pub async fn append_facts(&self, events: &[Event]) -> Result<(), AppendError> {
+        let appends: Vec<_> = events.iter().map(|event| Append::of_fact(self, event)).collect();
+        for part in appends.chunks(FACTS_TOGETHER_MAX) {
+            if self.takes_batches && part.len() > 1 {
+                self.append_together(&part.iter().collect::<Vec<_>>()).await?;
+            } else {
+                for append in part {
+                    self.append_alone(append).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn append_alone(&self, append: &Append) -> Result<Appended, AppendError> {

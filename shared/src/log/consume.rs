@@ -7,6 +7,7 @@ use async_nats::{
     jetstream::{
         AckKind, Message,
         consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, pull},
+        stream::Stream,
     },
 };
 use bytes::Bytes;
@@ -60,7 +61,9 @@ pub struct ConsumeError(String);
 
 /// A durable consumer, opened.
 pub struct Consumer {
-    log: Log,
+    stream: Stream<()>,
+    /// The subjects it reads; all of the stream's if empty.
+    subjects: Vec<String>,
     spec: ConsumerSpec,
     messages: Option<pull::Stream>,
     /// What has arrived of the next batch.
@@ -95,14 +98,24 @@ pub enum Outcome {
 impl Log {
     /// Opens a durable consumer, and makes or updates it.
     pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
-        let mut consumer =
-            Consumer { log: self.clone(), spec, messages: None, gathered: Vec::new(), pin_id: None, failures: 0 };
-        consumer.reopen().await?;
-        Ok(consumer)
+        let subjects = spec.slots.iter().map(|slot| format!("{}.{slot}.>", self.namespace)).collect();
+        Consumer::open(self.stream.clone(), subjects, spec).await
     }
 }
 
 impl Consumer {
+    /// Opens a durable consumer of any stream, and makes or updates it.
+    pub(crate) async fn open(
+        stream: Stream<()>,
+        subjects: Vec<String>,
+        spec: ConsumerSpec,
+    ) -> Result<Self, ConsumeError> {
+        let mut consumer =
+            Self { stream, subjects, spec, messages: None, gathered: Vec::new(), pin_id: None, failures: 0 };
+        consumer.reopen().await?;
+        Ok(consumer)
+    }
+
     /// Waits for an entry, then takes what else is there or comes within `gather_max`, up to the spec's bound. Never
     /// returns an empty batch.
     ///
@@ -186,7 +199,7 @@ impl Consumer {
     /// Gives the pin up if this instance still has it. Without that nobody is given anything until it runs out.
     async fn unpin(&mut self) {
         let Some(pin_id) = self.pin_id.take() else { return };
-        let (stream, name) = (&self.log.stream, &self.spec.name);
+        let (stream, name) = (&self.stream, &self.spec.name);
         let is_ours = stream.consumer_info(name).await.is_ok_and(|info| {
             info.priority_groups.iter().any(|group| group.pinned_client_id.as_deref() == Some(&pin_id))
         });
@@ -197,8 +210,6 @@ impl Consumer {
 
     async fn reopen(&mut self) -> Result<(), ConsumeError> {
         self.unpin().await;
-        let namespace = &self.log.namespace;
-        let filter_subjects = self.spec.slots.iter().map(|slot| format!("{namespace}.{slot}.>")).collect();
         let (priority_policy, priority_groups, priority_timeout) = if self.spec.is_pinned {
             (PriorityPolicy::PinnedClient, vec![GROUP.to_owned()], PIN_TIMEOUT)
         } else {
@@ -210,14 +221,14 @@ impl Consumer {
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.spec.ack_wait,
             max_ack_pending: self.spec.ack_pending_max,
-            filter_subjects,
+            filter_subjects: self.subjects.clone(),
             priority_policy,
             priority_groups,
             priority_timeout,
             ..pull::Config::default()
         };
         let failed = |error: &dyn std::error::Error| ConsumeError(error.to_string());
-        let consumer = self.log.stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let consumer = self.stream.create_consumer(config).await.map_err(|error| failed(&error))?;
         let mut messages = consumer
             .stream()
             .max_messages_per_batch(self.spec.batch_max)

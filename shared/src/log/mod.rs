@@ -1,4 +1,4 @@
-//! The log: one JetStream stream that holds every accepted event. Only this room speaks JetStream.
+//! The log: one JetStream stream that holds every accepted event. Only this room and `jobs` speak JetStream.
 //!
 //! **Invariant:** nothing deletes or rewrites an event but the stream's age limit.
 
@@ -10,6 +10,7 @@ mod topology;
 pub use append::{AppendError, Appended, Head};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub use rounds::{Appender, Newest};
+pub(crate) use topology::find_or_make;
 pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
@@ -43,6 +44,11 @@ impl Log {
     /// The subject of everything that is ordered within a conversation.
     pub fn subject(&self, conversation_id: ConversationId) -> String {
         format!("{}.{}.message.{}", self.namespace, Slot::of(conversation_id), conversation_id.as_uuid().simple())
+    }
+
+    /// The subject of what is told of a conversation without an order.
+    fn fact_subject(&self, conversation_id: ConversationId) -> String {
+        format!("{}.{}.fact", self.namespace, Slot::of(conversation_id))
     }
 
     /// The stream's name.

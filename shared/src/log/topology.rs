@@ -65,7 +65,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    fn from_jetstream(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn from_jetstream(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::JetStream(Box::new(error))
     }
 }
@@ -137,9 +137,9 @@ const OPEN_ATTEMPTS_MAX: u32 = 6;
 /// Between two of them.
 const OPEN_PAUSE: Duration = Duration::from_millis(300);
 
-/// Finds the stream, or makes it. Of two who make the same stream at once a cluster answers one; the other hears nothing,
+/// Finds the stream, or makes it, and says how it is. Of two who make the same stream at once a cluster answers one; the other hears nothing,
 /// or that there is no such stream, and so does everybody while it chooses who leads it. Asked again, it does.
-async fn find_or_make(
+pub(crate) async fn find_or_make(
     context: &jetstream::Context,
     config: &Config,
 ) -> Result<Stream, jetstream::context::CreateStreamError> {

@@ -7,7 +7,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::{ContentKey, SealingError, WrappedKey};
+use super::{AddressKey, ContentKey, SealingError, WrappedKey};
 use crate::clock::Day;
 
 /// A file or setting that holds no master key.
@@ -24,6 +24,7 @@ pub enum InvalidMasterKey {
 /// Wraps and unwraps content keys.
 pub struct MasterKey {
     key: LessSafeKey,
+    addresses: AddressKey,
     id: String,
 }
 
@@ -39,12 +40,18 @@ impl MasterKey {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidMasterKey::Malformed)?;
         let fingerprint = digest::digest(&digest::SHA256, &bytes);
         let id = fingerprint.as_ref().first_chunk().map_or(0, |start| u32::from_be_bytes(*start));
-        Ok(Self { key: LessSafeKey::new(key), id: format!("{id:08x}") })
+        let addresses = AddressKey::derive(&bytes).map_err(|_| InvalidMasterKey::Malformed)?;
+        Ok(Self { key: LessSafeKey::new(key), addresses, id: format!("{id:08x}") })
     }
 
     /// The start of the key's fingerprint, stored beside what it wraps.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The key that seals the addresses of devices, which has no day.
+    pub const fn addresses(&self) -> &AddressKey {
+        &self.addresses
     }
 
     /// A new random content key for `day`, wrapped.

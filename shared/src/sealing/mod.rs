@@ -2,10 +2,12 @@
 //!
 //! Destroying a day's key makes everything sealed on that day unreadable in every copy.
 
+mod address_key;
 mod content_key;
 mod envelope;
 mod master_key;
 
+pub use address_key::AddressKey;
 pub use content_key::{ContentKey, WrappedKey};
 pub use envelope::{Envelope, Sealed};
 pub use master_key::{InvalidMasterKey, MasterKey};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, Role};
+use super::{ConversationKind, Mute, Progress, Role};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
@@ -62,8 +62,17 @@ pub struct Conversation {
     pub floor_seq: Seq,
     /// How far the asking user has read.
     pub read_seq: Seq,
+    /// The message that the asking user read last, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_read_message_id: Option<MessageId>,
     /// `last_seq − max(read_seq, floor_seq)`.
     pub unread: u64,
+    /// How far the others have got.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub progress: Vec<Progress>,
+    /// Whether its messages notify the asking user; absent if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mute: Option<Mute>,
     /// The last message, unless there is none or it has been aged out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message: Option<Message>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{ConversationId, DeviceId, Epoch, MessageId},
+    ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
     position::Cursor,
 };
 
@@ -32,11 +32,18 @@ pub enum Command {
     Heartbeat(Heartbeat),
     /// Brings a newer token for the same user.
     RenewToken(RenewToken),
+    /// Says how far the user has read.
+    MarkRead(MarkRead),
+    /// Says that the user writes, or has stopped.
+    SetTyping(SetTyping),
+    /// Says whose presence this connection is told of from now on.
+    WatchPresence(WatchPresence),
 }
 
 impl Command {
     /// The names of all commands, as they stand in `type`.
-    pub const NAMES: [&'static str; 5] = ["hello", "send_message", "confirm", "heartbeat", "renew_token"];
+    pub const NAMES: [&'static str; 8] =
+        ["hello", "send_message", "confirm", "heartbeat", "renew_token", "mark_read", "set_typing", "watch_presence"];
 }
 
 /// Says which device this is, and where it stopped.
@@ -98,4 +105,29 @@ impl std::fmt::Debug for RenewToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RenewToken")
     }
+}
+
+/// Marks everything up to a message as read. Only forward: a message before the last one read changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkRead {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// The last message that the user has seen.
+    pub message_id: MessageId,
+}
+
+/// Says that the user writes. Said again every 3 seconds while it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTyping {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// False when they stop before they send.
+    pub is_typing: bool,
+}
+
+/// Replaces the list of users whose presence this connection is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchPresence {
+    /// At most 100, each in some conversation with the user. None ends it.
+    pub user_ids: Vec<UserId>,
 }

@@ -118,7 +118,8 @@ mod tests {
         ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
         position::{Cursor, Seq},
         wire::{
-            Accepted, Confirm, Heartbeat, Hello, Message, Push, RenewToken, Reply, Resume, SendMessage, ServerFrame,
+            Accepted, Confirm, Heartbeat, Hello, MarkRead, Message, Presence, Push, Receipt, ReceiptKind, RenewToken,
+            Reply, Resume, SendMessage, ServerFrame, SetTyping, Typing, WatchPresence,
         },
     };
 
@@ -138,6 +139,9 @@ mod tests {
             Command::Confirm(Confirm { cursor: Cursor(u64::MAX) }),
             Command::Heartbeat(Heartbeat { cursor: None }),
             Command::RenewToken(RenewToken { token: "a.b.c".into() }),
+            Command::MarkRead(MarkRead { conversation_id: ConversationId::random(), message_id: MessageId::random() }),
+            Command::SetTyping(SetTyping { conversation_id: ConversationId::random(), is_typing: true }),
+            Command::WatchPresence(WatchPresence { user_ids: vec![UserId::random(), UserId::random()] }),
         ]
     }
 
@@ -176,6 +180,28 @@ mod tests {
             for frame in [
                 ServerFrame::Push(Push::Message { cursor: Some(Cursor(1)), message: message.clone() }),
                 ServerFrame::Push(Push::Heartbeat { cursor: Cursor(0) }),
+                ServerFrame::Push(Push::Receipt {
+                    cursor: Some(Cursor(2)),
+                    receipt: Receipt {
+                        conversation_id: message.conversation_id,
+                        user_id: message.sender_id,
+                        kind: ReceiptKind::Read,
+                        seq: Seq(1),
+                        message_id: Some(message.message_id),
+                        unread: Some(0),
+                        at: Timestamp(7),
+                    },
+                }),
+                ServerFrame::Push(Push::Typing {
+                    typing: Typing {
+                        conversation_id: message.conversation_id,
+                        user_id: message.sender_id,
+                        is_typing: true,
+                    },
+                }),
+                ServerFrame::Push(Push::Presence {
+                    users: vec![Presence { user_id: message.sender_id, is_online: false, last_seen_at: None }],
+                }),
                 ServerFrame::Reply(Reply::Accepted(accepted.clone())),
                 ServerFrame::Reply(Reply::Done { reference: 1 }),
             ] {

@@ -6,19 +6,26 @@
 mod body;
 mod close;
 mod command;
+mod device;
 mod encoding;
 mod error;
 mod push;
+mod realtime;
 
 pub use body::{
     AddParticipants, Conversation, ConversationPage, CreateConversation, HistoryPage, Message, Participant,
     SendMessageBody,
 };
 pub use close::CloseCode;
-pub use command::{Command, CommandFrame, Confirm, Heartbeat, Hello, RenewToken, Resume, SendMessage};
+pub use command::{
+    Command, CommandFrame, Confirm, Heartbeat, Hello, MarkRead, RenewToken, Resume, SendMessage, SetTyping,
+    WatchPresence,
+};
+pub use device::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice};
 pub use encoding::{DecodeError, Encoding, decode_command};
 pub use error::{ErrorBody, ErrorCode};
 pub use push::{Accepted, ChangedConversation, Connected, Push, Rejected, Reply, ServerFrame, WireLimits};
+pub use realtime::{MarkReadBody, Mute, Presence, PresenceList, Progress, Receipt, ReceiptKind, Typing, UnreadTotal};
 
 use serde::{Deserialize, Serialize};
 

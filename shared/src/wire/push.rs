@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, ErrorCode, Message, Participant};
+use super::{ConversationKind, ErrorCode, Message, Participant, Presence, Receipt, Typing};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, SessionId, UserId},
@@ -88,6 +88,24 @@ pub enum Push {
         cursor: Option<Cursor>,
         /// How it is now.
         conversation: ChangedConversation,
+    },
+    /// A participant's messages were delivered or read.
+    Receipt {
+        /// Its place in the inbox; absent while the inbox is out of reach.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<Cursor>,
+        /// How far.
+        receipt: Receipt,
+    },
+    /// A participant writes, or has stopped.
+    Typing {
+        /// Who and where.
+        typing: Typing,
+    },
+    /// Users whom this connection watches: all of them after `watch_presence`, then those that changed.
+    Presence {
+        /// How they are now.
+        users: Vec<Presence>,
     },
     /// The gateway is there, and this is how far it has pushed.
     Heartbeat {

@@ -1,5 +1,5 @@
 -- Raises a device's confirmed cursor and drops the entries that every device has confirmed.
--- KEYS: meta, entries, sessions, devices
+-- KEYS: meta, entries, sessions, devices, delivered
 -- ARGV: epoch, device, cursor, idle_ms, devices_max
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
     return 0
@@ -26,7 +26,7 @@ if has_room and cursor > tonumber(before or '-1') then
     end
     redis.call('XTRIM', KEYS[2], 'MINID', (least + 1) .. '-0')
 end
-for i = 1, 4 do
+for i = 1, 5 do
     redis.call('PEXPIRE', KEYS[i], ARGV[4])
 end
 return 1

@@ -1,11 +1,11 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
--- KEYS: meta, entries, sessions, devices
+-- KEYS: meta, entries, sessions, devices, delivered
 -- ARGV: session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor
--- Returns: epoch, head, 1 if resumed, then session and gateway of each session that this one replaces.
+-- Returns: epoch, head, 1 if resumed, now in ms, then session and gateway of each session that this one replaces.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
     epoch = ARGV[4]
-    redis.call('DEL', KEYS[2], KEYS[4])
+    redis.call('DEL', KEYS[2], KEYS[4], KEYS[5])
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'head', 0)
 end
 local head = tonumber(redis.call('HGET', KEYS[1], 'head'))
@@ -18,17 +18,21 @@ end
 local cursor = tonumber(ARGV[8])
 local is_resumed = ARGV[7] == epoch and cursor <= head and cursor >= oldest - 1
 
-local answer = { epoch, head, is_resumed and 1 or 0 }
+local time = redis.call('TIME')
+local answer = { epoch, head, is_resumed and 1 or 0, time[1] * 1000 + math.floor(time[2] / 1000) }
+-- From here on the inbox' entries are this session's to confirm, and what the sessions it replaces left unconfirmed.
+local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
 for i = 1, #sessions, 2 do
-    local gateway, device = string.match(sessions[i + 1], '^(%S+) (%S+)$')
+    local gateway, device, before = string.match(sessions[i + 1], '^(%S+) (%S+) ?(%d*)')
     if device == ARGV[3] then
         redis.call('HDEL', KEYS[3], sessions[i])
         answer[#answer + 1] = sessions[i]
         answer[#answer + 1] = gateway
+        begun = math.min(begun, tonumber(before) or head)
     end
 end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. begun)
 
 -- A device starts at what it has, or at the head; the one furthest behind makes room for a new one.
 if redis.call('HEXISTS', KEYS[4], ARGV[3]) == 0 and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[6]) then
@@ -42,7 +46,7 @@ if redis.call('HEXISTS', KEYS[4], ARGV[3]) == 0 and redis.call('HLEN', KEYS[4]) 
     redis.call('HDEL', KEYS[4], last)
 end
 redis.call('HSET', KEYS[4], ARGV[3], is_resumed and cursor or head)
-for i = 1, 4 do
+for i = 1, 5 do
     redis.call('PEXPIRE', KEYS[i], ARGV[5])
 end
 return answer

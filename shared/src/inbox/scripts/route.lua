@@ -1,19 +1,36 @@
 -- Appends an event to a user's inbox and says which gateways hold their sessions.
--- KEYS: meta, entries, sessions
--- ARGV: event, entries_max
--- Returns: nothing if the user has no inbox; else epoch, cursor, then "gateway device" of each session.
+-- KEYS: meta, entries, sessions, delivered
+-- ARGV: event, entries_max; for a delivery also: conversation, number
+-- Returns: nothing if the user has no inbox, or knows of a later delivery; else epoch, cursor, whether devices are known
+-- to be registered for notifications ('1', '0', or '' for unknown), then "gateway device head" of each session.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
     return {}
 end
+-- Only the user keeps an inbox alive, so what is made here goes when the rest goes.
+local function end_with_inbox(key)
+    local left = redis.call('PTTL', KEYS[1])
+    if left > 0 then
+        redis.call('PEXPIRE', key, left)
+    end
+end
+if ARGV[3] then
+    local before = redis.call('HGET', KEYS[4], ARGV[3])
+    if before and tonumber(before) >= tonumber(ARGV[4]) then
+        return {}
+    end
+    redis.call('HSET', KEYS[4], ARGV[3], ARGV[4])
+    if not before and redis.call('HLEN', KEYS[4]) == 1 then
+        end_with_inbox(KEYS[4])
+    end
+end
 local cursor = redis.call('HINCRBY', KEYS[1], 'head', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[2], cursor .. '-0', 'event', ARGV[1])
--- Only the user keeps an inbox alive, so the entries go when the rest goes. A key that has just been made has no end.
-local left = redis.call('XLEN', KEYS[2]) == 1 and redis.call('PTTL', KEYS[1]) or 0
-if left > 0 then
-    redis.call('PEXPIRE', KEYS[2], left)
+if redis.call('XLEN', KEYS[2]) == 1 then
+    end_with_inbox(KEYS[2])
 end
 local answer = redis.call('HVALS', KEYS[3])
+table.insert(answer, 1, redis.call('HGET', KEYS[1], 'devices') or '')
 table.insert(answer, 1, tostring(cursor))
 table.insert(answer, 1, epoch)
 return answer

@@ -1,0 +1,141 @@
+//! What is known of a user's notifications: which were sent, what their badge shows, whether there is any device, and what
+//! a device has confirmed.
+//!
+//! **Invariant:** a notification is claimed before it is sent, and a claim whose outcome is unknown is never given back.
+
+use std::{sync::LazyLock, time::Duration};
+
+use redis::{AsyncCommands, Script};
+
+use super::{InboxError, Inboxes, bounded, millis};
+use crate::{
+    clock::Timestamp,
+    ids::{DeviceId, Epoch, MessageId, UserId},
+    limits,
+    position::Cursor,
+};
+
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
+static NOTE_DEVICES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_devices.lua")));
+
+/// How long claims are kept after the last attempt at any of them; longer than two attempts are apart.
+const CLAIMS_KEPT: Duration = Duration::from_hours(2);
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the caller's to send.
+    Taken,
+    /// It has been sent.
+    Sent,
+    /// Somebody claimed it, and nobody knows whether they sent it.
+    Unknown,
+}
+
+/// Where a user stands who may have to be notified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The inbox' epoch; none if there is no inbox.
+    pub epoch: Option<Epoch>,
+    /// What some device of theirs has confirmed.
+    pub confirmed: Cursor,
+    /// When their last session ended, by the clock of Redis; none while they have one.
+    pub last_seen_at: Option<Timestamp>,
+    /// Now, by the same clock.
+    pub now: Timestamp,
+}
+
+impl Inboxes {
+    /// Claims the notification of a message for a device.
+    pub async fn claim(
+        &self,
+        user_id: UserId,
+        message_id: MessageId,
+        device_id: DeviceId,
+    ) -> Result<Claim, InboxError> {
+        let mut claim = CLAIM.prepare_invoke();
+        claim
+            .key(self.claims_key(user_id, message_id))
+            .arg(device_id.as_uuid().simple().to_string())
+            .arg(millis(CLAIMS_KEPT));
+        let mut redis = self.redis.clone();
+        let before: String = bounded(claim.invoke_async(&mut redis)).await?;
+        Ok(match before.as_str() {
+            "" => Claim::Taken,
+            "sent" => Claim::Sent,
+            _ => Claim::Unknown,
+        })
+    }
+
+    /// Says that a claimed notification was sent, or will never be.
+    pub async fn conclude_claim(
+        &self,
+        user_id: UserId,
+        message_id: MessageId,
+        device_id: DeviceId,
+    ) -> Result<(), InboxError> {
+        let mut redis = self.redis.clone();
+        let device = device_id.as_uuid().simple().to_string();
+        bounded(redis.hset(self.claims_key(user_id, message_id), device, "sent")).await
+    }
+
+    /// Gives a claim back: the notification was surely not sent.
+    pub async fn give_claim_back(
+        &self,
+        user_id: UserId,
+        message_id: MessageId,
+        device_id: DeviceId,
+    ) -> Result<(), InboxError> {
+        let mut redis = self.redis.clone();
+        let device = device_id.as_uuid().simple().to_string();
+        bounded(redis.hdel(self.claims_key(user_id, message_id), device)).await
+    }
+
+    /// What a user's devices have confirmed, and since when they are away.
+    pub async fn standing(&self, user_id: UserId) -> Result<Standing, InboxError> {
+        let keys = self.keys(user_id);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("last_seen");
+        pipeline.cmd("HVALS").arg(&keys.devices).cmd("HLEN").arg(&keys.sessions).cmd("TIME");
+        let mut redis = self.redis.clone();
+        type Answer = ((Option<String>, Option<i64>), Vec<u64>, usize, (i64, i64));
+        let ((epoch, last_seen), confirmed, sessions, (seconds, micros)): Answer =
+            bounded(pipeline.query_async(&mut redis)).await?;
+        Ok(Standing {
+            epoch: epoch.and_then(|epoch| epoch.parse().ok()),
+            confirmed: Cursor(confirmed.into_iter().max().unwrap_or(0)),
+            last_seen_at: last_seen.filter(|_| sessions == 0).map(Timestamp),
+            now: Timestamp(seconds * 1000 + micros / 1000),
+        })
+    }
+
+    /// The badge that the user's devices were last told; none if none was for 14 days.
+    pub async fn badge(&self, user_id: UserId) -> Result<Option<u64>, InboxError> {
+        let mut redis = self.redis.clone();
+        bounded(redis.get(self.badge_key(user_id))).await
+    }
+
+    /// Notes the badge that the user's devices were told.
+    pub async fn note_badge(&self, user_id: UserId, badge: u64) -> Result<(), InboxError> {
+        let mut redis = self.redis.clone();
+        bounded(redis.pset_ex(self.badge_key(user_id), badge, millis(limits::INBOX_IDLE_MAX))).await
+    }
+
+    /// Notes whether the user has devices that are registered for notifications. That there are none counts only while
+    /// nothing else is known.
+    pub async fn note_devices(&self, user_id: UserId, has_any: bool) -> Result<(), InboxError> {
+        let mut note = NOTE_DEVICES.prepare_invoke();
+        note.key(self.keys(user_id).meta).arg(u8::from(has_any));
+        let mut redis = self.redis.clone();
+        bounded(note.invoke_async(&mut redis)).await
+    }
+
+    fn claims_key(&self, user_id: UserId, message_id: MessageId) -> String {
+        let user = user_id.as_uuid().simple();
+        format!("{}:{{{user}}}:notified:{}", self.namespace, message_id.as_uuid().simple())
+    }
+
+    fn badge_key(&self, user_id: UserId) -> String {
+        format!("{}:{{{}}}:badge", self.namespace, user_id.as_uuid().simple())
+    }
+}

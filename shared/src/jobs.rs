@@ -1,0 +1,187 @@
+//! The notifications that are still to be sent: a work queue on JetStream, which any notifier takes from.
+//!
+//! A job is a reason to look whether somebody has to be notified. What is true then decides, not what was true when the
+//! job was made; so a job too many does no harm.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self,
+    context::PublishErrorKind,
+    message::PublishMessage,
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+};
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::{
+    ids::{ConversationId, Epoch, MessageId, UserId},
+    inbox::Unconfirmed,
+    limits,
+    log::{ConsumeError, Consumer, ConsumerSpec, LogError, Replicas, find_or_make},
+    position::{Cursor, Seq},
+};
+
+/// Bytes of the queue; full means that notifications are dropped and counted, never that chat waits.
+const BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// How long a repeated job is recognised.
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
+/// How long adding jobs may take.
+const ADD_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// A reason to look whether a user has to be notified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    /// A message came while the user had no live session, or was not confirmed by any.
+    Message(MessageJob),
+    /// A session ended, and nobody has confirmed these entries of the user's inbox.
+    SessionEnded {
+        /// Whose.
+        user_id: UserId,
+        /// The inbox' epoch.
+        epoch: Epoch,
+        /// They begin after this one,
+        after: Cursor,
+        /// and end with this one.
+        up_to: Cursor,
+    },
+    /// The user has read something on one of their devices; the others show too large a number.
+    ReadElsewhere {
+        /// Who.
+        user_id: UserId,
+    },
+}
+
+/// A message that a user may have to be notified of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageJob {
+    /// Whom.
+    pub user_id: UserId,
+    /// The conversation and message, so that it can be told from others without reading the event.
+    pub conversation_id: ConversationId,
+    /// The message.
+    pub message_id: MessageId,
+    /// Its number.
+    pub seq: Seq,
+    /// Where it stands in the user's inbox; none if they had no inbox.
+    pub place: Option<(Epoch, Cursor)>,
+    /// The event's bytes, as in the log.
+    pub event: ByteBuf,
+}
+
+/// Bytes that are no job.
+#[derive(Debug, thiserror::Error)]
+#[error("the job can't be read: {0}")]
+pub struct UnreadableJob(#[from] rmp_serde::decode::Error);
+
+impl Job {
+    /// The job that a departure makes necessary.
+    pub const fn session_ended(user_id: UserId, unconfirmed: Unconfirmed) -> Self {
+        let Unconfirmed { epoch, after, up_to } = unconfirmed;
+        Self::SessionEnded { user_id, epoch, after, up_to }
+    }
+
+    /// The job that `bytes` hold.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableJob> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("jobs are maps of numbers, strings and bytes, which always encode")
+    }
+
+    /// The same for jobs that ask the same; none if each counts.
+    fn id(&self) -> Option<String> {
+        match self {
+            Self::Message(job) => {
+                Some(format!("{}:{}", job.user_id.as_uuid().simple(), job.message_id.as_uuid().simple()))
+            }
+            Self::SessionEnded { user_id, epoch, after, up_to } => {
+                let (user, epoch) = (user_id.as_uuid().simple(), epoch.as_uuid().simple());
+                Some(format!("{user}:{epoch}:{}:{}", after.0, up_to.0))
+            }
+            Self::ReadElsewhere { .. } => None,
+        }
+    }
+}
+
+/// The queue, opened.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    context: jetstream::Context,
+    stream: Stream<()>,
+    subject: String,
+}
+
+/// What became of added jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// They stand in the queue, durably.
+    All,
+    /// So many were dropped because the queue is full.
+    Dropped(usize),
+}
+
+/// Jobs that may or may not stand in the queue. Adding them again does no harm.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue of notifications can't be reached: {0}")]
+pub struct NotAdded(String);
+
+impl Jobs {
+    /// Opens the namespace's queue, and makes it if it isn't there. It has as many copies as the log.
+    pub async fn open(client: &async_nats::Client, namespace: &str, replicas: Replicas) -> Result<Self, LogError> {
+        let context = jetstream::ContextBuilder::new()
+            .timeout(limits::APPEND_WAIT_MAX)
+            .ack_timeout(ADD_WAIT_MAX)
+            .build(client.clone());
+        let subject = format!("{namespace}.notifications");
+        let name = format!("{namespace}-notifications");
+        let config = Config {
+            name: name.clone(),
+            subjects: vec![subject.clone()],
+            retention: RetentionPolicy::WorkQueue,
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            max_age: limits::NOTIFICATION_TTL,
+            max_bytes: BYTES_MAX,
+            duplicate_window: DUPLICATE_WINDOW,
+            num_replicas: replicas.count,
+            ..Config::default()
+        };
+        Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
+        let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
+        Ok(Self { context, stream, subject })
+    }
+
+    /// Adds jobs. Those that stand in the queue already are not added again.
+    pub async fn add(&self, jobs: &[Job]) -> Result<Added, NotAdded> {
+        let adding = join_all(jobs.iter().map(|job| self.add_one(job)));
+        let outcomes = tokio::time::timeout(ADD_WAIT_MAX, adding).await;
+        let outcomes = outcomes.map_err(|_| NotAdded("NATS takes nothing now".to_owned()))?;
+        let taken = outcomes.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        let dropped = taken.into_iter().filter(|is_taken| !is_taken).count();
+        Ok(if dropped == 0 { Added::All } else { Added::Dropped(dropped) })
+    }
+
+    /// False if the queue is full.
+    async fn add_one(&self, job: &Job) -> Result<bool, NotAdded> {
+        let mut publish = PublishMessage::build().payload(job.encode().into());
+        if let Some(id) = job.id() {
+            publish = publish.message_id(id);
+        }
+        let adding = async { self.context.send_publish(self.subject.clone(), publish).await?.await };
+        match adding.await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == PublishErrorKind::Other && error.to_string().contains("maximum bytes") => {
+                Ok(false)
+            }
+            Err(error) => Err(NotAdded(error.to_string())),
+        }
+    }
+
+    /// Opens the consumer that all instances share.
+    pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
+        Consumer::open(self.stream.clone(), Vec::new(), spec).await
+    }
+}
