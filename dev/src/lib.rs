@@ -18,6 +18,7 @@ pub mod paths;
 mod person;
 pub mod ports;
 pub mod process;
+pub mod push_services;
 pub mod servers;
 pub mod signals;
 pub mod terminal;

@@ -1,0 +1,250 @@
+//! Stand-in for the Apple Push Notification service, with provider tokens.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use chat_shared::wire::Platform;
+use jsonwebtoken::{Algorithm, DecodingKey, decode_header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    APP_IDS,
+    book::{Received, lock, text},
+    credentials::{APNS_KEY_ID, APNS_TEAM_ID},
+    desk::{Desk, Objection, Taken, header, now_s},
+    json_web_token::{SKEW_MAX_S, verify},
+    server::Cut,
+};
+
+/// How old a provider token may be.
+const TOKEN_AGE_MAX_S: i64 = 3600;
+
+/// In how long a provider token may be changed only a few times.
+const UPDATE_PERIOD: Duration = Duration::from_mins(20);
+
+/// Provider tokens that may be seen on one connection in that time.
+const UPDATES_MAX: usize = 3;
+
+/// Bytes of a notification.
+const PAYLOAD_BYTES_MAX: usize = 4096;
+
+/// Bytes of a collapse id.
+const COLLAPSE_ID_BYTES_MAX: usize = 64;
+
+/// Characters of a device token, in hexadecimal.
+const DEVICE_TOKEN_CHARS: std::ops::RangeInclusive<usize> = 64..=200;
+
+const PUSH_TYPES: [&str; 9] =
+    ["alert", "background", "location", "voip", "complication", "fileprovider", "mdm", "liveactivity", "pushtotalk"];
+
+/// Its state.
+#[derive(Debug)]
+pub struct Apns {
+    desk: Desk,
+    /// Uncompressed point.
+    public_key: Vec<u8>,
+}
+
+/// Provider tokens that were seen on a connection, and when first.
+type SeenTokens = Arc<Mutex<Vec<(String, Instant)>>>;
+
+impl Apns {
+    pub fn new(desk: Desk, public_key: Vec<u8>) -> Self {
+        Self { desk, public_key }
+    }
+
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    fn judge(&self, device: &str, headers: &HeaderMap, body: &[u8], seen: &SeenTokens) -> Result<Taken, Objection> {
+        self.check_provider_token(headers, seen)?;
+        if !DEVICE_TOKEN_CHARS.contains(&device.len()) || !device.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(bad_request("BadDeviceToken", "a device token is 64 to 200 hexadecimal digits"));
+        }
+        let options = Options::of(headers)?;
+        let received = notification(device, &options, body)?;
+        if let Some(since) = self.desk.dead_since(device) {
+            let mut objection = refused(StatusCode::GONE, "Unregistered", "the token is dead");
+            objection.body["timestamp"] = json!(since);
+            return Err(objection);
+        }
+        let mut answer = StatusCode::OK.into_response();
+        answer.headers_mut().insert("apns-id", options.id);
+        Ok(Taken { received, answer })
+    }
+
+    fn check_provider_token(&self, headers: &HeaderMap, seen: &SeenTokens) -> Result<(), Objection> {
+        let forbidden = |code: &str, detail: &str| refused(StatusCode::FORBIDDEN, code, detail);
+        let token = header(headers, "authorization").and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
+        let token = token.ok_or_else(|| forbidden("MissingProviderToken", "no Authorization with bearer"))?;
+        let invalid = |detail: &str| forbidden("InvalidProviderToken", detail);
+        if decode_header(token).is_ok_and(|header| header.kid.as_deref() != Some(APNS_KEY_ID)) {
+            return Err(invalid("kid isn't the key's id"));
+        }
+        let key = DecodingKey::from_ec_der(&self.public_key);
+        let claims = verify(token, Algorithm::ES256, &key).map_err(|reason| invalid(&reason))?.claims;
+        if claims["iss"] != APNS_TEAM_ID {
+            return Err(invalid("iss isn't the team's id"));
+        }
+        let issued_s = claims["iat"].as_i64().ok_or_else(|| invalid("iat is missing"))?;
+        let now_s = now_s();
+        if issued_s > now_s + SKEW_MAX_S {
+            return Err(invalid("iat is ahead"));
+        }
+        if issued_s < now_s - TOKEN_AGE_MAX_S {
+            return Err(forbidden("ExpiredProviderToken", "the token is more than an hour old"));
+        }
+        check_updates(token, seen)
+    }
+}
+
+/// Apple wants a provider token to be used again, and not be made for each notification.
+fn check_updates(token: &str, seen: &SeenTokens) -> Result<(), Objection> {
+    let now = Instant::now();
+    let mut seen = lock(seen);
+    seen.retain(|(_, at)| now.duration_since(*at) < UPDATE_PERIOD);
+    if seen.iter().any(|(known, _)| known == token) {
+        return Ok(());
+    }
+    if seen.len() >= UPDATES_MAX {
+        let detail = "a provider token is to be used for 20 minutes at least";
+        return Err(refused(StatusCode::TOO_MANY_REQUESTS, "TooManyProviderTokenUpdates", detail));
+    }
+    seen.push((token.to_owned(), now));
+    Ok(())
+}
+
+/// What a request's headers say.
+struct Options {
+    id: HeaderValue,
+    is_background: bool,
+    is_urgent: bool,
+    ttl: Option<Duration>,
+    collapse_id: Option<String>,
+}
+
+impl Options {
+    fn of(headers: &HeaderMap) -> Result<Self, Objection> {
+        match header(headers, "apns-topic") {
+            None => return Err(bad_request("MissingTopic", "no apns-topic")),
+            Some(topic) if !APP_IDS.contains(&topic) => {
+                return Err(bad_request("TopicDisallowed", &format!("the team's apps are {APP_IDS:?}")));
+            }
+            Some(_) => {}
+        }
+        let id = match header(headers, "apns-id") {
+            None => Uuid::new_v4(),
+            Some(id) => Uuid::parse_str(id).map_err(|_| bad_request("BadMessageId", "apns-id isn't a UUID"))?,
+        };
+        let push_type = header(headers, "apns-push-type").filter(|given| PUSH_TYPES.contains(given));
+        let push_type = push_type.ok_or_else(|| bad_request("InvalidPushType", "no valid apns-push-type"))?;
+        let is_background = push_type == "background";
+        let is_urgent = match header(headers, "apns-priority") {
+            None | Some("10") => !is_background,
+            Some("1" | "5") => false,
+            Some(_) => return Err(bad_request("BadPriority", "apns-priority is 1, 5 or 10")),
+        };
+        if is_background && header(headers, "apns-priority") == Some("10") {
+            return Err(bad_request("BadPriority", "a background notification has priority 5"));
+        }
+        let expiration = header(headers, "apns-expiration").map(str::parse::<i64>).transpose();
+        let expiration = expiration.map_err(|_| bad_request("BadExpirationDate", "it isn't seconds since 1970"))?;
+        let collapse_id = header(headers, "apns-collapse-id");
+        if headers.contains_key("apns-collapse-id") && collapse_id.is_none_or(|id| id.len() > COLLAPSE_ID_BYTES_MAX) {
+            return Err(bad_request("BadCollapseId", "it has more than 64 bytes"));
+        }
+        Ok(Self {
+            id: HeaderValue::from_str(&id.to_string().to_uppercase()).expect("digits and hyphens are a header's text"),
+            is_background,
+            is_urgent,
+            ttl: expiration.map(|at_s| Duration::from_secs(u64::try_from(at_s - now_s()).unwrap_or_default())),
+            collapse_id: collapse_id.map(str::to_owned),
+        })
+    }
+}
+
+fn notification(device: &str, options: &Options, body: &[u8]) -> Result<Received, Objection> {
+    if body.is_empty() {
+        return Err(bad_request("PayloadEmpty", "no payload"));
+    }
+    if body.len() > PAYLOAD_BYTES_MAX {
+        let detail = format!("{} bytes, at most {PAYLOAD_BYTES_MAX} are allowed", body.len());
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", &detail));
+    }
+    // Apple has no code for these: the real one takes such a payload, and the device drops it.
+    let bad_payload = |detail: &str| bad_request("BadPayload", detail);
+    let payload: Value = serde_json::from_slice(body).map_err(|error| bad_payload(&error.to_string()))?;
+    let aps = &payload["aps"];
+    if !aps.is_object() {
+        return Err(bad_payload("no aps"));
+    }
+    if aps.get("badge").is_some_and(|badge| badge.as_u64().is_none()) {
+        return Err(bad_payload("badge isn't a number"));
+    }
+    let alert = &aps["alert"];
+    if options.is_background && (aps["content-available"] != 1 || !alert.is_null()) {
+        return Err(bad_payload("a background notification has content-available and no alert"));
+    }
+    let received = Received::of(Platform::Apns, device, &payload);
+    Ok(Received {
+        collapse_key: options.collapse_id.clone(),
+        is_alert: !alert.is_null(),
+        title: text(alert, "title"),
+        body: text(alert, "body").or_else(|| alert.as_str().map(str::to_owned)),
+        badge: aps["badge"].as_u64(),
+        is_urgent: options.is_urgent,
+        ttl: options.ttl,
+        ..received
+    })
+}
+
+/// Makes the routers of connections.
+pub fn router(apns: &Arc<Apns>) -> impl Fn() -> Router + Send + 'static {
+    let router = Router::new().route("/3/device/{token}", post(send)).with_state(Arc::clone(apns));
+    move || router.clone().layer(Extension(SeenTokens::default()))
+}
+
+async fn send(
+    State(apns): State<Arc<Apns>>,
+    Extension(cut): Extension<Cut>,
+    Extension(seen): Extension<SeenTokens>,
+    Path(device): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    apns.desk.answer(&cut, Some(&device), || apns.judge(&device, &headers, &body, &seen), failure).await
+}
+
+/// A failure of the service itself.
+fn failure(status: StatusCode) -> Objection {
+    let code = match status.as_u16() {
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        _ => "InternalServerError",
+    };
+    refused(status, code, "told to fail")
+}
+
+fn bad_request(code: &str, detail: &str) -> Objection {
+    refused(StatusCode::BAD_REQUEST, code, detail)
+}
+
+fn refused(status: StatusCode, code: &str, detail: &str) -> Objection {
+    Objection { status, reason: format!("{code}: {detail}"), body: json!({ "reason": code }) }
+}

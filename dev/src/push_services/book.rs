@@ -1,0 +1,159 @@
+//! What arrived at the stand-ins, and what they refused.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chat_shared::wire::Platform;
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// Notifications kept; when there are more, the oldest tenth is forgotten.
+const RECEIVED_MAX: usize = 50_000;
+
+/// Refusals kept; when there are more, the oldest is forgotten.
+const REFUSED_MAX: usize = 10_000;
+
+/// A notification that a stand-in took.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Who took it.
+    pub platform: Platform,
+    /// The device's token, or the endpoint of its subscription.
+    pub token: String,
+    /// Those with the same key replace each other on the device.
+    pub collapse_key: Option<String>,
+    /// Whether the device shows something, other than a number on the app's icon.
+    pub is_alert: bool,
+    /// Heading of what is shown.
+    pub title: Option<String>,
+    /// Text of what is shown.
+    pub body: Option<String>,
+    /// Number on the app's icon.
+    pub badge: Option<u64>,
+    /// Whether it asks to be delivered at once, even to a device at rest.
+    pub is_urgent: bool,
+    /// How long the provider tries to deliver it. `None` if it doesn't say.
+    pub ttl: Option<Duration>,
+    /// The conversation it tells of.
+    pub conversation_id: Option<String>,
+    /// The message it tells of.
+    pub message_id: Option<String>,
+    /// That message's number.
+    pub seq: Option<u64>,
+    /// What makes repeats of it recognizable, where the platform has such a thing.
+    pub notification_id: Option<String>,
+    /// All that was sent, decrypted.
+    pub payload: Value,
+    /// When it arrived.
+    pub at: Instant,
+}
+
+impl Received {
+    /// With what the app's own `fields` tell, whose numbers may be written as texts.
+    pub(super) fn of(platform: Platform, token: &str, fields: &Value) -> Self {
+        Self {
+            platform,
+            token: token.to_owned(),
+            collapse_key: None,
+            is_alert: fields["kind"] != "badge",
+            title: text(fields, "title"),
+            body: text(fields, "body"),
+            badge: number(fields, "badge"),
+            is_urgent: false,
+            ttl: None,
+            conversation_id: text(fields, "conversation_id"),
+            message_id: text(fields, "message_id"),
+            seq: number(fields, "seq"),
+            notification_id: text(fields, "notification_id"),
+            payload: fields.clone(),
+            at: Instant::now(),
+        }
+    }
+}
+
+/// A notification that a stand-in didn't take.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Who refused it.
+    pub platform: Platform,
+    /// The device's token or the endpoint of its subscription, as far as known.
+    pub token: Option<String>,
+    /// Status of the answer.
+    pub status: u16,
+    /// What it objected to.
+    pub reason: String,
+    /// When.
+    pub at: Instant,
+}
+
+/// A text field of an object.
+pub fn text(fields: &Value, name: &str) -> Option<String> {
+    fields[name].as_str().map(str::to_owned)
+}
+
+/// A field that is a whole number, or a text that says one.
+pub fn number(fields: &Value, name: &str) -> Option<u64> {
+    let field = &fields[name];
+    field.as_u64().or_else(|| field.as_str()?.parse().ok())
+}
+
+/// What all stand-ins took and refused.
+#[derive(Debug, Default)]
+pub struct Book {
+    received: Mutex<Vec<Received>>,
+    refused: Mutex<VecDeque<Refused>>,
+}
+
+impl Book {
+    /// Notes what was taken.
+    pub fn take(&self, notification: Received) {
+        let mut received = lock(&self.received);
+        if received.len() >= RECEIVED_MAX {
+            received.drain(..RECEIVED_MAX / 10);
+        }
+        received.push(notification);
+    }
+
+    /// Notes what was refused.
+    pub fn refuse(&self, refusal: Refused) {
+        let mut refused = lock(&self.refused);
+        if refused.len() >= REFUSED_MAX {
+            refused.pop_front();
+        }
+        refused.push_back(refusal);
+    }
+
+    /// What one stand-in took.
+    pub fn received(&self, platform: Platform) -> Vec<Received> {
+        lock(&self.received).iter().filter(|received| received.platform == platform).cloned().collect()
+    }
+
+    /// What one stand-in refused.
+    pub fn refused(&self, platform: Platform) -> Vec<Refused> {
+        lock(&self.refused).iter().filter(|refused| refused.platform == platform).cloned().collect()
+    }
+
+    /// What `check` says of all that was taken.
+    pub fn look<T>(&self, check: impl Fn(&[Received]) -> Option<T>) -> Option<T> {
+        check(&lock(&self.received))
+    }
+
+    /// The last refusals in words.
+    pub fn last_refusals(&self, max: usize) -> String {
+        let refused = lock(&self.refused);
+        let mut told = format!("{} notifications were refused", refused.len());
+        for Refused { platform, status, reason, .. } in refused.iter().rev().take(max) {
+            _ = write!(told, "; {} answered {status}: {reason}", platform.as_str());
+        }
+        told
+    }
+}
+
+/// A mutex whose holder panicked still guards whole entries.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,208 @@
+//! Stand-in for Firebase Cloud Messaging (HTTP v1), with the endpoint where Google changes a service account's signed
+//! claims for an access token.
+
+mod message;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Extension, Json, Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chat_shared::wire::Platform;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::{Value, json};
+
+use super::{
+    book::lock,
+    credentials::ServiceAccount,
+    desk::{Desk, Objection, Taken, header, now_s},
+    json_web_token::{SKEW_MAX_S, check_expiry, verify},
+    server::Cut,
+};
+
+/// How long an access token lives.
+const ACCESS_TOKEN_TTL_S: i64 = 3599;
+
+/// How long a service account's claims may hold.
+const CLAIMS_LIFETIME_MAX_S: i64 = 3600;
+
+/// Access tokens remembered; with more, all are forgotten.
+const ACCESS_TOKENS_MAX: usize = 10_000;
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
+
+/// Both endpoints' state.
+#[derive(Debug)]
+pub struct Fcm {
+    desk: Desk,
+    account: ServiceAccount,
+    /// With the second of their end.
+    access_tokens: Mutex<HashMap<String, i64>>,
+}
+
+impl Fcm {
+    pub fn new(desk: Desk, account: ServiceAccount) -> Self {
+        Self { desk, account, access_tokens: Mutex::default() }
+    }
+
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    pub fn revoke_access_tokens(&self) {
+        lock(&self.access_tokens).clear();
+    }
+
+    fn grant(&self, form: &[u8]) -> Result<String, (&'static str, String)> {
+        let fields: HashMap<_, _> = form_urlencoded::parse(form).collect();
+        if fields.get("grant_type").is_none_or(|grant| grant != GRANT_TYPE) {
+            return Err(("unsupported_grant_type", "Invalid grant_type".to_owned()));
+        }
+        let assertion = fields.get("assertion").ok_or(("invalid_request", "assertion is missing".to_owned()))?;
+        self.check_assertion(assertion).map_err(|reason| ("invalid_grant", reason))?;
+        let token = format!("ya29.{}", BASE64.encode(rand::random::<[u8; 32]>()));
+        let mut tokens = lock(&self.access_tokens);
+        if tokens.len() >= ACCESS_TOKENS_MAX {
+            tokens.clear();
+        }
+        tokens.insert(token.clone(), now_s() + ACCESS_TOKEN_TTL_S);
+        Ok(token)
+    }
+
+    fn check_assertion(&self, assertion: &str) -> Result<(), String> {
+        let account = &self.account;
+        let verified = verify(assertion, Algorithm::RS256, &DecodingKey::from_rsa_der(&account.public))?;
+        if verified.key_id.is_some_and(|key_id| key_id != account.key_id) {
+            return Err("kid names another key".to_owned());
+        }
+        let claims = &verified.claims;
+        if claims["iss"] != *account.email {
+            return Err("iss isn't the service account".to_owned());
+        }
+        if claims["aud"] != *account.token_url {
+            return Err(format!("aud isn't {}", account.token_url));
+        }
+        if !claims["scope"].as_str().is_some_and(|scopes| scopes.split(' ').any(|scope| scope == SCOPE)) {
+            return Err(format!("scope lacks {SCOPE}"));
+        }
+        let now_s = now_s();
+        let issued_s = claims["iat"].as_i64().ok_or("iat is missing")?;
+        if issued_s > now_s + SKEW_MAX_S {
+            return Err("iat is ahead".to_owned());
+        }
+        let expires_s = check_expiry(claims, now_s, CLAIMS_LIFETIME_MAX_S)?;
+        if expires_s - issued_s > CLAIMS_LIFETIME_MAX_S {
+            return Err("the claims hold for more than an hour".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_bearer(&self, headers: &HeaderMap) -> Result<(), Objection> {
+        let refused = |reason: &str| {
+            let message = "Request had invalid authentication credentials. Expected OAuth 2 access token.";
+            let mut objection = error(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", message, &[]);
+            reason.clone_into(&mut objection.reason);
+            objection
+        };
+        let authorization = header(headers, "authorization").ok_or_else(|| refused("no Authorization"))?;
+        let token = authorization.strip_prefix("Bearer ").ok_or_else(|| refused("Authorization isn't Bearer"))?;
+        match lock(&self.access_tokens).get(token) {
+            None => Err(refused("unknown access token")),
+            Some(end_s) if *end_s <= now_s() => Err(refused("expired access token")),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn judge(&self, project: &str, headers: &HeaderMap, request: Result<Value, Objection>) -> Result<Taken, Objection> {
+        self.check_bearer(headers)?;
+        if project != self.account.project {
+            return Err(error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "the project is another's", &[]));
+        }
+        let received = message::check(&request?)?;
+        if self.desk.dead_since(&received.token).is_some() {
+            let code = fcm_error("UNREGISTERED");
+            return Err(error(StatusCode::NOT_FOUND, "NOT_FOUND", "Requested entity was not found.", &[code]));
+        }
+        let name = format!("projects/{project}/messages/0:{}", uuid::Uuid::new_v4().simple());
+        Ok(Taken { received, answer: Json(json!({ "name": name })).into_response() })
+    }
+}
+
+/// Makes the routers of connections.
+pub fn router(fcm: &Arc<Fcm>) -> impl Fn() -> Router + Send + 'static {
+    // The custom method `:send` is part of the last segment.
+    let router = Router::new()
+        .route("/token", post(token))
+        .route("/v1/projects/{project}/messages:send", post(send))
+        .with_state(Arc::clone(fcm));
+    move || router.clone()
+}
+
+async fn token(State(fcm): State<Arc<Fcm>>, body: Bytes) -> Response {
+    match fcm.grant(&body) {
+        Ok(token) => {
+            let answer = json!({ "access_token": token, "expires_in": ACCESS_TOKEN_TTL_S, "token_type": "Bearer" });
+            Json(answer).into_response()
+        }
+        Err((code, reason)) => {
+            let body = json!({ "error": code, "error_description": reason });
+            fcm.desk.refuse(None, Objection { status: StatusCode::BAD_REQUEST, reason, body }, None)
+        }
+    }
+}
+
+async fn send(
+    State(fcm): State<Arc<Fcm>>,
+    Extension(cut): Extension<Cut>,
+    Path(project): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request = serde_json::from_slice::<Value>(&body)
+        .map_err(|error| invalid(&format!("Invalid JSON payload received. {error}"), "message"));
+    let token = request.as_ref().ok().and_then(|request| request["message"]["token"].as_str().map(str::to_owned));
+    fcm.desk.answer(&cut, token.as_deref(), || fcm.judge(&project, &headers, request), failure).await
+}
+
+/// A failure of the service itself.
+fn failure(status: StatusCode) -> Objection {
+    let (name, code) = match status.as_u16() {
+        429 => ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
+        503 => ("UNAVAILABLE", "UNAVAILABLE"),
+        _ => ("INTERNAL", "INTERNAL"),
+    };
+    error(status, name, "told to fail", &[fcm_error(code)])
+}
+
+fn fcm_error(code: &str) -> Value {
+    json!({ "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code })
+}
+
+/// A request that isn't as it must be.
+fn invalid(message: &str, field: &str) -> Objection {
+    let violations = json!({
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [{ "field": field, "description": message }],
+    });
+    error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message, &[violations, fcm_error("INVALID_ARGUMENT")])
+}
+
+/// An error as Google's interfaces tell it.
+fn error(status: StatusCode, name: &str, message: &str, details: &[Value]) -> Objection {
+    let body = json!({
+        "error": { "code": status.as_u16(), "message": message, "status": name, "details": details },
+    });
+    Objection { status, reason: message.to_owned(), body }
+}
+
+const PLATFORM: Platform = Platform::Fcm;
