@@ -13,6 +13,8 @@ mod encrypted;
 mod fcm;
 mod json_web_token;
 mod server;
+#[cfg(test)]
+mod tests;
 mod web_push;
 mod webhook;
 

@@ -248,3 +248,149 @@ fn bad_request(code: &str, detail: &str) -> Objection {
 fn refused(status: StatusCode, code: &str, detail: &str) -> Objection {
     Objection { status, reason: format!("{code}: {detail}"), body: json!({ "reason": code }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::EncodingKey;
+    use reqwest::{Client, RequestBuilder};
+
+    use super::*;
+    use crate::push_services::{
+        Behaviour, PushServices,
+        tests::{changed, reasons, sign, start, tampered},
+    };
+
+    struct Apple<'a> {
+        services: &'a PushServices,
+        client: Client,
+    }
+
+    impl<'a> Apple<'a> {
+        fn of(services: &'a PushServices) -> Self {
+            Self { services, client: Client::builder().http2_prior_knowledge().build().unwrap() }
+        }
+
+        fn token(&self, changes: &Value) -> String {
+            let key = std::fs::read(&self.services.credentials.apns.file).unwrap();
+            let claims = changed(json!({ "iss": APNS_TEAM_ID, "iat": now_s() }), changes);
+            sign(Algorithm::ES256, &EncodingKey::from_ec_pem(&key).unwrap(), APNS_KEY_ID, &claims)
+        }
+
+        /// `headers` replace those of a good request.
+        fn request(&self, token: &str, headers: &[(&str, &str)], device: &str, payload: &Value) -> RequestBuilder {
+            let mut given = vec![
+                ("apns-topic", APP_IDS[0]),
+                ("apns-push-type", "alert"),
+                ("apns-priority", "10"),
+                ("apns-collapse-id", "key"),
+            ];
+            given.retain(|(name, _)| headers.iter().all(|(other, _)| other != name));
+            given.extend(headers);
+            let url = format!("{}/3/device/{device}", self.services.url(Platform::Apns));
+            let mut request = self.client.post(url).bearer_auth(token).json(payload);
+            for (name, value) in given {
+                request = request.header(name, value);
+            }
+            request
+        }
+
+        /// The status and the reason.
+        async fn send(&self, token: &str, headers: &[(&str, &str)], device: &str, payload: &Value) -> (u16, String) {
+            let answer = self.request(token, headers, device, payload).send().await.unwrap();
+            assert!(answer.status() != StatusCode::OK || answer.headers().contains_key("apns-id"));
+            let status = answer.status().as_u16();
+            let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default();
+            (status, text(&body, "reason").unwrap_or_default())
+        }
+    }
+
+    fn device() -> String {
+        "0f".repeat(32)
+    }
+
+    fn payload(body: &str) -> Value {
+        json!({ "aps": { "alert": { "title": "Asha", "body": body }, "badge": 3 }, "conversation_id": "c", "seq": 7 })
+    }
+
+    #[tokio::test]
+    async fn a_notification_is_taken_whole_and_another_is_refused_as_apple_does() {
+        let (_directory, services) = start().await;
+        let apple = Apple::of(&services);
+        let (token, good) = (apple.token(&json!({})), payload("Hi"));
+        assert_eq!(apple.send(&token, &[], &device(), &good).await.0, 200, "{:?}", reasons(&services, Platform::Apns));
+        let received = services.received(Platform::Apns).pop().unwrap();
+        assert_eq!((received.token, received.collapse_key.as_deref()), (device(), Some("key")));
+        assert_eq!((received.title.as_deref(), received.body.as_deref()), (Some("Asha"), Some("Hi")));
+        assert_eq!((received.badge, received.seq, received.is_alert), (Some(3), Some(7), true));
+
+        let long = "k".repeat(65);
+        for (header, value, reason) in [
+            ("apns-topic", "com.example.other", "TopicDisallowed"),
+            ("apns-push-type", "loud", "InvalidPushType"),
+            ("apns-priority", "7", "BadPriority"),
+            ("apns-expiration", "tomorrow", "BadExpirationDate"),
+            ("apns-collapse-id", &long, "BadCollapseId"),
+            ("apns-id", "1", "BadMessageId"),
+        ] {
+            let answer = apple.send(&token, &[(header, value)], &device(), &good).await;
+            assert_eq!(answer, (400, reason.to_owned()));
+        }
+        let answer = apple.send(&token, &[], &device(), &payload(&"x".repeat(4096))).await;
+        assert_eq!(answer, (413, "PayloadTooLarge".to_owned()));
+        assert_eq!(apple.send(&token, &[], &device(), &json!({ "seq": 7 })).await.0, 400);
+        assert_eq!(apple.send(&token, &[], "not-a-token", &good).await, (400, "BadDeviceToken".to_owned()));
+        services.kill_token(&device());
+        assert_eq!(apple.send(&token, &[], &device(), &good).await, (410, "Unregistered".to_owned()));
+        assert_eq!(services.received(Platform::Apns).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_the_teams_own_fresh_token_is_believed() {
+        let (_directory, services) = start().await;
+        let good = Apple::of(&services).token(&json!({}));
+        for (token, reason) in [
+            (tampered(&good), "InvalidProviderToken"),
+            (Apple::of(&services).token(&json!({ "iss": "OTHER" })), "InvalidProviderToken"),
+            (Apple::of(&services).token(&json!({ "iat": now_s() - 3700 })), "ExpiredProviderToken"),
+            (Apple::of(&services).token(&json!({ "iat": null })), "InvalidProviderToken"),
+        ] {
+            let answer = Apple::of(&services).send(&token, &[], &device(), &payload("Hi")).await;
+            assert_eq!(answer, (403, reason.to_owned()));
+        }
+        assert!(services.received(Platform::Apns).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_token_for_each_notification_is_refused_after_a_few() {
+        let (_directory, services) = start().await;
+        let apple = Apple::of(&services);
+        let mut first_token = String::new();
+        for _ in 0..UPDATES_MAX {
+            first_token = apple.token(&json!({}));
+            assert_eq!(apple.send(&first_token, &[], &device(), &payload("Hi")).await.0, 200);
+        }
+        let answer = apple.send(&apple.token(&json!({})), &[], &device(), &payload("Hi")).await;
+        assert_eq!(answer, (429, "TooManyProviderTokenUpdates".to_owned()));
+        assert_eq!(apple.send(&first_token, &[], &device(), &payload("Hi")).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_silent_one_cuts_the_connection() {
+        let (_directory, services) = start().await;
+        services.behave(Platform::Apns, Behaviour::SilentAfterTaking);
+        let apple = Apple::of(&services);
+        let request = apple.request(&apple.token(&json!({})), &[], &device(), &payload("Hi"));
+        assert!(request.send().await.is_err());
+        assert_eq!(services.received(Platform::Apns).len(), 1);
+        services.behave(Platform::Apns, Behaviour::Normal);
+        assert_eq!(apple.send(&apple.token(&json!({})), &[], &device(), &payload("Hi")).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn the_first_version_of_http_is_not_spoken() {
+        let (_directory, services) = start().await;
+        let old = Apple { client: Client::builder().http1_only().build().unwrap(), services: &services };
+        let url = format!("{}/3/device/{}", services.url(Platform::Apns), device());
+        assert!(old.client.post(url).bearer_auth(old.token(&json!({}))).send().await.is_err());
+    }
+}

@@ -84,7 +84,7 @@ impl Desk {
             return self.refuse(token, fail(status), retry_after);
         }
         let Taken { received, answer } = match judge() {
-            Ok(taken) => taken,
+            Ok(notification) => notification,
             Err(objection) => return self.refuse(token, objection, None),
         };
         self.book.take(received);

@@ -110,7 +110,7 @@ fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[u8]) -> Result<[u8
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
     use super::*;
@@ -123,6 +123,23 @@ mod tests {
                     AC8wEqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN";
         let keys = Keys::of(PrivateKey::from_private_key(&ECDH_P256, &private).unwrap(), auth).unwrap();
         (keys, BASE64.decode(body).unwrap())
+    }
+
+    /// Encrypts for a subscription with a key that is used once.
+    pub fn seal(public: &[u8], auth: &[u8], text: &[u8]) -> Vec<u8> {
+        let sender = PrivateKey::generate(&ECDH_P256).unwrap();
+        let sender_public = sender.compute_public_key().unwrap();
+        let info = [b"WebPush: info\0".as_slice(), public, sender_public.as_ref()].concat();
+        let receiver = UnparsedPublicKey::new(&ECDH_P256, public);
+        let secret = agree(&sender, receiver, "", |secret| derive::<32>(auth, secret, &info)).unwrap();
+        let salt: [u8; SALT_BYTES] = rand::random();
+        let key = derive::<16>(&salt, &secret, b"Content-Encoding: aes128gcm\0").unwrap();
+        let nonce = derive::<12>(&salt, &secret, b"Content-Encoding: nonce\0").unwrap();
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).unwrap());
+        let mut record = [text, &[LAST_RECORD]].concat();
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut record).unwrap();
+        let header = [salt.as_slice(), &4096_u32.to_be_bytes(), &[65], sender_public.as_ref()].concat();
+        [header, record].concat()
     }
 
     #[test]

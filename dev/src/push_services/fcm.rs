@@ -206,3 +206,139 @@ fn error(status: StatusCode, name: &str, message: &str, details: &[Value]) -> Ob
 }
 
 const PLATFORM: Platform = Platform::Fcm;
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::EncodingKey;
+    use reqwest::RequestBuilder;
+
+    use super::*;
+    use crate::push_services::{
+        PushServices,
+        tests::{changed, client, reasons, sign, start, tampered},
+    };
+
+    struct Google<'a> {
+        services: &'a PushServices,
+        account: Value,
+    }
+
+    impl<'a> Google<'a> {
+        fn of(services: &'a PushServices) -> Self {
+            let file = &services.credentials.fcm.file;
+            Self { services, account: serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap() }
+        }
+
+        fn assertion(&self, changes: &Value) -> String {
+            let claims = json!({
+                "iss": self.account["client_email"], "aud": self.account["token_uri"], "scope": SCOPE,
+                "iat": now_s(), "exp": now_s() + 3600,
+            });
+            let key = EncodingKey::from_rsa_pem(self.account["private_key"].as_str().unwrap().as_bytes()).unwrap();
+            sign(Algorithm::RS256, &key, self.account["private_key_id"].as_str().unwrap(), &changed(claims, changes))
+        }
+
+        async fn token(&self, assertion: &str) -> (StatusCode, Value) {
+            let form = form_urlencoded::Serializer::new(String::new())
+                .extend_pairs([("grant_type", GRANT_TYPE), ("assertion", assertion)])
+                .finish();
+            let url = self.account["token_uri"].as_str().unwrap();
+            let request = client().post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
+            answer(request).await
+        }
+
+        async fn access_token(&self) -> String {
+            let (status, answer) = self.token(&self.assertion(&json!({}))).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            answer["access_token"].as_str().unwrap().to_owned()
+        }
+
+        async fn send(&self, access_token: &str, request: &Value) -> (StatusCode, Value) {
+            let project = self.account["project_id"].as_str().unwrap();
+            let url = format!("{}/v1/projects/{project}/messages:send", self.services.url(PLATFORM));
+            answer(client().post(url).bearer_auth(access_token).json(request)).await
+        }
+    }
+
+    async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    fn message(changes: &Value) -> Value {
+        let message = json!({
+            "token": "phone-1",
+            "data": { "kind": "message", "conversation_id": "c", "message_id": "m", "seq": "7", "badge": "3" },
+            "android": {
+                "collapse_key": "key", "priority": "HIGH", "ttl": "60s",
+                "notification": { "title": "Asha", "body": "Hi", "tag": "key" },
+            },
+        });
+        json!({ "message": changed(message, changes) })
+    }
+
+    #[tokio::test]
+    async fn only_the_accounts_own_fresh_claims_are_worth_an_access_token() {
+        let (_directory, services) = start().await;
+        let google = Google::of(&services);
+        google.access_token().await;
+        let good = google.assertion(&json!({}));
+        for bad in [
+            tampered(&good),
+            google.assertion(&json!({ "exp": now_s() - 1 })),
+            google.assertion(&json!({ "exp": now_s() + 2 * 3600 })),
+            google.assertion(&json!({ "iat": now_s() - 3600 })),
+            google.assertion(&json!({ "iss": "somebody@example.com" })),
+            google.assertion(&json!({ "aud": "https://example.com/token" })),
+            google.assertion(&json!({ "scope": "https://www.googleapis.com/auth/drive" })),
+        ] {
+            let (status, answer) = google.token(&bad).await;
+            assert_eq!((status.as_u16(), &answer["error"]), (400, &json!("invalid_grant")), "{answer}");
+        }
+        assert_eq!(services.refused(PLATFORM).len(), 7, "{:?}", reasons(&services, PLATFORM));
+    }
+
+    #[tokio::test]
+    async fn a_message_is_taken_whole_and_another_is_refused_as_google_does() {
+        let (_directory, services) = start().await;
+        let google = Google::of(&services);
+        let token = google.access_token().await;
+        let (status, answer) = google.send(&token, &message(&json!({}))).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let received = services.received(PLATFORM).pop().unwrap();
+        assert_eq!((received.token.as_str(), received.collapse_key.as_deref()), ("phone-1", Some("key")));
+        assert_eq!((received.title.as_deref(), received.body.as_deref()), (Some("Asha"), Some("Hi")));
+        assert_eq!((received.badge, received.seq, received.is_alert), (Some(3), Some(7), true));
+
+        for bad in [
+            message(&json!({ "to": "phone-1" })),
+            message(&json!({ "token": null })),
+            message(&json!({ "token": "not a token" })),
+            message(&json!({ "data": { "seq": 7 } })),
+            message(&json!({ "data": { "from": "me" } })),
+            message(&json!({ "data": { "text": "x".repeat(4096) } })),
+            message(&json!({ "android": { "ttl": "60" } })),
+            message(&json!({ "android": { "ttl": "2419201s" } })),
+            message(&json!({ "android": { "priority": "urgent" } })),
+            message(&json!({ "android": { "notification": { "heading": "Asha" } } })),
+        ] {
+            let (status, answer) = google.send(&token, &bad).await;
+            assert_eq!((status.as_u16(), &answer["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{bad}");
+        }
+        assert_eq!(services.received(PLATFORM).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn neither_a_worthless_access_token_nor_a_dead_phones_is_taken() {
+        let (_directory, services) = start().await;
+        let google = Google::of(&services);
+        let token = google.access_token().await;
+        assert_eq!(google.send("ya29.other", &message(&json!({}))).await.0, StatusCode::UNAUTHORIZED);
+        services.kill_token("phone-1");
+        let (status, answer) = google.send(&token, &message(&json!({}))).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(answer["error"]["details"][0]["errorCode"], "UNREGISTERED");
+        services.revoke_access_tokens();
+        assert_eq!(google.send(&token, &message(&json!({}))).await.0, StatusCode::UNAUTHORIZED);
+    }
+}

@@ -42,7 +42,7 @@ pub struct Cut(CancellationToken);
 
 impl Cut {
     /// Ends it; never returns.
-    pub async fn cut(&self) {
+    pub async fn cut(&self) -> ! {
         self.0.cancel();
         std::future::pending().await
     }

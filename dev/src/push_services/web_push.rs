@@ -206,3 +206,121 @@ fn refused(status: StatusCode, reason: impl Into<String>) -> Objection {
     let body = json!({ "code": status.as_u16(), "message": reason });
     Objection { status, reason, body }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::EncodingKey;
+
+    use super::*;
+    use crate::push_services::{
+        PushServices,
+        encrypted::tests::seal,
+        tests::{changed, client, reasons, sign, start, tampered},
+    };
+
+    struct Sender<'a> {
+        services: &'a PushServices,
+        subscription: Subscription,
+    }
+
+    impl<'a> Sender<'a> {
+        fn of(services: &'a PushServices) -> Self {
+            Self { services, subscription: services.subscribe().unwrap() }
+        }
+
+        fn token(&self, changes: &Value) -> String {
+            let key = std::fs::read(&self.services.credentials.web_push.file).unwrap();
+            let claims = json!({
+                "aud": self.services.url(Platform::WebPush), "exp": now_s() + 3600, "sub": "mailto:a@example.com",
+            });
+            sign(Algorithm::ES256, &EncodingKey::from_ec_pem(&key).unwrap(), "", &changed(claims, changes))
+        }
+
+        fn authorization(&self, token: &str) -> String {
+            let key = BASE64.encode(&self.services.credentials.web_push.public);
+            format!("vapid t={token}, k={key}")
+        }
+
+        fn sealed(&self, text: &str) -> Vec<u8> {
+            let decode = |text: &str| BASE64.decode(text).unwrap();
+            seal(&decode(&self.subscription.p256dh), &decode(&self.subscription.auth), text.as_bytes())
+        }
+
+        /// The status. `headers` replace those of a good request; an empty one is left out.
+        async fn send(&self, headers: &[(&str, &str)], body: Vec<u8>) -> u16 {
+            let authorization = self.authorization(&self.token(&json!({})));
+            let mut given = vec![
+                ("authorization", authorization.as_str()),
+                ("ttl", "60"),
+                ("topic", "key"),
+                ("urgency", "high"),
+                ("content-encoding", "aes128gcm"),
+            ];
+            given.retain(|(name, _)| headers.iter().all(|(other, _)| other != name));
+            given.extend(headers);
+            let mut request = client().post(&self.subscription.endpoint).body(body);
+            for (name, value) in given.into_iter().filter(|(_, value)| !value.is_empty()) {
+                request = request.header(name, value);
+            }
+            request.send().await.unwrap().status().as_u16()
+        }
+    }
+
+    const TEXT: &str = r#"{"kind":"message","conversation_id":"c","seq":7,"title":"Asha","body":"Hi","badge":3}"#;
+
+    #[tokio::test]
+    async fn a_notification_is_taken_and_opened() {
+        let (_directory, services) = start().await;
+        let sender = Sender::of(&services);
+        assert_eq!(sender.send(&[], sender.sealed(TEXT)).await, 201, "{:?}", reasons(&services, Platform::WebPush));
+        let received = services.received(Platform::WebPush).pop().unwrap();
+        assert_eq!((received.token, received.collapse_key.as_deref()), (sender.subscription.endpoint, Some("key")));
+        assert_eq!((received.title.as_deref(), received.body.as_deref()), (Some("Asha"), Some("Hi")));
+        assert_eq!((received.badge, received.seq, received.is_alert), (Some(3), Some(7), true));
+    }
+
+    #[tokio::test]
+    async fn only_the_sender_that_the_subscription_was_made_for_is_believed() {
+        let (_directory, services) = start().await;
+        let sender = Sender::of(&services);
+        let good = sender.token(&json!({}));
+        let other_key = Keys::generate().unwrap();
+        let refused = [
+            sender.authorization(&tampered(&good)),
+            sender.authorization(&sender.token(&json!({ "exp": now_s() - 1 }))),
+            sender.authorization(&sender.token(&json!({ "exp": now_s() + 25 * 3600 }))),
+            sender.authorization(&sender.token(&json!({ "aud": "https://push.example.com" }))),
+            sender.authorization(&sender.token(&json!({ "sub": "me" }))),
+            format!("vapid t={good}, k={}", BASE64.encode(other_key.public())),
+            format!("Bearer {good}"),
+        ];
+        for authorization in refused {
+            assert_eq!(sender.send(&[("authorization", &authorization)], sender.sealed(TEXT)).await, 403);
+        }
+        assert_eq!(sender.send(&[("authorization", "")], sender.sealed(TEXT)).await, 401);
+        assert!(services.received(Platform::WebPush).is_empty());
+    }
+
+    #[tokio::test]
+    async fn wrong_headers_and_bodies_are_refused() {
+        let (_directory, services) = start().await;
+        let sender = Sender::of(&services);
+        let long = "k".repeat(33);
+        for header in [
+            ("ttl", ""),
+            ("ttl", "soon"),
+            ("topic", long.as_str()),
+            ("topic", "a+b"),
+            ("urgency", "now"),
+            ("content-encoding", "aesgcm"),
+        ] {
+            assert_eq!(sender.send(&[header], sender.sealed(TEXT)).await, 400, "{header:?}");
+        }
+        assert_eq!(sender.send(&[], Sender::of(&services).sealed(TEXT)).await, 400, "sealed for somebody else");
+        assert_eq!(sender.send(&[], sender.sealed("not JSON")).await, 400);
+        assert_eq!(sender.send(&[], sender.sealed(&"x".repeat(4000))).await, 413);
+        services.kill_token(&sender.subscription.endpoint);
+        assert_eq!(sender.send(&[], sender.sealed(TEXT)).await, 410);
+        assert!(services.received(Platform::WebPush).is_empty());
+    }
+}

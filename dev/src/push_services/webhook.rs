@@ -110,3 +110,53 @@ async fn send(
 fn refused(status: StatusCode, reason: &str) -> Objection {
     Objection { status, reason: reason.to_owned(), body: json!({ "error": reason }) }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::push_services::{
+        PushServices,
+        tests::{client, start},
+    };
+
+    /// A good request, but for what is given.
+    pub fn request(services: &PushServices, secret: Option<&str>, at_s: i64, body: String) -> reqwest::RequestBuilder {
+        let own = std::fs::read_to_string(&services.credentials.webhook.file).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.unwrap_or(own.trim()).as_bytes());
+        let mut signature = String::from("v1=");
+        for byte in hmac::sign(&key, format!("{at_s}.{body}").as_bytes()).as_ref() {
+            _ = write!(signature, "{byte:02x}");
+        }
+        client()
+            .post(format!("{}/notifications", services.url(Platform::Webhook)))
+            .header("chat-timestamp", at_s)
+            .header("chat-signature", signature)
+            .header("chat-notification-id", "n-1")
+            .body(body)
+    }
+
+    /// A notification's text.
+    pub fn body() -> String {
+        json!({ "kind": "badge", "notification_id": "n-1", "token": "phone-1", "badge": 3 }).to_string()
+    }
+
+    #[tokio::test]
+    async fn only_what_is_signed_now_and_in_order_is_taken() {
+        let (_directory, services) = start().await;
+        let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+        assert_eq!(status(request(&services, None, now_s(), body())).await, 204);
+        let received = services.received(Platform::Webhook).pop().unwrap();
+        assert_eq!((received.token.as_str(), received.notification_id.as_deref()), ("phone-1", Some("n-1")));
+        assert_eq!((received.badge, received.is_alert), (Some(3), false));
+
+        assert_eq!(status(request(&services, Some("other"), now_s(), body())).await, 401);
+        assert_eq!(status(request(&services, None, now_s(), body()).body("{}")).await, 401);
+        assert_eq!(status(request(&services, None, now_s() - 301, body())).await, 401);
+        assert_eq!(status(request(&services, None, now_s() + 301, body())).await, 401);
+        assert_eq!(status(request(&services, None, now_s(), "hello".to_owned())).await, 400);
+        assert_eq!(status(request(&services, None, now_s(), "x".repeat(BODY_BYTES_MAX + 1))).await, 413);
+        services.kill_token("phone-1");
+        assert_eq!(status(request(&services, None, now_s(), body())).await, 410);
+        assert_eq!((services.received(Platform::Webhook).len(), services.refused(Platform::Webhook).len()), (1, 7));
+    }
+}

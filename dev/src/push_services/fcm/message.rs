@@ -13,7 +13,7 @@ use crate::push_services::book::{Received, number, text};
 const PAYLOAD_BYTES_MAX: usize = 4096;
 
 /// Four weeks.
-const TTL_MAX: Duration = Duration::from_secs(2_419_200);
+const TTL_MAX: Duration = Duration::from_hours(4 * 7 * 24);
 
 /// Characters of a registration token.
 const TOKEN_CHARS_MAX: usize = 4096;
