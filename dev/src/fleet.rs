@@ -1,5 +1,5 @@
 //! A fleet of real processes: gateways, persister, notifier, retention, and the
-//! stand-in for kaha-main-v3.
+//! stand-ins for kaha-main-v3 and for those who bring notifications to phones.
 //!
 //! What the services are told stands in `fleet/settings.rs`; this file starts,
 //! finds and stops them. Dropping a fleet kills everything it started.
@@ -26,6 +26,7 @@ use crate::{
     paths,
     ports::Ports,
     process::{Launch, Process, last_lines},
+    push_services::{PushPorts, PushServices},
     servers::{Binaries, Durability, NatsServers, Servers, Urls},
     terminal,
 };
@@ -121,6 +122,7 @@ pub struct Fleet {
     persister: Service,
     retention: Service,
     kaha: Kaha,
+    push_services: Box<PushServices>,
     servers: Option<Servers>,
     urls: Urls,
     namespace: String,
@@ -173,10 +175,13 @@ impl Fleet {
             }
         };
         let kaha = Kaha::start(&dir.join("kaha"), options.ports.get("kaha")?).await?;
+        let push_services =
+            Box::pin(PushServices::start(&dir.join("push-services"), push_ports(&options.ports)?)).await?;
         let settings = settings::Settings {
             urls: &urls,
             namespace: &options.namespace,
             kaha: &kaha,
+            push_services: &push_services,
             keys: keys::Keys::ensure(&dir.join("keys"))?,
             extra: &options.env,
             of_services: &options.service_env,
@@ -202,6 +207,7 @@ impl Fleet {
             persister: make.service(Role::Persister, "persister", 4)?,
             retention: make.service(Role::Retention, "retention", 5)?,
             kaha,
+            push_services: Box::new(push_services),
             servers,
             urls,
             namespace: options.namespace,
@@ -241,6 +247,11 @@ impl Fleet {
     /// The stand-in for kaha-main-v3, which also mints tokens.
     pub fn kaha(&self) -> &Kaha {
         &self.kaha
+    }
+
+    /// The stand-ins for those who bring notifications to phones and browsers.
+    pub fn push_services(&self) -> &PushServices {
+        &self.push_services
     }
 
     /// The fleet's own servers; `None` if it borrowed them.
@@ -318,6 +329,15 @@ impl Drop for Fleet {
             terminal::progress(&format!("the fleet's logs are kept in {}", scratch.keep().display()));
         }
     }
+}
+
+fn push_ports(ports: &Ports) -> Result<PushPorts> {
+    Ok(PushPorts {
+        fcm: ports.get("fcm")?,
+        apns: ports.get("apns")?,
+        web_push: ports.get("web-push")?,
+        webhook: ports.get("webhook")?,
+    })
 }
 
 async fn own_servers(

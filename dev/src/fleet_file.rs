@@ -1,6 +1,7 @@
 //! `.dev/fleet.json`: what `cargo dev up` runs, for scripts and tools.
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
     os::unix::fs::OpenOptionsExt,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use chat_shared::wire::Platform;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -38,6 +40,8 @@ pub struct FleetFile {
     pub nats_monitor_url: Option<String>,
     /// The stand-in for kaha-main-v3.
     pub kaha_url: String,
+    /// The stand-ins for those who bring notifications, by platform.
+    pub push_service_urls: BTreeMap<String, String>,
     /// Directory of the processes' logs.
     pub logs: PathBuf,
     /// Good for a day, for `/internal/v1`.
@@ -107,6 +111,10 @@ impl FleetFile {
             nats_url: fleet.urls().nats.clone(),
             nats_monitor_url: fleet.servers().map(|servers| servers.nats.monitor_url()),
             kaha_url: fleet.kaha().url(),
+            push_service_urls: Platform::ALL
+                .into_iter()
+                .map(|platform| (platform.as_str().to_owned(), fleet.push_services().url(platform)))
+                .collect(),
             logs: fleet.dir().join("logs"),
             service_token: tokens.service(Uuid::new_v4(), TOKEN_TTL)?,
             users: users.collect::<Result<_>>()?,

@@ -1,5 +1,6 @@
 //! Everything behind `cargo dev`: private servers, a fleet of real processes,
-//! a stand-in for kaha-main-v3, and the commands made of them.
+//! stand-ins for kaha-main-v3 and for those who bring notifications, and the
+//! commands made of them.
 //!
 //! The end-to-end tests, the demo and the loads use the same parts, so what
 //! they exercise is what `cargo dev up` runs. Nothing in production depends on

@@ -21,7 +21,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start everything: private servers, gateways, workers, a stand-in for kaha-main-v3
+    /// Start everything: private servers, gateways, workers, stand-ins for kaha-main-v3 and notification services
     Up(up::Options),
     /// Stop what `up --detach` started
     Down,

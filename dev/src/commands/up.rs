@@ -74,7 +74,7 @@ async fn start(state_dir: &Path, options: &Options) -> Result<Fleet> {
     if options.fresh {
         terminal::progress("throwing away the data of earlier runs");
         discard(&postgres::data_dir_for(&data)?)?;
-        for part in ["data", "logs", "keys", "kaha"] {
+        for part in ["data", "logs", "keys", "kaha", "push-services"] {
             discard(&state_dir.join(part))?;
         }
     }

@@ -4,6 +4,7 @@
 use super::{Role, ServiceEnv, keys::Keys};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
+    push_services::PushServices,
     servers::Urls,
 };
 
@@ -16,6 +17,7 @@ pub struct Settings<'a> {
     pub urls: &'a Urls,
     pub namespace: &'a str,
     pub kaha: &'a Kaha,
+    pub push_services: &'a PushServices,
     pub keys: Keys,
     /// Added last, so that it can override.
     pub extra: &'a [(String, String)],
@@ -29,7 +31,7 @@ impl Settings<'_> {
     /// The variables of one service. `port` is where a gateway listens for clients.
     pub fn of(&self, role: Role, port: Option<u16>, metrics_port: u16) -> Vec<(String, String)> {
         let mut env = self.common(metrics_port);
-        if matches!(role, Role::Gateway | Role::Retention) {
+        if matches!(role, Role::Gateway | Role::Notifier | Role::Retention) {
             env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
         }
         if let Some(port) = port {
@@ -41,7 +43,13 @@ impl Settings<'_> {
                 ("CHAT_ALLOWED_ORIGINS", format!("http://127.0.0.1:{port}")),
             ]);
         }
-        env.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.extra.iter().cloned()).collect()
+        let mut env: Vec<_> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        match role {
+            Role::Notifier => env.extend(self.push_services.settings()),
+            Role::Gateway | Role::Persister | Role::Retention => {}
+        }
+        env.extend_from_slice(self.extra);
+        env
     }
 
     /// What one service is told besides, by its name.

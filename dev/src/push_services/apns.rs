@@ -1,6 +1,7 @@
 //! Stand-in for the Apple Push Notification service, with provider tokens.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -37,6 +38,9 @@ const UPDATE_PERIOD: Duration = Duration::from_mins(20);
 /// Provider tokens that may be seen on one connection in that time.
 const UPDATES_MAX: usize = 3;
 
+/// Device tokens whose apps are remembered; with more, all are forgotten.
+const TOPICS_MAX: usize = 10_000;
+
 /// Bytes of a notification.
 const PAYLOAD_BYTES_MAX: usize = 4096;
 
@@ -55,6 +59,8 @@ pub struct Apns {
     desk: Desk,
     /// Uncompressed point.
     public_key: Vec<u8>,
+    /// The app that a device token was first used for.
+    topics: Mutex<HashMap<String, String>>,
 }
 
 /// Provider tokens that were seen on a connection, and when first.
@@ -62,7 +68,7 @@ type SeenTokens = Arc<Mutex<Vec<(String, Instant)>>>;
 
 impl Apns {
     pub fn new(desk: Desk, public_key: Vec<u8>) -> Self {
-        Self { desk, public_key }
+        Self { desk, public_key, topics: Mutex::default() }
     }
 
     pub fn desk(&self) -> &Desk {
@@ -81,9 +87,20 @@ impl Apns {
             objection.body["timestamp"] = json!(since);
             return Err(objection);
         }
+        self.check_topic(device, &options.topic)?;
         let mut answer = StatusCode::OK.into_response();
         answer.headers_mut().insert("apns-id", options.id);
         Ok(Taken { received, answer })
+    }
+
+    /// A device has another token for each app.
+    fn check_topic(&self, device: &str, topic: &str) -> Result<(), Objection> {
+        let mut topics = lock(&self.topics);
+        if topics.len() >= TOPICS_MAX {
+            topics.clear();
+        }
+        let own = topics.entry(device.to_owned()).or_insert_with(|| topic.to_owned());
+        if own == topic { Ok(()) } else { Err(bad_request("DeviceTokenNotForTopic", "it was used for another app")) }
     }
 
     fn check_provider_token(&self, headers: &HeaderMap, seen: &SeenTokens) -> Result<(), Objection> {
@@ -132,6 +149,7 @@ fn check_updates(token: &str, seen: &SeenTokens) -> Result<(), Objection> {
 
 /// What a request's headers say.
 struct Options {
+    topic: String,
     id: HeaderValue,
     is_background: bool,
     is_urgent: bool,
@@ -141,12 +159,9 @@ struct Options {
 
 impl Options {
     fn of(headers: &HeaderMap) -> Result<Self, Objection> {
-        match header(headers, "apns-topic") {
-            None => return Err(bad_request("MissingTopic", "no apns-topic")),
-            Some(topic) if !APP_IDS.contains(&topic) => {
-                return Err(bad_request("TopicDisallowed", &format!("the team's apps are {APP_IDS:?}")));
-            }
-            Some(_) => {}
+        let topic = header(headers, "apns-topic").ok_or_else(|| bad_request("MissingTopic", "no apns-topic"))?;
+        if !APP_IDS.contains(&topic) {
+            return Err(bad_request("TopicDisallowed", &format!("the team's apps are {APP_IDS:?}")));
         }
         let id = match header(headers, "apns-id") {
             None => Uuid::new_v4(),
@@ -170,6 +185,7 @@ impl Options {
             return Err(bad_request("BadCollapseId", "it has more than 64 bytes"));
         }
         Ok(Self {
+            topic: topic.to_owned(),
             id: HeaderValue::from_str(&id.to_string().to_uppercase()).expect("digits and hyphens are a header's text"),
             is_background,
             is_urgent,
@@ -326,6 +342,7 @@ mod tests {
         let long = "k".repeat(65);
         for (header, value, reason) in [
             ("apns-topic", "com.example.other", "TopicDisallowed"),
+            ("apns-topic", APP_IDS[1], "DeviceTokenNotForTopic"),
             ("apns-push-type", "loud", "InvalidPushType"),
             ("apns-priority", "7", "BadPriority"),
             ("apns-expiration", "tomorrow", "BadExpirationDate"),

@@ -180,8 +180,8 @@ fn data(value: Option<&Value>, path: &str) -> Result<Map<String, Value>, Objecti
         if !entry.is_string() {
             return Err(invalid(&format!("Invalid value at '{path}[{name}]' (TYPE_STRING)"), path));
         }
-        let is_reserved = matches!(name.as_str(), "from" | "message_type" | "collapse_key");
-        if is_reserved || name.starts_with("google.") || name.starts_with("gcm.") {
+        let is_reserved = matches!(name.as_str(), "from" | "message_type");
+        if is_reserved || name.starts_with("google.") || name.starts_with("gcm.notification.") {
             return Err(invalid(&format!("Invalid data payload key: {name}"), path));
         }
     }
