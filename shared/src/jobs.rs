@@ -13,14 +13,15 @@ use async_nats::jetstream::{
 };
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
 use crate::{
+    clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
     limits,
     log::{ConsumeError, Consumer, ConsumerSpec, LogError, Replicas, find_or_make},
     position::{Cursor, Seq},
+    sealing::Envelope,
 };
 
 /// Bytes of the queue; full means that notifications are dropped and counted, never that chat waits.
@@ -58,16 +59,20 @@ pub enum Job {
 pub struct MessageJob {
     /// Whom.
     pub user_id: UserId,
-    /// The conversation and message, so that it can be told from others without reading the event.
+    /// The conversation.
     pub conversation_id: ConversationId,
     /// The message.
     pub message_id: MessageId,
     /// Its number.
     pub seq: Seq,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
     /// Where it stands in the user's inbox; none if they had no inbox.
     pub place: Option<(Epoch, Cursor)>,
-    /// The event's bytes, as in the log.
-    pub event: ByteBuf,
+    /// The sealed text, if notifications show it.
+    pub envelope: Option<Envelope>,
 }
 
 /// Bytes that are no job.

@@ -115,6 +115,19 @@ impl Inboxes {
         bounded(redis.get(self.badge_key(user_id))).await
     }
 
+    /// As [`Inboxes::badge`], of several users at once, in the order given.
+    pub async fn badges(&self, user_ids: &[UserId]) -> Result<Vec<Option<u64>>, InboxError> {
+        if user_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for user_id in user_ids {
+            pipeline.get(self.badge_key(*user_id));
+        }
+        let mut redis = self.redis.clone();
+        bounded(pipeline.query_async(&mut redis)).await
+    }
+
     /// Notes the badge that the user's devices were told.
     pub async fn note_badge(&self, user_id: UserId, badge: u64) -> Result<(), InboxError> {
         let mut redis = self.redis.clone();
