@@ -5,6 +5,8 @@ mod beacon;
 mod config;
 mod deliverer;
 mod plan;
+#[cfg_attr(not(test), expect(dead_code, reason = "nothing is notified yet"))]
+mod providers;
 mod publisher;
 mod reachable;
 mod telemetry;

@@ -44,7 +44,7 @@ pub fn check_url(text: &str, allow_loopback: bool) -> Result<Url, UnsafeUrl> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(UnsafeUrl::UserInfo);
     }
-    if allow_loopback && is_loopback(&host) && matches!(url.scheme(), "http" | "https") {
+    if allow_loopback && is_loopback_url(&url) {
         return Ok(url);
     }
     if url.scheme() != "https" {
@@ -59,6 +59,11 @@ pub fn check_url(text: &str, allow_loopback: bool) -> Result<Url, UnsafeUrl> {
         Host::Domain(_) => !is_loopback(&host),
     };
     if is_safe { Ok(url) } else { Err(UnsafeUrl::NotPublic) }
+}
+
+/// Whether a URL is one of this machine, by http or https.
+pub fn is_loopback_url(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.host().as_ref().is_some_and(is_loopback)
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {
@@ -99,16 +104,14 @@ const fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 const fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    match (a, b) {
+    match address.segments() {
         // 6to4, and NAT64 by the well-known prefix: as public as the IPv4 address within. Mapped and compatible
         // addresses, NAT64 by prefixes of a network's own and Teredo have no business here.
-        (0x2002, _) => is_public_v4(v4(b, c)),
-        (0x64, 0xff9b) => matches!((c, d, e, f), (0, 0, 0, 0)) && is_public_v4(v4(g, h)),
-        (0x2001, 0..=0x1ff | 0xdb8) => false, // protocol assignments with Teredo, documentation
-        (0x3fff, 0..=0xfff) => false,         // documentation
+        [0x2002, high, low, ..] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(v4(high, low)),
+        // Protocol assignments with Teredo, and documentation.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // All that is given out for use on the internet.
-        (0x2000..=0x3fff, _) => true,
+        [0x2000..=0x3fff, ..] => true,
         _ => false,
     }
 }

@@ -1,0 +1,234 @@
+//! Firebase Cloud Messaging, by its HTTP v1 interface.
+
+use chat_shared::{clock::Clock, wire::Platform};
+use reqwest::{Client, StatusCode, Url};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::{
+    SENDS_MAX, Verdict,
+    access_token::AccessTokens,
+    line::{HeldBack, Line, Outcome},
+    notification::{Kind, Notification},
+    outbound::{self, Answer, Deadline},
+};
+
+/// When to come back if FCM says that there is too much and not until when; what its documentation asks for.
+const QUOTA_REST: Duration = Duration::from_mins(1);
+
+/// Sends to FCM.
+pub(super) struct Fcm {
+    line: Line,
+    http: Client,
+    url: Url,
+    tokens: AccessTokens,
+    clock: Clock,
+}
+
+impl Fcm {
+    /// To the messages of a project, which are at `url`.
+    pub(super) fn new(http: Client, url: Url, tokens: AccessTokens, clock: Clock) -> Self {
+        Self { line: Line::new(Platform::Fcm, SENDS_MAX), http, url, tokens, clock }
+    }
+
+    pub(super) async fn send(&self, token: &str, notification: &Notification) -> Result<Verdict, HeldBack> {
+        self.line.pass(self.attempt(token, notification)).await
+    }
+
+    async fn attempt(&self, token: &str, notification: &Notification) -> Outcome {
+        let Some(seconds) = notification.seconds_left(self.clock.now()) else { return Outcome::late() };
+        let (deadline, payload) = (Deadline::new(), payload(token, notification, seconds));
+        let mut is_token_new = false;
+        loop {
+            let access_token = match self.tokens.get(deadline).await {
+                Ok(access_token) => access_token,
+                Err(failure) => return failure.into(),
+            };
+            let request = self.http.post(self.url.clone()).bearer_auth(&access_token).json(&payload);
+            match outbound::send(request, deadline, &self.clock).await {
+                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED && !is_token_new => {
+                    self.tokens.forget(&access_token).await;
+                    is_token_new = true;
+                }
+                Ok(answer) => return judge(&answer),
+                Err(failure) => return failure.into(),
+            }
+        }
+    }
+}
+
+fn payload(token: &str, notification: &Notification, seconds: u64) -> Value {
+    let badge = notification.badge.to_string();
+    let mut message = json!({
+        "token": token,
+        "data": { "kind": "badge", "badge": badge },
+        "android": {
+            "collapse_key": notification.collapse_key(),
+            "priority": "NORMAL",
+            "ttl": format!("{seconds}s"),
+        },
+    });
+    if let Kind::Message { conversation_id, message_id, seq, sender_id, title, body } = &notification.kind {
+        message["data"] = json!({
+            "kind": "message",
+            "conversation_id": conversation_id,
+            "message_id": message_id,
+            "seq": seq.0.to_string(),
+            "sender_id": sender_id,
+            "badge": badge,
+        });
+        message["notification"] = json!({ "title": title, "body": body });
+        message["android"]["priority"] = json!("HIGH");
+        // On the device a notification replaces the one with the same tag.
+        message["android"]["notification"] = json!({ "tag": notification.collapse_key() });
+    }
+    json!({ "message": message })
+}
+
+/// What FCM says of an error; all of it may be missing.
+#[derive(Default, Deserialize)]
+struct Complaint {
+    #[serde(default)]
+    error: Complained,
+}
+
+#[derive(Default, Deserialize)]
+struct Complained {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    details: Vec<Detail>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    #[serde(default)]
+    error_code: String,
+    #[serde(default)]
+    field_violations: Vec<Violation>,
+}
+
+#[derive(Deserialize)]
+struct Violation {
+    #[serde(default)]
+    field: String,
+}
+
+impl Complained {
+    /// FCM's own code if there is one, or that of all Google's interfaces.
+    fn code(&self) -> &str {
+        let own = self.details.iter().map(|detail| detail.error_code.as_str()).find(|code| !code.is_empty());
+        super::code(own.unwrap_or(&self.status)).unwrap_or_default()
+    }
+
+    /// Whether a bad argument is the token, and not something else of the message.
+    fn is_of_token(&self) -> bool {
+        let mut fields = self.details.iter().flat_map(|detail| &detail.field_violations);
+        fields.any(|violation| violation.field == "message.token") || self.message.contains("registration token")
+    }
+}
+
+fn judge(answer: &Answer) -> Outcome {
+    if answer.status.is_success() {
+        return Outcome::Answered(Verdict::Sent);
+    }
+    let complained = serde_json::from_slice::<Complaint>(&answer.body).unwrap_or_default().error;
+    let (status, code) = (answer.status.as_u16(), complained.code());
+    let why = || format!("FCM answered {status} {code}");
+    match (status, code) {
+        (404, "UNREGISTERED") | (403, "SENDER_ID_MISMATCH") => Outcome::Answered(Verdict::Gone),
+        (400, "INVALID_ARGUMENT") if complained.is_of_token() => Outcome::Answered(Verdict::Gone),
+        (429, _) => Outcome::Answered(Verdict::Later(Some(answer.retry_after.unwrap_or(QUOTA_REST)))),
+        // The account, the project or FCM itself: the token has nothing to do with it.
+        (401 | 403 | 404 | 500.., _) => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
+        _ => Outcome::Answered(Verdict::Refused(why())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::notification::tests::{largest, of_badge, of_message};
+
+    #[test]
+    fn a_message_is_shown_and_told_to_the_app() {
+        let notification = of_message("Asha", "New message");
+        let Kind::Message { conversation_id, message_id, sender_id, .. } = notification.kind else { panic!() };
+        let sent = payload("token", &notification, 60);
+        let expected = json!({ "message": {
+            "token": "token",
+            "notification": { "title": "Asha", "body": "New message" },
+            "data": {
+                "kind": "message",
+                "conversation_id": conversation_id,
+                "message_id": message_id,
+                "seq": "7",
+                "sender_id": sender_id,
+                "badge": "3",
+            },
+            "android": {
+                "collapse_key": notification.collapse_key,
+                "priority": "HIGH",
+                "ttl": "60s",
+                "notification": { "tag": notification.collapse_key },
+            },
+        }});
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_badge_is_told_to_the_app_alone_r5_2() {
+        let expected = json!({ "message": {
+            "token": "token",
+            "data": { "kind": "badge", "badge": "4" },
+            "android": { "collapse_key": "badge", "priority": "NORMAL", "ttl": "60s" },
+        }});
+        assert_eq!(payload("token", &of_badge(4), 60), expected);
+    }
+
+    #[test]
+    fn the_largest_notification_fits() {
+        assert!(payload(&"t".repeat(400), &largest(), u64::MAX).to_string().len() <= 4096);
+    }
+
+    #[test]
+    fn only_what_fcm_says_of_the_token_removes_a_device() {
+        let outcome = |status: u16, body: Value| {
+            let status = StatusCode::from_u16(status).unwrap();
+            judge(&Answer { status, retry_after: None, body: body.to_string().into_bytes() })
+        };
+        let coded = |code: &str| json!({ "error": { "status": "X", "details": [{}, { "errorCode": code }] }});
+        let answered = |verdict| Outcome::Answered(verdict);
+        assert_eq!(outcome(200, json!({ "name": "projects/p/messages/1" })), answered(Verdict::Sent));
+        assert_eq!(outcome(404, coded("UNREGISTERED")), answered(Verdict::Gone));
+        assert_eq!(outcome(403, coded("SENDER_ID_MISMATCH")), answered(Verdict::Gone));
+        let bad = |field: &str| {
+            let violations = json!({ "fieldViolations": [{ "field": field, "description": "Invalid" }] });
+            json!({ "error": { "status": "INVALID_ARGUMENT", "message": "Invalid", "details": [violations] }})
+        };
+        assert_eq!(outcome(400, bad("message.token")), answered(Verdict::Gone));
+        let spelled = json!({ "error": {
+            "status": "INVALID_ARGUMENT",
+            "message": "The registration token is not a valid FCM registration token",
+        }});
+        assert_eq!(outcome(400, spelled), answered(Verdict::Gone));
+        let refused = Verdict::Refused("FCM answered 400 INVALID_ARGUMENT".to_owned());
+        assert_eq!(outcome(400, bad("message.data")), answered(refused));
+        assert_eq!(outcome(429, coded("QUOTA_EXCEEDED")), answered(Verdict::Later(Some(QUOTA_REST))));
+        for (status, body) in [
+            (401, coded("THIRD_PARTY_AUTH_ERROR")),
+            (403, json!({ "error": { "status": "PERMISSION_DENIED" }})),
+            (404, json!({ "error": { "status": "NOT_FOUND" }})),
+            (404, json!("no such page")),
+            (500, coded("INTERNAL")),
+            (503, coded("UNAVAILABLE")),
+        ] {
+            let outcome = outcome(status, body);
+            assert!(matches!(outcome, Outcome::Failed(Verdict::Later(None), _)), "{status}: {outcome:?}");
+        }
+    }
+}
