@@ -19,23 +19,37 @@ pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, fr
             if let Some(cursor) = heartbeat.cursor {
                 connection.note_confirmed(cursor);
             }
-            Ok(None)
+            Ok(Answer::Done)
         }
         Command::Confirm(confirm) => {
             if connection.note_confirmed(confirm.cursor) >= CONFIRMATIONS_MAX {
                 connection.confirm_now(&state.inboxes, false).await;
             }
-            Ok(None)
+            Ok(Answer::Done)
         }
         counted => match state.rate.check(connection.user_id) {
             Ok(()) => carry_out_counted(state, connection, reference, counted).await,
             Err(refusal) => Err(refusal),
         },
     };
+    answer(connection, reference, outcome);
+}
+
+/// What a command came to.
+enum Answer {
+    /// It is carried out, and there is nothing more to say.
+    Done,
+    /// It has a reply of its own.
+    Reply(Reply),
+    /// It is carried out while those after it are, and answered then.
+    Later,
+}
+
+fn answer(connection: &Connection, reference: Option<u64>, outcome: Result<Answer, Refusal>) {
     match (outcome, reference) {
-        (Ok(Some(reply)), _) => connection.reply(&reply),
-        (Ok(None), Some(reference)) => connection.reply(&Reply::Done { reference }),
-        (Ok(None), None) => {}
+        (Ok(Answer::Reply(reply)), _) => connection.reply(&reply),
+        (Ok(Answer::Done), Some(reference)) => connection.reply(&Reply::Done { reference }),
+        (Ok(Answer::Done), None) | (Ok(Answer::Later), _) => {}
         (Err(refusal), _) => connection.reply(&Reply::Rejected(refusal.into_reply(reference))),
     }
 }
@@ -45,11 +59,11 @@ async fn carry_out_counted(
     connection: &Connection,
     reference: Option<u64>,
     command: Command,
-) -> Result<Option<Reply>, Refusal> {
+) -> Result<Answer, Refusal> {
     match command {
-        Command::SendMessage(command) => send_message(state, connection, reference, command).await.map(Some),
-        Command::RenewToken(command) => renew_token(state, connection, command).await.map(|()| None),
-        Command::Hello(_) => Ok(Some(Reply::Rejected(Rejected {
+        Command::SendMessage(command) => send_message(state, connection, reference, command).await.map(Answer::Reply),
+        Command::RenewToken(command) => renew_token(state, connection, command).await.map(|()| Answer::Done),
+        Command::Hello(_) => Ok(Answer::Reply(Reply::Rejected(Rejected {
             reference,
             code: ErrorCode::HelloRequired,
             message: "`hello` comes once, as the first command of a connection".to_owned(),
@@ -58,7 +72,7 @@ async fn carry_out_counted(
         Command::MarkRead(_) | Command::SetTyping(_) | Command::WatchPresence(_) => {
             Err(Refusal::invalid("not available yet"))
         }
-        Command::Heartbeat(_) | Command::Confirm(_) => Ok(None),
+        Command::Heartbeat(_) | Command::Confirm(_) => Ok(Answer::Done),
     }
 }
 

@@ -4,6 +4,7 @@
 //! to the client goes through the outbox, which is bounded.
 
 mod commands;
+mod delivered;
 mod frames;
 mod handshake;
 mod hello;
@@ -17,7 +18,7 @@ pub use registry::Registry;
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,8 +32,11 @@ use chat_shared::{
 };
 use parking_lot::Mutex;
 
-use self::outbox::Outbox;
-use crate::telemetry;
+use self::{delivered::Unconfirmed, outbox::Outbox};
+use crate::{
+    delivery::{DirectMessage, Shown},
+    telemetry,
+};
 
 /// A client that has said hello.
 pub struct Connection {
@@ -51,6 +55,8 @@ pub struct Connection {
     confirmed: AtomicU64,
     /// What of it is recorded in Redis.
     recorded: AtomicU64,
+    /// What was pushed and whose senders are told once it is confirmed.
+    unconfirmed: Unconfirmed,
 }
 
 /// How far the user's inbox has been pushed on this connection.
@@ -92,6 +98,7 @@ impl Connection {
             expires_at: AtomicI64::new(expires_at.0),
             confirmed: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
+            unconfirmed: Unconfirmed::default(),
         }
     }
 
@@ -122,7 +129,7 @@ impl Connection {
     }
 
     /// Pushes what a notifier delivered, if it is the next.
-    pub fn deliver(&self, epoch: Epoch, cursor: Cursor, push: &dyn Fn(Option<Cursor>) -> Push) -> Delivered {
+    pub fn deliver(&self, epoch: Epoch, cursor: Cursor, shown: &Shown) -> Delivered {
         let mut position = self.position.lock();
         match &mut *position {
             Position { epoch: Some(known), .. } if *known != epoch => self.close(CloseCode::InboxLost),
@@ -131,7 +138,7 @@ impl Connection {
             Position { cursor: last, .. } if cursor <= *last => {}
             Position { cursor: last, .. } if cursor == last.next() => {
                 *last = cursor;
-                self.push(&push(Some(cursor)));
+                self.show(cursor, shown);
             }
             Position { catching_up, .. } => {
                 *catching_up = Some(cursor);
@@ -142,10 +149,10 @@ impl Connection {
     }
 
     /// Pushes what could not be put in the inbox. Before `ready` there is no need: the client reloads after it.
-    pub fn deliver_unnumbered(&self, push: &dyn Fn(Option<Cursor>) -> Push) {
+    pub fn deliver_unnumbered(&self, shown: &Shown) {
         let position = self.position.lock();
         if position.has_begun() {
-            self.push(&push(None));
+            self.push(&shown.to(self.user_id, None));
         }
     }
 
@@ -167,11 +174,11 @@ impl Connection {
     }
 
     /// Pushes an entry that was read from the inbox.
-    pub fn push_entry(&self, cursor: Cursor, push: &dyn Fn(Option<Cursor>) -> Push) {
+    pub fn push_entry(&self, cursor: Cursor, shown: &Shown) {
         let mut position = self.position.lock();
         if cursor == position.cursor.next() {
             position.cursor = cursor;
-            self.push(&push(Some(cursor)));
+            self.show(cursor, shown);
         }
     }
 
@@ -205,6 +212,19 @@ impl Connection {
     fn expires_in(&self, now: Timestamp) -> Duration {
         let ms = self.expires_at.load(Ordering::Relaxed).saturating_sub(now.0).clamp(0, 86_400_000);
         Duration::from_millis(ms.unsigned_abs())
+    }
+
+    /// Pushes an entry of the inbox whose turn it is.
+    fn show(&self, cursor: Cursor, shown: &Shown) {
+        if let Some(message) = shown.direct_message_to(self.user_id) {
+            self.unconfirmed.add(cursor, message);
+        }
+        self.push(&shown.to(self.user_id, Some(cursor)));
+    }
+
+    /// The messages of direct conversations that the client has confirmed with `cursor` and not before.
+    fn take_delivered(&self, cursor: Cursor) -> Vec<Arc<DirectMessage>> {
+        self.unconfirmed.take(cursor)
     }
 
     fn push(&self, push: &Push) {
@@ -246,7 +266,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::wire::WireLimits;
+    use chat_shared::{event::Participants, ids::ConversationId, position::Seq, wire::WireLimits};
 
     use super::{outbox::Ending, *};
 
@@ -268,8 +288,13 @@ mod tests {
         }
     }
 
-    fn push(cursor: Option<Cursor>) -> Push {
-        Push::Heartbeat { cursor: cursor.unwrap_or_default() }
+    fn shown() -> Shown {
+        Shown::for_test(DirectMessage {
+            conversation_id: ConversationId::random(),
+            participants: Participants::default(),
+            sender_id: UserId::random(),
+            seq: Seq(7),
+        })
     }
 
     #[test]
@@ -277,7 +302,7 @@ mod tests {
         let (connection, epoch) = connection(4);
         assert!(connection.end_catch_up());
         for cursor in [5, 5, 4, 6] {
-            assert_eq!(connection.deliver(epoch, Cursor(cursor), &push), Delivered::Settled);
+            assert_eq!(connection.deliver(epoch, Cursor(cursor), &shown()), Delivered::Settled);
         }
         assert_eq!((connection.cursor(), connection.outbox.len()), (Cursor(6), 3));
     }
@@ -286,12 +311,12 @@ mod tests {
     fn a_gap_stops_live_pushes_until_the_inbox_has_been_read() {
         let (connection, epoch) = connection(4);
         assert!(connection.end_catch_up());
-        assert_eq!(connection.deliver(epoch, Cursor(6), &push), Delivered::Gap);
-        assert_eq!(connection.deliver(epoch, Cursor(7), &push), Delivered::Settled, "the reader will find it");
-        connection.push_entry(Cursor(5), &push);
-        connection.push_entry(Cursor(6), &push);
+        assert_eq!(connection.deliver(epoch, Cursor(6), &shown()), Delivered::Gap);
+        assert_eq!(connection.deliver(epoch, Cursor(7), &shown()), Delivered::Settled, "the reader will find it");
+        connection.push_entry(Cursor(5), &shown());
+        connection.push_entry(Cursor(6), &shown());
         assert!(!connection.end_catch_up(), "7 was seen and not read yet");
-        connection.push_entry(Cursor(7), &push);
+        connection.push_entry(Cursor(7), &shown());
         assert!(connection.end_catch_up());
         assert_eq!(connection.outbox.len(), 4);
     }
@@ -299,29 +324,29 @@ mod tests {
     #[test]
     fn what_is_delivered_between_the_last_page_and_its_end_is_not_lost() {
         let (connection, epoch) = connection(0);
-        assert_eq!(connection.deliver(epoch, Cursor(1), &push), Delivered::Settled);
+        assert_eq!(connection.deliver(epoch, Cursor(1), &shown()), Delivered::Settled);
         assert!(!connection.end_catch_up());
-        connection.push_entry(Cursor(1), &push);
+        connection.push_entry(Cursor(1), &shown());
         assert!(connection.end_catch_up());
-        assert_eq!(connection.deliver(epoch, Cursor(2), &push), Delivered::Settled);
+        assert_eq!(connection.deliver(epoch, Cursor(2), &shown()), Delivered::Settled);
         assert_eq!(connection.outbox.len(), 3);
     }
 
     #[test]
     fn another_epoch_ends_the_connection() {
         let (connection, _) = connection(4);
-        let _settled = connection.deliver(Epoch::random(), Cursor(1), &push);
+        let _settled = connection.deliver(Epoch::random(), Cursor(1), &shown());
         assert_eq!(connection.outbox.closing(), Some(Ending::Closed(CloseCode::InboxLost)));
     }
 
     #[tokio::test]
     async fn nothing_is_pushed_before_ready() {
         let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
-        connection.deliver_unnumbered(&push);
-        assert_eq!(connection.deliver(Epoch::random(), Cursor(1), &push), Delivered::Settled);
+        connection.deliver_unnumbered(&shown());
+        assert_eq!(connection.deliver(Epoch::random(), Cursor(1), &shown()), Delivered::Settled);
         assert_eq!(connection.outbox.len(), 0);
         connection.begin(Connected { epoch: None, ..ready(Epoch::random(), 0) });
-        connection.deliver_unnumbered(&push);
+        connection.deliver_unnumbered(&shown());
         assert_eq!(connection.outbox.len(), 2);
     }
 }

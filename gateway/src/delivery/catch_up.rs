@@ -9,7 +9,7 @@ use chat_shared::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::events::push_of;
+use super::Shown;
 use crate::{app::AppState, connection::Connection};
 
 /// Entries that are read at a time.
@@ -41,8 +41,8 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 return;
             }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
-            match event.and_then(|event| push_of(&state.content, event)) {
-                Ok(push) => connection.push_entry(entry.cursor, &push),
+            match event.and_then(|event| Shown::new(&state.content, event)) {
+                Ok(shown) => connection.push_entry(entry.cursor, &shown),
                 // What is out of reach for now is there when the client resumes.
                 Err(refusal) if refusal.code == ErrorCode::Unavailable => {
                     return connection.close(CloseCode::InboxLost);

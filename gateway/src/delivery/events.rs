@@ -1,72 +1,121 @@
 //! Events as clients see them.
 
+use std::sync::Arc;
+
 use chat_shared::{
-    event::{Event, Fact},
-    position::Cursor,
-    wire::{ChangedConversation, Message, Push, Receipt, ReceiptKind},
+    event::{Event, Fact, Participants},
+    ids::{ConversationId, UserId},
+    position::{Cursor, Seq},
+    wire::{ChangedConversation, ConversationKind, Message, Push, Receipt, ReceiptKind},
 };
 
 use crate::{content::Content, refusal::Refusal};
 
-/// The push of an event, once its cursor is known. Opens the content.
-pub(super) fn push_of(content: &Content, event: Event) -> Result<impl Fn(Option<Cursor>) -> Push, Refusal> {
-    let push = match event.fact {
-        Fact::MessageSent(message) => Push::Message {
-            cursor: None,
-            message: Message {
-                conversation_id: event.conversation_id,
-                message_id: message.message_id,
-                sender_id: message.sender_id,
-                seq: event.seq,
-                sent_at: event.sent_at,
-                text: content.open_message(event.conversation_id, &message)?,
+/// An event that can be pushed to anybody it is for.
+pub struct Shown {
+    push: Push,
+    direct: Option<Arc<DirectMessage>>,
+}
+
+/// A message of a direct conversation, as far as its sender is told when the other one has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DirectMessage {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// The sender and the other one.
+    pub participants: Participants,
+    /// Who sent it.
+    pub sender_id: UserId,
+    /// Its number.
+    pub seq: Seq,
+}
+
+impl Shown {
+    /// The event's push. Opens the content.
+    pub(super) fn new(content: &Content, event: Event) -> Result<Self, Refusal> {
+        let (conversation_id, at) = (event.conversation_id, event.sent_at);
+        let mut direct = None;
+        let push = match event.fact {
+            Fact::MessageSent(message) => {
+                let text = content.open_message(conversation_id, &message)?;
+                let (message_id, sender_id, seq) = (message.message_id, message.sender_id, event.seq);
+                if event.kind == ConversationKind::Direct {
+                    let participants = event.participants;
+                    direct = Some(Arc::new(DirectMessage { conversation_id, participants, sender_id, seq }));
+                }
+                let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };
+                Push::Message { cursor: None, message }
+            }
+            Fact::ParticipantsChanged(change) => Push::Conversation {
+                cursor: None,
+                conversation: ChangedConversation {
+                    conversation_id,
+                    kind: event.kind,
+                    version: event.participants.version,
+                    participants: event.participants.list,
+                    added: change.added,
+                    removed: change.removed,
+                    last_seq: event.seq,
+                    changed_at: at,
+                },
             },
-        },
-        Fact::ParticipantsChanged(change) => Push::Conversation {
-            cursor: None,
-            conversation: ChangedConversation {
-                conversation_id: event.conversation_id,
-                kind: event.kind,
-                version: event.participants.version,
-                participants: event.participants.list,
-                added: change.added,
-                removed: change.removed,
-                last_seq: event.seq,
-                changed_at: event.sent_at,
+            Fact::ReadAdvanced(read) => Push::Receipt {
+                cursor: None,
+                receipt: Receipt {
+                    conversation_id,
+                    user_id: read.user_id,
+                    kind: ReceiptKind::Read,
+                    seq: read.read_seq,
+                    message_id: Some(read.message_id),
+                    unread: Some(event.seq.0.saturating_sub(read.read_seq.0)),
+                    at,
+                },
             },
-        },
-        Fact::ReadAdvanced(read) => Push::Receipt {
-            cursor: None,
-            receipt: Receipt {
-                conversation_id: event.conversation_id,
-                user_id: read.user_id,
-                kind: ReceiptKind::Read,
-                seq: read.read_seq,
-                message_id: Some(read.message_id),
-                unread: None,
-                at: event.sent_at,
+            Fact::DeliveredAdvanced(delivered) => Push::Receipt {
+                cursor: None,
+                receipt: Receipt {
+                    conversation_id,
+                    user_id: delivered.user_id,
+                    kind: ReceiptKind::Delivered,
+                    seq: delivered.delivered_seq,
+                    message_id: None,
+                    unread: None,
+                    at,
+                },
             },
-        },
-        Fact::DeliveredAdvanced(delivered) => Push::Receipt {
-            cursor: None,
-            receipt: Receipt {
-                conversation_id: event.conversation_id,
-                user_id: delivered.user_id,
-                kind: ReceiptKind::Delivered,
-                seq: delivered.delivered_seq,
-                message_id: None,
-                unread: None,
-                at: event.sent_at,
-            },
-        },
-    };
-    Ok(move |at| {
-        let mut push = push.clone();
-        if let Push::Message { cursor, .. } | Push::Conversation { cursor, .. } | Push::Receipt { cursor, .. } =
-            &mut push
-        {
-            *cursor = at;
+        };
+        Ok(Self { push, direct })
+    }
+
+    /// The push for one of those it is for. What somebody has yet to read is nobody else's business.
+    pub fn to(&self, user_id: UserId, at: Option<Cursor>) -> Push {
+        let mut push = self.push.clone();
+        match &mut push {
+            Push::Receipt { cursor, receipt } => {
+                *cursor = at;
+                receipt.unread = receipt.unread.filter(|_| receipt.user_id == user_id);
+            }
+            Push::Message { cursor, .. } | Push::Conversation { cursor, .. } => *cursor = at,
+            Push::Ready(_)
+            | Push::Typing { .. }
+            | Push::Presence { .. }
+            | Push::Heartbeat { .. }
+            | Push::GoingAway { .. } => {}
         }
         push
-    })
+    }
+
+    /// The message, if its sender is to be told once this user has it.
+    pub fn direct_message_to(&self, user_id: UserId) -> Option<&Arc<DirectMessage>> {
+        self.direct.as_ref().filter(|message| message.sender_id != user_id)
+    }
+
+    /// A message of a direct conversation in clear.
+    #[cfg(test)]
+    pub fn for_test(message: DirectMessage) -> Self {
+        let DirectMessage { conversation_id, sender_id, seq, .. } = message;
+        let (message_id, sent_at) = (chat_shared::ids::MessageId::random(), chat_shared::clock::Timestamp::default());
+        let shown = Message { conversation_id, message_id, sender_id, seq, sent_at, text: seq.0.to_string() };
+        Self { push: Push::Message { cursor: None, message: shown }, direct: Some(Arc::new(message)) }
+    }
 }

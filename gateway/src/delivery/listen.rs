@@ -12,7 +12,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{catch_up, events::push_of, publish};
+use super::{Shown, catch_up, publish};
 use crate::{
     app::AppState,
     connection::{Connection, Delivered},
@@ -80,10 +80,10 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
     let event = Event::decode(&event).map_err(|error| Refusal::internal(&error));
     let event = event.inspect(|event| state.sender.learn(event, stream_seq));
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
-    let Ok(push) = event.and_then(|event| push_of(&state.content, event)) else { return };
+    let Ok(shown) = event.and_then(|event| Shown::new(&state.content, event)) else { return };
     for recipient in recipients {
         for connection in state.connections.of(recipient.user_id) {
-            if connection.deliver(recipient.epoch, recipient.cursor, &push) == Delivered::Gap {
+            if connection.deliver(recipient.epoch, recipient.cursor, &shown) == Delivered::Gap {
                 fill_gap(state, connection);
             }
         }
@@ -102,9 +102,9 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     if audience.is_empty() {
         return;
     }
-    if let Ok(push) = push_of(&state.content, event) {
+    if let Ok(shown) = Shown::new(&state.content, event) {
         for connection in audience {
-            connection.deliver_unnumbered(&push);
+            connection.deliver_unnumbered(&shown);
         }
     }
 }

@@ -9,6 +9,7 @@ mod lease;
 mod listen;
 
 pub use catch_up::{catch_up, resync};
+pub use events::{DirectMessage, Shown};
 pub use lease::keep;
 pub use listen::listen;
 

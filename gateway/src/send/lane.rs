@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     clock::Timestamp,
-    event::Event,
+    event::{Event, Fact},
     ids::ConversationId,
     log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
@@ -72,6 +72,10 @@ impl Lanes {
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
     /// append would fail and ask.
     pub fn learn(&self, event: &Event, at: StreamSeq) {
+        // Nothing follows a receipt.
+        if let Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) = event.fact {
+            return;
+        }
         let Some(known) = self.known.get(&event.conversation_id) else { return };
         if !known.newest.raise(at) {
             return;
@@ -170,8 +174,6 @@ pub(super) async fn pause(attempt: u32) {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::event::Fact;
-
     use super::*;
     use crate::tests::place::{Place, users};
 
