@@ -45,6 +45,9 @@ pub struct Standing {
     pub now: Timestamp,
 }
 
+/// Epoch and last sight; confirmed cursors; how many sessions; now in seconds and microseconds.
+type StandingAnswer = ((Option<String>, Option<i64>), Vec<u64>, usize, (i64, i64));
+
 impl Inboxes {
     /// Claims the notification of a message for a device.
     pub async fn claim(
@@ -98,8 +101,7 @@ impl Inboxes {
         pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("last_seen");
         pipeline.cmd("HVALS").arg(&keys.devices).cmd("HLEN").arg(&keys.sessions).cmd("TIME");
         let mut redis = self.redis.clone();
-        type Answer = ((Option<String>, Option<i64>), Vec<u64>, usize, (i64, i64));
-        let ((epoch, last_seen), confirmed, sessions, (seconds, micros)): Answer =
+        let ((epoch, last_seen), confirmed, sessions, (seconds, micros)): StandingAnswer =
             bounded(pipeline.query_async(&mut redis)).await?;
         Ok(Standing {
             epoch: epoch.and_then(|epoch| epoch.parse().ok()),
