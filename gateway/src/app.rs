@@ -26,9 +26,11 @@ use crate::{
     conversations::Conversations,
     database::Database,
     delivery,
+    devices::Devices,
     history::History,
     outbox,
     rate::RateLimits,
+    receipts::{self, Receipts},
     rest,
     send::Sender,
     telemetry,
@@ -76,6 +78,8 @@ pub struct Parts {
     pub sender: Sender,
     pub conversations: Conversations,
     pub history: History,
+    pub receipts: Arc<Receipts>,
+    pub devices: Devices,
     pub connections: Registry,
     /// Rung when something may have been lost between notifiers and this gateway.
     pub resync: Arc<Notify>,
@@ -107,14 +111,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::error!(%problem, "Redis is not as it should be; chat goes on without what it lacks");
     }
     let clock = Clock::System;
-    let master_key = MasterKey::read(&config.master_key.master_key_file)?;
-    let content = Content::start(pool.clone(), master_key, clock.clone(), health.latch("content keys"), &tasks);
+    let master_key = Arc::new(MasterKey::read(&config.master_key.master_key_file)?);
+    let latch = health.latch("content keys");
+    let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
     let state = AppState::from(Parts {
-        conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
+        conversations: Conversations::new(
+            database.clone(),
+            inboxes.clone(),
+            sender.clone(),
+            content.clone(),
+            clock.clone(),
+        ),
         history: History::new(database.clone(), log.clone(), content.clone()),
+        receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone())),
+        devices: Devices::new(
+            database.clone(),
+            inboxes.clone(),
+            master_key,
+            clock.clone(),
+            config.allow_loopback_endpoints,
+        ),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
         allowed_origins: config.allowed_origins.clone().into(),
@@ -132,6 +151,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
     tasks.best_effort("resync", delivery::resync(state.clone()));
+    receipts::start(&state);
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
     serve(&config, state, &tasks).await?;

@@ -44,6 +44,10 @@ pub struct Config {
     /// this gateway can serve.
     #[arg(long, env = "CHAT_HANDSHAKES_PER_SECOND_MAX", default_value = "1000")]
     pub handshakes_per_second_max: NonZeroU32,
+    /// Takes browsers' subscriptions whose push service is this machine, by http too. For development only: else users
+    /// could have the notifier ask what listens beside it.
+    #[arg(long, env = "CHAT_ALLOW_LOOPBACK_ENDPOINTS")]
+    pub allow_loopback_endpoints: bool,
     #[command(flatten)]
     pub namespace: NamespaceSettings,
     #[command(flatten)]

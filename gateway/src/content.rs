@@ -31,8 +31,8 @@ pub struct Content {
 
 impl Content {
     /// Content that can be opened as soon as the keys are fetched, which `latch` shows.
-    pub fn start(pool: PgPool, master_key: MasterKey, clock: Clock, latch: Latch, tasks: &Tasks) -> Self {
-        let content = Self { keys: Arc::default(), master_key: Arc::new(master_key), clock };
+    pub fn start(pool: PgPool, master_key: Arc<MasterKey>, clock: Clock, latch: Latch, tasks: &Tasks) -> Self {
+        let content = Self { keys: Arc::default(), master_key, clock };
         let refreshed = content.clone();
         let draining = tasks.draining().clone();
         tasks.best_effort("content_keys", async move {

@@ -55,9 +55,19 @@ impl Refusal {
         Self::new(ErrorCode::NotFound, "there is no such conversation among yours")
     }
 
+    /// The message named in the request is not one of the conversation's.
+    pub fn no_such_message() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such message in this conversation")
+    }
+
     /// The user named in the request doesn't take part in the conversation.
     pub fn no_such_participant() -> Self {
         Self::new(ErrorCode::NotFound, "this user doesn't take part in the conversation")
+    }
+
+    /// The user named in the request is nobody whose presence the asker may know.
+    pub fn no_shared_conversation() -> Self {
+        Self::new(ErrorCode::NotFound, "one of these users shares no conversation with you")
     }
 
     /// Nothing answers at this path.

@@ -33,6 +33,11 @@ pub const OUTBOX_OLDEST_SECONDS: &str = "chat_gateway_outbox_oldest_seconds";
 /// Messages that neither PostgreSQL nor the log had though both should.
 pub const HISTORY_HOLES_TOTAL: &str = "chat_gateway_history_holes_total";
 
+/// Times that users said that they have read something.
+pub const READ_MARKS_TOTAL: &str = "chat_gateway_read_marks_total";
+/// Receipts that were made of them, and of confirmations, by `kind`: `read` or `delivered`.
+pub const RECEIPTS_TOTAL: &str = "chat_gateway_receipts_total";
+
 /// Describes the metrics, and touches those counters that have no labels.
 pub fn describe() {
     describe_counter!(UNAVAILABLE_TOTAL, "Requests and commands refused because a part was out of reach");
@@ -50,6 +55,8 @@ pub fn describe() {
     describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, "Age of the oldest of them in seconds");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
+    describe_counter!(READ_MARKS_TOTAL, "Marks of what users have read, before those that belong together are one");
+    describe_counter!(RECEIPTS_TOTAL, "Receipts written to the log or told to senders");
     for name in [
         ACCEPTED_TOTAL,
         REPEATS_TOTAL,
@@ -58,6 +65,7 @@ pub fn describe() {
         CATCH_UPS_TOTAL,
         STATEMENTS_TOTAL,
         HISTORY_HOLES_TOTAL,
+        READ_MARKS_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
     }

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use chat_shared::wire::{Accepted, Command, CommandFrame, ErrorCode, Rejected, RenewToken, Reply, SendMessage};
+use chat_shared::{
+    position::Cursor,
+    wire::{Accepted, Command, CommandFrame, ErrorCode, MarkRead, Rejected, RenewToken, Reply, SendMessage},
+};
 
 use super::Connection;
 use crate::{app::AppState, refusal::Refusal};
@@ -17,12 +20,12 @@ pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, fr
         // What a client owes by itself is not counted against it.
         Command::Heartbeat(heartbeat) => {
             if let Some(cursor) = heartbeat.cursor {
-                connection.note_confirmed(cursor);
+                note_confirmed(state, connection, cursor);
             }
             Ok(Answer::Done)
         }
         Command::Confirm(confirm) => {
-            if connection.note_confirmed(confirm.cursor) >= CONFIRMATIONS_MAX {
+            if note_confirmed(state, connection, confirm.cursor) >= CONFIRMATIONS_MAX {
                 connection.confirm_now(&state.inboxes, false).await;
             }
             Ok(Answer::Done)
@@ -54,9 +57,15 @@ fn answer(connection: &Connection, reference: Option<u64>, outcome: Result<Answe
     }
 }
 
+/// Notes what the client confirms, also for those whose messages it is; how many confirmations Redis has yet to hear of.
+fn note_confirmed(state: &AppState, connection: &Connection, cursor: Cursor) -> u64 {
+    state.receipts.delivered(connection.user_id, connection.take_delivered(cursor));
+    connection.note_confirmed(cursor)
+}
+
 async fn carry_out_counted(
     state: &AppState,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     reference: Option<u64>,
     command: Command,
 ) -> Result<Answer, Refusal> {
@@ -69,9 +78,8 @@ async fn carry_out_counted(
             message: "`hello` comes once, as the first command of a connection".to_owned(),
             retry_after_ms: None,
         }))),
-        Command::MarkRead(_) | Command::SetTyping(_) | Command::WatchPresence(_) => {
-            Err(Refusal::invalid("not available yet"))
-        }
+        Command::MarkRead(command) => mark_read(state, connection, reference, command).map(|()| Answer::Later),
+        Command::SetTyping(_) | Command::WatchPresence(_) => Err(Refusal::invalid("not available yet")),
         Command::Heartbeat(_) | Command::Confirm(_) => Ok(Answer::Done),
     }
 }
@@ -84,7 +92,23 @@ async fn send_message(
 ) -> Result<Reply, Refusal> {
     let (conversation_id, message_id) = (command.conversation_id, command.message_id);
     let sent = state.sender.send(connection.user_id, command).await?;
+    state.receipts.remember(conversation_id, message_id, sent.seq);
     Ok(Reply::Accepted(Accepted { reference, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at }))
+}
+
+/// Answered once the mark is written; the commands after it don't wait for that.
+fn mark_read(
+    state: &AppState,
+    connection: &Arc<Connection>,
+    reference: Option<u64>,
+    command: MarkRead,
+) -> Result<(), Refusal> {
+    let marking = state.receipts.mark_read(connection.user_id, command)?;
+    let connection = Arc::clone(connection);
+    state.tasks.best_effort("mark_read", async move {
+        answer(&connection, reference, marking.await.map(|()| Answer::Done));
+    });
+    Ok(())
 }
 
 async fn renew_token(state: &AppState, connection: &Connection, command: RenewToken) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, UserId},
     position::Seq,
-    wire::{Conversation, ConversationKind, CreateConversation, Participant, Role},
+    wire::{Conversation, ConversationKind, CreateConversation, Participant, Progress, Role},
 };
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
@@ -53,7 +53,7 @@ impl Conversations {
         // If it exists and its maker's gateway died, this publishes it.
         self.outbox.publish(conversation_id).await;
         if is_new {
-            return Ok(Created { conversation: draft.into_conversation(), is_new });
+            return Ok(Created { conversation: draft.into_conversation(creator), is_new });
         }
         Ok(Created { conversation: self.get(creator, conversation_id).await?, is_new })
     }
@@ -115,8 +115,17 @@ impl Conversations {
 
 impl Draft {
     /// As its maker sees it when it has just been made.
-    fn into_conversation(self) -> Conversation {
+    fn into_conversation(self, creator: UserId) -> Conversation {
+        let delivered_seq = (self.kind == ConversationKind::Direct).then_some(Seq::ZERO);
+        let others = self.participants.iter().map(|participant| participant.user_id);
+        let progress = others.filter(|user_id| *user_id != creator).map(|user_id| Progress {
+            user_id,
+            read_seq: Seq::ZERO,
+            last_read_message_id: None,
+            delivered_seq,
+        });
         Conversation {
+            progress: progress.collect(),
             conversation_id: self.conversation_id,
             kind: self.kind,
             version: 1,
@@ -126,7 +135,6 @@ impl Draft {
             read_seq: Seq::ZERO,
             last_read_message_id: None,
             unread: 0,
-            progress: Vec::new(),
             mute: None,
             last_message: None,
             created_at: self.created_at,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use chat_shared::{
     ids::{ConversationId, UserId},
     position::Seq,
-    wire::{Conversation, ConversationPage, Message},
+    wire::{Conversation, ConversationKind, ConversationPage, Message, Mute, Progress, UnreadTotal},
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -33,20 +33,28 @@ struct Row {
     last_seq: i64,
     floor_seq: i64,
     read_seq: i64,
+    last_read_message_id: Option<Uuid>,
+    is_muted: bool,
+    muted_until: Option<OffsetDateTime>,
     last_message_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
     last_activity_at: OffsetDateTime,
     user_ids: Vec<Uuid>,
     roles: Vec<String>,
+    read_seqs: Vec<i64>,
+    last_read_message_ids: Vec<Option<Uuid>>,
 }
 
 impl Conversations {
     /// One of the user's conversations.
     pub async fn get(&self, user_id: UserId, conversation_id: ConversationId) -> Result<Conversation, Refusal> {
         let mut connection = self.database.connection().await?;
-        let row =
-            select_one(&mut connection, user_id, conversation_id).await?.ok_or_else(Refusal::no_such_conversation)?;
-        let mut shown = self.show(&mut connection, vec![row]).await?;
+        let now = self.clock.now().into();
+        let row = select_one(&mut connection, user_id, conversation_id, now).await?;
+        let row = row.ok_or_else(Refusal::no_such_conversation)?;
+        let mut shown = self.show(user_id, &mut connection, vec![row]).await?;
+        drop(connection);
+        self.add_delivered(user_id, &mut shown).await;
         shown.pop().ok_or_else(Refusal::no_such_conversation)
     }
 
@@ -54,10 +62,12 @@ impl Conversations {
     pub async fn list(&self, user_id: UserId, limit: usize, cursor: Option<&str>) -> Result<ConversationPage, Refusal> {
         let after = cursor.map(ListCursor::decode).transpose()?;
         let mut connection = self.database.connection().await?;
-        let mut rows = select_page(&mut connection, user_id, limit + 1, after).await?;
+        let mut rows = select_page(&mut connection, user_id, limit + 1, after, self.clock.now().into()).await?;
         let has_more = rows.len() > limit;
         rows.truncate(limit);
-        let conversations = self.show(&mut connection, rows).await?;
+        let mut conversations = self.show(user_id, &mut connection, rows).await?;
+        drop(connection);
+        self.add_delivered(user_id, &mut conversations).await;
         let next_cursor = conversations.last().filter(|_| has_more).map(|last| {
             let Conversation { last_activity_at, conversation_id, .. } = *last;
             ListCursor { last_activity_at, conversation_id }.encode()
@@ -65,18 +75,62 @@ impl Conversations {
         Ok(ConversationPage { conversations, next_cursor })
     }
 
+    /// What the user has not read, over all conversations.
+    pub async fn unread(&self, user_id: UserId) -> Result<UnreadTotal, Refusal> {
+        let mut connection = self.database.connection().await?;
+        let total = statement(
+            sqlx::query!(
+                r#"select coalesce(sum(unread), 0)::bigint as "messages!", count(*) as "conversations!"
+                   from (
+                       select c.last_seq - greatest(p.read_seq, c.floor_seq) as unread
+                       from participants p join conversations c using (conversation_id)
+                       where p.user_id = $1
+                   ) of_each
+                   where unread > 0"#,
+                user_id.as_uuid()
+            )
+            .fetch_one(&mut *connection),
+        )
+        .await?;
+        Ok(UnreadTotal { messages: total.messages.unsigned_abs(), conversations: total.conversations.unsigned_abs() })
+    }
+
+    /// Adds what has reached the others in direct conversations. It is at least what they have read, and all of it is
+    /// known only while Redis is there.
+    async fn add_delivered(&self, user_id: UserId, conversations: &mut [Conversation]) {
+        let is_direct = |conversation: &&mut Conversation| conversation.kind == ConversationKind::Direct;
+        let ids = conversations.iter().filter(|conversation| conversation.kind == ConversationKind::Direct);
+        let ids: Vec<_> = ids.map(|conversation| conversation.conversation_id).collect();
+        let delivered = self.inboxes.delivered(user_id, &ids).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "what has been delivered is not shown");
+            Vec::new()
+        });
+        let delivered = delivered.into_iter().chain(std::iter::repeat(None));
+        for (conversation, delivered) in conversations.iter_mut().filter(is_direct).zip(delivered) {
+            for progress in &mut conversation.progress {
+                progress.delivered_seq = delivered.max(Some(progress.read_seq));
+            }
+        }
+    }
+
     /// With each one's last message, all of them read at once.
-    async fn show(&self, connection: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<Conversation>, Refusal> {
+    async fn show(
+        &self,
+        user_id: UserId,
+        connection: &mut PgConnection,
+        rows: Vec<Row>,
+    ) -> Result<Vec<Conversation>, Refusal> {
         let with_messages = rows.iter().filter(|row| row.last_seq > row.floor_seq);
         let wanted: Vec<_> = with_messages
             .filter_map(|row| Some((row.conversation_id, Seq::from_sql(row.last_seq), row.last_message_at?)))
             .collect();
         let mut messages = last_messages(connection, &wanted).await?;
-        rows.into_iter().map(|row| Ok(self.conversation(row, &mut messages)?)).collect()
+        rows.into_iter().map(|row| Ok(self.conversation(user_id, row, &mut messages)?)).collect()
     }
 
     fn conversation(
         &self,
+        user_id: UserId,
         row: Row,
         messages: &mut HashMap<Uuid, StoredMessage>,
     ) -> Result<Conversation, UnreadableRow> {
@@ -84,18 +138,26 @@ impl Conversations {
         let last_message = messages.remove(&row.conversation_id).and_then(|last| self.open(conversation_id, last));
         let (last_seq, floor_seq) = (Seq::from_sql(row.last_seq), Seq::from_sql(row.floor_seq));
         let read_seq = Seq::from_sql(row.read_seq);
+        let participants = participants(row.user_ids, &row.roles)?;
+        let read = row.read_seqs.into_iter().zip(row.last_read_message_ids);
+        let progress = participants.iter().zip(read).filter(|(participant, _)| participant.user_id != user_id);
+        let progress = progress.map(|(participant, (read_seq, message_id))| {
+            let (user_id, read_seq) = (participant.user_id, Seq::from_sql(read_seq));
+            let last_read_message_id = message_id.map(TryInto::try_into).transpose()?;
+            Ok(Progress { user_id, read_seq, last_read_message_id, delivered_seq: None })
+        });
         Ok(Conversation {
             conversation_id,
             kind: row.kind.parse()?,
             version: row.version.unsigned_abs(),
-            participants: participants(row.user_ids, &row.roles)?,
             last_seq,
             floor_seq,
             read_seq,
-            last_read_message_id: None,
+            last_read_message_id: row.last_read_message_id.map(TryInto::try_into).transpose()?,
             unread: unread(last_seq, read_seq, floor_seq),
-            progress: Vec::new(),
-            mute: None,
+            progress: progress.collect::<Result<_, UnreadableRow>>()?,
+            mute: row.is_muted.then(|| Mute { until: row.muted_until.map(Into::into) }),
+            participants,
             last_message,
             created_at: row.created_at.into(),
             last_activity_at: row.last_activity_at.into(),
@@ -119,21 +181,29 @@ async fn select_one(
     connection: &mut PgConnection,
     user_id: UserId,
     conversation_id: ConversationId,
+    now: OffsetDateTime,
 ) -> Result<Option<Row>, DatabaseError> {
     statement(
         sqlx::query_as!(
             Row,
-            r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, me.read_seq, c.last_message_at,
-                   c.created_at, c.last_activity_at, others.user_ids as "user_ids!", others.roles as "roles!"
+            r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, me.read_seq, me.last_read_message_id,
+                   coalesce(me.muted_until > $3, false) as "is_muted!",
+                   nullif(me.muted_until, 'infinity') as muted_until,
+                   c.last_message_at, c.created_at, c.last_activity_at,
+                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
+                   everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
                from conversations c
                join participants me on me.conversation_id = c.conversation_id and me.user_id = $1
                cross join lateral (
-                   select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles
+                   select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
+                       array_agg(read_seq order by position) as read_seqs,
+                       array_agg(last_read_message_id order by position) as last_read_message_ids
                    from participants where conversation_id = c.conversation_id
-               ) others
+               ) everybody
                where c.conversation_id = $2"#,
             user_id.as_uuid(),
-            conversation_id.as_uuid()
+            conversation_id.as_uuid(),
+            now
         )
         .fetch_optional(connection),
     )
@@ -145,14 +215,19 @@ async fn select_page(
     user_id: UserId,
     limit: usize,
     after: Option<ListCursor>,
+    now: OffsetDateTime,
 ) -> Result<Vec<Row>, DatabaseError> {
     statement(
         sqlx::query_as!(
             Row,
-            r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, c.read_seq, c.last_message_at,
-                   c.created_at, c.last_activity_at, others.user_ids as "user_ids!", others.roles as "roles!"
+            r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, c.read_seq, c.last_read_message_id,
+                   coalesce(c.muted_until > $5, false) as "is_muted!",
+                   nullif(c.muted_until, 'infinity') as muted_until,
+                   c.last_message_at, c.created_at, c.last_activity_at,
+                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
+                   everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
                from (
-                   select conversations.*, me.read_seq
+                   select conversations.*, me.read_seq, me.last_read_message_id, me.muted_until
                    from participants me
                    join conversations using (conversation_id)
                    where me.user_id = $1
@@ -161,14 +236,17 @@ async fn select_page(
                    limit $4
                ) c
                cross join lateral (
-                   select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles
+                   select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
+                       array_agg(read_seq order by position) as read_seqs,
+                       array_agg(last_read_message_id order by position) as last_read_message_ids
                    from participants where conversation_id = c.conversation_id
-               ) others
+               ) everybody
                order by c.last_activity_at desc, c.conversation_id desc"#,
             user_id.as_uuid(),
             after.map(|place| OffsetDateTime::from(place.last_activity_at)),
             after.map(|place| place.conversation_id.as_uuid()),
-            i64::try_from(limit).unwrap_or(i64::MAX)
+            i64::try_from(limit).unwrap_or(i64::MAX),
+            now
         )
         .fetch_all(connection),
     )

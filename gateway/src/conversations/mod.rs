@@ -7,12 +7,13 @@ mod changes;
 mod create;
 mod cursor;
 mod list;
+mod mute;
 mod record;
 mod rules;
 
-pub use record::{Membership, head, membership};
+pub use record::{Membership, UnreadableRow, head, membership};
 
-use chat_shared::clock::Clock;
+use chat_shared::{clock::Clock, inbox::Inboxes};
 
 use crate::{content::Content, database::Database, outbox::Outbox, send::Sender};
 
@@ -20,15 +21,16 @@ use crate::{content::Content, database::Database, outbox::Outbox, send::Sender};
 #[derive(Clone)]
 pub struct Conversations {
     database: Database,
+    inboxes: Inboxes,
     outbox: Outbox,
     content: Content,
     clock: Clock,
 }
 
 impl Conversations {
-    /// Over the database that has them; changes reach the log through `sender`.
-    pub fn new(database: Database, sender: Sender, content: Content, clock: Clock) -> Self {
+    /// Over the database that has them; changes reach the log through `sender`, and `inboxes` know what was delivered.
+    pub fn new(database: Database, inboxes: Inboxes, sender: Sender, content: Content, clock: Clock) -> Self {
         let outbox = Outbox::new(database.clone(), sender);
-        Self { database, outbox, content, clock }
+        Self { database, inboxes, outbox, content, clock }
     }
 }

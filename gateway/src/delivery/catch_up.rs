@@ -41,6 +41,7 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 return;
             }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
+            let event = event.inspect(|event| state.receipts.learn(event));
             match event.and_then(|event| Shown::new(&state.content, event)) {
                 Ok(shown) => connection.push_entry(entry.cursor, &shown),
                 // What is out of reach for now is there when the client resumes.

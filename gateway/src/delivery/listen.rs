@@ -78,7 +78,10 @@ fn deliver(state: &AppState, delivery: Delivery) {
 
 fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipients }: NumberedEvent) {
     let event = Event::decode(&event).map_err(|error| Refusal::internal(&error));
-    let event = event.inspect(|event| state.sender.learn(event, stream_seq));
+    let event = event.inspect(|event| {
+        state.sender.learn(event, stream_seq);
+        state.receipts.learn(event);
+    });
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
     let Ok(shown) = event.and_then(|event| Shown::new(&state.content, event)) else { return };
     for recipient in recipients {
@@ -102,6 +105,7 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     if audience.is_empty() {
         return;
     }
+    state.receipts.learn(&event);
     if let Ok(shown) = Shown::new(&state.content, event) {
         for connection in audience {
             connection.deliver_unnumbered(&shown);

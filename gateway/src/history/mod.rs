@@ -2,11 +2,13 @@
 //!
 //! **Invariant:** what was accepted is in the newest page at once, whatever PostgreSQL has stored so far.
 
+mod number;
 mod page;
 mod range;
 mod stored;
 mod tail;
 
+pub use number::number_of;
 pub use page::History;
 pub use range::Place;
 pub use stored::{StoredMessage, find_stored, last_messages};

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use chat_shared::{
     clock::Timestamp,
     event::MessageSent,
-    ids::{ConversationId, InvalidId},
+    ids::{ConversationId, InvalidId, MessageId},
     position::Seq,
     sealing::{Envelope, Sealed},
     wire::Message,
@@ -205,6 +205,53 @@ pub async fn last_messages(
             Ok((row.conversation_id, message))
         })
         .collect()
+}
+
+/// The answer to a search for the number of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbered {
+    /// How far the conversation was stored before the search.
+    pub last_seq: Seq,
+    /// The number, if the message is stored.
+    pub seq: Option<Seq>,
+}
+
+/// Looks for the number of a message, first among those of the last eight days, then among all that are kept.
+pub(super) async fn find_number(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    message_id: MessageId,
+) -> Result<Numbered, RowsError> {
+    let conversation = statement(
+        sqlx::query!(
+            "select last_seq, last_message_at from conversations where conversation_id = $1",
+            conversation_id.as_uuid()
+        )
+        .fetch_optional(&mut *connection),
+    )
+    .await?;
+    let Some(conversation) = conversation else { return Ok(Numbered { last_seq: Seq::ZERO, seq: None }) };
+    let last_seq = Seq::from_sql(conversation.last_seq);
+    let Some(last) = conversation.last_message_at else { return Ok(Numbered { last_seq, seq: None }) };
+    for (after, until) in [(last - REPEAT_AGE_MAX, last), (last - WINDOW_MAX, last - REPEAT_AGE_MAX)] {
+        let seq = statement(
+            sqlx::query_scalar!(
+                "select seq from messages
+                 where conversation_id = $1 and message_id = $2 and sent_at > $3 and sent_at <= $4
+                 order by seq limit 1",
+                conversation_id.as_uuid(),
+                message_id.as_uuid(),
+                after,
+                until
+            )
+            .fetch_optional(&mut *connection),
+        )
+        .await?;
+        if let Some(seq) = seq {
+            return Ok(Numbered { last_seq, seq: Some(Seq::from_sql(seq)) });
+        }
+    }
+    Ok(Numbered { last_seq, seq: None })
 }
 
 /// Looks for a message of this id and sender among what the conversation has stored of its last eight days.

@@ -70,6 +70,9 @@ pub async fn list(
     InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<ConversationPage>, Refusal> {
     let page = state.conversations.list(identity.user_id, query.limit.0, query.cursor.as_deref()).await?;
+    for message in page.conversations.iter().filter_map(|conversation| conversation.last_message.as_ref()) {
+        state.receipts.remember(message.conversation_id, message.message_id, message.seq);
+    }
     Ok(Json(page))
 }
 

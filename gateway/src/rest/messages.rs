@@ -62,6 +62,9 @@ pub async fn page(
     InQuery(query): InQuery<HistoryQuery>,
 ) -> Result<Json<HistoryPage>, Refusal> {
     let page = state.history.page(identity.user_id, conversation_id, query.place()?, query.limit.0).await?;
+    for message in &page.messages {
+        state.receipts.remember(conversation_id, message.message_id, message.seq);
+    }
     Ok(Json(page))
 }
 
@@ -94,6 +97,7 @@ pub async fn send(
     let SendMessageBody { message_id, text, is_repeat } = request;
     let sent =
         state.sender.send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat }).await?;
+    state.receipts.remember(conversation_id, message_id, sent.seq);
     let status = if sent.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(Accepted { reference: None, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at })))
 }

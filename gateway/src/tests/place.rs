@@ -1,6 +1,6 @@
 //! Where a test takes place: a database and a log of its own, and the gateway's rooms on them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chat_dev::{
     servers::Urls,
@@ -11,6 +11,7 @@ use chat_shared::{
     clock::{Clock, Timestamp},
     event::{Event, Fact},
     ids::{ConversationId, MessageId, UserId},
+    inbox::Inboxes,
     lifecycle::Tasks,
     log::{self, Log, Replicas},
     position::Seq,
@@ -27,6 +28,7 @@ use crate::{
     content::Content,
     conversations::Conversations,
     database::Database,
+    devices::Devices,
     history::{self, History, Place as PageOf},
     refusal::Refusal,
     send::{Acceptance, Sender},
@@ -39,6 +41,7 @@ pub struct Place {
     pub database: Database,
     pub nats: async_nats::Client,
     pub namespace: String,
+    pub inboxes: Inboxes,
     pub log: Log,
     pub content: Content,
     pub sender: Sender,
@@ -66,14 +69,22 @@ impl Place {
         let (clock, tasks) = (Clock::System, Tasks::default());
         let content = content(&pool, &tasks).await;
         let database = Database::new(pool.clone());
+        let inboxes = Inboxes::connect(&urls.redis, &namespace).await.unwrap();
         let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
         let place = Self {
-            conversations: Conversations::new(database.clone(), sender.clone(), content.clone(), clock.clone()),
+            conversations: Conversations::new(
+                database.clone(),
+                inboxes.clone(),
+                sender.clone(),
+                content.clone(),
+                clock.clone(),
+            ),
             history: History::new(database.clone(), log.clone(), content.clone()),
             pool,
             database,
             nats,
             namespace,
+            inboxes,
             log,
             content,
             sender,
@@ -81,6 +92,12 @@ impl Place {
         };
         place.make_partition(Clock::System.now().into()).await;
         place
+    }
+
+    /// Devices for notifications; their addresses may be of this machine.
+    pub fn devices(&self) -> Devices {
+        let (database, inboxes) = (self.database.clone(), self.inboxes.clone());
+        Devices::new(database, inboxes, Arc::new(master_key()), Clock::System, true)
     }
 
     pub async fn group(&self, owner: UserId, others: &[UserId]) -> Conversation {
@@ -192,10 +209,13 @@ impl Drop for Place {
     }
 }
 
+fn master_key() -> MasterKey {
+    MasterKey::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap()
+}
+
 /// Content with a key for today.
 async fn content(pool: &PgPool, tasks: &Tasks) -> Content {
-    let parse = || MasterKey::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap();
-    let wrapped = parse().generate(Clock::System.now().day()).unwrap();
+    let wrapped = master_key().generate(Clock::System.now().day()).unwrap();
     sqlx::query!(
         "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
         time::Date::from(wrapped.day),
@@ -206,7 +226,7 @@ async fn content(pool: &PgPool, tasks: &Tasks) -> Content {
     .await
     .unwrap();
     let latch = Latch::default();
-    let content = Content::start(pool.clone(), parse(), Clock::System, latch.clone(), tasks);
+    let content = Content::start(pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), tasks);
     until("fetching the key", async || latch.is_set()).await;
     content
 }

@@ -6,7 +6,6 @@ use chat_dev::test_servers::TestServers;
 use chat_shared::{
     clock::Clock,
     ids::{GatewayId, MessageId, UserId},
-    inbox::Inboxes,
     limits,
     telemetry::Latch,
     wire::{Accepted, Conversation, ConversationPage, ErrorBody, ErrorCode, HistoryPage},
@@ -20,6 +19,7 @@ use crate::{
     auth::{KeySource, Verifier, VerifierSettings},
     connection::Registry,
     rate::RateLimits,
+    receipts::{self, Receipts},
     rest,
 };
 
@@ -47,16 +47,19 @@ impl Gateway {
             tasks: place.tasks.clone(),
             nats: place.nats.clone(),
             database: place.database.clone(),
-            inboxes: Inboxes::connect(&servers.redis_url, &place.namespace).await.unwrap(),
+            inboxes: place.inboxes.clone(),
             verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
             rate: RateLimits::start(NonZeroU32::MAX, &place.tasks),
             content: place.content.clone(),
             sender: place.sender.clone(),
             conversations: place.conversations.clone(),
             history: place.history.clone(),
+            receipts: Arc::new(Receipts::new(place.log.clone(), place.database.clone(), Clock::System)),
+            devices: place.devices(),
             connections: Registry::default(),
             resync: Arc::default(),
         });
+        receipts::start(&state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopped = place.tasks.draining().clone();

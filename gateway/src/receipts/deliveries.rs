@@ -1,0 +1,154 @@
+//! What has reached a device: told to the other side of direct conversations, by Redis and core NATS alone.
+//!
+//! Nothing waits for it and nothing keeps it but the sender's inbox. What is lost with Redis or the gateway is made up
+//! for by the next message that is delivered or read.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem,
+    sync::Arc,
+};
+
+use chat_shared::{
+    clock::Clock,
+    delivery::{Delivery, NumberedEvent, Recipient, gateway_subject},
+    event::{DeliveredAdvanced, Event, Fact},
+    ids::{ConversationId, GatewayId, UserId},
+    inbox::{InboxError, Routed, Routing},
+    limits,
+    position::StreamSeq,
+    wire::ConversationKind,
+};
+use parking_lot::Mutex;
+use serde_bytes::ByteBuf;
+use tokio::sync::Notify;
+
+use super::Receipts;
+use crate::{
+    app::AppState,
+    delivery::{self, DirectMessage},
+    telemetry,
+};
+
+/// Users and conversations that wait to be told of. One more is left out, until the next message there.
+const GATHERED_MAX: usize = 10_000;
+/// Events of one question to Redis, and at the most of one message to a gateway.
+const LOT_MAX: usize = 256;
+
+/// The furthest message of each conversation that has reached somebody.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    gathered: Mutex<HashMap<(UserId, ConversationId), Arc<DirectMessage>>>,
+    rung: Notify,
+}
+
+impl Deliveries {
+    fn add(&self, user_id: UserId, messages: Vec<Arc<DirectMessage>>) {
+        let mut gathered = self.gathered.lock();
+        for message in messages {
+            let place = (user_id, message.conversation_id);
+            let is_full = gathered.len() >= GATHERED_MAX;
+            match gathered.entry(place) {
+                Entry::Occupied(mut before) if before.get().seq < message.seq => {
+                    before.insert(message);
+                }
+                Entry::Vacant(place) if !is_full => {
+                    place.insert(message);
+                }
+                Entry::Occupied(_) | Entry::Vacant(_) => {}
+            }
+        }
+        drop(gathered);
+        self.rung.notify_one();
+    }
+}
+
+impl Receipts {
+    /// Takes messages that a device of the user has confirmed.
+    pub fn delivered(&self, user_id: UserId, messages: Vec<Arc<DirectMessage>>) {
+        if !messages.is_empty() {
+            self.deliveries.add(user_id, messages);
+        }
+    }
+}
+
+/// Tells what has gathered, one lot after the other.
+pub(super) async fn tell(state: &AppState) {
+    let deliveries = &state.receipts.deliveries;
+    loop {
+        deliveries.rung.notified().await;
+        tokio::time::sleep(limits::RECEIPTS_GATHER).await;
+        let gathered = mem::take(&mut *deliveries.gathered.lock());
+        let events: Vec<_> =
+            gathered.into_iter().map(|((user_id, _), message)| event(&state.clock, user_id, &message)).collect();
+        for lot in events.chunks(LOT_MAX) {
+            if let Err(error) = tell_lot(state, lot).await {
+                tracing::debug!(%error, "deliveries can't be told; the next ones will");
+                break;
+            }
+        }
+    }
+}
+
+fn event(clock: &Clock, user_id: UserId, message: &DirectMessage) -> Event {
+    Event {
+        conversation_id: message.conversation_id,
+        kind: ConversationKind::Direct,
+        seq: message.seq,
+        sent_at: clock.now(),
+        previous: StreamSeq::ZERO,
+        participants: message.participants.clone(),
+        fact: Fact::DeliveredAdvanced(DeliveredAdvanced { user_id, delivered_seq: message.seq }),
+    }
+}
+
+/// Puts each event in its audience's inboxes, and sends it to the gateways where they are connected.
+async fn tell_lot(state: &AppState, events: &[Event]) -> Result<(), InboxError> {
+    let encoded: Vec<_> = events.iter().map(|event| (event, event.encode())).collect();
+    let routings: Vec<_> = encoded
+        .iter()
+        .flat_map(|(event, bytes)| {
+            let delivered = Some((event.conversation_id, event.seq));
+            event.audience().map(move |user_id| Routing { user_id, event: bytes, delivered })
+        })
+        .collect();
+    let routed = state.inboxes.route(&routings).await?;
+    metrics::counter!(telemetry::RECEIPTS_TOTAL, "kind" => "delivered").increment(events.len() as u64);
+    let mut numbered: HashMap<GatewayId, Vec<NumberedEvent>> = HashMap::new();
+    for (routing, routed) in routings.iter().zip(routed) {
+        let Routed::At { epoch, cursor, gateways, .. } = routed else { continue };
+        for gateway_id in gateways {
+            numbered.entry(gateway_id).or_default().push(NumberedEvent {
+                event: ByteBuf::from(routing.event),
+                stream_seq: StreamSeq::ZERO,
+                recipients: vec![Recipient { user_id: routing.user_id, epoch, cursor }],
+            });
+        }
+    }
+    for (gateway_id, events) in numbered {
+        let subject = gateway_subject(&state.namespace, gateway_id);
+        delivery::publish(state, subject, &Delivery::Numbered(events)).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::{event::Participants, position::Seq};
+
+    use super::*;
+
+    fn message(conversation_id: ConversationId, seq: u64) -> Arc<DirectMessage> {
+        let participants = Participants::default();
+        Arc::new(DirectMessage { conversation_id, participants, sender_id: UserId::random(), seq: Seq(seq) })
+    }
+
+    #[test]
+    fn the_furthest_message_of_a_conversation_is_told_r8_6() {
+        let (deliveries, user_id, id) = (Deliveries::default(), UserId::random(), ConversationId::random());
+        deliveries.add(user_id, vec![message(id, 2), message(id, 5)]);
+        deliveries.add(user_id, vec![message(id, 4), message(ConversationId::random(), 1)]);
+        let gathered = deliveries.gathered.lock();
+        assert_eq!((gathered.len(), gathered[&(user_id, id)].seq), (2, Seq(5)));
+    }
+}

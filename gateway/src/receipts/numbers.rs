@@ -1,0 +1,93 @@
+//! Which number a message has: remembered of what users of this gateway were shown lately, else looked for.
+
+use chat_shared::{
+    event::Event,
+    ids::{ConversationId, MessageId, UserId},
+    log::Head,
+    position::Seq,
+};
+use moka::sync::Cache;
+
+use super::Receipts;
+use crate::{conversations, history, refusal::Refusal};
+
+/// Messages whose numbers are remembered; the least used goes first and is looked for when it is asked for.
+const NUMBERS_MAX: u64 = 100_000;
+
+/// The numbers of messages that were shown lately.
+pub(super) struct Numbers(Cache<(ConversationId, MessageId), Seq>);
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self(Cache::new(NUMBERS_MAX))
+    }
+}
+
+impl Numbers {
+    /// Two senders may choose the same id; then it means the earlier message, so that nobody is taken to have read what
+    /// another sent to that end.
+    pub(super) fn remember(&self, conversation_id: ConversationId, message_id: MessageId, seq: Seq) {
+        let key = (conversation_id, message_id);
+        if self.0.get(&key).is_none_or(|known| seq < known) {
+            self.0.insert(key, seq);
+        }
+    }
+
+    fn get(&self, conversation_id: ConversationId, message_id: MessageId) -> Option<Seq> {
+        self.0.get(&(conversation_id, message_id))
+    }
+}
+
+impl Receipts {
+    /// The number of a message. Whether the user takes part is checked only if it has to be looked for.
+    pub(super) async fn number(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        message_id: MessageId,
+    ) -> Result<Seq, Refusal> {
+        if let Some(seq) = self.numbers.get(conversation_id, message_id) {
+            return Ok(seq);
+        }
+        let _turn = self.searches.acquire().await;
+        let newest = self.log.newest(conversation_id).await?;
+        self.authorise(user_id, conversation_id, newest.as_ref().map(|(_, event)| event)).await?;
+        let newest = newest.map(|(_, event)| event);
+        let found = history::number_of(&self.database, &self.log, newest, conversation_id, message_id).await?;
+        let seq = found.ok_or_else(Refusal::no_such_message)?;
+        self.numbers.remember(conversation_id, message_id, seq);
+        Ok(seq)
+    }
+
+    async fn authorise(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        newest: Option<&Event>,
+    ) -> Result<(), Refusal> {
+        let is_participant = match newest {
+            Some(newest) => newest.participants.find(user_id).is_some(),
+            None => {
+                let head = conversations::head(&self.database, conversation_id).await?;
+                head.is_some_and(|Head { participants, .. }| participants.find(user_id).is_some())
+            }
+        };
+        if is_participant { Ok(()) } else { Err(Refusal::no_such_conversation()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_two_senders_chose_means_the_earlier_message() {
+        let (numbers, conversation_id, message_id) =
+            (Numbers::default(), ConversationId::random(), MessageId::random());
+        for seq in [7, 9, 8] {
+            numbers.remember(conversation_id, message_id, Seq(seq));
+        }
+        assert_eq!(numbers.get(conversation_id, message_id), Some(Seq(7)));
+        assert_eq!(numbers.get(ConversationId::random(), message_id), None);
+    }
+}
