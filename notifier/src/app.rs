@@ -7,18 +7,26 @@ use async_nats::{Client, Event};
 use chat_shared::{
     clock::Clock,
     inbox::Inboxes,
+    jobs::Jobs,
     lifecycle::Tasks,
     log::{self, Consumer, ConsumerSpec, Log, Slot},
+    postgres,
+    sealing::MasterKey,
     telemetry::{self as operators, Health},
+    wire::Platform,
 };
 use futures_util::future::try_join_all;
 
 use crate::{
     beacon,
-    config::Settings,
+    config::{NotificationContent, Settings},
     deliverer::{Deliverer, Means},
+    notifications::{self, Content, Facts, Intake, Office},
+    occasionally::Occasionally,
+    providers::Providers,
     publisher::Publisher,
     reachable::Reachable,
+    reaper::Reaper,
     telemetry, worker,
 };
 
@@ -46,16 +54,27 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .context("the address of Redis is written like redis://redis:6379")?;
     let publisher = Publisher::new(client.clone(), namespace.clone());
+    let reachable = Reachable::watch(inboxes.clone(), &tasks);
+    let notifying = Box::pin(notify(&settings, &client, &inboxes, &reachable, &tasks));
+    let intake = notifying.await.context("setting up notifications")?;
     let means = Means {
-        reachable: Reachable::watch(inboxes.clone(), &tasks),
-        inboxes,
+        reachable: reachable.clone(),
+        inboxes: inboxes.clone(),
         publisher: publisher.clone(),
+        intake: intake.clone(),
         clock: Clock::System,
     };
     let deliverer = Deliverer::start(means, &tasks);
+    let shows_text = settings.notification_content == NotificationContent::Text;
     for consumer in try_join_all((0..PARTS).map(|part| open(&log, part))).await? {
-        tasks.essential("worker", worker::run(consumer, deliverer.clone(), tasks.draining().clone()));
+        tasks.essential("worker", worker::run(consumer, deliverer.clone(), shows_text, tasks.draining().clone()));
     }
+    let reaper = Reaper { inboxes, reachable, publisher: publisher.clone(), intake };
+    let draining = tasks.draining().clone();
+    tasks.essential("reaper", async move {
+        reaper.run(draining).await;
+        Ok(())
+    });
     // It ends when the last worker has.
     drop(deliverer);
     log_latch.set(true);
@@ -67,6 +86,41 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     tracing::info!(parts = PARTS, "delivering");
     tasks.run(settings.drain_max).await
+}
+
+/// Starts working on notifications. None if there is no provider to bring them.
+async fn notify(
+    settings: &Settings,
+    client: &Client,
+    inboxes: &Inboxes,
+    reachable: &Reachable,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<Intake>> {
+    let clock = Clock::System;
+    let providers = Providers::open(&settings.providers, &clock)?;
+    if !Platform::ALL.into_iter().any(|platform| providers.supports(platform)) {
+        tracing::warn!("no provider of notifications is set up: nobody is notified");
+        return Ok(None);
+    }
+    let master_key = MasterKey::read(&settings.master_key.master_key_file)?;
+    let pool = postgres::connect(&settings.postgres, "chat-notifier")?;
+    let jobs = Jobs::open(client, &settings.namespace.namespace, settings.nats.replicas())
+        .await
+        .context("opening the queue of notifications")?;
+    let intake = Intake::new(jobs.clone(), inboxes.clone());
+    let office = Office {
+        inboxes: inboxes.clone(),
+        reachable: reachable.clone(),
+        facts: Facts::new(pool),
+        master_key,
+        content: (settings.notification_content == NotificationContent::Text).then(Content::new),
+        providers,
+        intake: intake.clone(),
+        clock,
+        complaints: Occasionally::default(),
+    };
+    tasks.essential("notifications", notifications::run(jobs, office, tasks.draining().clone()));
+    Ok(Some(intake))
 }
 
 async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client> {

@@ -7,7 +7,7 @@
 //! pass over.
 //!
 //! **Invariant:** events of a lot stay in order, and a lot is answered only after all of it has been routed and
-//! published.
+//! published, and the queue of notifications holds whom nothing could be pushed to.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use chat_shared::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    news::{self, News},
+    notifications::{Intake, Reasons},
     plan::{self, Addressed},
     publisher::{PublishError, Publisher},
     reachable::Reachable,
@@ -48,6 +50,8 @@ pub struct NotDelivered;
 pub struct Delivering {
     /// What and for whom.
     pub addressed: Addressed,
+    /// What it tells.
+    pub news: News,
     /// When it was accepted.
     pub sent_at: Timestamp,
     /// Whether it was not tried before.
@@ -67,6 +71,8 @@ pub struct Means {
     pub reachable: Reachable,
     /// Where they go then.
     pub publisher: Publisher,
+    /// Where those are put who have to be notified; none if nobody is.
+    pub intake: Option<Intake>,
     /// The time.
     pub clock: Clock,
 }
@@ -107,6 +113,9 @@ impl Means {
             if events.is_empty() {
                 continue;
             }
+            let read = events.len();
+            let events = news::merged(events);
+            metrics::counter!(telemetry::RECEIPTS_MERGED_TOTAL).increment((read - events.len()) as u64);
             let delivered = self.deliver(&events).await;
             for answer in answers {
                 _ = answer.send(delivered);
@@ -119,7 +128,9 @@ impl Means {
     async fn deliver(&self, events: &[Delivering]) -> Result<(), NotDelivered> {
         if let Some(routed) = self.route(events).await {
             self.note_routed(events);
-            self.publish_numbered(events, routed).await
+            let reasons = self.intake.as_ref().map(|_| Reasons::of(events, &routed));
+            let (published, taken) = tokio::join!(self.publish_numbered(events, routed), self.take(reasons));
+            published.and(taken)
         } else {
             self.publish_unnumbered(events).await;
             Err(NotDelivered)
@@ -171,6 +182,15 @@ impl Means {
             }
         }
         Ok(())
+    }
+
+    /// Puts those in the queue who have to be notified. They are recognised if the batch is delivered again.
+    async fn take(&self, reasons: Option<Reasons>) -> Result<(), NotDelivered> {
+        let Some((intake, reasons)) = self.intake.as_ref().zip(reasons) else { return Ok(()) };
+        intake.take(reasons).await.map_err(|error| {
+            tracing::warn!(%error, "a batch will be delivered again");
+            NotDelivered
+        })
     }
 
     /// Each event once: on its first try. That it reaches the inboxes later does not depend on it.

@@ -1,14 +1,18 @@
-//! The notifier: the only process that delivers. It puts the log's events in inboxes and sends them to live gateways.
+//! The notifier: the only process that delivers. It puts the log's events in inboxes, sends them to live gateways, and
+//! notifies users who are away.
 
 mod app;
 mod beacon;
 mod config;
 mod deliverer;
+mod news;
+mod notifications;
+mod occasionally;
 mod plan;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing is notified yet"))]
 mod providers;
 mod publisher;
 mod reachable;
+mod reaper;
 mod telemetry;
 mod worker;
 

@@ -2,6 +2,8 @@
 
 use metrics::{describe_counter, describe_histogram};
 
+use crate::notifications::Conclusion;
+
 /// Events put in the inboxes of their audience.
 pub const ROUTED_TOTAL: &str = "chat_notifier_routed_total";
 /// Deliveries published to gateways.
@@ -16,6 +18,20 @@ pub const UNREADABLE_TOTAL: &str = "chat_notifier_unreadable_total";
 pub const REDIS_FAILURES_TOTAL: &str = "chat_notifier_redis_failures_total";
 /// Deliveries that NATS did not take.
 pub const PUBLISH_FAILURES_TOTAL: &str = "chat_notifier_publish_failures_total";
+/// Receipts that another one of the same batch goes beyond, which nobody is told.
+pub const RECEIPTS_MERGED_TOTAL: &str = "chat_notifier_receipts_merged_total";
+/// Jobs put in the queue of notifications.
+pub const JOBS_ADDED_TOTAL: &str = "chat_notifier_jobs_added_total";
+/// Jobs that found no room in the queue.
+pub const JOBS_DROPPED_TOTAL: &str = "chat_notifier_jobs_dropped_total";
+/// Jobs put back to be worked on again.
+pub const JOB_RETRIES_TOTAL: &str = "chat_notifier_job_retries_total";
+/// Notifications, by what became of them.
+pub const NOTIFICATIONS_TOTAL: &str = "chat_notifier_notifications_total";
+/// Gateways that ended without a word, and whose users are settled.
+pub const GATEWAYS_GONE_TOTAL: &str = "chat_notifier_gateways_gone_total";
+/// Users of such gateways.
+pub const LEFT_BEHIND_TOTAL: &str = "chat_notifier_left_behind_total";
 /// Seconds from reading a batch to its end.
 pub const BATCH_SECONDS: &str = "chat_notifier_batch_seconds";
 /// Seconds from accepting an event to having it routed.
@@ -30,6 +46,13 @@ pub fn describe() {
     describe_counter!(UNREADABLE_TOTAL, "Entries of the log that can't be read as events");
     describe_counter!(REDIS_FAILURES_TOTAL, "Batches that Redis did not take");
     describe_counter!(PUBLISH_FAILURES_TOTAL, "Deliveries that NATS did not take");
+    describe_counter!(RECEIPTS_MERGED_TOTAL, "Receipts that another one of the same batch goes beyond");
+    describe_counter!(JOBS_ADDED_TOTAL, "Jobs put in the queue of notifications");
+    describe_counter!(JOBS_DROPPED_TOTAL, "Jobs that found no room in the queue");
+    describe_counter!(JOB_RETRIES_TOTAL, "Jobs put back to be worked on again");
+    describe_counter!(NOTIFICATIONS_TOTAL, "Notifications, by what became of them");
+    describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that ended without a word, and whose users are settled");
+    describe_counter!(LEFT_BEHIND_TOTAL, "Users of gateways that ended without a word");
     describe_histogram!(BATCH_SECONDS, "Seconds from reading a batch to its end");
     describe_histogram!(LAG_SECONDS, "Seconds from accepting an event to having it routed");
     for name in [
@@ -40,7 +63,16 @@ pub fn describe() {
         UNREADABLE_TOTAL,
         REDIS_FAILURES_TOTAL,
         PUBLISH_FAILURES_TOTAL,
+        RECEIPTS_MERGED_TOTAL,
+        JOBS_ADDED_TOTAL,
+        JOBS_DROPPED_TOTAL,
+        JOB_RETRIES_TOTAL,
+        GATEWAYS_GONE_TOTAL,
+        LEFT_BEHIND_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
+    }
+    for conclusion in Conclusion::ALL {
+        metrics::counter!(NOTIFICATIONS_TOTAL, "outcome" => conclusion.as_str()).absolute(0);
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     deliverer::{Deliverer, Delivering, NotDelivered},
+    news::News,
     plan::Addressed,
     telemetry,
 };
@@ -19,11 +20,16 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 const RETRY_GROWTH_MAX: u32 = 5;
 
 /// Works on what the consumer reads until `draining`, then finishes the batch in hand and lets another instance take
-/// over.
-pub async fn run(mut consumer: Consumer, deliverer: Deliverer, draining: CancellationToken) -> anyhow::Result<()> {
+/// over. `shows_text` says whether notifications show what was written.
+pub async fn run(
+    mut consumer: Consumer,
+    deliverer: Deliverer,
+    shows_text: bool,
+    draining: CancellationToken,
+) -> anyhow::Result<()> {
     // Cancel safe: what was read and not returned is read again.
     while let Some(entries) = draining.run_until_cancelled(consumer.batch()).await {
-        let (entries, events) = readable(entries).await;
+        let (entries, events) = readable(entries, shows_text).await;
         if entries.is_empty() {
             continue;
         }
@@ -43,7 +49,7 @@ pub async fn run(mut consumer: Consumer, deliverer: Deliverer, draining: Cancell
 }
 
 /// Sorts out what can't be read; the persister keeps it as a dead letter.
-async fn readable(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Delivering>) {
+async fn readable(entries: Vec<Entry>, shows_text: bool) -> (Vec<Entry>, Vec<Delivering>) {
     let mut kept = Vec::with_capacity(entries.len());
     let mut events = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -54,7 +60,12 @@ async fn readable(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Delivering>) {
                     stream_seq: entry.stream_seq,
                     audience: event.audience().collect(),
                 };
-                events.push(Delivering { addressed, sent_at: event.sent_at, is_fresh: entry.deliveries == 1 });
+                events.push(Delivering {
+                    addressed,
+                    sent_at: event.sent_at,
+                    is_fresh: entry.deliveries == 1,
+                    news: News::of(event, shows_text),
+                });
                 kept.push(entry);
             }
             Err(error) => {

@@ -27,7 +27,7 @@ use chat_shared::{
 
 use self::{apns::Apns, fcm::Fcm, line::HeldBack, web_push::WebPush, webhook::Webhook};
 pub use self::{
-    notification::{Notification, Recipient},
+    notification::{Kind, Notification, Recipient},
     settings::ProviderSettings,
 };
 

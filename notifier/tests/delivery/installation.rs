@@ -77,6 +77,9 @@ impl Installation {
         let mut launch = Launch::new(name, Path::new(env!("CARGO_BIN_EXE_chat-notifier")), log);
         launch.env = [
             ("CHAT_NAMESPACE", self.namespace.clone()),
+            // Nobody is notified here, so neither is used.
+            ("CHAT_POSTGRES_URL", "postgres://127.0.0.1:1/none".to_owned()),
+            ("CHAT_MASTER_KEY_FILE", "none".to_owned()),
             ("CHAT_NATS_URL", self.nats_url.clone()),
             ("CHAT_REDIS_URL", self.redis_url.clone()),
             ("CHAT_LOG_BYTES_MAX", LOG_BYTES.to_string()),

@@ -7,7 +7,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use redis::{AsyncCommands, Script};
 
-use super::{InboxError, Inboxes, bounded, millis};
+use super::{InboxError, Inboxes, Unconfirmed, bounded, millis};
 use crate::{
     clock::Timestamp,
     ids::{DeviceId, Epoch, MessageId, UserId},
@@ -111,6 +111,21 @@ impl Inboxes {
         })
     }
 
+    /// What no device of each user has confirmed, in the order given; none if that is nothing.
+    pub async fn unconfirmed(&self, user_ids: &[UserId]) -> Result<Vec<Option<Unconfirmed>>, InboxError> {
+        if user_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for user_id in user_ids {
+            let keys = self.keys(*user_id);
+            pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head").cmd("HVALS").arg(&keys.devices);
+        }
+        let mut redis = self.redis.clone();
+        let answers: Vec<redis::Value> = bounded(pipeline.query_async(&mut redis)).await?;
+        answers.chunks_exact(2).map(unconfirmed).collect()
+    }
+
     /// The badge that the user's devices were last told; none if none was for 14 days.
     pub async fn badge(&self, user_id: UserId) -> Result<Option<u64>, InboxError> {
         let mut redis = self.redis.clone();
@@ -153,4 +168,16 @@ impl Inboxes {
     fn badge_key(&self, user_id: UserId) -> String {
         format!("{}:{{{}}}:badge", self.namespace, user_id.as_uuid().simple())
     }
+}
+
+/// From epoch and head, and what the devices have confirmed.
+fn unconfirmed(answer: &[redis::Value]) -> Result<Option<Unconfirmed>, InboxError> {
+    let [meta, devices] = answer else { return Err(super::unexpected_answer()) };
+    let read = |_| super::unexpected_answer();
+    let (epoch, head): (Option<String>, Option<u64>) = redis::from_redis_value_ref(meta).map_err(read)?;
+    let confirmed: Vec<u64> = redis::from_redis_value_ref(devices).map_err(read)?;
+    let Some((epoch, head)) = epoch.zip(head) else { return Ok(None) };
+    let (after, up_to) = (Cursor(confirmed.into_iter().max().unwrap_or(0)), Cursor(head));
+    let epoch = epoch.parse().map_err(|_| super::unexpected_answer())?;
+    Ok((after < up_to).then_some(Unconfirmed { epoch, after, up_to }))
 }

@@ -1,0 +1,230 @@
+//! What an event means beyond its place in inboxes: whom to notify, whose badge may fall, which receipts are behind others.
+//! Pure.
+
+use std::collections::HashMap;
+
+use chat_shared::{
+    clock::Timestamp,
+    event::{Event, Fact},
+    ids::{ConversationId, Epoch, MessageId, UserId},
+    inbox::Routed,
+    jobs::{Job, MessageJob},
+    position::{Cursor, Seq},
+    sealing::Envelope,
+};
+
+use crate::deliverer::Delivering;
+
+/// What an event tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A message came.
+    Message(Message),
+    /// A participant has read further.
+    Read {
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        user_id: UserId,
+        /// Up to here.
+        read_seq: Seq,
+    },
+    /// Nothing that anybody is notified of.
+    Other,
+}
+
+/// A message that somebody may have to be notified of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they are named as everywhere else")]
+pub struct Message {
+    conversation_id: ConversationId,
+    message_id: MessageId,
+    seq: Seq,
+    sender_id: UserId,
+    sent_at: Timestamp,
+    envelope: Option<Envelope>,
+}
+
+impl News {
+    /// What `event` tells; with the sealed text only if notifications show it.
+    pub fn of(event: Event, shows_text: bool) -> Self {
+        let Event { conversation_id, seq, sent_at, .. } = event;
+        match event.fact {
+            Fact::MessageSent(message) => Self::Message(Message {
+                conversation_id,
+                message_id: message.message_id,
+                seq,
+                sender_id: message.sender_id,
+                sent_at,
+                envelope: Some(message.envelope).filter(|_| shows_text),
+            }),
+            Fact::ReadAdvanced(read) => Self::Read { conversation_id, user_id: read.user_id, read_seq: read.read_seq },
+            Fact::ParticipantsChanged(_) | Fact::DeliveredAdvanced(_) => Self::Other,
+        }
+    }
+
+    /// The job to notify a user of it, if it is a message of somebody else's.
+    pub fn job(&self, user_id: UserId, place: Option<(Epoch, Cursor)>) -> Option<Job> {
+        let Self::Message(message) = self else { return None };
+        let Message { conversation_id, message_id, seq, sender_id, sent_at, ref envelope } = *message;
+        let envelope = envelope.clone();
+        (sender_id != user_id).then(|| {
+            let job = MessageJob { user_id, conversation_id, message_id, seq, sender_id, sent_at, place, envelope };
+            Job::Message(job)
+        })
+    }
+}
+
+/// The jobs for those whom nothing could be pushed to, from the inboxes' answers: one for each user of each event.
+pub fn jobs(events: &[Delivering], routed: &[Routed]) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    let mut routed = routed.iter();
+    for Delivering { addressed, news, .. } in events {
+        for (user_id, routed) in addressed.audience.iter().zip(&mut routed) {
+            let place = match routed {
+                Routed::NoInbox => None,
+                Routed::At { epoch, cursor, gateways, may_notify: true } if gateways.is_empty() => {
+                    Some((*epoch, *cursor))
+                }
+                Routed::At { .. } => continue,
+            };
+            jobs.extend(news.job(*user_id, place));
+        }
+    }
+    jobs
+}
+
+/// Those who have read something, each once.
+pub fn readers(events: &[Delivering]) -> Vec<UserId> {
+    let mut readers: Vec<_> = events.iter().filter_map(reader).collect();
+    readers.sort_unstable();
+    readers.dedup();
+    readers
+}
+
+fn reader(event: &Delivering) -> Option<UserId> {
+    match event.news {
+        News::Read { user_id, .. } => Some(user_id),
+        News::Message(_) | News::Other => None,
+    }
+}
+
+/// The events without the receipts that another receipt of the same user and conversation goes beyond.
+pub fn merged(mut events: Vec<Delivering>) -> Vec<Delivering> {
+    if events.iter().filter_map(reader).nth(1).is_none() {
+        return events;
+    }
+    let mut furthest = HashMap::new();
+    for (index, event) in events.iter().enumerate() {
+        if let News::Read { conversation_id, user_id, read_seq } = event.news {
+            let best = furthest.entry((conversation_id, user_id)).or_insert((read_seq, index));
+            *best = (*best).max((read_seq, index));
+        }
+    }
+    let mut index = 0;
+    events.retain(|event| {
+        let here = index;
+        index += 1;
+        match event.news {
+            News::Read { conversation_id, user_id, .. } => furthest[&(conversation_id, user_id)].1 == here,
+            News::Message(_) | News::Other => true,
+        }
+    });
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chat_shared::{ids::GatewayId, position::StreamSeq};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::Addressed;
+
+    fn delivering(audience: &[UserId], news: News) -> Delivering {
+        let addressed = Addressed { event: Bytes::new(), stream_seq: StreamSeq::ZERO, audience: audience.to_vec() };
+        Delivering { addressed, news, sent_at: Timestamp(0), is_fresh: true }
+    }
+
+    fn message(sender_id: UserId) -> News {
+        News::Message(Message {
+            conversation_id: ConversationId::random(),
+            message_id: MessageId::random(),
+            seq: Seq(1),
+            sender_id,
+            sent_at: Timestamp(0),
+            envelope: None,
+        })
+    }
+
+    fn at(cursor: u64, is_online: bool, may_notify: bool) -> Routed {
+        let gateways = is_online.then(GatewayId::random).into_iter().collect();
+        Routed::At { epoch: Epoch::random(), cursor: Cursor(cursor), gateways, may_notify }
+    }
+
+    #[test]
+    fn who_has_no_session_is_notified_of_the_messages_of_others() {
+        let [sender, online, offline, without_devices, new] = [(); 5].map(|()| UserId::random());
+        let audience = [sender, online, offline, without_devices, new];
+        let routed = [
+            at(1, false, true),
+            at(1, true, true),
+            at(7, false, true),
+            at(1, false, false),
+            Routed::NoInbox,
+            at(2, false, true),
+            at(8, false, true),
+        ];
+        let events = [delivering(&audience, message(sender)), delivering(&[sender, offline], message(offline))];
+        let Routed::At { epoch, .. } = routed[2] else { unreachable!() };
+        let places: Vec<_> = jobs(&events, &routed)
+            .into_iter()
+            .map(|job| match job {
+                Job::Message(job) => (job.user_id, job.place.map(|(epoch, cursor)| (epoch, cursor.0))),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let Routed::At { epoch: senders, .. } = routed[5] else { unreachable!() };
+        assert_eq!(places, [(offline, Some((epoch, 7))), (new, None), (sender, Some((senders, 2)))]);
+        let other = [delivering(&[offline], News::Other)];
+        assert_eq!(jobs(&other, &[at(1, false, true)]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn of_several_receipts_of_a_user_and_conversation_the_furthest_stays_in_its_place_r8_6(
+            receipts in proptest::collection::vec((0..3_usize, 0..2_usize, 0..5_u64), 0..20),
+        ) {
+            let (users, conversations) = ([(); 2].map(|()| UserId::random()), [(); 2].map(|()| ConversationId::random()));
+            let news = |&(user, conversation, seq): &(usize, usize, u64)| match users.get(user) {
+                Some(user_id) => News::Read {
+                    conversation_id: conversations[conversation], user_id: *user_id, read_seq: Seq(seq),
+                },
+                None => News::Other,
+            };
+            let all: Vec<_> = receipts.iter().map(news).collect();
+            let kept = merged(all.iter().map(|news| delivering(&[], news.clone())).collect());
+            let kept: Vec<_> = kept.into_iter().map(|event| event.news).collect();
+            // What was kept is a part of what came, in its order.
+            let mut rest = all.iter();
+            prop_assert!(kept.iter().all(|news| rest.any(|other| other == news)));
+            let count = |news: &[News], wanted: &dyn Fn(&News) -> bool| news.iter().filter(|news| wanted(news)).count();
+            prop_assert_eq!(count(&kept, &|news| *news == News::Other), count(&all, &|news| *news == News::Other));
+            for user in users {
+                for conversation in conversations {
+                    let furthest = |news: &[News]| news.iter().filter_map(|news| match news {
+                        News::Read { conversation_id, user_id, read_seq }
+                            if (*conversation_id, *user_id) == (conversation, user) => Some(*read_seq),
+                        _ => None,
+                    }).max();
+                    let of_both = |news: &News| matches!(
+                        news, News::Read { conversation_id, user_id, .. } if (*conversation_id, *user_id) == (conversation, user)
+                    );
+                    prop_assert_eq!(furthest(&kept), furthest(&all));
+                    prop_assert!(count(&kept, &of_both) <= 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Decides whether a user is notified, by what is true now. Pure.
+
+use std::time::Duration;
+
+use chat_shared::{clock::Timestamp, inbox::Standing, jobs::MessageJob, limits, position::Seq};
+
+use crate::providers::Verdict;
+
+/// Attempts for which a session that is there may take to confirm the message. It is new, or it would have got the message
+/// by itself.
+const LIVE_ATTEMPTS_MAX: u64 = 2;
+/// The first rest after a failure; doubles with each attempt.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest rest that isn't asked for by a provider.
+const RETRY_MAX: Duration = Duration::from_mins(5);
+/// The longest rest when the fault is our own.
+const TROUBLE_RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// What became of a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// A provider has it.
+    Sent,
+    /// Its device can't be reached any more and was removed.
+    Gone,
+    /// Its provider refuses it for good.
+    Refused,
+    /// Nobody knows whether it was sent, so it is not sent again.
+    Unknown,
+    /// The user has read the message.
+    Read,
+    /// The user wants no notifications of the conversation.
+    Muted,
+    /// A device of theirs has confirmed the message.
+    Delivered,
+    /// They have no device that is registered.
+    NoDevice,
+    /// They don't take part any more.
+    Left,
+    /// The message is too old.
+    Expired,
+}
+
+impl Conclusion {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Sent,
+        Self::Gone,
+        Self::Refused,
+        Self::Unknown,
+        Self::Read,
+        Self::Muted,
+        Self::Delivered,
+        Self::NoDevice,
+        Self::Left,
+        Self::Expired,
+    ];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Gone => "gone",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::Read => "read",
+            Self::Muted => "muted",
+            Self::Delivered => "delivered",
+            Self::NoDevice => "no_device",
+            Self::Left => "left",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Notify, unless something else speaks against it.
+    Notify,
+    /// Look again after this.
+    Wait(Duration),
+    /// Nothing more.
+    Conclude(Conclusion),
+}
+
+/// A participant's view of their conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// Up to here they have read, or the messages are gone.
+    pub read_seq: Seq,
+    /// Whether they want no notifications of it.
+    pub is_muted: bool,
+}
+
+/// By what the user's sessions and devices have done.
+pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step {
+    if standing.now >= job.sent_at.after(limits::NOTIFICATION_TTL) {
+        return Step::Conclude(Conclusion::Expired);
+    }
+    let is_confirmed =
+        job.place.is_some_and(|(epoch, cursor)| standing.epoch == Some(epoch) && standing.confirmed >= cursor);
+    if is_confirmed {
+        return Step::Conclude(Conclusion::Delivered);
+    }
+    match standing.last_seen_at {
+        Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now).map_or(Step::Notify, Step::Wait),
+        // They are there.
+        None if standing.epoch.is_some() && attempt <= LIVE_ATTEMPTS_MAX => Step::Wait(limits::NOTIFICATION_GRACE),
+        None => Step::Notify,
+    }
+}
+
+fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp) -> Option<Duration> {
+    let left = last_seen_at.after(limits::NOTIFICATION_GRACE).0.saturating_sub(now.0);
+    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
+}
+
+/// By what PostgreSQL knows; `membership` is none if they don't take part.
+pub fn by_membership(job: &MessageJob, membership: Option<Membership>) -> Step {
+    match membership {
+        None => Step::Conclude(Conclusion::Left),
+        Some(membership) if membership.read_seq >= job.seq => Step::Conclude(Conclusion::Read),
+        Some(membership) if membership.is_muted => Step::Conclude(Conclusion::Muted),
+        Some(_) => Step::Notify,
+    }
+}
+
+/// What a provider's verdict means for a device.
+pub const fn by_verdict(verdict: &Verdict) -> Result<Conclusion, Option<Duration>> {
+    match verdict {
+        Verdict::Sent => Ok(Conclusion::Sent),
+        Verdict::Gone => Ok(Conclusion::Gone),
+        Verdict::Refused(_) => Ok(Conclusion::Refused),
+        Verdict::Unknown => Ok(Conclusion::Unknown),
+        Verdict::Later(rest) => Err(*rest),
+    }
+}
+
+/// How long a job rests after its `attempt`-th failure at a provider: longer each time, and not less than asked for.
+/// `jitter` is between 0 and 1, and spreads what failed together.
+pub fn rest(attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
+    bounded_rest(attempt, RETRY_MAX, asked_for, jitter)
+}
+
+/// The same when it is PostgreSQL, Redis or NATS that fails: nobody pays for another attempt, and all notifications wait.
+pub fn rest_in_trouble(attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
+    bounded_rest(attempt, TROUBLE_RETRY_MAX, asked_for, jitter)
+}
+
+fn bounded_rest(attempt: u64, longest: Duration, asked_for: Option<Duration>, jitter: f64) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    let own = (RETRY_MIN * 2_u32.pow(doublings)).min(longest);
+    asked_for.unwrap_or_default().max(own).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::{
+        ids::{ConversationId, Epoch, MessageId, UserId},
+        position::Cursor,
+    };
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn job(place: Option<(Epoch, Cursor)>) -> MessageJob {
+        MessageJob {
+            user_id: UserId::random(),
+            conversation_id: ConversationId::random(),
+            message_id: MessageId::random(),
+            seq: Seq(7),
+            sender_id: UserId::random(),
+            sent_at: Timestamp(NOW),
+            place,
+            envelope: None,
+        }
+    }
+
+    fn standing(epoch: Option<Epoch>, confirmed: u64, away_ms: Option<i64>) -> Standing {
+        let last_seen_at = away_ms.map(|away_ms| Timestamp(NOW - away_ms));
+        Standing { epoch, confirmed: Cursor(confirmed), last_seen_at, now: Timestamp(NOW) }
+    }
+
+    #[test]
+    fn by_what_sessions_and_devices_did() {
+        let (epoch, other) = (Epoch::random(), Epoch::random());
+        let (wait, long) = (|ms| Step::Wait(Duration::from_millis(ms)), Some(60_000));
+        let delivered = Step::Conclude(Conclusion::Delivered);
+        let at_5 = Some((epoch, Cursor(5)));
+        let table = [
+            ("away, nothing confirmed", at_5, standing(Some(epoch), 4, long), 1, Step::Notify),
+            ("away, confirmed", at_5, standing(Some(epoch), 5, long), 1, delivered),
+            ("there, confirmed", at_5, standing(Some(epoch), 6, None), 1, delivered),
+            ("another inbox has confirmed", at_5, standing(Some(other), 9, long), 1, Step::Notify),
+            ("the inbox was lost", at_5, standing(None, 0, None), 1, Step::Notify),
+            ("never connected", None, standing(None, 0, None), 1, Step::Notify),
+            ("connected since for the first time", None, standing(Some(epoch), 9, None), 1, wait(3000)),
+            ("and gone again", None, standing(Some(epoch), 9, long), 1, Step::Notify),
+            ("just gone", at_5, standing(Some(epoch), 4, Some(1)), 1, wait(2999)),
+            ("almost long gone", at_5, standing(Some(epoch), 4, Some(2999)), 9, wait(1)),
+            ("long gone", at_5, standing(Some(epoch), 4, Some(3000)), 1, Step::Notify),
+            ("there, not yet confirmed", at_5, standing(Some(epoch), 4, None), 2, wait(3000)),
+            ("there, and doesn't confirm", at_5, standing(Some(epoch), 4, None), 3, Step::Notify),
+        ];
+        for (what, place, standing, attempt, expected) in table {
+            assert_eq!(by_standing(&job(place), &standing, attempt), expected, "{what}");
+        }
+        let mut late = standing(Some(epoch), 4, long);
+        late.now = Timestamp(NOW).after(limits::NOTIFICATION_TTL);
+        assert_eq!(by_standing(&job(at_5), &late, 1), Step::Conclude(Conclusion::Expired));
+    }
+
+    #[test]
+    fn by_what_the_participant_wants_r5_3() {
+        let of = |read_seq, is_muted| by_membership(&job(None), Some(Membership { read_seq: Seq(read_seq), is_muted }));
+        assert_eq!(of(6, false), Step::Notify);
+        assert_eq!(of(7, false), Step::Conclude(Conclusion::Read));
+        assert_eq!(of(8, true), Step::Conclude(Conclusion::Read));
+        assert_eq!(of(6, true), Step::Conclude(Conclusion::Muted));
+        assert_eq!(by_membership(&job(None), None), Step::Conclude(Conclusion::Left));
+    }
+
+    #[test]
+    fn only_what_was_surely_not_taken_is_sent_again() {
+        let rest = Some(Duration::from_secs(9));
+        assert_eq!(by_verdict(&Verdict::Sent), Ok(Conclusion::Sent));
+        assert_eq!(by_verdict(&Verdict::Gone), Ok(Conclusion::Gone));
+        assert_eq!(by_verdict(&Verdict::Refused(String::new())), Ok(Conclusion::Refused));
+        assert_eq!(by_verdict(&Verdict::Unknown), Ok(Conclusion::Unknown));
+        assert_eq!(by_verdict(&Verdict::Later(rest)), Err(rest));
+        assert_eq!(by_verdict(&Verdict::Later(None)), Err(None));
+    }
+
+    #[test]
+    fn the_rest_grows_and_is_never_shorter_than_asked_for() {
+        let seconds =
+            |attempt, asked: Option<u64>, jitter| rest(attempt, asked.map(Duration::from_secs), jitter).as_secs_f64();
+        assert!((seconds(1, None, 0.0) - 1.0).abs() < 1e-6);
+        assert!((seconds(4, None, 0.0) - 8.0).abs() < 1e-6);
+        assert!((seconds(4, Some(20), 0.0) - 20.0).abs() < 1e-6);
+        assert!((seconds(4, Some(3), 1.0) - 10.0).abs() < 1e-6);
+        assert!((seconds(u64::MAX, None, 0.0) - 300.0).abs() < 1e-6);
+        assert_eq!(rest_in_trouble(u64::MAX, None, 0.0), TROUBLE_RETRY_MAX);
+    }
+}

@@ -1,0 +1,80 @@
+//! Puts jobs in the queue.
+
+use std::sync::Arc;
+
+use chat_shared::{
+    ids::UserId,
+    inbox::{InboxError, Inboxes, Routed},
+    jobs::{Added, Job, Jobs, NotAdded},
+};
+
+use crate::{deliverer::Delivering, news, occasionally::Occasionally, telemetry};
+
+/// The way into the queue.
+#[derive(Clone)]
+pub struct Intake {
+    jobs: Jobs,
+    inboxes: Inboxes,
+    full: Arc<Occasionally>,
+}
+
+/// What a batch makes necessary.
+pub struct Reasons {
+    jobs: Vec<Job>,
+    readers: Vec<UserId>,
+}
+
+/// Why jobs may not stand in the queue. Adding them again does no harm.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// It can't be known which there are.
+    #[error(transparent)]
+    Inboxes(#[from] InboxError),
+    /// The queue didn't answer.
+    #[error(transparent)]
+    Queue(#[from] NotAdded),
+}
+
+impl Intake {
+    /// Into this queue.
+    pub fn new(jobs: Jobs, inboxes: Inboxes) -> Self {
+        Self { jobs, inboxes, full: Arc::default() }
+    }
+
+    /// Adds what a batch has made necessary, all at once. Free if that is nothing.
+    pub async fn take(&self, reasons: Reasons) -> Result<(), NotTaken> {
+        let Reasons { mut jobs, readers } = reasons;
+        if !readers.is_empty() {
+            let badges = self.inboxes.badges(&readers).await?;
+            let shown = readers.into_iter().zip(badges).filter(|(_, badge)| badge.is_some_and(|badge| badge > 0));
+            jobs.extend(shown.map(|(user_id, _)| Job::ReadElsewhere { user_id }));
+        }
+        Ok(self.add(&jobs).await?)
+    }
+
+    /// Adds jobs. What a full queue doesn't take is dropped and counted.
+    pub async fn add(&self, jobs: &[Job]) -> Result<(), NotAdded> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let dropped = match self.jobs.add(jobs).await? {
+            Added::All => 0,
+            Added::Dropped(dropped) => dropped,
+        };
+        metrics::counter!(telemetry::JOBS_ADDED_TOTAL).increment((jobs.len() - dropped) as u64);
+        if dropped > 0 {
+            metrics::counter!(telemetry::JOBS_DROPPED_TOTAL).increment(dropped as u64);
+            if self.full.is_due() {
+                tracing::warn!(dropped, "the queue of notifications is full: whom they were for is not notified");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reasons {
+    /// Of a batch, with the inboxes' answers.
+    pub fn of(events: &[Delivering], routed: &[Routed]) -> Self {
+        Self { jobs: news::jobs(events, routed), readers: news::readers(events) }
+    }
+}

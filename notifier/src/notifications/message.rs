@@ -1,0 +1,215 @@
+//! Notifies a user of a message, if that is still called for.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chat_shared::{
+    ids::{DeviceId, UserId},
+    inbox::Claim,
+    jobs::MessageJob,
+    limits,
+    log::Outcome,
+    sealing::AddressKey,
+    wire::NotificationAddress,
+};
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::{
+    Office, Trouble, count,
+    decide::{self, Conclusion, Step},
+    facts::StoredDevice,
+    text,
+};
+use crate::providers::{Kind, Notification, Recipient, Verdict};
+
+/// Attempts to say in Redis how a claim ended. If all fail, the device isn't notified again.
+const SETTLE_ATTEMPTS_MAX: u32 = 3;
+const SETTLE_DELAY: Duration = Duration::from_millis(250);
+
+/// What became of one device.
+enum Told {
+    /// All that there is to do is done.
+    Concluded(Conclusion),
+    /// It was done before.
+    Before,
+    /// It was not told, and can be later.
+    Later(Option<Duration>),
+}
+
+impl Office {
+    /// Does what is called for now.
+    pub(super) async fn message(&self, job: &MessageJob, attempt: u64) -> Result<Outcome, Trouble> {
+        let standing = self.inboxes.standing(job.user_id).await?;
+        if let Some(outcome) = early(decide::by_standing(job, &standing, attempt)) {
+            return Ok(outcome);
+        }
+        let concern = self.facts.concern(job, self.clock.now()).await?;
+        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership))) {
+            return Ok(outcome);
+        }
+        let badge = concern.map_or(0, |concern| concern.badge);
+        let devices = self.facts.devices(job.user_id).await?;
+        if devices.is_empty() {
+            self.inboxes.note_devices(job.user_id, false).await?;
+            count(Conclusion::NoDevice);
+            return Ok(Outcome::Done);
+        }
+        let text = match &self.content {
+            Some(content) => content.text(job, &self.facts, &self.master_key).await,
+            None => None,
+        };
+        let body = text.as_deref().map(text::excerpt).unwrap_or_default();
+        let telling = devices.iter().map(|device| self.tell(job, device, badge, &body));
+        Ok(self.conclude(job, badge, &join_all(telling).await, attempt).await)
+    }
+
+    async fn conclude(&self, job: &MessageJob, badge: u64, told: &[Told], attempt: u64) -> Outcome {
+        let mut rest = None;
+        let mut is_sent = false;
+        for told in told {
+            match told {
+                Told::Concluded(conclusion) => {
+                    count(*conclusion);
+                    is_sent |= *conclusion == Conclusion::Sent;
+                }
+                Told::Before => {}
+                Told::Later(asked_for) => rest = rest.max(Some(asked_for.unwrap_or_default())),
+            }
+        }
+        // Without it, reading elsewhere leaves the number as it is until the next notification.
+        if is_sent && let Err(error) = self.inboxes.note_badge(job.user_id, badge).await {
+            tracing::debug!(%error, "a badge was not noted");
+        }
+        match rest {
+            Some(asked_for) => Outcome::RetryAfter(decide::rest(attempt, Some(asked_for), rand::random())),
+            None => Outcome::Done,
+        }
+    }
+
+    async fn tell(&self, job: &MessageJob, device: &StoredDevice, badge: u64, body: &str) -> Told {
+        let Some(address) = self.address(job.user_id, device) else {
+            return Told::Concluded(Conclusion::Refused);
+        };
+        match self.inboxes.claim(job.user_id, job.message_id, device.device_id).await {
+            Ok(Claim::Taken) => {}
+            Ok(Claim::Sent) => return Told::Before,
+            Ok(Claim::Unknown) => {
+                self.keep_claim(job, device.device_id).await;
+                return Told::Concluded(Conclusion::Unknown);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a notification can't be claimed");
+                return Told::Later(None);
+            }
+        }
+        let notification = notification(job, device, badge, body);
+        let verdict = self.send(job.user_id, device, &address, &notification).await;
+        match decide::by_verdict(&verdict) {
+            Ok(conclusion) => {
+                self.keep_claim(job, device.device_id).await;
+                Told::Concluded(conclusion)
+            }
+            Err(rest) => {
+                self.give_claim_back(job, device.device_id).await;
+                Told::Later(rest)
+            }
+        }
+    }
+
+    /// Sends to a device, and removes it if it is gone.
+    pub(super) async fn send(
+        &self,
+        user_id: UserId,
+        device: &StoredDevice,
+        address: &NotificationAddress,
+        notification: &Notification,
+    ) -> Verdict {
+        let verdict = self.providers.send(Recipient { address, app_id: &device.app_id }, notification).await;
+        match &verdict {
+            Verdict::Gone => {
+                // If it stays, the next notification finds it gone again.
+                if let Err(error) = self.facts.remove(user_id, device).await {
+                    tracing::debug!(%error, "a device that is gone was not removed");
+                }
+            }
+            Verdict::Refused(why) if self.complaints.is_due() => {
+                tracing::warn!(provider = address.platform().as_str(), why, "a notification was refused");
+            }
+            Verdict::Sent | Verdict::Refused(_) | Verdict::Later(_) | Verdict::Unknown => {}
+        }
+        verdict
+    }
+
+    /// Where a device is; none if it can't be opened, which is logged.
+    pub(super) fn address(&self, user_id: UserId, device: &StoredDevice) -> Option<NotificationAddress> {
+        let address = address(self.master_key.addresses(), user_id, device);
+        if address.is_none() && self.complaints.is_due() {
+            tracing::error!(
+                "the address of a device can't be opened: give the notifier the master key that gateways have"
+            );
+        }
+        address
+    }
+
+    async fn keep_claim(&self, job: &MessageJob, device_id: DeviceId) {
+        for _ in 0..SETTLE_ATTEMPTS_MAX {
+            match self.inboxes.conclude_claim(job.user_id, job.message_id, device_id).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "a claim was not concluded"),
+            }
+            tokio::time::sleep(SETTLE_DELAY).await;
+        }
+    }
+
+    async fn give_claim_back(&self, job: &MessageJob, device_id: DeviceId) {
+        for _ in 0..SETTLE_ATTEMPTS_MAX {
+            match self.inboxes.give_claim_back(job.user_id, job.message_id, device_id).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "a claim was not given back"),
+            }
+            tokio::time::sleep(SETTLE_DELAY).await;
+        }
+    }
+}
+
+/// What to do instead of notifying, if anything.
+fn early(step: Step) -> Option<Outcome> {
+    match step {
+        Step::Notify => None,
+        Step::Wait(rest) => Some(Outcome::RetryAfter(rest)),
+        Step::Conclude(conclusion) => {
+            count(conclusion);
+            Some(Outcome::Done)
+        }
+    }
+}
+
+fn address(key: &AddressKey, user_id: UserId, device: &StoredDevice) -> Option<NotificationAddress> {
+    let address = key.open(user_id, device.device_id, &device.address).ok()?;
+    serde_json::from_slice(&address).ok()
+}
+
+fn notification(job: &MessageJob, device: &StoredDevice, badge: u64, body: &str) -> Notification {
+    Notification {
+        kind: Kind::Message {
+            conversation_id: job.conversation_id,
+            message_id: job.message_id,
+            seq: job.seq,
+            sender_id: job.sender_id,
+            title: text::title(device.locale.as_deref()).to_owned(),
+            body: body.to_owned(),
+        },
+        badge,
+        collapse_key: BASE64.encode(job.conversation_id.as_uuid()),
+        expires_at: job.sent_at.after(limits::NOTIFICATION_TTL),
+        notification_id: notification_id(job, device.device_id),
+    }
+}
+
+/// The same for every attempt at this message, user and device.
+fn notification_id(job: &MessageJob, device_id: DeviceId) -> Uuid {
+    let ids = [job.message_id.as_uuid(), job.user_id.as_uuid(), device_id.as_uuid()];
+    let mixed = ids.iter().fold(0, |mixed, id| mixed ^ id.as_u128());
+    uuid::Builder::from_random_bytes(mixed.to_be_bytes()).into_uuid()
+}
