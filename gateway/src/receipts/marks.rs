@@ -132,7 +132,7 @@ impl Receipts {
     }
 
     /// Writes what has gathered, one lot after the other.
-    pub(super) async fn write_marks(&self) {
+    pub async fn write_marks(&self) {
         loop {
             self.marks.rung.notified().await;
             tokio::time::sleep(limits::RECEIPTS_GATHER).await;

@@ -1,8 +1,11 @@
 //! The gateway's rooms against real servers, started by `cargo dev test`.
 
 mod conversations;
+mod devices;
+pub mod gateway;
 mod history;
 mod outages;
 mod outbox;
 pub mod place;
+mod receipts;
 mod rest;

@@ -12,6 +12,7 @@ use chat_shared::{
     event::{Event, Fact},
     ids::{ConversationId, MessageId, UserId},
     inbox::Inboxes,
+    jobs::Jobs,
     lifecycle::Tasks,
     log::{self, Log, Replicas},
     position::Seq,
@@ -98,6 +99,12 @@ impl Place {
     pub fn devices(&self) -> Devices {
         let (database, inboxes) = (self.database.clone(), self.inboxes.clone());
         Devices::new(database, inboxes, Arc::new(master_key()), Clock::System, true)
+    }
+
+    /// The queue of notifications.
+    pub async fn jobs(&self) -> Jobs {
+        let replicas = Replicas { count: 1, bytes_max: 64 * 1024 * 1024 };
+        Jobs::open(&self.nats, &self.namespace, replicas).await.unwrap()
     }
 
     pub async fn group(&self, owner: UserId, others: &[UserId]) -> Conversation {
@@ -209,7 +216,7 @@ impl Drop for Place {
     }
 }
 
-fn master_key() -> MasterKey {
+pub fn master_key() -> MasterKey {
     MasterKey::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap()
 }
 

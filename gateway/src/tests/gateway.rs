@@ -1,0 +1,106 @@
+//! A gateway's REST interface, served over HTTP on rooms of its own.
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+
+use chat_dev::test_servers::TestServers;
+use chat_shared::{
+    clock::Clock,
+    ids::{GatewayId, UserId},
+    telemetry::Latch,
+    wire::{ErrorBody, ErrorCode},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::place::Place;
+use crate::{
+    app::{AppState, Parts},
+    auth::{KeySource, Verifier, VerifierSettings},
+    connection::Registry,
+    presence::{Announcer, Departures, Watches},
+    rate::RateLimits,
+    receipts::{self, Receipts},
+    rest,
+    typing::Typing,
+};
+
+const SECRET: &str = "a secret that only this test knows and nobody else";
+
+pub struct Gateway {
+    pub place: Place,
+    pub state: AppState,
+    pub address: SocketAddr,
+    pub http: reqwest::Client,
+}
+
+impl Gateway {
+    pub async fn start() -> Self {
+        let servers = TestServers::from_env().unwrap();
+        let place = Place::on(&servers.isolated().await.unwrap()).await;
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), SECRET).unwrap();
+        let keys = KeySource::Secret(secret.path().to_owned());
+        let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None };
+        let state = AppState::from(Parts {
+            gateway_id: GatewayId::random(),
+            namespace: place.namespace.clone(),
+            allowed_origins: Arc::default(),
+            clock: Clock::System,
+            tasks: place.tasks.clone(),
+            nats: place.nats.clone(),
+            database: place.database.clone(),
+            inboxes: place.inboxes.clone(),
+            verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
+            rate: RateLimits::start(NonZeroU32::MAX, &place.tasks),
+            content: place.content.clone(),
+            sender: place.sender.clone(),
+            conversations: place.conversations.clone(),
+            history: place.history.clone(),
+            receipts: Arc::new(Receipts::new(place.log.clone(), place.database.clone(), Clock::System)),
+            devices: place.devices(),
+            connections: Registry::default(),
+            announcer: Announcer::default(),
+            departures: Departures::new(place.jobs().await),
+            watches: Watches::default(),
+            typing: Typing::default(),
+            resync: Arc::default(),
+        });
+        receipts::start(&state);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = state.clone();
+        let stopped = place.tasks.draining().clone();
+        place.tasks.best_effort("http", async move {
+            let router = rest::router().with_state(served);
+            axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await.unwrap();
+        });
+        Self { place, state, address, http: reqwest::Client::new() }
+    }
+
+    pub fn request(&self, user_id: UserId, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let claims = json!({ "sub": user_id.as_uuid(), "aud": "chat", "exp": Clock::System.now().0 / 1000 + 60 });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        self.http.request(method, format!("http://{}{path}", self.address)).bearer_auth(token)
+    }
+
+    pub async fn ask(&self, user_id: UserId, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let request = self.request(user_id, method, path);
+        let response = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        let response = response.send().await.unwrap();
+        let status = response.status();
+        (status, response.json().await.unwrap_or(Value::Null))
+    }
+
+    /// The status and code of a request that must be refused in the closed list of codes.
+    pub async fn refused(&self, request: reqwest::RequestBuilder) -> (u16, ErrorCode) {
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: ErrorBody = response.json().await.expect("every refusal is an ErrorBody");
+        assert!(!body.message.is_empty());
+        (status, body.code)
+    }
+}
