@@ -8,6 +8,7 @@ use chat_shared::{
     clock::Clock,
     ids::GatewayId,
     inbox::Inboxes,
+    jobs::Jobs,
     lifecycle::Tasks,
     log::{self, Log},
     postgres,
@@ -29,11 +30,13 @@ use crate::{
     devices::Devices,
     history::History,
     outbox,
+    presence::{self, Announcer, Departures, Watches},
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
     send::Sender,
     telemetry,
+    typing::{self, Typing},
 };
 
 /// How long requests and connections may take to end when the gateway stops.
@@ -81,6 +84,10 @@ pub struct Parts {
     pub receipts: Arc<Receipts>,
     pub devices: Devices,
     pub connections: Registry,
+    pub announcer: Announcer,
+    pub departures: Departures,
+    pub watches: Watches,
+    pub typing: Typing,
     /// Rung when something may have been lost between notifiers and this gateway.
     pub resync: Arc<Notify>,
 }
@@ -106,6 +113,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     postgres::check(&pool).await?;
     let log = Log::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     postgres::check_log(&pool, &log).await?;
+    let jobs = Jobs::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     let inboxes = Inboxes::connect(&config.redis.redis_url, &config.namespace.namespace).await?;
     if let Err(problem) = inboxes.check().await {
         tracing::error!(%problem, "Redis is not as it should be; chat goes on without what it lacks");
@@ -147,11 +155,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         inboxes,
         content,
         connections: Registry::default(),
+        announcer: Announcer::default(),
+        departures: Departures::new(jobs),
+        watches: Watches::default(),
+        typing: Typing::default(),
         resync,
     });
     tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
     tasks.best_effort("resync", delivery::resync(state.clone()));
     receipts::start(&state);
+    presence::start(&state);
+    tasks.best_effort("typing", typing::expire(state.clone()));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
     serve(&config, state, &tasks).await?;

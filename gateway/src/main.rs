@@ -7,16 +7,19 @@ mod connection;
 mod content;
 mod conversations;
 mod database;
+mod deadlines;
 mod delivery;
 mod devices;
 mod history;
 mod outbox;
+mod presence;
 mod rate;
 mod receipts;
 mod refusal;
 mod rest;
 mod send;
 mod telemetry;
+mod typing;
 #[cfg(test)]
 mod tests;
 

@@ -17,25 +17,28 @@ const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct RateLimits {
     users: Arc<DefaultKeyedRateLimiter<UserId>>,
+    typing: Arc<DefaultKeyedRateLimiter<UserId>>,
     handshakes: Arc<DefaultDirectRateLimiter>,
     clock: DefaultClock,
 }
 
 impl RateLimits {
-    /// Limits of [`limits::COMMANDS_PER_SECOND_MAX`] a user, and of so many handshakes in all.
+    /// Limits of [`limits::COMMANDS_PER_SECOND_MAX`] and [`limits::TYPING_PER_SECOND_MAX`] a user, and of so many
+    /// handshakes in all.
     pub fn start(handshakes_per_second_max: NonZeroU32, tasks: &Tasks) -> Self {
-        const PER_SECOND: NonZeroU32 = NonZeroU32::new(limits::COMMANDS_PER_SECOND_MAX).expect("the bound is not zero");
-        const BURST: NonZeroU32 = NonZeroU32::new(limits::COMMANDS_BURST_MAX).expect("the bound is not zero");
-        let users = Arc::new(RateLimiter::keyed(Quota::per_second(PER_SECOND).allow_burst(BURST)));
+        let users = keyed(limits::COMMANDS_PER_SECOND_MAX, limits::COMMANDS_BURST_MAX);
+        let typing = keyed(limits::TYPING_PER_SECOND_MAX, limits::TYPING_BURST_MAX);
         let handshakes = Arc::new(RateLimiter::direct(Quota::per_second(handshakes_per_second_max)));
-        let (tidied, draining) = (Arc::clone(&users), tasks.draining().clone());
+        let (tidied, draining) = ([Arc::clone(&users), Arc::clone(&typing)], tasks.draining().clone());
         tasks.best_effort("rate_limits", async move {
             while draining.run_until_cancelled(tokio::time::sleep(TIDY_INTERVAL)).await.is_some() {
-                tidied.retain_recent();
-                tidied.shrink_to_fit();
+                for limits in &tidied {
+                    limits.retain_recent();
+                    limits.shrink_to_fit();
+                }
             }
         });
-        Self { users, handshakes, clock: DefaultClock::default() }
+        Self { users, typing, handshakes, clock: DefaultClock::default() }
     }
 
     /// Counts one command or request of a user.
@@ -43,10 +46,41 @@ impl RateLimits {
         self.users.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
     }
 
+    /// Counts one `set_typing` of a user, beside counting it as a command.
+    pub fn check_typing(&self, user_id: UserId) -> Result<(), Refusal> {
+        self.typing.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
+    }
+
     /// Counts one handshake. If there are too many, how long to stay away, spread at random.
     pub fn check_handshake(&self) -> Result<(), Duration> {
         self.handshakes.check().map_err(|until| {
             until.wait_time_from(self.clock.now()) + Duration::from_millis(rand::random_range(1000..5000))
         })
+    }
+}
+
+/// A limit for each user.
+fn keyed(per_second: u32, burst: u32) -> Arc<DefaultKeyedRateLimiter<UserId>> {
+    let [per_second, burst] = [per_second, burst].map(|bound| NonZeroU32::new(bound).expect("no bound is zero"));
+    Arc::new(RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)))
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::wire::ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_floods_with_typing_is_told_to_wait_and_may_do_everything_else_r8_3() {
+        let rate = RateLimits::start(NonZeroU32::MIN, &Tasks::default());
+        let user_id = UserId::random();
+        for _ in 0..limits::TYPING_BURST_MAX {
+            assert_eq!(rate.check_typing(user_id), Ok(()));
+        }
+        let refusal = rate.check_typing(user_id).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(refusal.retry_after.is_some_and(|wait| wait <= Duration::from_secs(1)));
+        assert_eq!((rate.check_typing(UserId::random()), rate.check(user_id)), (Ok(()), Ok(())));
     }
 }

@@ -38,6 +38,23 @@ pub const READ_MARKS_TOTAL: &str = "chat_gateway_read_marks_total";
 /// Receipts that were made of them, and of confirmations, by `kind`: `read` or `delivered`.
 pub const RECEIPTS_TOTAL: &str = "chat_gateway_receipts_total";
 
+/// Users that were announced as come or gone.
+pub const PRESENCE_ANNOUNCED_TOTAL: &str = "chat_gateway_presence_announced_total";
+/// Announcements that were dropped because too many waited for NATS.
+pub const PRESENCE_DROPPED_TOTAL: &str = "chat_gateway_presence_dropped_total";
+/// Users whose presence was pushed, once for each connection.
+pub const PRESENCE_PUSHED_TOTAL: &str = "chat_gateway_presence_pushed_total";
+/// Pairs of a connection and a user whom it watches.
+pub const WATCHES: &str = "chat_gateway_presence_watches";
+/// Times that somebody was said to write or to have stopped, passed on to other gateways.
+pub const TYPING_PASSED_TOTAL: &str = "chat_gateway_typing_passed_total";
+/// Writers who were not heard of for too long.
+pub const TYPING_EXPIRED_TOTAL: &str = "chat_gateway_typing_expired_total";
+/// Ends of sessions that were queued because something was not confirmed.
+pub const SESSION_ENDED_JOBS_TOTAL: &str = "chat_gateway_session_ended_jobs_total";
+/// Ends of sessions that could not be queued: somebody may not be notified.
+pub const SESSION_ENDED_JOBS_LOST_TOTAL: &str = "chat_gateway_session_ended_jobs_lost_total";
+
 /// Describes the metrics, and touches those counters that have no labels.
 pub fn describe() {
     describe_counter!(UNAVAILABLE_TOTAL, "Requests and commands refused because a part was out of reach");
@@ -57,6 +74,14 @@ pub fn describe() {
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     describe_counter!(READ_MARKS_TOTAL, "Marks of what users have read, before those that belong together are one");
     describe_counter!(RECEIPTS_TOTAL, "Receipts written to the log or told to senders");
+    describe_counter!(PRESENCE_ANNOUNCED_TOTAL, "Users announced as come or gone");
+    describe_counter!(PRESENCE_DROPPED_TOTAL, "Announcements dropped because too many waited for NATS");
+    describe_counter!(PRESENCE_PUSHED_TOTAL, "Users whose presence was pushed, once for each connection");
+    describe_gauge!(WATCHES, "Pairs of a connection and a user whom it watches");
+    describe_counter!(TYPING_PASSED_TOTAL, "Beginnings and ends of typing passed on to gateways");
+    describe_counter!(TYPING_EXPIRED_TOTAL, "Writers who were not heard of for too long");
+    describe_counter!(SESSION_ENDED_JOBS_TOTAL, "Ends of sessions queued because something was not confirmed");
+    describe_counter!(SESSION_ENDED_JOBS_LOST_TOTAL, "Ends of sessions that the full queue did not take");
     for name in [
         ACCEPTED_TOTAL,
         REPEATS_TOTAL,
@@ -65,9 +90,17 @@ pub fn describe() {
         CATCH_UPS_TOTAL,
         STATEMENTS_TOTAL,
         HISTORY_HOLES_TOTAL,
+        PRESENCE_ANNOUNCED_TOTAL,
+        PRESENCE_DROPPED_TOTAL,
+        PRESENCE_PUSHED_TOTAL,
+        TYPING_PASSED_TOTAL,
+        TYPING_EXPIRED_TOTAL,
+        SESSION_ENDED_JOBS_TOTAL,
+        SESSION_ENDED_JOBS_LOST_TOTAL,
         READ_MARKS_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!(CONNECTIONS).set(0);
+    metrics::gauge!(WATCHES).set(0);
 }

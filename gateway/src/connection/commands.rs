@@ -44,15 +44,15 @@ enum Answer {
     Done,
     /// It has a reply of its own.
     Reply(Reply),
-    /// It is carried out while those after it are, and answered then.
-    Later,
+    /// It is answered elsewhere.
+    Elsewhere,
 }
 
 fn answer(connection: &Connection, reference: Option<u64>, outcome: Result<Answer, Refusal>) {
     match (outcome, reference) {
         (Ok(Answer::Reply(reply)), _) => connection.reply(&reply),
         (Ok(Answer::Done), Some(reference)) => connection.reply(&Reply::Done { reference }),
-        (Ok(Answer::Done), None) | (Ok(Answer::Later), _) => {}
+        (Ok(Answer::Done), None) | (Ok(Answer::Elsewhere), _) => {}
         (Err(refusal), _) => connection.reply(&Reply::Rejected(refusal.into_reply(reference))),
     }
 }
@@ -78,8 +78,17 @@ async fn carry_out_counted(
             message: "`hello` comes once, as the first command of a connection".to_owned(),
             retry_after_ms: None,
         }))),
-        Command::MarkRead(command) => mark_read(state, connection, reference, command).map(|()| Answer::Later),
-        Command::SetTyping(_) | Command::WatchPresence(_) => Err(Refusal::invalid("not available yet")),
+        Command::MarkRead(command) => mark_read(state, connection, reference, command).map(|()| Answer::Elsewhere),
+        Command::SetTyping(command) => {
+            state.typing.set(state, connection.user_id, command).await.map(|()| Answer::Done)
+        }
+        Command::WatchPresence(command) => {
+            let prepared = state.watches.prepare(state, connection, command.user_ids).await?;
+            // The first push comes after the answer.
+            answer(connection, reference, Ok(Answer::Done));
+            state.watches.begin(connection, &prepared);
+            Ok(Answer::Elsewhere)
+        }
         Command::Heartbeat(_) | Command::Confirm(_) => Ok(Answer::Done),
     }
 }
@@ -93,6 +102,7 @@ async fn send_message(
     let (conversation_id, message_id) = (command.conversation_id, command.message_id);
     let sent = state.sender.send(connection.user_id, command).await?;
     state.receipts.remember(conversation_id, message_id, sent.seq);
+    state.typing.sent(conversation_id, connection.user_id);
     Ok(Reply::Accepted(Accepted { reference, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at }))
 }
 

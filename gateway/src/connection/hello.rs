@@ -4,24 +4,30 @@ use std::sync::{Arc, atomic::Ordering};
 
 use chat_shared::{
     delivery::{Delivery, gateway_subject},
-    inbox::{Ended, Registration, Replaced, Session},
+    inbox::{InboxError, Registration, Replaced, Session, Unconfirmed},
     limits,
     position::Cursor,
     wire::{CloseCode, Connected, Hello, WireLimits},
 };
 
 use super::Connection;
-use crate::{app::AppState, delivery, telemetry};
+use crate::{
+    app::AppState,
+    delivery,
+    presence::{self, EndedSession, Parting},
+    telemetry,
+};
 
 /// Registers the connection, pushes `ready`, and then everything the client missed.
 ///
 /// Without Redis the connection works all the same, only without cursors.
 pub(super) async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) {
     connection.device_id.get_or_init(|| hello.device_id);
-    let session =
-        Session { session_id: connection.session_id, gateway_id: state.gateway_id, device_id: hello.device_id };
-    let registration = match state.inboxes.register(connection.user_id, session, hello.resume).await {
-        Ok(registration) => Some(registration),
+    let registration = match attach_and_register(state, connection, &hello).await {
+        Ok(registration) => {
+            state.announcer.announce(presence::came(connection.user_id, registration.at));
+            Some(registration)
+        }
         Err(error) => {
             tracing::warn!(%error, "a session could not be registered; it goes on without an inbox");
             None
@@ -55,6 +61,18 @@ pub(super) async fn register(state: &AppState, connection: &Arc<Connection>, hel
     }
 }
 
+/// Attached first, so that no session is left behind by a gateway that dies without anybody finding it.
+async fn attach_and_register(
+    state: &AppState,
+    connection: &Connection,
+    hello: &Hello,
+) -> Result<Registration, InboxError> {
+    let (session_id, gateway_id, device_id) = (connection.session_id, state.gateway_id, hello.device_id);
+    state.inboxes.attach(gateway_id, connection.user_id).await?;
+    let session = Session { session_id, gateway_id, device_id };
+    state.inboxes.register(connection.user_id, session, hello.resume).await
+}
+
 /// Ends the connection that this one replaces, wherever it is.
 async fn end_replaced(state: &AppState, connection: &Connection, replaced: Replaced) {
     if replaced.gateway_id == state.gateway_id {
@@ -65,14 +83,12 @@ async fn end_replaced(state: &AppState, connection: &Connection, replaced: Repla
     delivery::publish(state, gateway_subject(&state.namespace, replaced.gateway_id), &delivery).await;
 }
 
-/// Removes the registration, and records what the client has confirmed.
-pub(super) async fn unregister(state: &AppState, connection: &Connection) {
+/// Records what the client has confirmed, and removes the registration, also one that was never answered.
+pub(super) async fn unregister(state: &AppState, connection: &Connection, parting: Parting) {
     connection.confirm_now(&state.inboxes, false).await;
-    if connection.is_registered()
-        && let Err(error) = state.inboxes.unregister(connection.user_id, Ended::Session(connection.session_id)).await
-    {
-        tracing::debug!(%error, "a session could not be unregistered; the device's next one replaces it");
-    }
+    let (user_id, session_id) = (connection.user_id, connection.session_id);
+    let session = EndedSession { user_id, session_id, unconfirmed: connection.unconfirmed() };
+    state.departures.end(state, session, parting).await;
 }
 
 impl Connection {
@@ -92,6 +108,13 @@ impl Connection {
                 tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
             }
         }
+    }
+
+    /// What was pushed and the client has not confirmed.
+    fn unconfirmed(&self) -> Option<Unconfirmed> {
+        let (epoch, up_to) = self.catch_up_from()?;
+        let after = Cursor(self.confirmed.load(Ordering::Relaxed));
+        (after < up_to).then_some(Unconfirmed { epoch, after, up_to })
     }
 
     /// Notes what the client confirms; how many confirmations are not recorded in Redis yet.

@@ -102,11 +102,6 @@ impl Connection {
         }
     }
 
-    /// Whether the session is registered in Redis.
-    fn is_registered(&self) -> bool {
-        self.position.lock().epoch.is_some()
-    }
-
     /// Whether the client was let in without a registration, because Redis was out of reach.
     pub fn is_unregistered(&self) -> bool {
         let position = self.position.lock();
@@ -150,9 +145,14 @@ impl Connection {
 
     /// Pushes what could not be put in the inbox. Before `ready` there is no need: the client reloads after it.
     pub fn deliver_unnumbered(&self, shown: &Shown) {
+        self.tell(&shown.to(self.user_id, None));
+    }
+
+    /// Pushes what has no place in the inbox, unless `ready` is still to be said.
+    pub fn tell(&self, push: &Push) {
         let position = self.position.lock();
         if position.has_begun() {
-            self.push(&shown.to(self.user_id, None));
+            self.push(push);
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     frames::{Frames, Received},
     hello, writer,
 };
-use crate::{app::AppState, auth::Identity};
+use crate::{app::AppState, auth::Identity, presence::Parting};
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(
@@ -62,9 +62,10 @@ async fn converse(
         connection.close(CloseCode::GoingAway);
     }
     Box::pin(hello::register(state, connection, hello)).await;
-    read_commands(state, connection, frames).await;
+    let parting = read_commands(state, connection, frames).await;
     state.connections.remove(connection);
-    Box::pin(hello::unregister(state, connection)).await;
+    state.watches.forget(connection.session_id);
+    Box::pin(hello::unregister(state, connection, parting)).await;
 }
 
 async fn first_command(connection: &Connection, frames: &mut Frames<impl AsyncRead + Unpin + Send>) -> Option<Hello> {
@@ -72,7 +73,7 @@ async fn first_command(connection: &Connection, frames: &mut Frames<impl AsyncRe
     // Pings on the way to it don't make the wait longer.
     match tokio::time::timeout(limits::HELLO_WAIT_MAX, first).await.unwrap_or(Err(Ended::Silent)) {
         Ok(CommandFrame { command: Command::Hello(hello), .. }) => return Some(hello),
-        Err(Ended::Gone) => {}
+        Err(Ended::Gone | Ended::Goodbye) => {}
         Err(Ended::Closed(code)) => connection.close(code),
         Err(Ended::Rejected(rejected)) => {
             connection.reply(&Reply::Rejected(rejected));
@@ -87,11 +88,12 @@ async fn read_commands(
     state: &AppState,
     connection: &Arc<Connection>,
     frames: &mut Frames<impl AsyncRead + Unpin + Send>,
-) {
+) -> Parting {
     loop {
         match next_command(connection, frames, limits::HEARTBEAT_SILENCE_MAX).await {
             Ok(_) if connection.expires_in(state.clock.now()).is_zero() => {
-                return connection.close(CloseCode::TokenExpired);
+                connection.close(CloseCode::TokenExpired);
+                return Parting::Broken;
             }
             Ok(frame) => Box::pin(commands::carry_out(state, connection, frame)).await,
             Err(Ended::Rejected(rejected)) => {
@@ -100,9 +102,16 @@ async fn read_commands(
                     state.rate.check(connection.user_id).map_err(|refusal| refusal.into_reply(rejected.reference));
                 connection.reply(&Reply::Rejected(counted.err().unwrap_or(rejected)));
             }
-            Err(Ended::Silent) => return connection.close(CloseCode::HeartbeatMissed),
-            Err(Ended::Closed(code)) => return connection.close(code),
-            Err(Ended::Gone) => return,
+            Err(Ended::Silent) => {
+                connection.close(CloseCode::HeartbeatMissed);
+                return Parting::Final;
+            }
+            Err(Ended::Closed(code)) => {
+                connection.close(code);
+                return Parting::Broken;
+            }
+            Err(Ended::Goodbye) => return Parting::Final,
+            Err(Ended::Gone) => return Parting::Broken,
         }
     }
 }
@@ -115,6 +124,8 @@ enum Ended {
     Silent,
     /// The connection must end with this code.
     Closed(CloseCode),
+    /// The client has closed it.
+    Goodbye,
     /// The client is gone, or the connection is closing already.
     Gone,
 }
@@ -143,7 +154,9 @@ async fn next_command(
             (OpCode::Text | OpCode::Binary, _) => return Err(Ended::Closed(CloseCode::MalformedFrame)),
             (OpCode::Ping, _) => connection.outbox.pong(payload.to_vec()),
             (OpCode::Pong, _) => {}
-            (OpCode::Close, _) => return Err(Ended::Gone),
+            // An answer to our own close is no goodbye.
+            (OpCode::Close, _) if connection.is_closing() => return Err(Ended::Gone),
+            (OpCode::Close, _) => return Err(Ended::Goodbye),
         }
     }
 }

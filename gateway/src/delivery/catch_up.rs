@@ -41,7 +41,10 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 return;
             }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
-            let event = event.inspect(|event| state.receipts.learn(event));
+            let event = event.inspect(|event| {
+                state.receipts.learn(event);
+                state.watches.check(state, event);
+            });
             match event.and_then(|event| Shown::new(&state.content, event)) {
                 Ok(shown) => connection.push_entry(entry.cursor, &shown),
                 // What is out of reach for now is there when the client resumes.
@@ -76,6 +79,7 @@ pub async fn resync(state: AppState) {
 async fn catch_up_all(state: &AppState) {
     let connections = state.connections.all();
     tracing::info!(connections = connections.len(), "every connection catches up");
+    state.watches.refresh();
     stream::iter(connections)
         .for_each_concurrent(CATCH_UPS_MAX, async |connection: Arc<Connection>| {
             if connection.begin_catch_up().is_some() {

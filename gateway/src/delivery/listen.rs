@@ -72,7 +72,9 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::SessionReplaced { user_id, session_id } => {
             state.connections.close(user_id, session_id, CloseCode::Replaced);
         }
-        Delivery::PresenceChanged(_) | Delivery::Typing { .. } | Delivery::Beacon => {}
+        Delivery::PresenceChanged(changes) => state.watches.learn(&changes),
+        Delivery::Typing { typing, user_ids } => state.typing.show(state, typing, &user_ids),
+        Delivery::Beacon => {}
     }
 }
 
@@ -80,7 +82,7 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
     let event = Event::decode(&event).map_err(|error| Refusal::internal(&error));
     let event = event.inspect(|event| {
         state.sender.learn(event, stream_seq);
-        state.receipts.learn(event);
+        learn(state, event);
     });
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
     let Ok(shown) = event.and_then(|event| Shown::new(&state.content, event)) else { return };
@@ -91,6 +93,13 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
             }
         }
     }
+}
+
+/// What an event means for other rooms than the log's, wherever it stands.
+fn learn(state: &AppState, event: &Event) {
+    state.receipts.learn(event);
+    state.typing.delivered(state, event);
+    state.watches.check(state, event);
 }
 
 fn fill_gap(state: &AppState, connection: Arc<Connection>) {
@@ -105,7 +114,7 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     if audience.is_empty() {
         return;
     }
-    state.receipts.learn(&event);
+    learn(state, &event);
     if let Ok(shown) = Shown::new(&state.content, event) {
         for connection in audience {
             connection.deliver_unnumbered(&shown);

@@ -20,10 +20,12 @@ use crate::app::AppState;
 /// How long a publication may wait for the connection to NATS.
 const PUBLISH_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Publishes to gateways. Lost if NATS is out of reach, as everything on core NATS may be.
-pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) {
+/// Publishes to gateways. Lost if NATS is out of reach, as everything on core NATS may be; false if that is known.
+pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) -> bool {
     let published = state.nats.publish(subject, delivery.encode().into());
-    if !matches!(tokio::time::timeout(PUBLISH_WAIT_MAX, published).await, Ok(Ok(()))) {
+    let is_published = matches!(tokio::time::timeout(PUBLISH_WAIT_MAX, published).await, Ok(Ok(())));
+    if !is_published {
         tracing::debug!("a message to a gateway could not be published");
     }
+    is_published
 }

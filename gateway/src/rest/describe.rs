@@ -18,6 +18,7 @@ use utoipa::{
     tags(
         (name = "conversations", description = "Make, list and show conversations, and change who takes part"),
         (name = "messages", description = "Read history and send"),
+        (name = "presence", description = "Ask who is there"),
         (name = "receipts", description = "Say what has been read, and ask what has not"),
         (name = "devices", description = "Register devices for notifications"),
     ),

@@ -8,6 +8,7 @@ mod devices;
 mod extract;
 mod messages;
 mod mute;
+mod presence;
 mod receipts;
 mod refusals;
 
@@ -46,6 +47,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(mute::mute, mute::unmute))
         .routes(routes!(receipts::mark_read))
         .routes(routes!(receipts::unread))
+        .routes(routes!(presence::list))
         .routes(routes!(devices::list))
         .routes(routes!(devices::register, devices::remove))
 }
@@ -85,6 +87,7 @@ mod tests {
             "GET /v1/conversations/{conversation_id}",
             "GET /v1/conversations/{conversation_id}/messages",
             "GET /v1/devices",
+            "GET /v1/presence",
             "GET /v1/unread",
             "POST /v1/conversations",
             "POST /v1/conversations/{conversation_id}/messages",

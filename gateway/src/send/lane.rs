@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     clock::Timestamp,
-    event::{Event, Fact},
+    event::{Event, Fact, Participants},
     ids::ConversationId,
     log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
@@ -67,6 +67,15 @@ impl Lanes {
         let mut lane = Lane { log, appender, database, conversation_id, known, head };
         lane.take_learned();
         lane
+    }
+
+    /// Who takes part, if that is remembered and it is nobody's turn.
+    pub(super) fn remembered(&self, conversation_id: ConversationId) -> Option<Participants> {
+        let known = self.known.get(&conversation_id)?;
+        let head = known.head.try_lock().ok()?;
+        let learned = known.learned.lock();
+        let newest = learned.iter().chain(head.iter()).max_by_key(|head| head.stream_seq)?;
+        Some(newest.participants.clone())
     }
 
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next

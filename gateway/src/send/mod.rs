@@ -10,7 +10,7 @@ pub use lane::Lanes;
 
 use chat_shared::{
     clock::{Clock, Timestamp},
-    event::{Event, Fact, MessageSent},
+    event::{Event, Fact, MessageSent, Participants},
     ids::{ConversationId, MessageId, UserId},
     lifecycle::Tasks,
     limits,
@@ -114,6 +114,16 @@ impl Sender {
             metrics::counter!(telemetry::APPEND_RETRIES_TOTAL).increment(1);
         }
         Err(AppendError::HeadMoved.into())
+    }
+
+    /// Who takes part in a conversation, as far as this gateway knows.
+    pub async fn participants(&self, conversation_id: ConversationId) -> Result<Participants, Refusal> {
+        if let Some(participants) = self.lanes.remembered(conversation_id) {
+            return Ok(participants);
+        }
+        let head = async { self.lanes.enter(conversation_id).await.head().await };
+        let head = tokio::time::timeout(limits::APPEND_WAIT_MAX, head).await;
+        Ok(head.map_err(|_| AppendError::Unknown)??.participants)
     }
 
     /// Learns from a delivered event where its conversation stands.

@@ -1,0 +1,238 @@
+//! Who watches whom on this gateway, and what they know. No I/O.
+//!
+//! What is known of a user is the same for all who watch them, so a change is pushed to all of them or to none.
+
+use std::collections::{HashMap, HashSet};
+
+use chat_shared::{
+    clock::Timestamp,
+    delivery::PresenceChange,
+    ids::{SessionId, UserId},
+    inbox::Seen,
+    limits,
+    wire::Presence,
+};
+
+use super::announce::supersedes;
+
+/// The lists of all connections that watch; `C` is the way to a connection.
+pub struct Lists<C> {
+    users: HashMap<UserId, Watched>,
+    watchers: HashMap<SessionId, Watcher<C>>,
+    /// Watchers whose lists have to be authorised again.
+    suspects: HashSet<SessionId>,
+    /// Pairs of a watcher and a user.
+    pairs: usize,
+}
+
+/// A user who is watched, or about to be.
+#[derive(Default)]
+struct Watched {
+    known: Option<PresenceChange>,
+    sessions: Vec<SessionId>,
+    /// Lists with the user that are being made. Until they are, changes must not be missed.
+    awaited: usize,
+}
+
+struct Watcher<C> {
+    user_id: UserId,
+    connection: C,
+    list: Vec<UserId>,
+    /// Grows with each list.
+    version: u64,
+    /// Whether a list is being made.
+    is_preparing: bool,
+}
+
+/// A list that has to be authorised again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// The connection's session.
+    pub session_id: SessionId,
+    /// Who watches.
+    pub user_id: UserId,
+    /// Whom.
+    pub list: Vec<UserId>,
+    version: u64,
+}
+
+/// What is to be pushed to whom.
+pub type Pushes<C> = Vec<(C, Vec<Presence>)>;
+
+impl<C> Default for Lists<C> {
+    fn default() -> Self {
+        Self { users: HashMap::new(), watchers: HashMap::new(), suspects: HashSet::new(), pairs: 0 }
+    }
+}
+
+impl<C: Clone> Lists<C> {
+    /// Begins to make a list: from here on no change of these users is missed.
+    pub fn prepare(&mut self, session_id: SessionId, user_id: UserId, connection: C, list: &[UserId]) {
+        let new = || Watcher { user_id, connection, list: Vec::new(), version: 0, is_preparing: true };
+        self.watchers.entry(session_id).or_insert_with(new).is_preparing = true;
+        for user_id in list {
+            self.users.entry(*user_id).or_default().awaited += 1;
+        }
+    }
+
+    /// Gives up a list that was being made; the earlier one stays.
+    pub fn give_up(&mut self, session_id: SessionId, list: &[UserId]) {
+        self.end_wait(list);
+        let Some(watcher) = self.watchers.get_mut(&session_id) else { return };
+        watcher.is_preparing = false;
+        if watcher.list.is_empty() {
+            self.forget(session_id);
+        }
+    }
+
+    /// Puts the list that was being made in the place of the earlier one. What was read tells its watcher of all, and
+    /// others of what they didn't know.
+    pub fn replace(&mut self, session_id: SessionId, list: &[UserId], read: &[Seen]) -> Pushes<C> {
+        let mut pushes = self.learn_read(read).0;
+        if let Some(watcher) = self.watchers.get_mut(&session_id) {
+            watcher.is_preparing = false;
+            watcher.version += 1;
+            let earlier = std::mem::replace(&mut watcher.list, list.to_vec());
+            let connection = watcher.connection.clone();
+            let mut all = Vec::with_capacity(list.len());
+            self.unwatch(session_id, &earlier);
+            for user_id in list {
+                let watched = self.users.entry(*user_id).or_default();
+                watched.sessions.push(session_id);
+                all.extend(watched.known.map(|known| known.presence));
+            }
+            self.pairs += list.len();
+            if list.is_empty() {
+                self.forget(session_id);
+            } else {
+                pushes.push((connection, all));
+            }
+        }
+        self.end_wait(list);
+        pushes
+    }
+
+    fn end_wait(&mut self, list: &[UserId]) {
+        for user_id in list {
+            if let Some(watched) = self.users.get_mut(user_id) {
+                watched.awaited = watched.awaited.saturating_sub(1);
+                self.drop_unwatched(*user_id);
+            }
+        }
+    }
+
+    fn unwatch(&mut self, session_id: SessionId, list: &[UserId]) {
+        for user_id in list {
+            if let Some(watched) = self.users.get_mut(user_id) {
+                watched.sessions.retain(|other| *other != session_id);
+                self.drop_unwatched(*user_id);
+            }
+        }
+        self.pairs = self.pairs.saturating_sub(list.len());
+    }
+
+    fn drop_unwatched(&mut self, user_id: UserId) {
+        if self.users.get(&user_id).is_some_and(|watched| watched.sessions.is_empty() && watched.awaited == 0) {
+            self.users.remove(&user_id);
+        }
+    }
+
+    /// Takes in what was announced.
+    pub fn learn(&mut self, changes: &[PresenceChange]) -> Pushes<C> {
+        let mut pushes: HashMap<SessionId, Vec<Presence>> = HashMap::new();
+        for change in changes {
+            let Some(watched) = self.users.get_mut(&change.presence.user_id) else { continue };
+            if watched.known.is_some_and(|known| !supersedes(change, &known)) {
+                continue;
+            }
+            let before = watched.known.replace(*change);
+            if before.is_none_or(|before| before.presence != change.presence) {
+                for session_id in &watched.sessions {
+                    pushes.entry(*session_id).or_default().push(change.presence);
+                }
+            }
+        }
+        let connection = |(session_id, users)| Some((self.watchers.get(&session_id)?.connection.clone(), users));
+        pushes.into_iter().filter_map(connection).collect()
+    }
+
+    /// Takes in what was read in Redis; true if it is to be read again, because somebody went a moment ago.
+    ///
+    /// They may be back before anybody is told, and what comes of it is announced: until then they count as there. A
+    /// change of the millisecond of the reading may not be in it, so it counts as older.
+    pub fn learn_read(&mut self, read: &[Seen]) -> (Pushes<C>, bool) {
+        let was_known_online = |user_id: &UserId| {
+            let known = self.users.get(user_id).and_then(|watched| watched.known);
+            known.is_some_and(|known| known.presence.is_online)
+        };
+        let (recent, settled): (Vec<Seen>, Vec<Seen>) =
+            read.iter().partition(|seen| went_just_now(seen) && was_known_online(&seen.presence.user_id));
+        let change = |seen: Seen| PresenceChange { presence: seen.presence, at: Timestamp(seen.at.0 - 1) };
+        let changes: Vec<_> = settled.into_iter().map(change).collect();
+        (self.learn(&changes), !recent.is_empty())
+    }
+
+    /// Notes that a connection, if it watches, may watch somebody whom it must not any more.
+    pub fn suspect(&mut self, session_id: SessionId) {
+        if self.watchers.contains_key(&session_id) {
+            self.suspects.insert(session_id);
+        }
+    }
+
+    /// Takes the lists that have to be authorised again, but for those that are being made.
+    pub fn take_suspects(&mut self) -> Vec<Suspect> {
+        let (watchers, mut taken) = (&self.watchers, Vec::new());
+        self.suspects.retain(|session_id| {
+            let Some(watcher) = watchers.get(session_id) else { return false };
+            if watcher.is_preparing {
+                return true;
+            }
+            let (list, version) = (watcher.list.clone(), watcher.version);
+            taken.push(Suspect { session_id: *session_id, user_id: watcher.user_id, list, version });
+            false
+        });
+        taken
+    }
+
+    /// Drops from a list that was authorised again whom it must not have, unless it is another list by now.
+    pub fn keep_only(&mut self, suspect: &Suspect, allowed: &HashSet<UserId>) {
+        let session_id = suspect.session_id;
+        let Some(watcher) = self.watchers.get_mut(&session_id) else { return };
+        if watcher.version != suspect.version {
+            return;
+        }
+        let dropped: Vec<_> = watcher.list.extract_if(.., |user_id| !allowed.contains(user_id)).collect();
+        let is_over = watcher.list.is_empty() && !watcher.is_preparing;
+        self.unwatch(session_id, &dropped);
+        if is_over {
+            self.forget(session_id);
+        }
+    }
+
+    /// Forgets a connection and its list.
+    pub fn forget(&mut self, session_id: SessionId) {
+        if let Some(watcher) = self.watchers.remove(&session_id) {
+            self.unwatch(session_id, &watcher.list);
+        }
+        self.suspects.remove(&session_id);
+    }
+
+    /// Everybody who is watched.
+    pub fn watched(&self) -> Vec<UserId> {
+        self.users.keys().copied().collect()
+    }
+
+    /// Pairs of a watcher and a user.
+    pub const fn pairs(&self) -> usize {
+        self.pairs
+    }
+}
+
+/// Whether somebody went so recently that they may be back before anybody is told.
+fn went_just_now(seen: &Seen) -> bool {
+    let is_recent = |last_seen_at: Timestamp| seen.at < last_seen_at.after(limits::PRESENCE_GRACE);
+    !seen.presence.is_online && seen.presence.last_seen_at.is_some_and(is_recent)
+}
+
+#[cfg(test)]
+mod tests;

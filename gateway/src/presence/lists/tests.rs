@@ -1,0 +1,101 @@
+use super::*;
+
+/// Connections stand for themselves.
+type Named = Lists<&'static str>;
+
+fn presence(user_id: UserId, is_online: bool, last_seen_at: Option<i64>) -> Presence {
+    Presence { user_id, is_online, last_seen_at: last_seen_at.map(Timestamp) }
+}
+
+fn came(user_id: UserId, at: i64) -> PresenceChange {
+    PresenceChange { presence: presence(user_id, true, None), at: Timestamp(at) }
+}
+
+fn went(user_id: UserId, at: i64) -> PresenceChange {
+    PresenceChange { presence: presence(user_id, false, Some(at)), at: Timestamp(at) }
+}
+
+fn seen(change: PresenceChange, at: i64) -> Seen {
+    Seen { presence: change.presence, at: Timestamp(at) }
+}
+
+/// A connection that watches, and the first push.
+fn watch(lists: &mut Named, name: &'static str, read: &[Seen]) -> (SessionId, Pushes<&'static str>) {
+    let session_id = SessionId::random();
+    let list: Vec<_> = read.iter().map(|seen| seen.presence.user_id).collect();
+    lists.prepare(session_id, UserId::random(), name, &list);
+    (session_id, lists.replace(session_id, &list, read))
+}
+
+#[test]
+fn the_first_push_has_everybody_and_later_ones_only_what_changed_r8_1() {
+    let (mut lists, [ana, ben]) = (Named::default(), [UserId::random(), UserId::random()]);
+    let (session_id, first) = watch(&mut lists, "watcher", &[seen(came(ana, 10), 50), seen(went(ben, 20), 9_000)]);
+    assert_eq!(first, [("watcher", vec![came(ana, 0).presence, went(ben, 20).presence])]);
+    assert_eq!(lists.learn(&[came(ana, 60), came(UserId::random(), 60)]), [], "nothing has changed for the watcher");
+    assert_eq!(lists.learn(&[went(ana, 70)]), [("watcher", vec![went(ana, 70).presence])]);
+    assert_eq!(lists.learn(&[came(ana, 65)]), [], "it is older than what is known");
+    assert_eq!(lists.pairs(), 2);
+    lists.forget(session_id);
+    assert!(lists.users.is_empty() && lists.watchers.is_empty() && lists.pairs() == 0);
+}
+
+#[test]
+fn a_change_while_the_list_is_being_made_is_in_the_first_push_r8_1() {
+    let (mut lists, ana, session_id) = (Named::default(), UserId::random(), SessionId::random());
+    lists.prepare(session_id, UserId::random(), "watcher", &[ana]);
+    assert_eq!(lists.learn(&[came(ana, 51)]), []);
+    let first = lists.replace(session_id, &[ana], &[seen(went(ana, 10), 50)]);
+    assert_eq!(first, [("watcher", vec![came(ana, 0).presence])]);
+}
+
+#[test]
+fn a_change_in_the_millisecond_of_the_reading_counts_r8_2() {
+    let (mut lists, ana) = (Named::default(), UserId::random());
+    watch(&mut lists, "watcher", &[seen(came(ana, 10), 50)]);
+    assert_eq!(lists.learn(&[went(ana, 50)]).len(), 1);
+}
+
+#[test]
+fn a_refused_list_leaves_the_earlier_one() {
+    let (mut lists, [ana, ben]) = (Named::default(), [UserId::random(), UserId::random()]);
+    let (session_id, _) = watch(&mut lists, "watcher", &[seen(came(ana, 10), 50)]);
+    lists.prepare(session_id, UserId::random(), "watcher", &[ben]);
+    lists.give_up(session_id, &[ben]);
+    assert_eq!(lists.learn(&[went(ben, 60)]), []);
+    assert_eq!(lists.learn(&[went(ana, 60)]).len(), 1);
+    assert_eq!(lists.users.len(), 1);
+}
+
+#[test]
+fn whoever_comes_back_quickly_does_not_flicker_when_another_begins_to_watch_r8_2() {
+    let (mut lists, ana) = (Named::default(), UserId::random());
+    watch(&mut lists, "first", &[seen(came(ana, 10), 50)]);
+    let (_, pushes) = watch(&mut lists, "second", &[seen(went(ana, 1000), 2000)]);
+    assert_eq!(pushes, [("second", vec![came(ana, 0).presence])], "it is as good as there");
+    assert_eq!(lists.learn_read(&[seen(went(ana, 1000), 5999)]), (vec![], true), "to be read again");
+    let (pushes, is_unsettled) = lists.learn_read(&[seen(went(ana, 1000), 6000)]);
+    assert_eq!((pushes.len(), is_unsettled), (2, false));
+}
+
+#[test]
+fn who_is_not_allowed_any_more_is_dropped_unless_the_list_is_a_new_one() {
+    let (mut lists, [ana, ben]) = (Named::default(), [UserId::random(), UserId::random()]);
+    let (session_id, _) = watch(&mut lists, "watcher", &[seen(came(ana, 10), 50), seen(came(ben, 10), 50)]);
+    lists.suspect(SessionId::random());
+    assert_eq!(lists.take_suspects(), [], "who watches nobody is not suspect");
+    lists.suspect(session_id);
+    lists.prepare(session_id, UserId::random(), "watcher", &[ana]);
+    assert_eq!(lists.take_suspects(), [], "the list is being made");
+    lists.give_up(session_id, &[ana]);
+    let suspects = lists.take_suspects();
+    assert_eq!((suspects.len(), lists.take_suspects().len()), (1, 0));
+
+    lists.keep_only(&suspects[0], &HashSet::from([ana]));
+    assert_eq!(lists.learn(&[went(ben, 60)]), []);
+    assert_eq!((lists.learn(&[went(ana, 60)]).len(), lists.pairs()), (1, 1));
+    lists.prepare(session_id, UserId::random(), "watcher", &[ana]);
+    lists.replace(session_id, &[ana], &[]);
+    lists.keep_only(&suspects[0], &HashSet::new());
+    assert_eq!(lists.learn(&[came(ana, 70)]).len(), 1);
+}

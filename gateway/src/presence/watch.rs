@@ -1,0 +1,216 @@
+//! Lets connections watch users' presence, and pushes what changes.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chat_shared::{
+    delivery::PresenceChange,
+    event::{Event, Fact},
+    ids::{SessionId, UserId},
+    inbox::Seen,
+    limits,
+    wire::{Presence, Push},
+};
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    authorise::{allowed, authorise},
+    lists::{Lists, Pushes, Suspect},
+};
+use crate::{app::AppState, connection::Connection, refusal::Refusal, telemetry};
+
+/// Lists that are authorised again at a time.
+const AUTHORISED_TOGETHER_MAX: usize = 4;
+/// How long to wait when something could not be read.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often everything watched is read again unasked, for the case that an announcement was lost unseen.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+
+/// Who watches whom on this gateway.
+#[derive(Default)]
+pub struct Watches {
+    lists: Mutex<Lists<Arc<Connection>>>,
+    suspected: Notify,
+    stale: Notify,
+}
+
+/// A list that is authorised and read, to be put in place once the command has been answered.
+pub struct Prepared {
+    list: Vec<UserId>,
+    read: Vec<Seen>,
+}
+
+impl Watches {
+    /// Makes the list that a connection asks for; until it begins, the earlier one stays.
+    pub async fn prepare(
+        &self,
+        state: &AppState,
+        connection: &Arc<Connection>,
+        user_ids: Vec<UserId>,
+    ) -> Result<Prepared, Refusal> {
+        let list = distinct(user_ids)?;
+        // First, so that nothing is missed between reading and beginning.
+        self.lists.lock().prepare(connection.session_id, connection.user_id, Arc::clone(connection), &list);
+        match look(state, connection.user_id, &list).await {
+            Ok(read) => Ok(Prepared { list, read }),
+            Err(refusal) => {
+                self.lists.lock().give_up(connection.session_id, &list);
+                self.suspected.notify_one();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Puts the list in place, and pushes how all of them are.
+    pub fn begin(&self, connection: &Connection, prepared: &Prepared) {
+        let mut lists = self.lists.lock();
+        push(lists.replace(connection.session_id, &prepared.list, &prepared.read));
+        note_pairs(&lists);
+        drop(lists);
+        // A removal may have come while the list was made.
+        self.suspected.notify_one();
+    }
+
+    /// Forgets what a connection watches.
+    pub fn forget(&self, session_id: SessionId) {
+        let mut lists = self.lists.lock();
+        lists.forget(session_id);
+        note_pairs(&lists);
+    }
+
+    /// Takes in what was announced, and pushes it to those whom it concerns.
+    pub fn learn(&self, changes: &[PresenceChange]) {
+        push(self.lists.lock().learn(changes));
+    }
+
+    /// Looks for users whom somebody must not watch any more, if an event is a reason to.
+    pub fn check(&self, state: &AppState, event: &Event) {
+        if !matches!(&event.fact, Fact::ParticipantsChanged(change) if !change.removed.is_empty()) {
+            return;
+        }
+        let connections = event.audience().flat_map(|user_id| state.connections.of(user_id));
+        let mut lists = self.lists.lock();
+        connections.for_each(|connection| lists.suspect(connection.session_id));
+        drop(lists);
+        self.suspected.notify_one();
+    }
+
+    /// Says that announcements may have been lost.
+    pub fn refresh(&self) {
+        self.stale.notify_one();
+    }
+}
+
+/// What is pushed is pushed under the lock, so that it is pushed in order.
+fn push(pushes: Pushes<Arc<Connection>>) {
+    for (connection, users) in pushes {
+        let count = u64::try_from(users.len()).unwrap_or(u64::MAX);
+        metrics::counter!(telemetry::PRESENCE_PUSHED_TOTAL).increment(count);
+        connection.tell(&Push::Presence { users });
+    }
+}
+
+fn note_pairs(lists: &Lists<Arc<Connection>>) {
+    metrics::gauge!(telemetry::WATCHES).set(f64::from(u32::try_from(lists.pairs()).unwrap_or(u32::MAX)));
+}
+
+/// Each user once, and not too many.
+fn distinct(mut user_ids: Vec<UserId>) -> Result<Vec<UserId>, Refusal> {
+    let mut known = HashSet::new();
+    user_ids.retain(|user_id| known.insert(*user_id));
+    if user_ids.len() > limits::PRESENCE_USERS_MAX {
+        return Err(Refusal::invalid(format!("{} users at the most", limits::PRESENCE_USERS_MAX)));
+    }
+    Ok(user_ids)
+}
+
+/// The presence of users as somebody asks for it who has to share a conversation with each.
+async fn look(state: &AppState, user_id: UserId, list: &[UserId]) -> Result<Vec<Seen>, Refusal> {
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    authorise(&state.database, user_id, list).await?;
+    state.inboxes.presence(list).await.map_err(|error| Refusal::unavailable("presence", &error))
+}
+
+/// The presence of users, for somebody who asks once.
+pub async fn presence_of(state: &AppState, user_id: UserId, user_ids: Vec<UserId>) -> Result<Vec<Presence>, Refusal> {
+    let seen = look(state, user_id, &distinct(user_ids)?).await?;
+    Ok(seen.into_iter().map(|seen| seen.presence).collect())
+}
+
+/// Authorises lists again after removals, until the gateway drains.
+pub async fn keep_authorised(state: AppState) {
+    let (watches, draining) = (&state.watches, state.tasks.draining());
+    // Cancel safe: whoever drains sends all connections away.
+    while draining.run_until_cancelled(watches.suspected.notified()).await.is_some() {
+        let suspects = watches.lists.lock().take_suspects();
+        let checking = suspects.into_iter().map(async |suspect| check_again(&state, suspect).await);
+        let checked: Vec<bool> = stream::iter(checking).buffer_unordered(AUTHORISED_TOGETHER_MAX).collect().await;
+        if checked.contains(&false) {
+            let _waited = draining.run_until_cancelled(tokio::time::sleep(RETRY)).await;
+            watches.suspected.notify_one();
+        }
+    }
+}
+
+/// False if it could not be looked up; then it is suspect as before.
+async fn check_again(state: &AppState, suspect: Suspect) -> bool {
+    let found = allowed(&state.database, suspect.user_id, &suspect.list).await;
+    let mut lists = state.watches.lists.lock();
+    let Ok(allowed) = found else {
+        lists.suspect(suspect.session_id);
+        return false;
+    };
+    lists.keep_only(&suspect, &allowed);
+    note_pairs(&lists);
+    true
+}
+
+/// Reads presence again whenever announcements may have been lost, and now and then, until the gateway drains.
+pub async fn keep_fresh(state: AppState) {
+    let (watches, draining) = (&state.watches, state.tasks.draining());
+    let mut wait = REFRESH_INTERVAL;
+    loop {
+        // Cancel safe: each branch only waits.
+        tokio::select! {
+            () = draining.cancelled() => return,
+            () = watches.stale.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = match read_all(&state).await {
+            Ok(false) => REFRESH_INTERVAL,
+            Ok(true) => limits::PRESENCE_GRACE,
+            Err(_) => RETRY,
+        };
+    }
+}
+
+/// Reads the presence of everybody who is watched; true if it is to be read again soon.
+async fn read_all(state: &AppState) -> Result<bool, chat_shared::inbox::InboxError> {
+    let watched = state.watches.lists.lock().watched();
+    let mut is_unsettled = false;
+    for some in watched.chunks(limits::PRESENCE_USERS_MAX) {
+        let read = state.inboxes.presence(some).await?;
+        let mut lists = state.watches.lists.lock();
+        let (pushes, is_some_unsettled) = lists.learn_read(&read);
+        push(pushes);
+        is_unsettled |= is_some_unsettled;
+    }
+    Ok(is_unsettled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_named_twice_count_once_and_too_many_are_refused() {
+        let many: Vec<_> = std::iter::repeat_with(UserId::random).take(limits::PRESENCE_USERS_MAX).collect();
+        let twice = [many.clone(), many.clone()].concat();
+        assert_eq!(distinct(twice).unwrap(), many);
+        let more = [many, vec![UserId::random()]].concat();
+        assert_eq!(distinct(more).unwrap_err().code, chat_shared::wire::ErrorCode::Invalid);
+    }
+}
