@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
-    ids::{ConversationId, MessageId},
-    limits::TEXT_BYTES_MAX,
-    wire::{Accepted, SendMessage},
+    ids::{ConversationId, MessageId, UserId},
+    limits::{PRESENCE_USERS_MAX, TEXT_BYTES_MAX},
+    wire::{Accepted, Command, ErrorCode, MarkRead, SendMessage, SetTyping, WatchPresence},
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -13,15 +13,16 @@ use tokio::{
 };
 
 use crate::{
-    error::{ConnectError, SendError},
+    error::{CommandError, ConnectError, SendError},
     events::Events,
-    limits::{CLOSING_WAIT_MAX, SENDS_IN_FLIGHT_MAX},
+    limits::{CLOSING_WAIT_MAX, COMMANDS_IN_FLIGHT_MAX, SENDS_IN_FLIGHT_MAX},
     options::ClientOptions,
     position::Position,
     progress::SharedProgress,
     rest::Rest,
-    session::{self, Ask, Sending, Status},
+    session::{self, Ask, Asking, Sending, Status},
     state::ConnectionState,
+    unread::SharedUnread,
 };
 
 /// Longer waits are as good as this one, and can't be counted everywhere.
@@ -32,8 +33,10 @@ const WAIT_MAX: Duration = Duration::from_hours(365 * 24);
 pub struct Client {
     asks: mpsc::Sender<Ask>,
     room: Arc<Semaphore>,
+    command_room: Arc<Semaphore>,
     status: watch::Receiver<Status>,
     progress: Arc<SharedProgress>,
+    unread: Arc<SharedUnread>,
     rest: Rest,
     send_wait_max: Duration,
 }
@@ -85,8 +88,10 @@ impl Client {
         let client = Self {
             asks: started.asks,
             room: Arc::new(Semaphore::new(SENDS_IN_FLIGHT_MAX)),
+            command_room: Arc::new(Semaphore::new(COMMANDS_IN_FLIGHT_MAX)),
             status: started.status,
             progress: Arc::clone(&started.progress),
+            unread: started.unread,
             rest: started.rest,
             send_wait_max,
         };
@@ -125,6 +130,58 @@ impl Client {
         answered.await.unwrap_or(Err(SendError::OutcomeUnknown { message_id }))
     }
 
+    /// Says that the user has read a conversation up to a message, and repeats it until a gateway has answered or
+    /// [`ClientOptions::send_wait_max`] has passed. A message before the last one read changes nothing.
+    ///
+    /// Of marks of one conversation that wait, for instance for a connection, only the one given last is sent, and its
+    /// answer is the answer to all.
+    pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<(), CommandError> {
+        self.command(Command::MarkRead(MarkRead { conversation_id, message_id })).await
+    }
+
+    /// Says whose presence the application wants to know, instead of those it named before: at most 100, each in some
+    /// conversation with the user; none ends it. How all of them are follows as [`Event::Presence`](crate::Event::Presence),
+    /// and then what changes, over reconnects too.
+    pub async fn watch_presence(&self, user_ids: Vec<UserId>) -> Result<(), CommandError> {
+        if user_ids.len() > PRESENCE_USERS_MAX {
+            let message = format!("at most {PRESENCE_USERS_MAX} users can be watched, and not {}", user_ids.len());
+            return Err(CommandError::Rejected { code: ErrorCode::Invalid, message });
+        }
+        self.command(Command::WatchPresence(WatchPresence { user_ids })).await
+    }
+
+    /// Says that the user writes, or has stopped before sending. Call it with every key: the gateway is told when it begins
+    /// and every 3 seconds while it lasts, and 5 seconds after the last time it ends by itself, as it does when the message
+    /// is sent. Without a connection nothing happens.
+    pub fn set_typing(&self, conversation_id: ConversationId, is_typing: bool) {
+        // Without room it is dropped like without a connection; the next key comes soon.
+        let _is_taken = self.asks.try_send(Ask::Typing(SetTyping { conversation_id, is_typing }));
+    }
+
+    /// Messages of a conversation that the user hasn't read. `None` while that isn't known, or if they don't take part.
+    pub fn unread(&self, conversation_id: ConversationId) -> Option<u64> {
+        self.unread.lock().of(conversation_id)
+    }
+
+    /// Messages of all conversations that the user hasn't read.
+    pub fn unread_total(&self) -> u64 {
+        self.unread.lock().total()
+    }
+
+    async fn command(&self, command: Command) -> Result<(), CommandError> {
+        let deadline = Instant::now() + self.send_wait_max.min(WAIT_MAX);
+        let Ok(Ok(room)) = timeout_at(deadline, Arc::clone(&self.command_room).acquire_owned()).await else {
+            return Err(CommandError::NotAnswered);
+        };
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask::Command(Asking { command, deadline, answer, room });
+        if !matches!(timeout_at(deadline, self.asks.send(ask)).await, Ok(Ok(()))) {
+            return Err(CommandError::NotAnswered);
+        }
+        // The session answers at the deadline at the latest.
+        answered.await.unwrap_or(Err(CommandError::NotAnswered))
+    }
+
     /// The REST interface, with this client's gateways and token.
     pub const fn rest(&self) -> &Rest {
         &self.rest
@@ -146,7 +203,8 @@ impl Client {
 
     /// How far the application has come by taking events.
     pub fn position(&self) -> Position {
-        self.progress.lock().position()
+        let position = self.progress.lock().position();
+        Position { reads: self.unread.lock().marks(), ..position }
     }
 
     /// Confirms what was taken, closes the connection and ends the client. Sends that wait end with

@@ -57,6 +57,23 @@ pub enum SendError {
     },
 }
 
+/// Why a command was not carried out, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// It was refused for good.
+    #[error("the command was refused as {code:?}: {message}")]
+    Rejected {
+        /// From the closed list.
+        code: ErrorCode,
+        /// What is wrong.
+        message: String,
+    },
+    /// The deadline passed, or the client stopped, without an answer. It may have been carried out; giving it again does no
+    /// harm.
+    #[error("the command was not answered before the deadline")]
+    NotAnswered,
+}
+
 /// Why a REST call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestError {

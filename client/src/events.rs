@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chat_shared::{
     ids::ConversationId,
     position::Seq,
-    wire::{ChangedConversation, Conversation, Message},
+    wire::{ChangedConversation, Conversation, ErrorCode, Message, Presence, Receipt, Typing},
 };
 use tokio::sync::mpsc;
 
@@ -33,13 +33,40 @@ pub enum Event {
         /// The last one skipped.
         to: Seq,
     },
+    /// Somebody has got or read more, the user themself included. Receipts only go forward; some are left out if a later one
+    /// replaces them before the application has taken them. How far everybody is already stands in [`Self::Reloaded`].
+    Receipt(Receipt),
+    /// Somebody else begins to write, or has stopped: because they said so, because their message is there, or because
+    /// nothing was heard of it for 5 seconds.
+    Typing(Typing),
+    /// Users that are watched: all of them after [`Client::watch_presence`](crate::Client::watch_presence), then those
+    /// that changed. While there is no connection it may be otherwise; what changed meanwhile is told after it.
+    Presence(Vec<Presence>),
+    /// After a reconnect the gateway refused to let the same users be watched: most likely there is no conversation with
+    /// one of them any more. Nobody is watched until another list is given.
+    WatchEnded {
+        /// From the closed list.
+        code: ErrorCode,
+        /// What is wrong.
+        message: String,
+    },
+    /// What is unread in a conversation is another number than the last one told, here or in [`Self::Reloaded`]. It counts
+    /// what exists, which may be more than has been handed over.
+    Unread {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// Messages in it that the user hasn't read.
+        unread: u64,
+        /// The same of all conversations.
+        total: u64,
+    },
 }
 
 /// An event on its way to the application.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(crate) event: Event,
-    /// The event's number among those that aren't messages.
+    /// The event's number among those that a cursor can stand for and that aren't messages.
     pub(crate) notice: Option<u64>,
 }
 

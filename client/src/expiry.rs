@@ -1,10 +1,13 @@
-//! When a token expires, as far as it says so itself. It is read, not checked: that is the gateway's part.
+//! Whose a token is and when it expires, as far as it says so itself. It is read, not checked: that is the gateway's part.
 
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use chat_shared::clock::{Clock, Timestamp};
-use serde::Deserialize;
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    ids::UserId,
+};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::limits::TOKEN_RENEWAL_LEAD;
 
@@ -19,10 +22,22 @@ fn expiry(token: &str) -> Option<Timestamp> {
     struct Claims {
         exp: i64,
     }
+    Some(Timestamp(claims::<Claims>(token)?.exp.checked_mul(1000)?))
+}
+
+/// The `sub` claim of a JWT: whose it is.
+pub(crate) fn subject(token: &str) -> Option<UserId> {
+    #[derive(Deserialize)]
+    struct Claims {
+        sub: UserId,
+    }
+    Some(claims::<Claims>(token)?.sub)
+}
+
+fn claims<T: DeserializeOwned>(token: &str) -> Option<T> {
     let mut parts = token.split('.');
     let (_header, claims, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-    Some(Timestamp(claims.exp.checked_mul(1000)?))
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
 }
 
 /// The lead before the expiry, or half the time that is left if that is more.
@@ -49,6 +64,15 @@ mod tests {
         assert_eq!(expiry(&token(r#"{"sub":"x","exp":1767225600}"#)), Some(Timestamp(1_767_225_600_000)));
         for other in ["", "opaque", "a.b.c", &token("{}"), &token("[]"), &token(r#"{"exp":9223372036854775807}"#)] {
             assert_eq!(expiry(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_user_is_read_from_the_claims() {
+        let user_id = UserId::random();
+        assert_eq!(subject(&token(&format!(r#"{{"sub":"{}"}}"#, user_id.as_uuid()))), Some(user_id));
+        for other in ["opaque", &token(r#"{"sub":"x","exp":1}"#), &token(r#"{"exp":1}"#)] {
+            assert_eq!(subject(other), None, "{other}");
         }
     }
 

@@ -12,8 +12,14 @@
 //! let accepted = client.send(conversation.conversation_id, "Hello!").await?;
 //! println!("it is message {} of the conversation", accepted.seq.0);
 //! while let Some(event) = events.next().await {
-//!     if let Event::Message(message) = event {
-//!         println!("{}: {}", message.seq.0, message.text);
+//!     match event {
+//!         Event::Message(message) => {
+//!             println!("{}: {}", message.seq.0, message.text);
+//!             client.mark_read(message.conversation_id, message.message_id).await?;
+//!         }
+//!         Event::Typing(typing) if typing.is_typing => println!("somebody writes"),
+//!         Event::Unread { total, .. } => println!("{total} messages are unread"),
+//!         _ => {}
 //!     }
 //! }
 //! # Ok(())
@@ -33,6 +39,9 @@
 //! - **Towards the application: at least once.** Only what was taken from [`Events`] is confirmed. To go on
 //!   after a restart, keep [`Client::position`] with what was taken, and give it back in
 //!   [`ClientOptions::resume_from`]; if both are kept in one transaction, it is exactly once.
+//! - **What is told besides messages is the latest**: receipts only go forward, typing ends by itself, presence is told of
+//!   those that are watched and told anew after a reconnect, and what is unread is derived from what is known of each
+//!   conversation, so it agrees with the list. Of what changes while the application is busy, it is told the last.
 //! - **Everything is bounded**, by the constants in [`limits`]. What finds no room is fetched again later.
 //!
 //! It reconnects with exponential back-off and full jitter, to the next gateway of the list, and minds
@@ -52,6 +61,7 @@ mod connection;
 mod error;
 mod events;
 mod expiry;
+mod latest;
 pub mod limits;
 mod line;
 mod load;
@@ -59,20 +69,24 @@ mod notices;
 mod options;
 mod order;
 mod position;
+mod presence;
 mod progress;
+mod receipts;
 mod rest;
 mod session;
 mod state;
 mod token;
+mod typing;
+mod unread;
 mod verdict;
 
 pub use chat_shared::{clock, ids, position as positions, wire};
 
 pub use client::{Client, Outgoing};
-pub use error::{ConnectError, RestError, SendError, TokenError};
+pub use error::{CommandError, ConnectError, RestError, SendError, TokenError};
 pub use events::{Event, Events};
 pub use options::{ClientOptions, Start};
-pub use position::Position;
+pub use position::{Position, ReadMark};
 pub use rest::{HistoryRange, Rest};
 pub use state::{ConnectionState, StopReason};
 pub use token::TokenSource;

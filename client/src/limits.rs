@@ -4,6 +4,14 @@ use std::time::Duration;
 
 /// Sends without an answer. Over it `send` waits for room, up to its own deadline.
 pub const SENDS_IN_FLIGHT_MAX: usize = 256;
+/// Commands without an answer, other than sends. Over it the caller waits for room, up to their deadline.
+pub const COMMANDS_IN_FLIGHT_MAX: usize = 256;
+/// Others that write at the same time. Over it those who begin are not shown.
+pub const TYPISTS_MAX: usize = 256;
+/// Conversations that the user writes in at the same time. Over it the gateway is not told of more.
+pub const OWN_TYPING_MAX: usize = 16;
+/// How often the gateway is told that the user still writes.
+pub const TYPING_REPEAT: Duration = Duration::from_secs(3);
 /// Events that wait for the application. Over it messages are put off and fetched again from history.
 pub const EVENTS_MAX: usize = 1024;
 /// Events other than messages that wait behind those. Over it the conversation list is loaded again.

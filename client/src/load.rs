@@ -21,6 +21,8 @@ pub(crate) enum Loaded {
     List { load: u64, outcome: Result<Vec<Conversation>, RestError> },
     /// A page of a conversation's history.
     Page { conversation_id: ConversationId, outcome: Result<HistoryPage, RestError> },
+    /// A conversation that was met halfway.
+    Conversation { conversation_id: ConversationId, outcome: Box<Result<Conversation, RestError>> },
     /// A token to replace the one in use.
     Token(Result<Arc<str>, crate::TokenError>),
 }
@@ -48,6 +50,11 @@ async fn all_pages(rest: &Rest) -> Result<Vec<Conversation>, RestError> {
 pub(crate) async fn page(rest: Rest, conversation_id: ConversationId, after: Seq) -> Loaded {
     let outcome = rest.history(conversation_id, HistoryRange::After(after), Some(PAGE_ROWS)).await;
     Loaded::Page { conversation_id, outcome }
+}
+
+/// Loads one conversation.
+pub(crate) async fn conversation(rest: Rest, conversation_id: ConversationId) -> Loaded {
+    Loaded::Conversation { conversation_id, outcome: Box::new(rest.conversation(conversation_id).await) }
 }
 
 /// Gets a token other than `stale`.

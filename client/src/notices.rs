@@ -46,9 +46,13 @@ impl Notices {
         self.queue.pop_front()
     }
 
-    /// Takes in an event. When full, what is replaced by it goes first, then the oldest state; a change of a
-    /// conversation that finds no room is lost, and the caller told.
+    /// Takes in an event. A receipt replaces those of the same kind that wait. When full, what is replaced by the event
+    /// goes first, then the oldest state; a change of a conversation or a receipt that finds no room is lost, and the caller
+    /// told.
     pub(crate) fn push(&mut self, event: Event) -> Room {
+        if matches!(event, Event::Receipt(_)) {
+            self.queue.retain(|envelope| !is_replaced_by(&envelope.event, &event));
+        }
         if self.queue.len() >= NOTICES_MAX && !self.make_room(&event) {
             return Room::Full;
         }
@@ -64,7 +68,7 @@ impl Notices {
             self.queue.remove(index);
         }
         // Skips and lists can't be made good by anything else, and are bounded by the conversations.
-        goes.is_some() || !matches!(newcomer, Event::Conversation(_))
+        goes.is_some() || !matches!(newcomer, Event::Conversation(_) | Event::Receipt(_))
     }
 
     fn position(&self, is_wanted: impl Fn(&Event) -> bool) -> Option<usize> {
@@ -76,6 +80,9 @@ fn is_replaced_by(event: &Event, newcomer: &Event) -> bool {
     match (event, newcomer) {
         (Event::State(_), Event::State(_)) | (Event::Reloaded(_), Event::Reloaded(_)) => true,
         (Event::Conversation(old), Event::Conversation(new)) => id(old) == id(new),
+        (Event::Receipt(old), Event::Receipt(new)) => {
+            (old.conversation_id, old.user_id, old.kind) == (new.conversation_id, new.user_id, new.kind)
+        }
         _ => false,
     }
 }
@@ -89,7 +96,7 @@ mod tests {
     use chat_shared::{
         clock::Timestamp,
         position::Seq,
-        wire::{ChangedConversation, ConversationKind},
+        wire::{ChangedConversation, ConversationKind, Receipt, ReceiptKind},
     };
 
     use super::*;
@@ -133,5 +140,26 @@ mod tests {
         }
         assert_eq!(notices.push(change(conversation)), Room::Taken);
         assert_eq!(notices.queue.len(), NOTICES_MAX);
+    }
+
+    #[test]
+    fn r8_5_receipts_that_wait_are_merged() {
+        let (mut notices, conversation_id, user_id) =
+            (Notices::default(), ConversationId::random(), chat_shared::ids::UserId::random());
+        let receipt = |kind, seq| {
+            let (message_id, unread, at) = (None, None, Timestamp(0));
+            Event::Receipt(Receipt { conversation_id, user_id, kind, seq: Seq(seq), message_id, unread, at })
+        };
+        for seq in 1..=9 {
+            notices.push(receipt(ReceiptKind::Delivered, seq));
+            notices.push(receipt(ReceiptKind::Read, seq));
+        }
+        let left: Vec<_> =
+            std::iter::from_fn(|| notices.pop()).map(|envelope| (envelope.event, envelope.notice)).collect();
+        assert_eq!(left, [(receipt(ReceiptKind::Delivered, 9), Some(17)), (receipt(ReceiptKind::Read, 9), Some(18))]);
+        for _ in 0..NOTICES_MAX {
+            notices.push(change(ConversationId::random()));
+        }
+        assert_eq!(notices.push(receipt(ReceiptKind::Read, 10)), Room::Full);
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// As an earlier run of the application left it.
     pub(crate) fn new(position: Option<Position>) -> Self {
-        let Position { inbox, seqs } = position.unwrap_or_default();
+        let Position { inbox, seqs, .. } = position.unwrap_or_default();
         Self {
             inbox,
             settled: inbox.map_or(Cursor::ZERO, |inbox| inbox.cursor),
@@ -174,7 +174,7 @@ impl Progress {
         let (conversation_id, seq) = match &envelope.event {
             Event::Message(message) => (message.conversation_id, message.seq),
             Event::Skipped { conversation_id, to, .. } => (*conversation_id, *to),
-            Event::State(_) | Event::Conversation(_) | Event::Reloaded(_) => return,
+            _ => return,
         };
         let taken = self.taken.entry(conversation_id).or_default();
         *taken = seq.max(*taken);
@@ -213,11 +213,12 @@ impl Progress {
         Some(self.settled)
     }
 
-    /// How far the application has come.
+    /// How far the application has come, but for what is unread.
     pub(crate) fn position(&mut self) -> Position {
         let settled = self.settled();
         let inbox = self.inbox.and_then(|inbox| Some(Resume { cursor: settled?, ..inbox }));
-        Position { inbox, seqs: self.taken.iter().map(|(id, seq)| (*id, *seq)).collect::<BTreeMap<_, _>>() }
+        let seqs = self.taken.iter().map(|(id, seq)| (*id, *seq)).collect();
+        Position { inbox, seqs, reads: BTreeMap::new() }
     }
 
     fn settle_load(&mut self) {

@@ -9,11 +9,11 @@ use std::{
 };
 
 use chat_shared::{
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, DeviceId, MessageId, UserId},
     position::Seq,
     wire::{
-        Accepted, AddParticipants, Conversation, ConversationPage, CreateConversation, ErrorBody, HistoryPage,
-        SendMessageBody,
+        Accepted, AddParticipants, Conversation, ConversationPage, CreateConversation, Device, DeviceList, ErrorBody,
+        HistoryPage, MarkReadBody, Mute, Presence, PresenceList, RegisterDevice, SendMessageBody, UnreadTotal,
     },
 };
 use reqwest::{Method, StatusCode, Url, header::RETRY_AFTER};
@@ -127,9 +127,7 @@ impl Rest {
 
     /// Removes a user from a group (its owner), or leaves it (everybody, themself).
     pub async fn remove_participant(&self, conversation_id: ConversationId, user_id: UserId) -> Result<(), RestError> {
-        let path = &["conversations", &id(conversation_id), "participants", &user_id.as_uuid().to_string()];
-        let call = Call::<()> { method: Method::DELETE, path, query: &[], body: None, is_repeatable: true };
-        self.call(&call).await.map(drop)
+        self.delete(&["conversations", &id(conversation_id), "participants", &user_id.as_uuid().to_string()]).await
     }
 
     /// A page of history, in ascending `seq`.
@@ -157,6 +155,62 @@ impl Rest {
     ) -> Result<Accepted, RestError> {
         let path = &["conversations", &id(conversation_id), "messages"];
         self.json(Call { method: Method::POST, path, query: &[], body: Some(message), is_repeatable: false }).await
+    }
+
+    /// Says that the user has read a conversation up to a message. [`Client::mark_read`](crate::Client::mark_read) repeats and
+    /// merges by itself.
+    pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<(), RestError> {
+        let path = &["conversations", &id(conversation_id), "read"];
+        self.say(Method::POST, path, &MarkReadBody { message_id }).await
+    }
+
+    /// What the user has not read, over all conversations, as far as it has been stored.
+    pub async fn unread_total(&self) -> Result<UnreadTotal, RestError> {
+        self.get(&["unread"], &[]).await
+    }
+
+    /// Lets a conversation notify the user no more, until a time or for good. Its messages are delivered and count as unread.
+    pub async fn mute(&self, conversation_id: ConversationId, mute: Mute) -> Result<(), RestError> {
+        self.say(Method::PUT, &["conversations", &id(conversation_id), "mute"], &mute).await
+    }
+
+    /// Lets a conversation notify the user again.
+    pub async fn unmute(&self, conversation_id: ConversationId) -> Result<(), RestError> {
+        self.delete(&["conversations", &id(conversation_id), "mute"]).await
+    }
+
+    /// How these users are now: at most 100, each in some conversation with the user.
+    pub async fn presence(&self, user_ids: &[UserId]) -> Result<Vec<Presence>, RestError> {
+        let user_ids: Vec<String> = user_ids.iter().map(|user_id| user_id.as_uuid().to_string()).collect();
+        let list: PresenceList = self.get(&["presence"], &[("user_ids", user_ids.join(","))]).await?;
+        Ok(list.users)
+    }
+
+    /// Registers a device for notifications, or changes its registration. Repeat it when its platform gives it another token.
+    pub async fn register_device(&self, device_id: DeviceId, device: &RegisterDevice) -> Result<Device, RestError> {
+        let path = &["devices", &device_id.as_uuid().to_string()];
+        self.json(Call { method: Method::PUT, path, query: &[], body: Some(device), is_repeatable: true }).await
+    }
+
+    /// The user's devices that are registered for notifications.
+    pub async fn devices(&self) -> Result<Vec<Device>, RestError> {
+        Ok(self.get::<DeviceList>(&["devices"], &[]).await?.devices)
+    }
+
+    /// Ends a device's notifications, for instance before the user logs out there.
+    pub async fn remove_device(&self, device_id: DeviceId) -> Result<(), RestError> {
+        self.delete(&["devices", &device_id.as_uuid().to_string()]).await
+    }
+
+    async fn delete(&self, path: &[&str]) -> Result<(), RestError> {
+        let call = Call::<()> { method: Method::DELETE, path, query: &[], body: None, is_repeatable: true };
+        self.call(&call).await.map(drop)
+    }
+
+    /// A call whose answer has no body.
+    async fn say<B: Serialize + Sync>(&self, method: Method, path: &[&str], body: &B) -> Result<(), RestError> {
+        let call = Call { method, path, query: &[], body: Some(body), is_repeatable: true };
+        self.call(&call).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, RestError> {

@@ -43,7 +43,7 @@ impl Online {
             match self.event().await? {
                 Event::Message(message) => return Ok(message),
                 Event::Skipped { from, to, .. } => bail!("messages {from:?} to {to:?} were skipped"),
-                Event::State(_) | Event::Conversation(_) | Event::Reloaded(_) => {}
+                _ => {}
             }
         }
     }
@@ -53,8 +53,8 @@ impl Online {
         loop {
             match self.event().await? {
                 Event::Reloaded(_) => return Ok(()),
-                Event::State(_) | Event::Conversation(_) => {}
                 Event::Message(_) | Event::Skipped { .. } => bail!("messages came before the conversation list"),
+                _ => {}
             }
         }
     }

@@ -38,6 +38,7 @@ impl Session {
         self.loading.is_list_wanted = true;
         self.loading.list_pause = None;
         self.order.load_began();
+        self.realtime.unread.lock().load_began();
     }
 
     /// The connection was resumed; if no earlier load is under way, the client has everything.
@@ -67,7 +68,11 @@ impl Session {
             self.loading.is_list_running = true;
             self.jobs.spawn(load::list(self.rest.clone(), self.loading.number));
         }
-        if is_over(self.loading.page_pause) && !self.order.is_crowded() {
+        if !is_over(self.loading.page_pause) {
+            return;
+        }
+        self.start_looking();
+        if !self.order.is_crowded() {
             while self.order.fetches() < FETCHES_MAX {
                 let Some((conversation_id, after)) = self.order.next_fetch() else { break };
                 self.jobs.spawn(load::page(self.rest.clone(), conversation_id, after));
@@ -88,6 +93,7 @@ impl Session {
                 }
             }
             Loaded::Page { conversation_id, outcome } => self.page_loaded(conversation_id, outcome),
+            Loaded::Conversation { conversation_id, outcome } => self.conversation_loaded(conversation_id, *outcome),
             Loaded::Token(Ok(token)) => self.renew(token),
             // The gateway will close the connection when the token expires, and then it is tried again.
             Loaded::Token(Err(error)) => tracing::warn!(%error, "the chat token could not be renewed"),
@@ -100,6 +106,7 @@ impl Session {
                 self.loading.list_backoff.reset();
                 self.order.loaded(&conversations);
                 self.sync_order();
+                self.realtime.loaded(&conversations);
                 let heads = conversations.iter().map(|listed| (listed.conversation_id, listed.last_seq));
                 self.progress.lock().loaded(heads, self.notices.next_number());
                 self.note_heads_known();
@@ -121,6 +128,7 @@ impl Session {
         match outcome {
             Ok(page) => {
                 self.progress.lock().head_found(id, page.last_seq);
+                self.realtime.page(id, &page);
                 if self.order.fetched(id, page) == Fetched::Progress {
                     self.loading.page_backoff.reset();
                 } else {
@@ -129,15 +137,21 @@ impl Session {
             }
             Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Forbidden)) => {
                 self.order.abandon(id);
+                self.realtime.left(id);
             }
             Err(error) => {
-                tracing::debug!(%error, "a page of history could not be loaded");
                 self.order.put_off(id);
-                self.pause_pages(Hint::common(error.retry_after()));
+                self.put_off(&error);
             }
         }
         self.note_heads_known();
         self.sync_order();
+    }
+
+    /// Something about one conversation could not be loaded; it will be asked for again later.
+    pub(super) fn put_off(&mut self, error: &RestError) {
+        tracing::debug!(%error, "a conversation or a page of its history could not be loaded");
+        self.pause_pages(Hint::common(error.retry_after()));
     }
 
     fn note_heads_known(&self) {
@@ -167,7 +181,7 @@ impl Session {
         while self.events.capacity() > 0 {
             // A message that was handed over may have uncovered a skip, which comes before the next one.
             self.sync_order();
-            let next = self.notices.pop().or_else(|| {
+            let next = self.notices.pop().or_else(|| self.realtime.pop()).or_else(|| {
                 let message = self.order.pop()?;
                 Some(Envelope { event: Event::Message(message), notice: None })
             });

@@ -50,13 +50,16 @@ impl Session {
                 }
             }
             Reply::Rejected(rejected) => self.rejected(rejected, now),
-            Reply::Done { .. } => {}
+            Reply::Done { reference } => self.done(reference),
         }
     }
 
     fn rejected(&mut self, rejected: Rejected, now: Instant) {
         let Rejected { reference, code, message, retry_after_ms } = rejected;
         let repeat_at = now + repeat_delay(retry_after_ms.map(Duration::from_millis), chance());
+        if let Some(answered) = reference.and_then(|reference| self.latest.rejected(reference, code, repeat_at)) {
+            return self.refused(answered, code, &message);
+        }
         match reference.map(|reference| self.book.rejected(reference, code, repeat_at)) {
             Some(Some(waiter)) => waiter.answer(Err(SendError::Rejected { code, message })),
             Some(None) => tracing::debug!(?code, "a command was rejected for now"),
@@ -72,6 +75,7 @@ impl Session {
                 }
                 self.advance(cursor, Content::Message(message.conversation_id, message.seq), now);
                 if self.has_taker {
+                    self.realtime.message(&message);
                     self.order.push(message);
                     self.sync_order();
                 }
@@ -81,10 +85,12 @@ impl Session {
                     return self.pushes_missing();
                 }
                 let is_news = self.has_taker && self.order.changed(&conversation);
+                // What it uncovers comes before it.
+                self.sync_order();
                 let content = if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing };
                 self.advance(cursor, content, now);
-                self.sync_order();
                 if is_news {
+                    self.realtime.changed(&conversation);
                     self.notify(Event::Conversation(conversation));
                 }
             }
@@ -99,7 +105,20 @@ impl Session {
                     live.going_away = Some(Duration::from_millis(reconnect_after_ms));
                 }
             }
-            Push::Receipt { .. } | Push::Typing { .. } | Push::Presence { .. } => {}
+            Push::Receipt { cursor, receipt } => {
+                if self.is_jump(cursor) {
+                    return self.pushes_missing();
+                }
+                let is_news = self.has_taker && self.realtime.receipt(&receipt);
+                let content = if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing };
+                self.advance(cursor, content, now);
+                if is_news {
+                    self.notify(Event::Receipt(receipt));
+                }
+            }
+            Push::Typing { typing } if self.has_taker => self.realtime.typists.heard(typing, now),
+            Push::Presence { users } if self.has_taker => self.realtime.watch.heard(&users),
+            Push::Typing { .. } | Push::Presence { .. } => {}
             Push::Ready(_) => tracing::debug!("the gateway said ready twice"),
         }
         ControlFlow::Continue(())

@@ -13,7 +13,7 @@ use crate::{
     backoff::{Hint, chance},
     connection::{self, Connection, Opening, Outbound},
     events::Event,
-    expiry::renewal_delay,
+    expiry::{renewal_delay, subject},
     limits::{CONFIRM_DELAY, CONFIRM_PUSHES, TOKEN_REFUSALS_MAX},
     state::{ConnectionState, StopReason},
     verdict::{Ending, Verdict},
@@ -154,6 +154,7 @@ impl Session {
         if !resumed {
             self.request_load();
         }
+        self.realtime.me = subject(&connection.token).or(self.realtime.me);
         let gateway = self.rest.gateways.current().to_string();
         let session_id = connection.ready.session_id;
         let interval = connection.ready.heartbeat_interval_ms;
@@ -170,6 +171,7 @@ impl Session {
             renewal_due: self.renewal_due(&connection.token),
             connection,
         }));
+        self.watch_again();
         self.set_state(ConnectionState::Connected { gateway, session_id, resumed });
         // Last, because whoever waits for `connect` may ask for the state at once.
         if resumed {
@@ -196,6 +198,9 @@ impl Session {
         going_away: Option<Hint>,
     ) -> ControlFlow<StopReason> {
         self.book.connection_lost();
+        self.latest.connection_lost();
+        self.realtime.own_typing.connection_lost();
+        self.realtime.watch.connection_lost();
         let hint = match ending.verdict() {
             Verdict::Stop(reason) => return ControlFlow::Break(reason),
             Verdict::NewToken(reason) => {

@@ -4,13 +4,14 @@
 mod delivery;
 mod frames;
 mod link;
+mod realtime;
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use chat_shared::{
     ids::DeviceId,
     limits::{FRAME_BYTES_MAX, TEXT_BYTES_MAX},
-    wire::{Accepted, Encoding, SendMessage},
+    wire::{Accepted, Command, Encoding, SendMessage, SetTyping},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
@@ -18,13 +19,14 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use self::{delivery::Loading, link::Link};
+use self::{delivery::Loading, link::Link, realtime::Realtime};
 use crate::{
     backoff::Backoff,
     book::{Book, Expired},
     connection::Inbound,
-    error::{ConnectError, SendError},
+    error::{CommandError, ConnectError, SendError},
     events::{Envelope, Event},
+    latest::Latest,
     limits::{ASKS_MAX, CLOSING_WAIT_MAX, EVENTS_MAX, REST_WAIT_MAX},
     load::Loaded,
     notices::Notices,
@@ -35,6 +37,7 @@ use crate::{
     rest::{Gateways, Rest},
     state::{ConnectionState, StopReason},
     token::Tokens,
+    unread::SharedUnread,
     verdict::Ending,
 };
 
@@ -42,6 +45,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Ask {
     Send(Sending),
+    Command(Asking),
+    /// Is dropped if it can't be written at once.
+    Typing(SetTyping),
     Close,
 }
 
@@ -52,6 +58,16 @@ pub(crate) struct Sending {
     pub(crate) deadline: Instant,
     pub(crate) answer: oneshot::Sender<Result<Accepted, SendError>>,
     /// Bounds the sends in flight; given back with the answer.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// A command of which only the latest counts, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) command: Command,
+    pub(crate) deadline: Instant,
+    pub(crate) answer: oneshot::Sender<Result<(), CommandError>>,
+    /// Bounds the commands in flight; given back with the answer.
     pub(crate) room: OwnedSemaphorePermit,
 }
 
@@ -87,6 +103,7 @@ pub(crate) struct Started {
     pub(crate) events: mpsc::Receiver<Envelope>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) progress: Arc<SharedProgress>,
+    pub(crate) unread: Arc<SharedUnread>,
     pub(crate) rest: Rest,
 }
 
@@ -100,6 +117,8 @@ struct Session {
     refused_token: Option<Arc<str>>,
     token_refusals: u32,
     book: Book<Waiter>,
+    latest: Latest<realtime::Asker>,
+    realtime: Realtime,
     order: Order,
     notices: Notices,
     progress: Arc<SharedProgress>,
@@ -136,6 +155,9 @@ pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
         watch::channel(Status { state, is_loaded: false, last_failure: "none, the first attempt is running".into() });
     let earlier_run = options.resume_from.as_ref().filter(|position| **position != Position::default());
     let handed = earlier_run.map(|position| position.seqs.clone());
+    let reads = earlier_run.map(|position| position.reads.clone());
+    let realtime = Realtime::new(reads.unwrap_or_default());
+    let unread = Arc::clone(&realtime.unread);
     let progress = Arc::new(SharedProgress::new(Progress::new(options.resume_from)));
     let session = Session {
         rest: rest.clone(),
@@ -146,6 +168,8 @@ pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
         refused_token: None,
         token_refusals: 0,
         book: Book::default(),
+        latest: Latest::default(),
+        realtime,
         order: Order::new(options.start, handed),
         notices: Notices::default(),
         progress: Arc::clone(&progress),
@@ -163,7 +187,7 @@ pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
         reason = "the client has this one task; all others belong to it and end with it"
     )]
     drop(tokio::spawn(session.run()));
-    Ok(Started { asks: ask, events: taker, status: watcher, progress, rest })
+    Ok(Started { asks: ask, events: taker, status: watcher, progress, unread, rest })
 }
 
 fn rest(options: &ClientOptions) -> Result<Rest, ConnectError> {
@@ -210,8 +234,9 @@ impl Session {
     /// and sleeping take nothing until they are done.
     async fn next_turn(&mut self) -> Turn {
         let tick = self.next_tick();
-        let has_unsent = self.book.has_unsent();
-        let has_events = self.has_taker && (!self.notices.is_empty() || self.order.has_ready());
+        let has_unsent = self.book.has_unsent() || self.latest.has_unsent();
+        let has_news = !self.notices.is_empty() || self.realtime.has_news() || self.order.has_ready();
+        let has_events = self.has_taker && has_news;
         let Self { asks, link, events, jobs, has_asker, has_taker, .. } = self;
         tokio::select! {
             ask = asks.recv(), if *has_asker => Turn::Asked(ask),
@@ -228,6 +253,7 @@ impl Session {
             Turn::Asked(Some(Ask::Send(sending))) => {
                 let Sending { command, deadline, answer, room } = sending;
                 if self.fits_a_frame(&command) {
+                    self.realtime.own_typing.sent(command.conversation_id);
                     self.book.add(command, deadline, Waiter { answer, room });
                 } else {
                     let bytes = command.text.len();
@@ -235,6 +261,8 @@ impl Session {
                     Waiter { answer, room }.answer(Err(refused));
                 }
             }
+            Turn::Asked(Some(Ask::Command(asking))) => self.asked(asking),
+            Turn::Asked(Some(Ask::Typing(typing))) => self.type_on(typing),
             Turn::Asked(Some(Ask::Close)) => return ControlFlow::Break(StopReason::Closed),
             Turn::Asked(None) => {
                 self.has_asker = false;
@@ -248,7 +276,10 @@ impl Session {
             Turn::Received(Some(Inbound::End(ending))) => return self.lost(&ending),
             Turn::Received(None) => return self.lost(&Ending::Transport("the connection ended".into())),
             Turn::Received(Some(inbound)) => return self.received(inbound),
-            Turn::OutboxHasRoom => self.write_sends(),
+            Turn::OutboxHasRoom => {
+                self.write_sends();
+                self.write_latest();
+            }
             Turn::EventsHaveRoom => self.deliver(),
             Turn::Loaded(loaded) => self.loaded(loaded),
             Turn::TimePassed => return self.tick(),
@@ -276,7 +307,8 @@ impl Session {
 
     /// When something is due without anything else happening.
     fn next_tick(&self) -> Instant {
-        let moments = [self.book.next_tick(), self.next_link_tick(), self.next_loading_tick()];
+        let moments =
+            [self.book.next_tick(), self.next_realtime_tick(), self.next_link_tick(), self.next_loading_tick()];
         moments.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + REST_WAIT_MAX)
     }
 
@@ -285,6 +317,7 @@ impl Session {
         for expired in self.book.tick(now, |waiter| waiter.answer.is_closed()) {
             give_up(expired);
         }
+        self.realtime_tick(now);
         self.link_tick(now)
     }
 
@@ -301,6 +334,9 @@ impl Session {
     async fn end(mut self, reason: StopReason) {
         for expired in self.book.drain() {
             give_up(expired);
+        }
+        for asker in self.latest.drain() {
+            asker.answer(Err(CommandError::NotAnswered));
         }
         self.deliver();
         self.confirm_last();

@@ -43,7 +43,7 @@ impl Diary {
             Event::Conversation(changed) if changed.kind == ConversationKind::Group => {
                 self.groups.push(changed.conversation_id);
             }
-            Event::State(_) | Event::Conversation(_) => {}
+            _ => {}
         }
     }
 

@@ -1,8 +1,4 @@
-//! A client against a gateway that does what the protocol allows, at inconvenient moments.
-
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
-mod fake;
+//! Messages, resuming and coming back: against a gateway that does what the protocol allows, at inconvenient moments.
 
 use std::{
     sync::{
@@ -13,37 +9,19 @@ use std::{
 };
 
 use chat_client::{
-    Client, ClientOptions, ConnectError, ConnectionState, Event, Events, Outgoing, SendError, StopReason, TokenSource,
+    Client, ClientOptions, ConnectError, ConnectionState, Event, Outgoing, SendError, StopReason, TokenSource,
     ids::{ConversationId, Epoch, MessageId},
     limits::{EVENTS_MAX, SENDS_IN_FLIGHT_MAX},
     positions::{Cursor, Seq},
-    wire::{Encoding, ErrorBody, ErrorCode, Message, Push, Rejected, Reply, ServerFrame},
+    wire::{Encoding, ErrorBody, ErrorCode, Push, Rejected, Reply, ServerFrame},
 };
-use fake::{DEADLINE, FakeGateway, Socket, http, message};
+
+use crate::{
+    connected,
+    fake::{DEADLINE, FakeGateway, http, message},
+    next_message,
+};
 use tokio::{task::JoinSet, time::timeout};
-
-/// A client that is connected and has loaded an empty list.
-async fn connected(gateway: &mut FakeGateway, options: ClientOptions) -> (Client, Events, Socket, Epoch) {
-    let epoch = Epoch::random();
-    let (client, socket) = tokio::join!(Client::connect(options), async {
-        let mut socket = gateway.accept().await;
-        assert_eq!(socket.hello.resume, None);
-        socket.ready(Some(epoch), 10, false).await;
-        socket
-    });
-    let (client, events) = client.unwrap();
-    (client, events, socket, epoch)
-}
-
-async fn next_message(events: &mut Events) -> Message {
-    loop {
-        match timeout(DEADLINE, events.next()).await.expect("an event in time").expect("the client runs") {
-            Event::Message(message) => return message,
-            Event::Skipped { .. } => panic!("nothing may be skipped"),
-            _ => {}
-        }
-    }
-}
 
 #[tokio::test]
 async fn messages_come_in_order_and_are_confirmed_once_taken() {

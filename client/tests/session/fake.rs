@@ -14,8 +14,8 @@ use chat_client::{
     ids::ConversationId,
     positions::{Cursor, Seq},
     wire::{
-        Accepted, Command, CommandFrame, Connected, Conversation, ConversationKind, ConversationPage, Encoding, Hello,
-        HistoryPage, Message, Push, Reply, SendMessage, ServerFrame, WireLimits,
+        Accepted, Command, CommandFrame, Connected, Conversation, ConversationKind, ConversationPage, Encoding,
+        ErrorCode, Hello, HistoryPage, Message, Push, Rejected, Reply, SendMessage, ServerFrame, WireLimits,
     },
 };
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
@@ -38,6 +38,7 @@ pub struct World {
     /// Answers to the next handshakes, instead of letting them through.
     pub refusals: VecDeque<String>,
     pub list_requests: usize,
+    pub single_requests: usize,
 }
 
 pub struct FakeGateway {
@@ -146,6 +147,26 @@ impl Socket {
         }
     }
 
+    /// The next command that is neither a confirm nor a heartbeat, and its reference.
+    pub async fn asked(&mut self) -> (u64, Command) {
+        loop {
+            match self.command().await {
+                CommandFrame { command: Command::Confirm(_) | Command::Heartbeat(_), .. } => {}
+                CommandFrame { reference, command } => return (reference.unwrap(), command),
+            }
+        }
+    }
+
+    pub async fn done(&mut self, reference: u64) {
+        self.say(&ServerFrame::Reply(Reply::Done { reference })).await;
+    }
+
+    pub async fn reject(&mut self, reference: u64, code: ErrorCode) {
+        let rejected =
+            Rejected { reference: Some(reference), code, message: "because".into(), retry_after_ms: Some(1) };
+        self.say(&ServerFrame::Reply(Reply::Rejected(rejected))).await;
+    }
+
     /// The next confirmed cursor.
     pub async fn confirmed(&mut self) -> Cursor {
         loop {
@@ -233,6 +254,11 @@ fn rest(world: &mut World, target: &str) -> String {
             let conversations = world.messages.iter().map(|(id, messages)| conversation(*id, messages)).collect();
             http("200 OK", "", &ConversationPage { conversations, next_cursor: None })
         }
+        ["", "v1", "conversations", id] => {
+            world.single_requests += 1;
+            let id = id.parse().unwrap();
+            http("200 OK", "", &conversation(id, &world.messages[&id]))
+        }
         ["", "v1", "conversations", id, "messages"] => {
             let after = query.split('&').find_map(|part| part.strip_prefix("after=")).unwrap().parse().unwrap();
             let messages = &world.messages[&id.parse().unwrap()];
@@ -260,7 +286,7 @@ fn conversation(conversation_id: ConversationId, messages: &[Message]) -> Conver
         participants: Vec::new(),
         last_seq: messages.last().map_or(Seq(0), |message| message.seq),
         floor_seq: Seq(0),
-        read_seq: Seq(0),
+        read_seq: messages.last().map_or(Seq(0), |message| message.seq),
         last_read_message_id: None,
         unread: 0,
         progress: Vec::new(),

@@ -1,0 +1,253 @@
+//! What the session does besides messages: marks of reading, watching presence, typing, receipts, and what is unread.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chat_shared::{
+    ids::{ConversationId, UserId},
+    wire::{
+        ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, Message, Receipt, ReceiptKind, SetTyping,
+        WatchPresence,
+    },
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+
+use super::{Asking, Session};
+use crate::{
+    error::{CommandError, RestError},
+    events::{Envelope, Event},
+    latest::{Answered, Subject},
+    load,
+    position::ReadMark,
+    presence::Watch,
+    receipts::Receipts,
+    typing::{OwnTyping, Typists},
+    unread::{SharedUnread, Unread},
+};
+
+/// Whoever waits for a command.
+#[derive(Debug)]
+pub(super) struct Asker {
+    answer: oneshot::Sender<Result<(), CommandError>>,
+    room: OwnedSemaphorePermit,
+}
+
+impl Asker {
+    pub(super) fn answer(self, outcome: Result<(), CommandError>) {
+        let Self { answer, room } = self;
+        // The caller may have given up; then nobody needs the answer.
+        let _is_heard = answer.send(outcome);
+        drop(room);
+    }
+}
+
+/// What is known of the others and of oneself, besides messages.
+#[derive(Debug)]
+pub(super) struct Realtime {
+    /// The user, as far as the token says who that is.
+    pub(super) me: Option<UserId>,
+    pub(super) typists: Typists,
+    pub(super) own_typing: OwnTyping,
+    pub(super) watch: Watch,
+    pub(super) unread: Arc<SharedUnread>,
+    receipts: Receipts,
+    is_looking: bool,
+}
+
+impl Realtime {
+    pub(super) fn new(reads: BTreeMap<ConversationId, ReadMark>) -> Self {
+        Self {
+            me: None,
+            typists: Typists::default(),
+            own_typing: OwnTyping::default(),
+            watch: Watch::default(),
+            unread: Arc::new(SharedUnread::new(Unread::new(reads))),
+            receipts: Receipts::default(),
+            is_looking: false,
+        }
+    }
+
+    /// A message was pushed: whoever wrote it has stopped to write.
+    pub(super) fn message(&mut self, message: &Message) {
+        let Message { conversation_id, sender_id, seq, .. } = *message;
+        self.typists.stopped((conversation_id, sender_id));
+        self.unread.lock().message(conversation_id, seq, self.me == Some(sender_id));
+    }
+
+    /// Takes in a receipt. False if it is behind what is known.
+    pub(super) fn receipt(&mut self, receipt: &Receipt) -> bool {
+        // Only one's own says what is unread, so it tells whose it is even if the token doesn't.
+        let is_own = receipt.unread.is_some() || self.me == Some(receipt.user_id);
+        if is_own && receipt.kind == ReceiptKind::Read {
+            self.unread.lock().read(receipt.conversation_id, receipt.seq);
+        }
+        self.receipts.advance(receipt)
+    }
+
+    pub(super) fn changed(&mut self, change: &ChangedConversation) {
+        let ChangedConversation { conversation_id, ref participants, ref removed, last_seq, .. } = *change;
+        for user_id in removed {
+            self.typists.stopped((conversation_id, *user_id));
+        }
+        if self.me.is_some_and(|me| removed.contains(&me)) {
+            self.left(conversation_id);
+        } else {
+            self.receipts.keep(conversation_id, participants);
+            self.unread.lock().participants_changed(conversation_id, last_seq);
+        }
+    }
+
+    pub(super) fn loaded(&mut self, conversations: &[Conversation]) {
+        self.receipts.loaded(conversations);
+        self.unread.lock().loaded(conversations);
+    }
+
+    pub(super) fn page(&mut self, conversation_id: ConversationId, page: &HistoryPage) {
+        let mut unread = self.unread.lock();
+        unread.page(conversation_id, page.last_seq, page.floor_seq);
+        for message in page.messages.iter().filter(|message| self.me == Some(message.sender_id)) {
+            unread.message(conversation_id, message.seq, true);
+        }
+    }
+
+    /// The user takes part no more.
+    pub(super) fn left(&mut self, conversation_id: ConversationId) {
+        self.receipts.forget(conversation_id);
+        self.unread.lock().forget(conversation_id);
+    }
+
+    /// Whether `pop` may give something.
+    pub(super) fn has_news(&self) -> bool {
+        self.typists.has_news() || self.watch.has_news() || self.unread.lock().has_news()
+    }
+
+    /// What the application hasn't been told.
+    pub(super) fn pop(&mut self) -> Option<Envelope> {
+        let unread = || {
+            let news = self.unread.lock().pop()?;
+            let crate::unread::News { conversation_id, unread, total } = news;
+            Some(Event::Unread { conversation_id, unread, total })
+        };
+        let typing = self.typists.pop().map(Event::Typing);
+        let event = typing.or_else(|| self.watch.pop().map(Event::Presence)).or_else(unread)?;
+        Some(Envelope { event, notice: None })
+    }
+}
+
+impl Session {
+    /// Takes in a command of the application.
+    pub(super) fn asked(&mut self, asking: Asking) {
+        let Asking { command, deadline, answer, room } = asking;
+        let subject = match &command {
+            Command::MarkRead(mark) => Subject::Reading(mark.conversation_id),
+            Command::WatchPresence(WatchPresence { user_ids }) => {
+                self.realtime.watch.ask(user_ids);
+                Subject::Presence
+            }
+            _ => return tracing::error!("a command came that is not one of which the latest counts"),
+        };
+        self.latest.add(subject, command, deadline, Asker { answer, room });
+    }
+
+    /// Says that the user writes, if the gateway has to know and can be told now.
+    pub(super) fn type_on(&mut self, typing: SetTyping) {
+        let (SetTyping { conversation_id, is_typing }, now) = (typing, Instant::now());
+        if self.realtime.own_typing.is_due(conversation_id, is_typing, now)
+            && let reference = self.book.next_reference()
+            && self.write(Some(reference), Command::SetTyping(typing))
+        {
+            self.realtime.own_typing.told(conversation_id, is_typing, now);
+        }
+    }
+
+    /// Asks this connection for what an earlier one had agreed to, unless something else is being asked for.
+    pub(super) fn watch_again(&mut self) {
+        if self.latest.has(Subject::Presence) {
+            return;
+        }
+        if let Some(user_ids) = self.realtime.watch.outstanding() {
+            self.latest.keep(Subject::Presence, Command::WatchPresence(WatchPresence { user_ids }));
+        }
+    }
+
+    /// Writes commands until there are no more, or no room.
+    pub(super) fn write_latest(&mut self) {
+        while let Some((subject, command)) = self.latest.first_unsent() {
+            let command = command.clone();
+            let reference = self.book.next_reference();
+            if !self.write(Some(reference), command) {
+                return;
+            }
+            self.latest.written(subject, reference);
+        }
+    }
+
+    /// A command was carried out.
+    pub(super) fn done(&mut self, reference: u64) {
+        let Some(Answered { command, waiters, .. }) = self.latest.answered(reference) else { return };
+        if let Command::WatchPresence(WatchPresence { user_ids }) = command {
+            self.realtime.watch.agreed(user_ids);
+        }
+        for asker in waiters {
+            asker.answer(Ok(()));
+        }
+    }
+
+    /// A command was refused for good.
+    pub(super) fn refused(&mut self, answered: Answered<Asker>, code: ErrorCode, message: &str) {
+        let Answered { command, waiters, is_kept, is_followed } = answered;
+        if matches!(command, Command::WatchPresence(_)) {
+            if is_kept {
+                self.realtime.watch.ended();
+                self.notify(Event::WatchEnded { code, message: message.to_owned() });
+            } else if !is_followed {
+                self.realtime.watch.refused();
+                self.watch_again();
+            }
+        }
+        for asker in waiters {
+            asker.answer(Err(CommandError::Rejected { code, message: message.to_owned() }));
+        }
+    }
+
+    pub(super) fn next_realtime_tick(&self) -> Option<Instant> {
+        self.latest.next_tick().into_iter().chain(self.realtime.typists.next_tick()).min()
+    }
+
+    pub(super) fn realtime_tick(&mut self, now: Instant) {
+        self.realtime.typists.tick(now);
+        for asker in self.latest.tick(now, |asker| asker.answer.is_closed()) {
+            asker.answer(Err(CommandError::NotAnswered));
+        }
+        self.watch_again();
+    }
+
+    /// Asks for a conversation of which too little is known to say what is unread, one at a time.
+    pub(super) fn start_looking(&mut self) {
+        if self.realtime.is_looking {
+            return;
+        }
+        let unknown = self.realtime.unread.lock().first_unknown();
+        if let Some(conversation_id) = unknown {
+            self.realtime.is_looking = true;
+            self.jobs.spawn(load::conversation(self.rest.clone(), conversation_id));
+        }
+    }
+
+    pub(super) fn conversation_loaded(
+        &mut self,
+        conversation_id: ConversationId,
+        outcome: Result<Conversation, RestError>,
+    ) {
+        self.realtime.is_looking = false;
+        match outcome {
+            Ok(conversation) => self.realtime.unread.lock().shown(&conversation),
+            Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Forbidden)) => {
+                self.realtime.left(conversation_id);
+            }
+            Err(error) => self.put_off(&error),
+        }
+    }
+}
