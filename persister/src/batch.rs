@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chat_shared::{
     clock::{Day, Timestamp},
-    event::{Event, Fact, UnreadableEvent},
+    event::{Event, Fact, ReadAdvanced, UnreadableEvent},
     position::{Seq, StreamSeq},
 };
 use time::OffsetDateTime;
@@ -20,8 +20,17 @@ pub struct Item {
     pub stream_seq: StreamSeq,
     /// When it was accepted.
     pub sent_at: Timestamp,
-    /// The row it makes; none for a fact that only moves the checkpoint.
-    pub message: Option<MessageRow>,
+    /// What it stores; none for a fact that only moves the checkpoint.
+    pub row: Option<Row>,
+}
+
+/// What an entry stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// A message.
+    Message(MessageRow),
+    /// How far a participant has read.
+    Read(ReadRow),
 }
 
 /// A row of `messages`.
@@ -35,13 +44,23 @@ pub struct MessageRow {
     envelope: Vec<u8>,
 }
 
+/// How far a participant has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadRow {
+    conversation_id: Uuid,
+    user_id: Uuid,
+    /// Before the message: the furthest counts, whichever of two marks comes first.
+    read_seq: Seq,
+    message_id: Uuid,
+}
+
 /// Why an entry can't even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum Unstorable {
     /// The bytes are no event.
     #[error(transparent)]
     Unreadable(#[from] UnreadableEvent),
-    /// Numbers begin at one and have to fit the column.
+    /// Numbers begin at one and have to fit the column, of a message and of a read mark.
     #[error("the number {0} is none that a message can have")]
     SeqOutOfRange(u64),
     /// The content is not sealed in any way known here, so nobody could read it.
@@ -54,22 +73,43 @@ impl Item {
     pub fn read(stream_seq: StreamSeq, payload: &[u8]) -> Result<Self, Unstorable> {
         let event = Event::decode(payload)?;
         let sent_at = event.sent_at;
-        let message = match event.fact {
-            Fact::ParticipantsChanged(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) => None,
-            Fact::MessageSent(_) if !(1..=i64::MAX.unsigned_abs()).contains(&event.seq.0) => {
-                return Err(Unstorable::SeqOutOfRange(event.seq.0));
+        let conversation_id = event.conversation_id.as_uuid();
+        let row = match event.fact {
+            Fact::ParticipantsChanged(_) | Fact::DeliveredAdvanced(_) => None,
+            Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq }) => Some(Row::Read(ReadRow {
+                conversation_id,
+                user_id: user_id.as_uuid(),
+                read_seq: storable(read_seq)?,
+                message_id: message_id.as_uuid(),
+            })),
+            Fact::MessageSent(sent) => {
+                let seq = storable(event.seq)?;
+                if sent.envelope.day().is_none() {
+                    return Err(Unstorable::NoEnvelope);
+                }
+                Some(Row::Message(MessageRow {
+                    conversation_id,
+                    seq,
+                    sent_at,
+                    message_id: sent.message_id.as_uuid(),
+                    sender_id: sent.sender_id.as_uuid(),
+                    envelope: sent.envelope.as_bytes().to_vec(),
+                }))
             }
-            Fact::MessageSent(sent) if sent.envelope.day().is_none() => return Err(Unstorable::NoEnvelope),
-            Fact::MessageSent(sent) => Some(MessageRow {
-                conversation_id: event.conversation_id.as_uuid(),
-                seq: event.seq,
-                sent_at,
-                message_id: sent.message_id.as_uuid(),
-                sender_id: sent.sender_id.as_uuid(),
-                envelope: sent.envelope.as_bytes().to_vec(),
-            }),
         };
-        Ok(Self { stream_seq, sent_at, message })
+        Ok(Self { stream_seq, sent_at, row })
+    }
+}
+
+fn storable(seq: Seq) -> Result<Seq, Unstorable> {
+    if (1..=i64::MAX.unsigned_abs()).contains(&seq.0) { Ok(seq) } else { Err(Unstorable::SeqOutOfRange(seq.0)) }
+}
+
+impl MessageRow {
+    /// Who writes has read.
+    const fn read(&self) -> ReadRow {
+        let Self { conversation_id, sender_id, seq, message_id, .. } = *self;
+        ReadRow { conversation_id, user_id: sender_id, read_seq: seq, message_id }
     }
 }
 
@@ -80,7 +120,7 @@ pub struct Batch {
     pub messages: MessageColumns,
     /// The last message of each conversation in the batch.
     pub heads: HeadColumns,
-    /// How far each sender has read: to their own last message.
+    /// How far participants have read: to their own last message, or to where they marked.
     pub reads: ReadColumns,
     /// The last position in the log.
     pub last: StreamSeq,
@@ -116,21 +156,25 @@ pub struct ReadColumns {
     pub conversation_id: Vec<Uuid>,
     pub user_id: Vec<Uuid>,
     pub read_seq: Vec<i64>,
+    pub last_read_message_id: Vec<Uuid>,
 }
 
 impl Batch {
     /// Gathers `items`.
     pub fn of(items: &[Item]) -> Self {
-        let mut rows: Vec<&MessageRow> = items.iter().filter_map(|item| item.message.as_ref()).collect();
+        let (mut rows, mut reads) = (Vec::new(), Vec::new());
+        for item in items {
+            match &item.row {
+                Some(Row::Message(row)) => rows.push(row),
+                Some(Row::Read(read)) => reads.push(*read),
+                None => {}
+            }
+        }
         rows.sort_unstable();
         rows.dedup();
-        let mut heads: BTreeMap<Uuid, &MessageRow> = BTreeMap::new();
-        let mut reads: BTreeMap<(Uuid, Uuid), Seq> = BTreeMap::new();
-        for row in &rows {
-            // Sorted by number, so the last one stays.
-            heads.insert(row.conversation_id, row);
-            reads.insert((row.conversation_id, row.sender_id), row.seq);
-        }
+        reads.extend(rows.iter().map(|row| row.read()));
+        // Sorted by number, so the last one of a conversation stays.
+        let heads: BTreeMap<Uuid, &MessageRow> = rows.iter().map(|row| (row.conversation_id, *row)).collect();
         Self {
             days: rows.iter().map(|row| row.sent_at.day()).collect(),
             last: items.iter().map(|item| item.stream_seq).max().unwrap_or_default(),
@@ -174,14 +218,23 @@ impl HeadColumns {
 }
 
 impl ReadColumns {
-    fn of(reads: BTreeMap<(Uuid, Uuid), Seq>) -> Self {
+    /// The furthest of each participant.
+    fn of(mut reads: Vec<ReadRow>) -> Self {
+        reads.sort_unstable();
+        let furthest: BTreeMap<_, _> = reads.iter().map(|read| ((read.conversation_id, read.user_id), read)).collect();
         let mut columns = Self::default();
-        for ((conversation_id, user_id), read_seq) in reads {
-            columns.conversation_id.push(conversation_id);
-            columns.user_id.push(user_id);
-            columns.read_seq.push(read_seq.to_sql());
+        for read in furthest.into_values() {
+            columns.conversation_id.push(read.conversation_id);
+            columns.user_id.push(read.user_id);
+            columns.read_seq.push(read.read_seq.to_sql());
+            columns.last_read_message_id.push(read.message_id);
         }
         columns
+    }
+
+    /// Whether there is no row.
+    pub const fn is_empty(&self) -> bool {
+        self.read_seq.is_empty()
     }
 }
 

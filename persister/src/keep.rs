@@ -18,7 +18,7 @@ use crate::{
     batch::{Batch, Item},
     failure::{self, Failure},
     metrics as names,
-    store::{DeadLetter, Store},
+    store::{DeadLetter, Store, Stored},
 };
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -89,9 +89,9 @@ impl Keeper {
         loop {
             let started = Instant::now();
             let error = match bounded(self.store.store(&batch, self.log.as_ref())).await {
-                Ok(rows) => {
+                Ok(stored) => {
                     self.postgres.set(true);
-                    self.measure(&batch, items.len(), rows, started.elapsed());
+                    self.measure(&batch, items.len(), stored, started.elapsed());
                     return Ok(Placed::Stored);
                 }
                 Err(error) => error,
@@ -107,8 +107,9 @@ impl Keeper {
         }
     }
 
-    fn measure(&self, batch: &Batch, events: usize, rows: u64, elapsed: Duration) {
-        counter!(names::ROWS_TOTAL).increment(rows);
+    fn measure(&self, batch: &Batch, events: usize, stored: Stored, elapsed: Duration) {
+        counter!(names::ROWS_TOTAL).increment(stored.messages);
+        counter!(names::READS_TOTAL).increment(stored.reads);
         counter!(names::BATCHES_TOTAL).increment(1);
         #[expect(clippy::cast_precision_loss, reason = "a batch has hundreds of entries, an age is shown to people")]
         let (events, age_ms) = (events as f64, (self.clock.now().0 - batch.newest.0) as f64);

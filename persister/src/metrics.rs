@@ -4,6 +4,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 /// Messages stored that were not there before.
 pub const ROWS_TOTAL: &str = "chat_persister_rows_total";
+/// How often a participant's place was raised, by their own message or because they read.
+pub const READS_TOTAL: &str = "chat_persister_reads_total";
 /// Transactions committed.
 pub const BATCHES_TOTAL: &str = "chat_persister_batches_total";
 /// Entries of a transaction.
@@ -27,6 +29,7 @@ pub const PARTITIONS_MADE_TOTAL: &str = "chat_persister_partitions_made_total";
 pub fn describe() {
     let counters = [
         (ROWS_TOTAL, "Messages stored that were not there before"),
+        (READS_TOTAL, "Participants' read marks raised, by a message of their own or by reading"),
         (BATCHES_TOTAL, "Transactions committed"),
         (DEAD_LETTERS_TOTAL, "Entries of the log that could not be stored and were kept as dead letters"),
         (RETRIES_TOTAL, "Attempts to store that were repeated because PostgreSQL was away or busy"),

@@ -44,21 +44,32 @@ pub struct StoredLetter {
     pub payload: Vec<u8>,
 }
 
+/// What a transaction changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Messages that were new.
+    pub messages: u64,
+    /// Participants who had not read that far.
+    pub reads: u64,
+}
+
 impl Store {
     /// The tables behind `pool`.
     pub const fn new(pool: PgPool, clock: Clock) -> Self {
         Self { pool, clock }
     }
 
-    /// Stores a batch, all of it or nothing; how many messages were new. `log` is the stream it came from; none for a
-    /// batch that says nothing about how far the log has been stored.
-    pub async fn store(&self, batch: &Batch, log: Option<&LogState>) -> sqlx::Result<u64> {
+    /// Stores a batch, all of it or nothing. `log` is the stream it came from; none for a batch that says nothing about
+    /// how far the log has been stored.
+    pub async fn store(&self, batch: &Batch, log: Option<&LogState>) -> sqlx::Result<Stored> {
         let mut transaction = self.pool.begin().await?;
-        let mut stored = 0;
+        let mut stored = Stored::default();
         if !batch.messages.is_empty() {
-            stored = insert_messages(&mut transaction, &batch.messages).await?;
+            stored.messages = insert_messages(&mut transaction, &batch.messages).await?;
             raise_conversations(&mut transaction, &batch.heads).await?;
-            raise_reads(&mut transaction, &batch.reads).await?;
+        }
+        if !batch.reads.is_empty() {
+            stored.reads = raise_reads(&mut transaction, &batch.reads).await?;
         }
         if let Some(log) = log {
             // Last, because all instances wait for each other at this row.
@@ -210,26 +221,29 @@ async fn raise_conversations(connection: &mut PgConnection, heads: &HeadColumns)
     Ok(())
 }
 
-async fn raise_reads(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Who is no participant any more has no row to raise.
+async fn raise_reads(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<u64> {
+    let raised = sqlx::query!(
         "with own as materialized (
-             select participant.conversation_id, participant.user_id, own.read_seq
-             from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as own (conversation_id, user_id, read_seq)
+             select participant.conversation_id, participant.user_id, own.read_seq, own.last_read_message_id
+             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[])
+                 as own (conversation_id, user_id, read_seq, last_read_message_id)
              join participants participant using (conversation_id, user_id)
              where participant.read_seq < own.read_seq
              order by participant.conversation_id, participant.user_id
              for no key update of participant
          )
          update participants participant
-         set read_seq = own.read_seq
+         set read_seq = own.read_seq, last_read_message_id = own.last_read_message_id
          from own
          where participant.conversation_id = own.conversation_id and participant.user_id = own.user_id
            and participant.read_seq < own.read_seq",
         &reads.conversation_id,
         &reads.user_id,
         &reads.read_seq,
+        &reads.last_read_message_id,
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(raised.rows_affected())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chat_shared::{
-    event::{MessageSent, Participants, ParticipantsChanged},
+    event::{DeliveredAdvanced, MessageSent, Participants, ParticipantsChanged},
     ids::{ConversationId, MessageId, UserId},
     sealing::Envelope,
     wire::ConversationKind,
@@ -30,6 +30,14 @@ fn event(fact: Fact, seq: u64) -> Event {
     }
 }
 
+fn read_mark(read_seq: u64) -> Fact {
+    Fact::ReadAdvanced(ReadAdvanced {
+        user_id: UserId::random(),
+        message_id: MessageId::random(),
+        read_seq: Seq(read_seq),
+    })
+}
+
 fn message(envelope: Envelope) -> Fact {
     Fact::MessageSent(MessageSent { message_id: MessageId::random(), sender_id: UserId::random(), envelope })
 }
@@ -42,13 +50,30 @@ fn read(event: &Event) -> Result<Item, Unstorable> {
 fn a_message_becomes_a_row_and_a_change_of_participants_none() {
     let item = read(&event(message(envelope()), 3)).unwrap();
     assert_eq!(item.stream_seq, StreamSeq(9));
-    assert_eq!(item.message.unwrap().seq, Seq(3));
+    assert!(matches!(item.row, Some(Row::Message(row)) if row.seq == Seq(3)));
     let change = Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] });
     let item = read(&event(change, 0)).unwrap();
-    assert_eq!(item.message, None);
+    assert_eq!(item.row, None);
     let batch = Batch::of(&[item]);
     assert!(batch.messages.is_empty());
     assert_eq!(batch.last, StreamSeq(9), "it moves the checkpoint");
+}
+
+#[test]
+fn a_read_mark_raises_its_reader_and_no_conversation_r8_5() {
+    let item = read(&event(read_mark(3), 5)).unwrap();
+    assert!(matches!(item.row, Some(Row::Read(row)) if row.read_seq == Seq(3)));
+    let batch = Batch::of(&[item]);
+    assert_eq!(batch.reads.read_seq, [3]);
+    assert!(batch.messages.is_empty() && batch.heads.last_seq.is_empty() && batch.days.is_empty());
+    assert_eq!(batch.last, StreamSeq(9), "it moves the checkpoint");
+}
+
+#[test]
+fn a_delivery_should_it_ever_come_moves_only_the_checkpoint() {
+    let delivered = DeliveredAdvanced { user_id: UserId::random(), delivered_seq: Seq(3) };
+    let item = read(&event(Fact::DeliveredAdvanced(delivered), 5)).unwrap();
+    assert_eq!(item.row, None);
 }
 
 #[test]
@@ -56,6 +81,8 @@ fn what_can_never_be_stored_says_why() {
     assert!(matches!(Item::read(StreamSeq(1), b"poison"), Err(Unstorable::Unreadable(_))));
     assert!(matches!(read(&event(message(envelope()), 0)), Err(Unstorable::SeqOutOfRange(0))));
     assert!(matches!(read(&event(message(envelope()), u64::MAX)), Err(Unstorable::SeqOutOfRange(_))));
+    assert!(matches!(read(&event(read_mark(0), 5)), Err(Unstorable::SeqOutOfRange(0))));
+    assert!(matches!(read(&event(read_mark(u64::MAX), 5)), Err(Unstorable::SeqOutOfRange(_))));
     let nonsense = Envelope::from_bytes(b"plain text".to_vec());
     assert!(matches!(read(&event(message(nonsense), 1)), Err(Unstorable::NoEnvelope)));
 }
@@ -65,41 +92,65 @@ fn nothing_makes_an_empty_batch() {
     assert_eq!(Batch::of(&[]), Batch::default());
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Message,
+    /// Of the message of this number.
+    Read(u8),
+    Nothing,
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![3 => Just(Kind::Message), 2 => (1u8..12).prop_map(Kind::Read), 1 => Just(Kind::Nothing)]
+}
+
 /// Entries as a log holds them: few conversations, each numbered without holes, and a stream position each.
 fn log() -> impl Strategy<Value = Vec<Item>> {
-    proptest::collection::vec((0u8..4, 0u8..3, any::<bool>(), 0i64..200_000_000), 0..40).prop_map(|entries| {
+    proptest::collection::vec((0u8..4, 0u8..3, kind(), 0i64..200_000_000), 0..40).prop_map(|entries| {
         let mut heads: BTreeMap<u8, (u64, i64)> = BTreeMap::new();
         (1..)
             .zip(entries)
-            .map(|(stream_seq, (conversation, sender, is_message, passed))| {
+            .map(|(stream_seq, (conversation, user, kind, passed))| {
                 let (seq, at) = heads.entry(conversation).or_insert((0, NOON.0));
                 *at += passed;
-                *seq += u64::from(is_message);
-                Item {
-                    stream_seq: StreamSeq(stream_seq),
-                    sent_at: Timestamp(*at),
-                    message: is_message.then(|| MessageRow {
-                        conversation_id: Uuid::from_u128(conversation.into()),
+                *seq += u64::from(matches!(kind, Kind::Message));
+                let conversation_id = Uuid::from_u128(conversation.into());
+                let user_id = Uuid::from_u128(user.into());
+                let row = match kind {
+                    Kind::Message => Some(Row::Message(MessageRow {
+                        conversation_id,
                         seq: Seq(*seq),
                         sent_at: Timestamp(*at),
-                        message_id: Uuid::from_u128(stream_seq.into()),
-                        sender_id: Uuid::from_u128(sender.into()),
-                        envelope: vec![sender],
-                    }),
-                }
+                        message_id: message_id(*seq),
+                        sender_id: user_id,
+                        envelope: vec![user],
+                    })),
+                    Kind::Read(seq) => {
+                        let seq = u64::from(seq);
+                        let message_id = message_id(seq);
+                        Some(Row::Read(ReadRow { conversation_id, user_id, read_seq: Seq(seq), message_id }))
+                    }
+                    Kind::Nothing => None,
+                };
+                Item { stream_seq: StreamSeq(stream_seq), sent_at: Timestamp(*at), row }
             })
             .collect()
     })
 }
 
-type Row = (OffsetDateTime, Uuid, Uuid, Vec<u8>);
+/// The same message of a conversation, whoever speaks of it.
+fn message_id(seq: u64) -> Uuid {
+    Uuid::from_u128(u128::from(seq) << 64)
+}
+
+type Stored = (OffsetDateTime, Uuid, Uuid, Vec<u8>);
 
 /// What the tables hold after batches have been stored one after the other.
 #[derive(Debug, Default, PartialEq)]
 struct Tables {
-    messages: BTreeMap<(Uuid, i64), Row>,
+    messages: BTreeMap<(Uuid, i64), Stored>,
     heads: BTreeMap<Uuid, (i64, OffsetDateTime, Uuid)>,
-    reads: BTreeMap<(Uuid, Uuid), i64>,
+    reads: BTreeMap<(Uuid, Uuid), (i64, Uuid)>,
 }
 
 impl Tables {
@@ -118,8 +169,11 @@ impl Tables {
             }
         }
         for row in 0..reads.read_seq.len() {
-            let stored = self.reads.entry((reads.conversation_id[row], reads.user_id[row])).or_insert(0);
-            *stored = reads.read_seq[row].max(*stored);
+            let read = (reads.read_seq[row], reads.last_read_message_id[row]);
+            let stored = self.reads.entry((reads.conversation_id[row], reads.user_id[row])).or_insert(read);
+            if stored.0 < read.0 {
+                *stored = read;
+            }
         }
     }
 }
@@ -142,7 +196,7 @@ proptest! {
         prop_assert!(rows.is_sorted());
         prop_assert!(batch.heads.conversation_id.is_sorted());
         let reads: Vec<_> = batch.reads.conversation_id.iter().zip(&batch.reads.user_id).collect();
-        prop_assert!(reads.is_sorted());
+        prop_assert!(reads.is_sorted_by(|before, after| before < after), "one for each participant");
     }
 
     #[test]

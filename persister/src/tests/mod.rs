@@ -5,4 +5,5 @@ mod instances;
 mod lost_log;
 mod outage;
 mod place;
+mod reading;
 mod storing;

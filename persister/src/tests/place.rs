@@ -9,7 +9,7 @@ use chat_dev::{
 };
 use chat_shared::{
     clock::{Clock, Timestamp},
-    event::{Event, Fact, MessageSent, Participants},
+    event::{Event, Fact, MessageSent, Participants, ReadAdvanced},
     ids::{ConversationId, MessageId, UserId},
     log::{self, Log, LogState, Replicas},
     position::{Seq, StreamSeq},
@@ -212,6 +212,23 @@ impl Place {
         reads
     }
 
+    /// The message that each of the users read last.
+    pub async fn last_read(&self, talk: &Talk) -> Vec<Option<uuid::Uuid>> {
+        let mut messages = Vec::new();
+        for user in &talk.users {
+            let last = sqlx::query_scalar!(
+                "select last_read_message_id from participants where conversation_id = $1 and user_id = $2",
+                talk.conversation_id.as_uuid(),
+                user.as_uuid()
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+            messages.push(last);
+        }
+        messages
+    }
+
     /// Waits until the log has nothing more for any persister.
     pub async fn wait_until_settled(&self) {
         let context = async_nats::jetstream::new(self.nats.clone());
@@ -239,6 +256,17 @@ impl Talk {
         let event = self.unnumbered(self.events.len() as u64 + 1, sent_at);
         self.events.push(event.clone());
         event
+    }
+
+    /// A user's mark at the message of a number.
+    pub fn read(&self, user_id: UserId, seq: u64) -> Event {
+        let sent = usize::try_from(seq).ok().and_then(|seq| self.events.get(seq.checked_sub(1)?));
+        let message_id = sent.map_or_else(MessageId::random, |event| {
+            let Fact::MessageSent(sent) = &event.fact else { panic!("not a message") };
+            sent.message_id
+        });
+        let fact = Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(seq) });
+        Event { fact, previous: StreamSeq::ZERO, ..self.unnumbered(self.events.len() as u64, now()) }
     }
 
     /// A message with any number; it isn't expected to be stored.
