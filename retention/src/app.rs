@@ -9,6 +9,7 @@ use crate::{
     config::{MigrateSettings, PrepareSettings, RunSettings},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
+    unread_audit::UnreadAudit,
     worker::Worker,
 };
 
@@ -21,13 +22,15 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let health = telemetry::start(&settings.telemetry, &tasks).await?;
     metrics::describe();
+    let pool = postgres::connect(&settings.prepare.postgres, APPLICATION)?;
     let worker = Worker {
-        pool: postgres::connect(&settings.prepare.postgres, APPLICATION)?,
+        pool: pool.clone(),
         clock: Clock::System,
         master_key: MasterKey::read(&settings.prepare.master_key.master_key_file)?,
         prepared: health.latch("prepared"),
     };
     tasks.essential("preparation", worker.run(tasks.draining().clone()));
+    tasks.best_effort("unread audit", UnreadAudit::new(pool, Clock::System).run(tasks.draining().clone()));
     tasks.run(DRAIN_MAX).await
 }
 

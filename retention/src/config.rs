@@ -10,8 +10,8 @@ use clap::{Args, Parser};
 #[derive(Debug, Parser)]
 #[command(name = "chat-retention", version, disable_help_subcommand = true)]
 pub enum Command {
-    /// Run as a service: make partitions (14 days ahead) and content keys (7 days ahead), now and every hour. Any number
-    /// of instances may run.
+    /// Run as a service: make partitions (14 days ahead) and content keys (7 days ahead), now and every hour, and look
+    /// every minute whether lists show what is unread. Any number of instances may run.
     Run(RunSettings),
     /// Bring the schema of the database up to date, then exit. Harmless when repeated or run twice at once.
     Migrate(MigrateSettings),

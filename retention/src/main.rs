@@ -1,4 +1,4 @@
-//! The retention service: migrates the schema, and makes partitions and content keys ahead of time.
+//! The retention service: migrates the schema, makes partitions and content keys ahead of time, and audits what is unread.
 
 mod app;
 mod config;
@@ -7,6 +7,7 @@ mod metrics;
 mod migrate;
 mod partitions;
 mod prepare;
+mod unread_audit;
 mod worker;
 
 #[cfg(test)]
