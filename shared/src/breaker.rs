@@ -161,7 +161,7 @@ mod tests {
         for rest in [REST, REST * 2, REST * 4, REST * 4] {
             assert_eq!(breaker.rest(now), rest);
             assert!(!breaker.permits(now + rest / 2));
-            let asked_before = now - REST / 2;
+            let asked_before = now.checked_sub(REST / 2).unwrap();
             now += rest;
             assert!(breaker.permits(now));
             assert!(!breaker.fail(asked_before, now), "it was on its way before");

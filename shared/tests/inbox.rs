@@ -4,7 +4,7 @@ use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
     ids::{DeviceId, Epoch, GatewayId, SessionId, UserId},
-    inbox::{Ended, Inboxes, Lease, Page, Registration, Replaced, Routed, Routing, Session},
+    inbox::{Ended, Inboxes, Page, Registration, Replaced, Routed, Routing, Session},
     limits,
     position::Cursor,
     wire::Resume,
@@ -251,17 +251,5 @@ async fn a_device_that_connects_again_replaces_its_older_session_only() -> Resul
     gateways.sort_unstable();
     let routed = route(&inboxes, user_id, 1..=1).await?;
     assert!(matches!(&routed[..], [Routed::At { gateways: found, .. }] if *found == gateways), "{routed:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_lease_is_taken_once_and_then_held_until_it_is_released() -> Result<()> {
-    let inboxes = inboxes().await?;
-    let gateway_id = GatewayId::random();
-    assert_eq!(inboxes.renew_lease(gateway_id).await?, Lease::Taken);
-    assert_eq!(inboxes.renew_lease(gateway_id).await?, Lease::Held);
-    assert_eq!(inboxes.renew_lease(GatewayId::random()).await?, Lease::Taken);
-    inboxes.release_lease(gateway_id).await?;
-    assert_eq!(inboxes.renew_lease(gateway_id).await?, Lease::Taken);
     Ok(())
 }

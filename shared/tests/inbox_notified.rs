@@ -1,0 +1,166 @@
+//! What is known of deliveries and notifications, against a real Redis: told once, only forward, and never guessed.
+
+use anyhow::Result;
+use chat_dev::test_servers::{TestServers, unique_namespace};
+use chat_shared::{
+    ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
+    inbox::{Claim, Ended, Inboxes, Page, Routed, Routing, Session, Standing, Unconfirmed},
+    position::{Cursor, Seq},
+};
+
+async fn inboxes() -> Result<Inboxes> {
+    Ok(Inboxes::connect(&TestServers::from_env()?.redis_url, &unique_namespace()).await?)
+}
+
+fn session() -> Session {
+    Session { session_id: SessionId::random(), gateway_id: GatewayId::random(), device_id: DeviceId::random() }
+}
+
+async fn route_delivery(inboxes: &Inboxes, user_id: UserId, conversation: ConversationId, seq: u64) -> Result<Routed> {
+    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(seq))) };
+    Ok(inboxes.route(&[routing]).await?.remove(0))
+}
+
+#[tokio::test]
+async fn deliveries_only_go_forward_r8_5() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, one, other) = (UserId::random(), ConversationId::random(), ConversationId::random());
+    assert_eq!(route_delivery(&inboxes, user_id, one, 7).await?, Routed::NoInbox);
+    assert_eq!(inboxes.delivered(user_id, &[one]).await?, [None], "nothing is kept of users without an inbox");
+    let epoch = inboxes.register(user_id, session(), None).await?.epoch;
+    for (conversation, seq, is_news) in
+        [(one, 3, true), (one, 3, false), (other, 1, true), (one, 2, false), (one, 10, true), (one, 9, false)]
+    {
+        let routed = route_delivery(&inboxes, user_id, conversation, seq).await?;
+        assert_eq!(matches!(routed, Routed::At { .. }), is_news, "{seq}");
+    }
+    let asked = [other, ConversationId::random(), one];
+    assert_eq!(inboxes.delivered(user_id, &asked).await?, [Some(Seq(1)), None, Some(Seq(10))]);
+    assert!(inboxes.delivered(user_id, &[]).await?.is_empty());
+    let Page::Entries(entries) = inboxes.read(user_id, epoch, Cursor(0), 10).await? else { panic!("lost") };
+    assert_eq!(entries.len(), 3, "one for each that was news");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_moves_no_delivery() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, conversation_id) = (UserId::random(), ConversationId::random());
+    inboxes.register(user_id, session(), None).await?;
+    inboxes.route(&[Routing { user_id, event: b"message", delivered: None }]).await?;
+    assert_eq!(inboxes.delivered(user_id, &[conversation_id]).await?, [None]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn that_there_are_no_devices_counts_only_while_nothing_else_is_known() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let user_id = UserId::random();
+    let may_notify = async || {
+        let routed = inboxes.route(&[Routing { user_id, event: b"message", delivered: None }]).await?.remove(0);
+        let Routed::At { may_notify, .. } = routed else { anyhow::bail!("the inbox is gone") };
+        anyhow::Ok(may_notify)
+    };
+    inboxes.note_devices(user_id, false).await?;
+    inboxes.register(user_id, session(), None).await?;
+    assert!(may_notify().await?, "there was nowhere to note it");
+    inboxes.note_devices(user_id, false).await?;
+    assert!(!may_notify().await?);
+    inboxes.note_devices(user_id, true).await?;
+    assert!(may_notify().await?);
+    // A worker that had looked before the device was registered.
+    inboxes.note_devices(user_id, false).await?;
+    assert!(may_notify().await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_notification_is_claimed_once_for_each_device() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, message_id) = (UserId::random(), MessageId::random());
+    let (phone, tablet) = (DeviceId::random(), DeviceId::random());
+    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Unknown, "whoever has it may have sent it");
+    assert_eq!(inboxes.claim(user_id, message_id, tablet).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(user_id, MessageId::random(), phone).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(UserId::random(), message_id, phone).await?, Claim::Taken);
+
+    inboxes.give_claim_back(user_id, message_id, phone).await?;
+    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Taken, "it surely was not sent");
+    inboxes.conclude_claim(user_id, message_id, phone).await?;
+    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Sent);
+    assert_eq!(inboxes.claim(user_id, message_id, tablet).await?, Claim::Unknown, "the other device's is its own");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_who_claim_at_once_one_sends() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, message_id, phone) = (UserId::random(), MessageId::random(), DeviceId::random());
+    let claims = futures_util::future::try_join_all((0..50).map(|_| inboxes.claim(user_id, message_id, phone))).await?;
+    assert_eq!(claims.iter().filter(|claim| **claim == Claim::Taken).count(), 1);
+    assert!(claims.iter().all(|claim| *claim != Claim::Sent));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_users_standing_is_what_any_device_confirmed_and_since_when_all_are_away() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, phone, laptop) = (UserId::random(), session(), session());
+    let nobody = inboxes.standing(user_id).await?;
+    assert_eq!(nobody, Standing { now: nobody.now, ..Standing::default() });
+    let epoch = inboxes.register(user_id, phone, None).await?.epoch;
+    inboxes.register(user_id, laptop, None).await?;
+    inboxes.route(&[Routing { user_id, event: b"message", delivered: None }; 5]).await?;
+    inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(4)).await?;
+    inboxes.confirm(user_id, epoch, phone.device_id, Cursor(2)).await?;
+    let here = inboxes.standing(user_id).await?;
+    assert_eq!((here.epoch, here.confirmed, here.last_seen_at), (Some(epoch), Cursor(4), None));
+    inboxes.unregister(user_id, Ended::Session(phone.session_id)).await?;
+    assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "the laptop is there");
+    let gone = inboxes.unregister(user_id, Ended::Session(laptop.session_id)).await?;
+    let away = inboxes.standing(user_id).await?;
+    assert_eq!(away.last_seen_at, Some(gone.at));
+    assert!(away.now >= gone.at && gone.at >= here.now);
+    assert_eq!(away.confirmed, Cursor(4));
+    inboxes.register(user_id, phone, None).await?;
+    assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "and back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_badge_is_what_was_told_last() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let user_id = UserId::random();
+    assert_eq!(inboxes.badge(user_id).await?, None);
+    for badge in [3, 120, 0] {
+        inboxes.note_badge(user_id, badge).await?;
+        assert_eq!(inboxes.badge(user_id).await?, Some(badge));
+    }
+    let other = UserId::random();
+    inboxes.note_badge(other, 7).await?;
+    assert_eq!(inboxes.badges(&[other, UserId::random(), user_id]).await?, [Some(7), None, Some(0)]);
+    assert!(inboxes.badges(&[]).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_device_has_confirmed_is_told_of_many_users_at_once() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (behind, done, stranger) = (UserId::random(), UserId::random(), UserId::random());
+    let mut epochs = Vec::new();
+    for user_id in [behind, done] {
+        let (phone, laptop) = (session(), session());
+        let epoch = inboxes.register(user_id, phone, None).await?.epoch;
+        inboxes.register(user_id, laptop, None).await?;
+        inboxes.route(&[Routing { user_id, event: b"message", delivered: None }; 5]).await?;
+        inboxes.confirm(user_id, epoch, phone.device_id, Cursor(1)).await?;
+        let furthest = if user_id == done { 5 } else { 3 };
+        inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(furthest)).await?;
+        epochs.push(epoch);
+    }
+    let left = Unconfirmed { epoch: epochs[0], after: Cursor(3), up_to: Cursor(5) };
+    assert_eq!(inboxes.unconfirmed(&[done, behind, stranger]).await?, [None, Some(left), None]);
+    assert!(inboxes.unconfirmed(&[]).await?.is_empty());
+    Ok(())
+}
