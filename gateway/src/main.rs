@@ -19,9 +19,9 @@ mod refusal;
 mod rest;
 mod send;
 mod telemetry;
-mod typing;
 #[cfg(test)]
 mod tests;
+mod typing;
 
 use clap::Parser;
 

@@ -11,6 +11,8 @@ mod hello;
 mod outbox;
 mod reader;
 mod registry;
+#[cfg(test)]
+pub mod simulated;
 mod writer;
 
 pub use handshake::open;
@@ -330,6 +332,25 @@ mod tests {
         assert!(connection.end_catch_up());
         assert_eq!(connection.deliver(epoch, Cursor(2), &shown()), Delivered::Settled);
         assert_eq!(connection.outbox.len(), 3);
+    }
+
+    #[test]
+    fn what_a_client_confirms_of_others_direct_messages_is_delivered_also_when_it_caught_up_r8_6() {
+        let (connection, epoch) = connection(0);
+        let direct = |sender_id, seq| {
+            let (conversation_id, participants) = (ConversationId::random(), Participants::default());
+            Shown::for_test(DirectMessage { conversation_id, participants, sender_id, seq: Seq(seq) })
+        };
+        connection.push_entry(Cursor(1), &direct(UserId::random(), 11));
+        connection.push_entry(Cursor(2), &direct(connection.user_id, 12));
+        assert!(connection.end_catch_up());
+        let _settled = connection.deliver(epoch, Cursor(3), &direct(UserId::random(), 13));
+        let _repeated = connection.deliver(epoch, Cursor(3), &direct(UserId::random(), 13));
+        connection.deliver_unnumbered(&direct(UserId::random(), 14));
+        let delivered = |cursor| -> Vec<_> {
+            connection.take_delivered(Cursor(cursor)).iter().map(|message| message.seq.0).collect()
+        };
+        assert_eq!((delivered(0), delivered(2), delivered(9), delivered(9)), (vec![], vec![11], vec![13], vec![]));
     }
 
     #[test]

@@ -12,10 +12,7 @@ use chat_shared::{
 };
 
 use super::stored;
-use crate::{
-    database::{Database, DatabaseError},
-    refusal::Refusal,
-};
+use crate::{database::Database, refusal::Refusal};
 
 /// Persisters store side by side, so what is older than the last stored message may be missing for a moment.
 const UNSETTLED_AGE_MAX: Duration = Duration::from_mins(1);
@@ -56,7 +53,7 @@ async fn find_stored(
     conversation_id: ConversationId,
     message_id: MessageId,
 ) -> Result<stored::Numbered, stored::RowsError> {
-    let mut connection = database.connection().await.map_err(DatabaseError::from)?;
+    let mut connection = database.connection().await?;
     stored::find_number(&mut connection, conversation_id, message_id).await
 }
 

@@ -13,7 +13,7 @@ use chat_shared::{
     wire::MarkRead,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -41,7 +41,8 @@ pub(super) struct Marks {
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { gathered: Mutex::default(), rung: Notify::default(), furthest: Cache::new(FURTHEST_MAX) }
+        let furthest = Cache::builder().max_capacity(FURTHEST_MAX).eviction_policy(EvictionPolicy::lru()).build();
+        Self { gathered: Mutex::default(), rung: Notify::default(), furthest }
     }
 }
 

@@ -23,8 +23,9 @@ use crate::{app::AppState, database::Database};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
-/// Marks whose messages are looked for at the same time, since the gateway doesn't know their numbers; the others wait.
-const SEARCHES_MAX: usize = 16;
+/// Marks whose messages are looked for at the same time, since the gateway doesn't know their numbers; the others wait, so
+/// that nobody who marks at random takes PostgreSQL's connections from everybody else.
+const SEARCHES_MAX: usize = 4;
 
 /// Takes what users have read and what has reached them.
 pub struct Receipts {

@@ -1,12 +1,10 @@
 //! Which number a message has: remembered of what users of this gateway were shown lately, else looked for.
 
 use chat_shared::{
-    event::Event,
     ids::{ConversationId, MessageId, UserId},
-    log::Head,
     position::Seq,
 };
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 
 use super::Receipts;
 use crate::{conversations, history, refusal::Refusal};
@@ -19,7 +17,8 @@ pub(super) struct Numbers(Cache<(ConversationId, MessageId), Seq>);
 
 impl Default for Numbers {
     fn default() -> Self {
-        Self(Cache::new(NUMBERS_MAX))
+        // What was shown last is marked next, however seldom it is asked for.
+        Self(Cache::builder().max_capacity(NUMBERS_MAX).eviction_policy(EvictionPolicy::lru()).build())
     }
 }
 
@@ -50,29 +49,18 @@ impl Receipts {
             return Ok(seq);
         }
         let _turn = self.searches.acquire().await;
-        let newest = self.log.newest(conversation_id).await?;
-        self.authorise(user_id, conversation_id, newest.as_ref().map(|(_, event)| event)).await?;
-        let newest = newest.map(|(_, event)| event);
+        let newest = self.log.newest(conversation_id).await?.map(|(_, event)| event);
+        let participants = match &newest {
+            Some(newest) => Some(newest.participants.clone()),
+            None => conversations::head(&self.database, conversation_id).await?.map(|head| head.participants),
+        };
+        if participants.is_none_or(|participants| participants.find(user_id).is_none()) {
+            return Err(Refusal::no_such_conversation());
+        }
         let found = history::number_of(&self.database, &self.log, newest, conversation_id, message_id).await?;
         let seq = found.ok_or_else(Refusal::no_such_message)?;
         self.numbers.remember(conversation_id, message_id, seq);
         Ok(seq)
-    }
-
-    async fn authorise(
-        &self,
-        user_id: UserId,
-        conversation_id: ConversationId,
-        newest: Option<&Event>,
-    ) -> Result<(), Refusal> {
-        let is_participant = match newest {
-            Some(newest) => newest.participants.find(user_id).is_some(),
-            None => {
-                let head = conversations::head(&self.database, conversation_id).await?;
-                head.is_some_and(|Head { participants, .. }| participants.find(user_id).is_some())
-            }
-        };
-        if is_participant { Ok(()) } else { Err(Refusal::no_such_conversation()) }
     }
 }
 

@@ -70,9 +70,7 @@ pub async fn list(
     InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<ConversationPage>, Refusal> {
     let page = state.conversations.list(identity.user_id, query.limit.0, query.cursor.as_deref()).await?;
-    for message in page.conversations.iter().filter_map(|conversation| conversation.last_message.as_ref()) {
-        state.receipts.remember(message.conversation_id, message.message_id, message.seq);
-    }
+    page.conversations.iter().for_each(|conversation| remember(&state, conversation));
     Ok(Json(page))
 }
 
@@ -90,7 +88,16 @@ pub async fn get(
     State(state): State<AppState>,
     InPath(conversation_id): InPath<ConversationId>,
 ) -> Result<Json<Conversation>, Refusal> {
-    Ok(Json(state.conversations.get(identity.user_id, conversation_id).await?))
+    let conversation = state.conversations.get(identity.user_id, conversation_id).await?;
+    remember(&state, &conversation);
+    Ok(Json(conversation))
+}
+
+/// Whoever is shown a last message may mark it as read.
+fn remember(state: &AppState, conversation: &Conversation) {
+    if let Some(message) = &conversation.last_message {
+        state.receipts.remember(message.conversation_id, message.message_id, message.seq);
+    }
 }
 
 /// Add users to a group

@@ -33,7 +33,10 @@ async fn a_device_is_registered_shown_without_its_token_changed_and_removed_r5_3
     let (status, body) = gateway.ask(ana, Method::PUT, &path, Some(apns)).await;
     assert_eq!(status, StatusCode::OK);
     let device: Device = serde_json::from_value(body.clone()).unwrap();
-    assert_eq!((device.device_id, device.platform, device.locale.as_deref()), (device_id, Platform::Apns, Some("ne-NP")));
+    assert_eq!(
+        (device.device_id, device.platform, device.locale.as_deref()),
+        (device_id, Platform::Apns, Some("ne-NP"))
+    );
     let (_, list) = gateway.ask(ana, Method::GET, "/v1/devices", None).await;
     assert_eq!(serde_json::from_value::<DeviceList>(list.clone()).unwrap().devices, [device]);
     assert!(!format!("{body}{list}").contains(&token));
@@ -84,9 +87,10 @@ async fn a_token_belongs_to_whoever_registered_it_last_r5_3() {
     // However many at once, each ends in one place.
     let many: [UserId; 12] = users();
     let tokens = ["3", "4", "5"];
-    let registering = many.iter().zip(tokens.iter().cycle()).map(async |(user_id, token)| {
-        devices.register(*user_id, phone, webhook(token)).await
-    });
+    let registering = many
+        .iter()
+        .zip(tokens.iter().cycle())
+        .map(async |(user_id, token)| devices.register(*user_id, phone, webhook(token)).await);
     let outcomes = join_all(registering).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let mut holders = 0;

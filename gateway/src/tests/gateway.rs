@@ -37,34 +37,7 @@ impl Gateway {
     pub async fn start() -> Self {
         let servers = TestServers::from_env().unwrap();
         let place = Place::on(&servers.isolated().await.unwrap()).await;
-        let secret = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(secret.path(), SECRET).unwrap();
-        let keys = KeySource::Secret(secret.path().to_owned());
-        let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None };
-        let state = AppState::from(Parts {
-            gateway_id: GatewayId::random(),
-            namespace: place.namespace.clone(),
-            allowed_origins: Arc::default(),
-            clock: Clock::System,
-            tasks: place.tasks.clone(),
-            nats: place.nats.clone(),
-            database: place.database.clone(),
-            inboxes: place.inboxes.clone(),
-            verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
-            rate: RateLimits::start(NonZeroU32::MAX, &place.tasks),
-            content: place.content.clone(),
-            sender: place.sender.clone(),
-            conversations: place.conversations.clone(),
-            history: place.history.clone(),
-            receipts: Arc::new(Receipts::new(place.log.clone(), place.database.clone(), Clock::System)),
-            devices: place.devices(),
-            connections: Registry::default(),
-            announcer: Announcer::default(),
-            departures: Departures::new(place.jobs().await),
-            watches: Watches::default(),
-            typing: Typing::default(),
-            resync: Arc::default(),
-        });
+        let state = state(&place).await;
         receipts::start(&state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -103,4 +76,36 @@ impl Gateway {
         assert!(!body.message.is_empty());
         (status, body.code)
     }
+}
+
+/// What a gateway's requests and connections work with, without its tasks.
+pub async fn state(place: &Place) -> AppState {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), SECRET).unwrap();
+    let keys = KeySource::Secret(secret.path().to_owned());
+    let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None };
+    AppState::from(Parts {
+        gateway_id: GatewayId::random(),
+        namespace: place.namespace.clone(),
+        allowed_origins: Arc::default(),
+        clock: Clock::System,
+        tasks: place.tasks.clone(),
+        nats: place.nats.clone(),
+        database: place.database.clone(),
+        inboxes: place.inboxes.clone(),
+        verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
+        rate: RateLimits::start(NonZeroU32::MAX, &place.tasks),
+        content: place.content.clone(),
+        sender: place.sender.clone(),
+        conversations: place.conversations.clone(),
+        history: place.history.clone(),
+        receipts: Arc::new(Receipts::new(place.log.clone(), place.database.clone(), Clock::System)),
+        devices: place.devices(),
+        connections: Registry::default(),
+        announcer: Announcer::default(),
+        departures: Departures::new(place.jobs().await),
+        watches: Watches::default(),
+        typing: Typing::default(),
+        resync: Arc::default(),
+    })
 }

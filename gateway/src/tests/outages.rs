@@ -5,12 +5,17 @@ use chat_dev::{
     servers::{Durability, NatsServers, Servers},
     test_servers::TestServers,
 };
-use chat_shared::{position::Seq, postgres::MIGRATOR, wire::ErrorCode};
+use chat_shared::{
+    ids::MessageId,
+    position::Seq,
+    postgres::MIGRATOR,
+    wire::{ErrorCode, MarkRead},
+};
 
 use super::place::{Place, until, users};
 use crate::{history::Place as PageOf, refusal::Refusal};
 
-async fn private() -> (tempfile::TempDir, Servers, Place) {
+pub async fn private() -> (tempfile::TempDir, Servers, Place) {
     let servers = TestServers::from_env().unwrap();
     let directory = tempfile::tempdir_in(&servers.scratch).unwrap();
     let private =
@@ -30,6 +35,7 @@ async fn without_postgres_the_log_serves_history_and_knows_the_participants_prom
     let id = place.direct(ana, ben).await.conversation_id;
     place.send_many(ana, id, 5).await;
     place.store(id, 3, &[]).await;
+    let newest = place.history.page(ben, id, PageOf::Newest, 1).await.unwrap().messages[0].message_id;
     for is_paused in [true, false] {
         if is_paused {
             servers.postgres.pause().unwrap();
@@ -41,6 +47,12 @@ async fn without_postgres_the_log_serves_history_and_knows_the_participants_prom
         assert_eq!(place.page(ben, id, PageOf::After(Seq(1)), 2).await, Ok((vec![2, 3], true)));
         let refused = place.page(stranger, id, PageOf::Newest, 10).await;
         assert_eq!(refused, Err(Refusal::no_such_conversation()));
+        let receipts = place.receipts();
+        let mark =
+            async |message_id| receipts.mark_read(ben, MarkRead { conversation_id: id, message_id }).unwrap().await;
+        assert_eq!(mark(newest).await, Ok(()));
+        let unknown = mark(MessageId::random()).await.unwrap_err();
+        assert_eq!(unknown.code, ErrorCode::Unavailable, "it may be an old one");
         assert_eq!(place.conversations.get(ana, id).await.unwrap_err().code, ErrorCode::Unavailable);
         if is_paused {
             servers.postgres.resume().unwrap();
@@ -58,7 +70,12 @@ async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_p
     let id = place.group(ana, &[ben]).await.conversation_id;
     place.send_many(ana, id, 5).await;
     place.store(id, 5, &[]).await;
+    let newest = place.history.page(ben, id, PageOf::Newest, 1).await.unwrap().messages[0].message_id;
+    let receipts = place.receipts();
+    receipts.remember(id, newest, Seq(5));
     servers.nats.kill().await.unwrap();
+    let mark = receipts.mark_read(ben, MarkRead { conversation_id: id, message_id: newest }).unwrap();
+    assert_eq!(mark.await.unwrap_err().code, ErrorCode::Unavailable);
     assert_eq!(place.page(ben, id, PageOf::Newest, 3).await, Ok((vec![3, 4, 5], true)));
     assert_eq!(place.page(eve, id, PageOf::Newest, 3).await, Err(Refusal::no_such_conversation()));
     let group = place.conversations.add(ana, id, &[eve]).await.unwrap();

@@ -31,6 +31,7 @@ use crate::{
     database::Database,
     devices::Devices,
     history::{self, History, Place as PageOf},
+    receipts::Receipts,
     refusal::Refusal,
     send::{Acceptance, Sender},
 };
@@ -99,6 +100,16 @@ impl Place {
     pub fn devices(&self) -> Devices {
         let (database, inboxes) = (self.database.clone(), self.inboxes.clone());
         Devices::new(database, inboxes, Arc::new(master_key()), Clock::System, true)
+    }
+
+    /// The receipts of a gateway that has just started, and so knows of no message.
+    pub fn receipts(&self) -> Arc<Receipts> {
+        let receipts = Arc::new(Receipts::new(self.log.clone(), self.database.clone(), Clock::System));
+        let (writing, stopping) = (Arc::clone(&receipts), self.tasks.draining().clone());
+        self.tasks.lasting("read_receipts", async move {
+            stopping.run_until_cancelled(writing.write_marks()).await;
+        });
+        receipts
     }
 
     /// The queue of notifications.

@@ -60,17 +60,6 @@ async fn mark(
     receipts.mark_read(user_id, MarkRead { conversation_id, message_id })?.await
 }
 
-/// The receipts of a gateway that has just started, and so knows of no message.
-fn fresh(gateway: &Gateway) -> Arc<Receipts> {
-    let place = &gateway.place;
-    let receipts = Arc::new(Receipts::new(place.log.clone(), place.database.clone(), gateway.state.clock.clone()));
-    let (writing, stopping) = (Arc::clone(&receipts), place.tasks.draining().clone());
-    place.tasks.lasting("read_receipts", async move {
-        stopping.run_until_cancelled(writing.write_marks()).await;
-    });
-    receipts
-}
-
 #[tokio::test]
 async fn a_burst_of_marks_becomes_one_event_and_a_mark_that_is_behind_none_r8_5() {
     let (gateway, [ana, ben]) = (Gateway::start().await, users());
@@ -108,7 +97,7 @@ async fn a_mark_that_was_written_elsewhere_and_delivered_here_is_not_written_aga
     place.send_many(ana, id, 2).await;
     let messages = ids(place, id).await;
     mark(&gateway.state.receipts, ben, id, messages[1]).await.unwrap();
-    let other = fresh(&gateway);
+    let other = place.receipts();
     other.learn(&facts(place).await[0]);
     mark(&other, ben, id, messages[0]).await.unwrap();
     assert_eq!(facts(place).await.len(), 1);
@@ -127,7 +116,7 @@ async fn what_is_not_the_conversations_and_whoever_is_not_in_it_is_refused_alike
     mark(known, ana, other, elsewhere).await.unwrap();
     place.conversations.remove(ana, id, eve).await.unwrap();
     // Whether the gateway has to look for the message or not.
-    for receipts in [known, &fresh(&gateway)] {
+    for receipts in [known, &place.receipts()] {
         for message_id in [elsewhere, MessageId::random()] {
             assert_eq!(mark(receipts, ana, id, message_id).await, Err(Refusal::no_such_message()));
         }
@@ -156,7 +145,7 @@ async fn a_message_is_found_wherever_it_is_kept_r8_5() {
     // One is stored, one is missing before it, the last ones only the log has.
     place.store(id, 5, &[4]).await;
     let stored = place.history.page(ben, id, PageOf::Newest, 10).await.unwrap().messages;
-    let receipts = fresh(&gateway);
+    let receipts = place.receipts();
     for message in &stored {
         assert_eq!(mark(&receipts, ben, id, message.message_id).await, Ok(()), "{}", message.seq.0);
     }
@@ -200,10 +189,7 @@ async fn what_has_reached_a_device_is_told_to_the_sender_alone_r8_6() {
     // What is behind is passed over; the list shows the furthest, and never less than what was read.
     state.receipts.delivered(ben, vec![message(2)]);
     state.receipts.delivered(ben, vec![message(4)]);
-    until("both being told", async || {
-        place.inboxes.delivered(ana, &[id]).await.unwrap() == [Some(Seq(4))]
-    })
-    .await;
+    until("both being told", async || place.inboxes.delivered(ana, &[id]).await.unwrap() == [Some(Seq(4))]).await;
     let Page::Entries(entries) = place.inboxes.read(ana, epoch, Cursor::ZERO, 10).await.unwrap() else { panic!() };
     assert_eq!(entries.len(), 2);
     let shown = place.conversations.get(ana, id).await.unwrap().progress;
@@ -240,8 +226,8 @@ async fn lists_show_what_everybody_has_read_and_the_total_is_their_sum_r5_1_r5_2
     }
     let last = ids(place, group).await[3];
     set_read(place, eve, 4, Some(last)).await;
-    let list = place.conversations.list(ben, 10, None).await.unwrap().conversations;
-    let of = |id| list.iter().find(|conversation| conversation.conversation_id == id).unwrap();
+    let page = place.conversations.list(ben, 10, None).await.unwrap().conversations;
+    let of = |id| page.iter().find(|conversation| conversation.conversation_id == id).unwrap();
     let progress = |user_id, read_seq, last_read_message_id, delivered_seq| Progress {
         user_id,
         read_seq: Seq(read_seq),
@@ -303,7 +289,10 @@ async fn a_conversation_is_muted_for_one_of_its_participants_and_unread_still_co
         let stranger = gateway.request(eve, method, &path).json(&json!({}));
         assert_eq!(gateway.refused(stranger).await, (404, ErrorCode::NotFound));
     }
-    sqlx::query!("update participants set muted_until = now() - interval '1 second'").execute(&place.pool).await.unwrap();
+    sqlx::query!("update participants set muted_until = now() - interval '1 second'")
+        .execute(&place.pool)
+        .await
+        .unwrap();
     assert_eq!(shown(ben).await.mute, None, "it lasts no longer than it was asked for");
 }
 

@@ -1,0 +1,175 @@
+//! Presence through two gateways, and what the ends of sessions set going. Who connects has no socket.
+
+use chat_shared::{
+    delivery::{Delivery, all_gateways_subject},
+    ids::{DeviceId, UserId},
+    inbox::{Inboxes, Routed, Routing},
+    telemetry::Latch,
+    wire::{Command, ErrorCode, Presence, PresenceList, Push, Rejected, Reply, WatchPresence},
+};
+use reqwest::{Method, StatusCode};
+
+use super::{
+    gateway::{self, Gateway},
+    outages,
+    place::{Place, until, users},
+};
+use crate::{
+    app::AppState,
+    connection::simulated::Client,
+    delivery,
+    presence::{self, Parting},
+    typing,
+};
+
+/// A gateway whose tasks run.
+pub async fn start(place: &Place) -> AppState {
+    let state = gateway::state(place).await;
+    let latch = Latch::default();
+    presence::start(&state);
+    place.tasks.essential("delivery", delivery::listen(state.clone(), latch.clone()));
+    place.tasks.best_effort("typing", typing::expire(state.clone()));
+    place.tasks.best_effort("lease", delivery::keep(state.clone()));
+    until("hearing from NATS", async || latch.is_set()).await;
+    let probe = [UserId::random()];
+    until("taking the lease", async || place.inboxes.presence(&probe).await.is_ok()).await;
+    state
+}
+
+async fn watch(client: &mut Client, user_ids: &[UserId]) -> Result<Vec<Presence>, ErrorCode> {
+    match client.ask(Command::WatchPresence(WatchPresence { user_ids: user_ids.to_vec() })).await {
+        Reply::Done { .. } => Ok(presence_of(client.push().await)),
+        Reply::Rejected(Rejected { code, .. }) => Err(code),
+        Reply::Accepted(_) => panic!("a watch is no message"),
+    }
+}
+
+fn presence_of(push: Push) -> Vec<Presence> {
+    match push {
+        Push::Presence { users } => users,
+        other => panic!("{other:?} is not about presence"),
+    }
+}
+
+fn is_online(presence: &[Presence]) -> Vec<(UserId, bool)> {
+    presence.iter().map(|presence| (presence.user_id, presence.is_online)).collect()
+}
+
+#[tokio::test]
+async fn watchers_see_who_comes_and_goes_on_any_gateway_and_several_devices_are_one_user_r8_1() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let [here, there] = [start(&place).await, start(&place).await];
+    place.direct(ana, ben).await;
+    let mut watcher = Client::connect(&here, ana).await;
+    let first = watch(&mut watcher, &[ben, ana, ben]).await.unwrap();
+    assert_eq!(is_online(&first), [(ben, false), (ana, true)]);
+    assert_eq!(first[0].last_seen_at, None, "ben was never here");
+
+    let [phone, tablet] = [Client::connect(&there, ben).await, Client::connect(&here, ben).await];
+    assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, true)]);
+    phone.leave(Parting::Final).await;
+    tablet.leave(Parting::Final).await;
+    let gone = presence_of(watcher.push().await);
+    assert_eq!(is_online(&gone), [(ben, false)], "once, with the last of the devices");
+    assert_eq!(place.inboxes.presence(&[ben]).await.unwrap()[0].presence, gone[0]);
+    until("detaching", async || place.inboxes.left_behind(here.gateway_id, 9).await.unwrap() == [ana]).await;
+    until("detaching", async || place.inboxes.left_behind(there.gateway_id, 9).await.unwrap().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_quick_return_is_not_seen_and_who_does_not_return_is_offline_after_a_while_r8_2() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let [here, there] = [start(&place).await, start(&place).await];
+    place.direct(ana, ben).await;
+    let (mut watcher, device_id) = (Client::connect(&here, ana).await, DeviceId::random());
+    let phone = Client::connect_device(&there, ben, device_id).await;
+    assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, true)]);
+    phone.leave(Parting::Broken).await;
+    let back = Client::connect_device(&here, ben, device_id).await;
+    back.leave(Parting::Broken).await;
+    assert_eq!(place.inboxes.left_behind(here.gateway_id, 9).await.unwrap().len(), 2, "ben is not settled yet");
+    assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, false)], "nothing was said of the return");
+    until("detaching", async || place.inboxes.left_behind(here.gateway_id, 9).await.unwrap() == [ana]).await;
+}
+
+#[tokio::test]
+async fn strangers_are_not_watched_and_whoever_is_removed_is_watched_no_longer() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let group = place.group(ana, &[ben]).await;
+    let mut watcher = Client::connect(&here, ana).await;
+    assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, false)]);
+    assert_eq!(watch(&mut watcher, &[ben, eve]).await, Err(ErrorCode::NotFound));
+    assert_eq!(watch(&mut watcher, &users::<101>()).await, Err(ErrorCode::Invalid));
+    let phone = Client::connect(&here, ben).await;
+    assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, true)], "the earlier list stays");
+
+    place.conversations.remove(ana, group.conversation_id, ben).await.unwrap();
+    let (_, removal) = place.log.newest(group.conversation_id).await.unwrap().unwrap();
+    let told = Delivery::Unnumbered(vec![removal.encode().into()]);
+    delivery::publish(&here, all_gateways_subject(&place.namespace), &told).await;
+    until("dropping ben", async || here.watches.pairs() == 0).await;
+    assert_eq!(watch(&mut watcher, &[ben]).await, Err(ErrorCode::NotFound));
+    phone.leave(Parting::Final).await;
+    watcher.leave(Parting::Final).await;
+}
+
+#[tokio::test]
+async fn presence_is_asked_for_by_rest_under_the_same_rule_r8_1() {
+    let (gateway, [ana, ben, eve]) = (Gateway::start().await, users());
+    gateway.place.direct(ana, ben).await;
+    let get = |user_ids: &[UserId]| {
+        let ids: Vec<_> = user_ids.iter().map(|user_id| user_id.as_uuid().to_string()).collect();
+        gateway.request(ana, Method::GET, &format!("/v1/presence?user_ids={}", ids.join(",")))
+    };
+    gateway.place.inboxes.renew_lease(gateway.state.gateway_id).await.unwrap();
+    let _phone = Client::connect(&gateway.state, ben).await;
+    let answer = get(&[ben, ana]).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let list: PresenceList = answer.json().await.unwrap();
+    assert_eq!(is_online(&list.users), [(ben, true), (ana, false)]);
+    assert_eq!(gateway.refused(get(&[ben, eve])).await, (404, ErrorCode::NotFound));
+    assert_eq!(gateway.refused(get(&users::<101>())).await, (400, ErrorCode::Invalid));
+    for wrong in ["/v1/presence", "/v1/presence?user_ids=", "/v1/presence?user_ids=me", "/v1/presence?user_ids=%00"] {
+        assert_eq!(
+            gateway.refused(gateway.request(ana, Method::GET, wrong)).await,
+            (400, ErrorCode::Invalid),
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ends_with_pushes_unconfirmed_is_looked_into_r5_3() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let phone = Client::connect(&here, ben).await;
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 1).await;
+    let (_, message) = place.log.newest(id).await.unwrap().unwrap();
+    let event = message.encode();
+    let routed = place.inboxes.route(&[Routing { user_id: ben, event: &event, delivered: None }]).await.unwrap();
+    assert!(matches!(&routed[0], Routed::At { gateways, .. } if gateways == &[here.gateway_id]));
+    phone.leave(Parting::Broken).await;
+    let jobs = async_nats::jetstream::new(place.nats.clone());
+    let queue = jobs.get_stream(format!("{}-notifications", place.namespace)).await.unwrap();
+    until("queueing", async || queue.get_info().await.unwrap().state.messages == 1).await;
+}
+
+#[tokio::test]
+async fn without_redis_presence_is_unavailable_and_what_ended_meanwhile_is_settled_when_it_is_back_r8_2() {
+    let (_directory, servers, place) = outages::private().await;
+    let [ana, ben] = users();
+    let here = start(&place).await;
+    place.direct(ana, ben).await;
+    let mut watcher = Client::connect(&here, ana).await;
+    let phone = Client::connect(&here, ben).await;
+    assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, true)]);
+    servers.redis.pause().unwrap();
+    assert_eq!(watch(&mut watcher, &[ben]).await, Err(ErrorCode::Unavailable));
+    phone.leave(Parting::Broken).await;
+    servers.redis.resume().unwrap();
+    assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, false)]);
+    let seen = async |inboxes: &Inboxes| inboxes.presence(&[ben]).await.unwrap()[0].presence;
+    assert!(seen(&place.inboxes).await.last_seen_at.is_some());
+}
