@@ -10,10 +10,11 @@ use utoipa::{
 #[openapi(
     info(
         title = "Chat",
-        description = "What is not live: conversations, their participants, history, and sending for servers and \
-                       scripts. Live messages travel by WebSocket at /v1/ws. Ids are UUIDs of version 4; moments are \
-                       milliseconds since 1970-01-01T00:00:00Z; whatever is refused is answered with an `ErrorBody`. \
-                       A conversation that doesn't exist and one of other people are the same `not_found`."
+        description = "What is not live: conversations, their participants, history, what is unread, devices for \
+                       notifications, and sending for servers and scripts. Live messages travel by WebSocket at /v1/ws. \
+                       Ids are UUIDs of version 4; moments are milliseconds since 1970-01-01T00:00:00Z; whatever is \
+                       refused is answered with an `ErrorBody`. A conversation that doesn't exist and one of other \
+                       people are the same `not_found`."
     ),
     tags(
         (name = "conversations", description = "Make, list and show conversations, and change who takes part"),

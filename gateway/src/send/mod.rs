@@ -1,6 +1,7 @@
 //! *Send message*, the central operation: validate → authorise → seal → append.
 //!
-//! **Invariant:** only this room appends to the log, and nothing is answered `accepted` before the log has it.
+//! **Invariant:** only this room appends what is ordered within a conversation, and nothing is answered `accepted` before
+//! the log has it.
 
 mod lane;
 mod repeat;
