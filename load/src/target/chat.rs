@@ -93,7 +93,7 @@ impl Session {
             ("message", Some(Message { seq, text })) => heard(Heard::Message { sequence: Some(*seq), text }),
             _ => {}
         }
-        let (Some(cursor), "message" | "conversation") = (said.cursor, said.name) else { return Ok(()) };
+        let (Some(cursor), "message" | "conversation" | "receipt") = (said.cursor, said.name) else { return Ok(()) };
         ensure!(cursor <= self.cursor.next(), "a gap in the inbox");
         self.cursor = self.cursor.max(cursor);
         if self.cursor.0 >= self.confirmed.0 + CONFIRM_PUSHES {
