@@ -34,7 +34,8 @@ pub enum Event {
         to: Seq,
     },
     /// Somebody has got or read more, the user themself included. Receipts only go forward; some are left out if a later one
-    /// replaces them before the application has taken them. How far everybody is already stands in [`Self::Reloaded`].
+    /// replaces them before the application has taken them. How far everybody is already stands in [`Self::Reloaded`], and
+    /// whoever writes a message has read up to it without a receipt.
     Receipt(Receipt),
     /// Somebody else begins to write, or has stopped: because they said so, because their message is there, or because
     /// nothing was heard of it for 5 seconds.

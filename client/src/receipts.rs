@@ -44,6 +44,12 @@ impl Receipts {
         is_news
     }
 
+    /// They wrote this message, so they have read up to it. The message says so; there is no receipt.
+    pub(crate) fn wrote(&mut self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
+        let reached = self.reached(conversation_id, user_id);
+        reached.read = reached.read.max(seq);
+    }
+
     /// Only these take part now.
     pub(crate) fn keep(&mut self, conversation_id: ConversationId, participants: &[Participant]) {
         if let Some(reached) = self.conversations.get_mut(&conversation_id) {
@@ -71,10 +77,11 @@ mod tests {
     fn r8_5_receipts_only_go_forward_and_reading_includes_delivery() {
         let (mut receipts, conversation_id, user_id) =
             (Receipts::default(), ConversationId::random(), UserId::random());
-        let mut advance = |kind, seq| {
+        let receipt = |kind, seq| {
             let (message_id, unread, at) = (None, None, Timestamp(0));
-            receipts.advance(&Receipt { conversation_id, user_id, kind, seq: Seq(seq), message_id, unread, at })
+            Receipt { conversation_id, user_id, kind, seq: Seq(seq), message_id, unread, at }
         };
+        let mut advance = |kind, seq| receipts.advance(&receipt(kind, seq));
         assert!(advance(ReceiptKind::Delivered, 3));
         assert!(advance(ReceiptKind::Read, 2), "each kind has its own place");
         assert!(!advance(ReceiptKind::Delivered, 3));
@@ -82,5 +89,7 @@ mod tests {
         assert!(advance(ReceiptKind::Read, 7));
         assert!(!advance(ReceiptKind::Delivered, 6), "what was read was delivered");
         assert!(advance(ReceiptKind::Delivered, 8));
+        receipts.wrote(conversation_id, user_id, Seq(9));
+        assert!(!receipts.advance(&receipt(ReceiptKind::Read, 9)), "whoever writes has read");
     }
 }

@@ -1,10 +1,19 @@
 //! docs/protocol.md says what the code does: its examples are frames and bodies, its tables are complete.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use chat_client::wire::{
-    AddParticipants, CloseCode, Command, CommandFrame, ConversationPage, CreateConversation, ErrorBody, ErrorCode,
-    HistoryPage, SendMessageBody, ServerFrame,
+use std::collections::BTreeSet;
+
+use chat_client::{
+    clock::Timestamp,
+    ids::{ConversationId, MessageId, UserId},
+    positions::{Cursor, Seq},
+    wire::{
+        AddParticipants, CloseCode, Command, CommandFrame, ConversationPage, CreateConversation, Device, DeviceList,
+        ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList, Progress, Push,
+        Receipt, ReceiptKind, RegisterDevice, SendMessageBody, ServerFrame, Typing, UnreadTotal,
+    },
 };
+use chat_shared::limits;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -40,6 +49,13 @@ fn every_example_is_what_it_claims_to_be() {
             "ConversationPage" => again::<ConversationPage>(&example),
             "SendMessageBody" => again::<SendMessageBody>(&example),
             "HistoryPage" => again::<HistoryPage>(&example),
+            "MarkReadBody" => again::<MarkReadBody>(&example),
+            "Mute" => again::<Mute>(&example),
+            "UnreadTotal" => again::<UnreadTotal>(&example),
+            "PresenceList" => again::<PresenceList>(&example),
+            "RegisterDevice" => again::<RegisterDevice>(&example),
+            "Device" => again::<Device>(&example),
+            "DeviceList" => again::<DeviceList>(&example),
             other => panic!("the document has an example of {other}, which this test doesn't know"),
         };
         if kind == "command" && example["is_repeat"] == Value::Bool(false) {
@@ -56,8 +72,96 @@ fn every_frame_has_an_example() {
         examples.map(|(_, example)| example["type"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(of("command"), Command::NAMES);
-    let frames = ["accepted", "done", "rejected", "ready", "message", "conversation", "heartbeat", "going_away"];
+    let frames = [
+        "accepted",
+        "done",
+        "rejected",
+        "ready",
+        "message",
+        "conversation",
+        "receipt",
+        "receipt",
+        "typing",
+        "presence",
+        "heartbeat",
+        "going_away",
+    ];
     assert_eq!(of("frame"), frames);
+}
+
+/// Every key that stands anywhere in a value.
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            found.insert(key.clone());
+            keys(value, found);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+/// What the wire can say besides messages, with every field that may be absent.
+fn everything_beside_messages() -> Vec<Value> {
+    let (conversation_id, user_id, message_id) = (ConversationId::random(), UserId::random(), MessageId::random());
+    let (seq, at) = (Seq(1), Timestamp(1));
+    let presence = Presence { user_id, is_online: false, last_seen_at: Some(at) };
+    let receipt =
+        |kind| Receipt { conversation_id, user_id, kind, seq, message_id: Some(message_id), unread: Some(0), at };
+    let cursor = Some(Cursor(1));
+    let pushes = [
+        Push::Receipt { cursor, receipt: receipt(ReceiptKind::Read) },
+        Push::Receipt { cursor, receipt: receipt(ReceiptKind::Delivered) },
+        Push::Typing { typing: Typing { conversation_id, user_id, is_typing: true } },
+        Push::Presence { users: vec![presence] },
+    ];
+    let progress =
+        Progress { user_id, read_seq: seq, last_read_message_id: Some(message_id), delivered_seq: Some(seq) };
+    let mut values: Vec<Value> = pushes.iter().map(|push| serde_json::to_value(push).unwrap()).collect();
+    values.push(serde_json::to_value(progress).unwrap());
+    values.push(serde_json::to_value(Mute { until: Some(at) }).unwrap());
+    values
+}
+
+#[test]
+fn every_field_of_receipts_typing_and_presence_is_documented() {
+    let mut fields = BTreeSet::new();
+    for value in everything_beside_messages() {
+        keys(&value, &mut fields);
+    }
+    for field in fields {
+        let is_documented = DOCUMENT.contains(&format!("\"{field}\":")) || DOCUMENT.contains(&format!("`{field}`"));
+        assert!(is_documented, "{field}");
+    }
+}
+
+#[test]
+fn every_platform_has_an_example_of_its_registration() {
+    let registrations = examples().into_iter().filter(|(kind, _)| *kind == "RegisterDevice");
+    let platforms: Vec<_> = registrations.map(|(_, example)| example["platform"].clone()).collect();
+    assert_eq!(platforms, Platform::ALL.map(|platform| Value::from(platform.as_str())));
+}
+
+#[test]
+fn the_bounds_are_those_of_the_code() {
+    let seconds = |duration: std::time::Duration| format!("{} s", duration.as_secs_f64());
+    let rows = [
+        ("users that a connection watches", limits::PRESENCE_USERS_MAX.to_string()),
+        (
+            "`set_typing` of a user on a gateway",
+            format!("{} a second, {} at once", limits::TYPING_PER_SECOND_MAX, limits::TYPING_BURST_MAX),
+        ),
+        ("gathering receipts", seconds(limits::RECEIPTS_GATHER)),
+        ("typing that isn't said again", seconds(limits::TYPING_EXPIRY)),
+        ("a connection that broke", seconds(limits::PRESENCE_GRACE)),
+        ("devices of a user that are registered for notifications", limits::NOTIFICATION_DEVICES_MAX.to_string()),
+        ("a notification that can't be sent", format!("{} hours", limits::NOTIFICATION_TTL.as_secs() / 3600)),
+    ];
+    for (what, bound) in rows {
+        let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {what}")));
+        let row = row.unwrap_or_else(|| panic!("no bound of {what}"));
+        assert!(row.contains(&format!("| {bound} |")), "{row} has another bound than {bound}");
+    }
 }
 
 #[test]

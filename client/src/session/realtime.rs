@@ -73,6 +73,7 @@ impl Realtime {
     pub(super) fn message(&mut self, message: &Message) {
         let Message { conversation_id, sender_id, seq, .. } = *message;
         self.typists.stopped((conversation_id, sender_id));
+        self.receipts.wrote(conversation_id, sender_id, seq);
         self.unread.lock().message(conversation_id, seq, self.me == Some(sender_id));
     }
 

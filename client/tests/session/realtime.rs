@@ -287,17 +287,17 @@ async fn r5_1_what_is_unread_follows_messages_marks_and_ones_own() {
     let position = client.position();
     assert_eq!(position.reads[&conversation].unread(), 0);
     drop((client, events, socket));
-    let (client, socket) = join!(Client::connect(ClientOptions { resume_from: Some(position), ..options }), async {
-        let mut socket = gateway.accept().await;
-        let resume = socket.hello.resume.unwrap();
-        socket.ready(Some(resume.epoch), 15, true).await;
-        socket
-    });
+    let (client, (mut socket, cursor)) =
+        join!(Client::connect(ClientOptions { resume_from: Some(position), ..options }), async {
+            let mut socket = gateway.accept().await;
+            let resume = socket.hello.resume.unwrap();
+            socket.ready(Some(resume.epoch), resume.cursor.0, true).await;
+            (socket, resume.cursor.next().0)
+        });
     let (client, mut events) = client.unwrap();
-    let mut socket = socket;
     assert_eq!(client.unread(conversation), Some(0));
     let fifth = message(conversation, 5);
     gateway.write(&fifth);
-    socket.message(16, &fifth).await;
+    socket.message(cursor, &fifth).await;
     assert_eq!(unread(&mut events).await, (conversation, 1, 2));
 }
