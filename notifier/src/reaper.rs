@@ -1,5 +1,5 @@
-//! Settles what gateways leave behind that ended without saying goodbye to all: their users are offline, and what was pushed
-//! to them and not confirmed is notified.
+//! Settles what gateways leave behind that ended without settling it: their users are offline, and what was pushed to them
+//! and not confirmed is notified.
 //!
 //! A user stays in the gateway's list until all is done, so what fails half-way is done again, by this or another instance.
 
@@ -57,7 +57,7 @@ impl Reaper {
                 let page = self.settle(gateway_id).await?;
                 if page == 0 {
                     self.inboxes.forget_gateway(gateway_id).await?;
-                    tracing::info!(?gateway_id, users = settled, "a gateway is gone, its users are settled");
+                    tracing::info!(?gateway_id, left_behind = settled, "a gateway is gone");
                     metrics::counter!(telemetry::GATEWAYS_GONE_TOTAL).increment(1);
                     break;
                 }

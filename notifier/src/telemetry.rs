@@ -28,9 +28,9 @@ pub const JOBS_DROPPED_TOTAL: &str = "chat_notifier_jobs_dropped_total";
 pub const JOB_RETRIES_TOTAL: &str = "chat_notifier_job_retries_total";
 /// Notifications, by what became of them.
 pub const NOTIFICATIONS_TOTAL: &str = "chat_notifier_notifications_total";
-/// Gateways that ended without a word, and whose users are settled.
+/// Gateways that are gone, stopped ones included.
 pub const GATEWAYS_GONE_TOTAL: &str = "chat_notifier_gateways_gone_total";
-/// Users of such gateways.
+/// Users whom gateways left behind, and who are settled.
 pub const LEFT_BEHIND_TOTAL: &str = "chat_notifier_left_behind_total";
 /// Seconds from reading a batch to its end.
 pub const BATCH_SECONDS: &str = "chat_notifier_batch_seconds";
@@ -51,8 +51,8 @@ pub fn describe() {
     describe_counter!(JOBS_DROPPED_TOTAL, "Jobs that found no room in the queue");
     describe_counter!(JOB_RETRIES_TOTAL, "Jobs put back to be worked on again");
     describe_counter!(NOTIFICATIONS_TOTAL, "Notifications, by what became of them");
-    describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that ended without a word, and whose users are settled");
-    describe_counter!(LEFT_BEHIND_TOTAL, "Users of gateways that ended without a word");
+    describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that are gone, stopped ones included");
+    describe_counter!(LEFT_BEHIND_TOTAL, "Users whom gateways left behind, and who are settled");
     describe_histogram!(BATCH_SECONDS, "Seconds from reading a batch to its end");
     describe_histogram!(LAG_SECONDS, "Seconds from accepting an event to having it routed");
     for name in [
