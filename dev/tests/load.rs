@@ -25,7 +25,7 @@ const PER_SECOND: f64 = 40.0;
 fn crowd(seats: Vec<chat_load::plan::Seat>, conversation_size: usize, absence: Option<Absence>) -> CrowdLoad {
     let until_us = micros(WARM_UP + LENGTH);
     let sends = Sends { per_second: PER_SECOND, from_us: 0, until_us, writers: Writers::All };
-    CrowdLoad { seats, conversation_size, sends: Some(sends), absence }
+    CrowdLoad { seats, conversation_size, sends: Some(sends), absence, ..CrowdLoad::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn everything_accepted_is_kept_and_shown_and_costs_are_counted() {
     let options = ChatOptions { gateways: 2, handshakes_per_second: None };
     let (chat, _) = setting.chat(options).await.unwrap();
     let until_us = micros(WARM_UP + LENGTH);
-    let often = Absence::Often { online_us: 1_000_000, away_us: 200_000, from_us: 0, until_us };
+    let often = Absence::Often { online_us: 1_000_000, away_us: 200_000, from_us: 0, until_us, says_goodbye: false };
     let steady = chat.seats(PAIRS, 2).await.unwrap();
     let leaving = chat.seats(GROUPS, GROUP).await.unwrap();
     let workload = Workload {

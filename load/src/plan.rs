@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::answer::{CrowdDone, Done, FOREIGN_SHOWN, Line, PhaseDone, Second, Tally};
+pub use self::answer::{CrowdDone, Done, FOREIGN_SHOWN, Line, PhaseDone, RealtimeDone, Second, Tally};
 
 /// Everything that one client process does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,6 +71,35 @@ pub struct Crowd {
     pub sends: Option<Sends>,
     /// How they lose their connections; never on purpose if none.
     pub absence: Option<Absence>,
+    /// What they do besides.
+    pub manners: Manners,
+}
+
+/// What clients do besides writing messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manners {
+    /// They watch the presence of the others of their conversation.
+    pub watches: bool,
+    /// They say that they write, so long before each message is due.
+    pub types_before_us: Option<u64>,
+    /// They mark as read what they are shown.
+    pub reads: Option<Reads>,
+}
+
+/// When clients mark what they were shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Reads {
+    /// So long after each message.
+    Each {
+        /// How long.
+        after_us: u64,
+    },
+    /// Everything at one moment, all clients together.
+    Together {
+        /// When.
+        at_us: u64,
+    },
 }
 
 impl Crowd {
@@ -121,11 +150,11 @@ pub enum Writers {
     All,
 }
 
-/// How clients lose their connections: by cutting them without a goodbye.
+/// How clients lose their connections.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Absence {
-    /// All but each conversation's first seat at once, and back as fast as they can after a while.
+    /// All but each conversation's first seat are cut at once, and come back as fast as they can after a while.
     Once {
         /// When.
         at_us: u64,
@@ -142,6 +171,8 @@ pub enum Absence {
         from_us: u64,
         /// After that all come back and stay.
         until_us: u64,
+        /// They close their connections, as users do who leave. Else they are cut.
+        says_goodbye: bool,
     },
 }
 

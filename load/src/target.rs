@@ -94,6 +94,9 @@ pub trait Protocol: 'static {
     /// Appends what a client says now and then to show that it is there; nothing if it needn't.
     fn heartbeat(&mut self, out: &mut Vec<u8>);
 
+    /// Appends what a client does besides writing messages; nothing if the target knows no such thing.
+    fn gesture(&mut self, _gesture: &Gesture<'_>, _out: &mut Vec<u8>) {}
+
     /// Appends what a client says before it closes.
     fn goodbye(&mut self, out: &mut Vec<u8>);
 
@@ -123,6 +126,30 @@ pub struct Outgoing<'a> {
     pub is_repeat: bool,
 }
 
+/// What a client does besides writing messages.
+#[derive(Debug, Clone, Copy)]
+pub enum Gesture<'a> {
+    /// Marks everything up to a message as read.
+    MarkRead {
+        /// Comes back with the answer.
+        reference: u64,
+        /// Where; from the [`Seat`].
+        conversation: &'a str,
+        /// The message.
+        message_id: Uuid,
+    },
+    /// Says that the user writes.
+    Typing {
+        /// Where.
+        conversation: &'a str,
+    },
+    /// Watches whether users are there.
+    Watch {
+        /// Whom.
+        users: &'a [&'a str],
+    },
+}
+
 /// What a server said, as far as it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard<'a> {
@@ -144,5 +171,26 @@ pub enum Heard<'a> {
         sequence: Option<u64>,
         /// As it was sent.
         text: &'a str,
+    },
+    /// What the client asked for is done.
+    Done {
+        /// Of the [`Gesture`].
+        reference: u64,
+    },
+    /// How far somebody has got in the conversation.
+    Receipt {
+        /// Who.
+        user: Uuid,
+        /// They have read it; else a device of theirs has it.
+        is_read: bool,
+        /// Up to and with the message of this number.
+        sequence: u64,
+    },
+    /// Somebody writes.
+    Typing,
+    /// Users came or went whom the client watches.
+    Presence {
+        /// How many.
+        changes: usize,
     },
 }

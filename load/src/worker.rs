@@ -7,6 +7,7 @@ mod absence;
 mod client;
 mod connections;
 mod ranges;
+mod realtime;
 mod schedule;
 mod stats;
 mod tally;
@@ -26,8 +27,14 @@ use tokio::{
     task::LocalSet,
     time::{MissedTickBehavior, interval},
 };
+use uuid::Uuid;
 
-use self::{client::Client, schedule::Schedule, stats::Stats, timer::Timer};
+use self::{
+    client::Client,
+    schedule::{Due, Schedule},
+    stats::Stats,
+    timer::Timer,
+};
 use crate::{
     clock,
     message::{Mark, message_id},
@@ -69,6 +76,8 @@ struct Worker<T: Target> {
     plan: Plan,
     /// By the seats' numbers in this process.
     seats: Vec<Seat>,
+    /// The same seats' users, where they are UUIDs.
+    users: Vec<Uuid>,
     clients: Vec<RefCell<Client<T::Protocol>>>,
     /// The number of each crowd's first seat in this process.
     first_seats: Vec<usize>,
@@ -91,10 +100,12 @@ impl<T: Target> Worker<T> {
             seats.append(&mut crowd.seats);
         }
         first_seats.push(seats.len());
+        let users = seats.iter().map(|seat| seat.user.parse().unwrap_or_default()).collect();
         Rc::new(Self {
             target,
             plan,
             seats,
+            users,
             clients,
             first_seats,
             stats: counts,
@@ -131,11 +142,12 @@ impl<T: Target> Worker<T> {
         let timer = Timer::new()?;
         let start_us = self.start_us.get();
         let end_us = start_us + stats::end_us(&self.plan);
-        let mut schedules: Vec<Option<Schedule>> = self.schedules();
+        let (mut schedules, mut typing) = (self.schedules(), self.typing());
         let mut absences: BinaryHeap<_> = self.absences().into();
         let mut second = 0;
         loop {
-            let sends = schedules.iter().flatten().filter_map(Schedule::peek).map(|due| start_us + due.at_us);
+            let due = schedules.iter().chain(&typing).flatten().filter_map(Schedule::peek);
+            let sends = due.map(|due| start_us + due.at_us);
             let absence = absences.peek().map(absence::Change::at_us);
             let next_second = start_us + (second + 1) * SECOND_US;
             let Some(next) = sends.chain(absence).chain([next_second, end_us]).min() else { break };
@@ -149,11 +161,15 @@ impl<T: Target> Worker<T> {
                 break;
             }
             let now = clock::now_us();
-            for (crowd, schedule) in schedules.iter_mut().enumerate() {
-                let Some(schedule) = schedule else { continue };
-                while let Some(due) = schedule.peek().filter(|due| start_us + due.at_us <= now) {
-                    schedule.advance();
-                    self.send(self.first_seats[crowd] + due.seat, start_us + due.at_us);
+            let is_due = |due: &Due| start_us + due.at_us <= now;
+            for (first_seat, schedule) in self.first_seats.iter().zip(&mut schedules) {
+                while let Some(due) = schedule.as_mut().and_then(|schedule| schedule.next_if(is_due)) {
+                    self.send(first_seat + due.seat, start_us + due.at_us);
+                }
+            }
+            for (first_seat, schedule) in self.first_seats.iter().zip(&mut typing) {
+                while let Some(due) = schedule.as_mut().and_then(|schedule| schedule.next_if(is_due)) {
+                    self.say_typing(first_seat + due.seat);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use chat_load::plan::{Absence, Crowd, Phase, Plan, Seat, Sends, TargetKind, Writers};
+use chat_load::plan::{Absence, Crowd, Manners, Phase, Plan, Seat, Sends, TargetKind, Writers};
 
 /// Client processes, at the least.
 const PROCESSES_MIN: usize = 2;
@@ -32,7 +32,7 @@ pub struct Workload {
 }
 
 /// Clients that do the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CrowdLoad {
     /// Those of one conversation stand one after the other.
     pub seats: Vec<Seat>,
@@ -42,6 +42,8 @@ pub struct CrowdLoad {
     pub sends: Option<Sends>,
     /// How they lose their connections.
     pub absence: Option<Absence>,
+    /// What they do besides.
+    pub manners: Manners,
 }
 
 impl Workload {
@@ -49,7 +51,7 @@ impl Workload {
     pub fn steady(name: String, seats: Vec<Seat>, conversation_size: usize, per_second: f64, pace: Pace) -> Self {
         let until_us = micros(pace.warm_up + pace.length);
         let sends = Sends { per_second, from_us: 0, until_us, writers: Writers::All };
-        let crowd = CrowdLoad { seats, conversation_size, sends: Some(sends), absence: None };
+        let crowd = CrowdLoad { seats, conversation_size, sends: Some(sends), ..CrowdLoad::default() };
         let phase = Phase { name: "measured".to_owned(), from_us: micros(pace.warm_up), until_us };
         Self { name, crowds: vec![crowd], phases: vec![phase], costed: 0, drain: pace.drain }
     }
@@ -120,6 +122,7 @@ impl CrowdLoad {
             conversation_size: size,
             sends: sends.filter(|sends| sends.per_second > 0.0),
             absence: self.absence,
+            manners: self.manners,
         }
     }
 }

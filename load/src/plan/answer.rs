@@ -67,6 +67,37 @@ pub struct CrowdDone {
     pub catch_up: Histogram,
     /// Of each client that was among them: from then until the last message that it missed was shown.
     pub caught_up: Histogram,
+    /// What it did besides writing, and was told besides messages.
+    pub realtime: RealtimeDone,
+}
+
+/// Read marks, receipts, typing and presence of a crowd, over the whole run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RealtimeDone {
+    /// Read marks that were written.
+    pub marks: u64,
+    /// Those that the server said it has.
+    pub marks_done: u64,
+    /// Those that it refused.
+    pub marks_refused: u64,
+    /// How far each user marked: the number of the message.
+    pub furthest: BTreeMap<String, u64>,
+    /// How often somebody was to be shown how far another participant has read in the end: each of the others once.
+    pub expected_receipts: u64,
+    /// How often somebody was.
+    pub receipts_shown: u64,
+    /// Receipts of deliveries that were shown.
+    pub deliveries_shown: u64,
+    /// How often somebody said that they write.
+    pub typing_said: u64,
+    /// How often somebody was shown that another participant writes.
+    pub typing_shown: u64,
+    /// How often somebody was shown that a user came or went, after the list that watching begins with.
+    pub presence_shown: u64,
+    /// From when a mark was due until it was answered as done.
+    pub done: Histogram,
+    /// From when a mark was due until each other participant was shown its receipt.
+    pub shown: Histogram,
 }
 
 /// What happened in a phase.
@@ -161,6 +192,25 @@ impl CrowdDone {
         self.returns.add(&other.returns);
         self.catch_up.add(&other.catch_up);
         self.caught_up.add(&other.caught_up);
+        self.realtime.add(&other.realtime);
+    }
+}
+
+impl RealtimeDone {
+    /// Adds what others did.
+    pub fn add(&mut self, other: &Self) {
+        self.marks += other.marks;
+        self.marks_done += other.marks_done;
+        self.marks_refused += other.marks_refused;
+        self.expected_receipts += other.expected_receipts;
+        self.receipts_shown += other.receipts_shown;
+        self.deliveries_shown += other.deliveries_shown;
+        self.typing_said += other.typing_said;
+        self.typing_shown += other.typing_shown;
+        self.presence_shown += other.presence_shown;
+        self.furthest.extend(other.furthest.clone());
+        self.done.add(&other.done);
+        self.shown.add(&other.shown);
     }
 }
 

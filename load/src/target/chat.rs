@@ -11,13 +11,13 @@ use chat_shared::{
 use rmp_serde::{Deserializer as Unpacker, Serializer as Packer};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::{
-    ConnectError, Heard, Opened, Outgoing, Protocol, Route, Target,
+    ConnectError, Gesture, Heard, Opened, Outgoing, Protocol, Route, Target,
     frame::{self, Opcode},
 };
 use crate::plan::Seat;
@@ -64,6 +64,8 @@ pub struct Session {
     epoch: Option<Epoch>,
     cursor: Cursor,
     confirmed: Cursor,
+    /// The next push of presence lists everybody who is watched.
+    awaits_list: bool,
 }
 
 impl Session {
@@ -81,7 +83,20 @@ impl Session {
             Some(place) if has_resumed => place.cursor,
             _ => ready.cursor.unwrap_or_default(),
         };
-        Ok((Self { epoch: ready.epoch, cursor, confirmed: cursor }, has_resumed))
+        Ok((Self { epoch: ready.epoch, cursor, confirmed: cursor, awaits_list: false }, has_resumed))
+    }
+
+    fn hear_realtime(&mut self, said: &Said<'_>, heard: &mut dyn FnMut(Heard<'_>)) {
+        let is_list = said.name == "presence" && std::mem::take(&mut self.awaits_list);
+        match (said.name, &said.receipt, &said.typing, &said.users) {
+            ("done", ..) => heard(Heard::Done { reference: said.reference.unwrap_or_default() }),
+            ("receipt", Some(Receipt { user_id, kind, seq }), ..) => {
+                heard(Heard::Receipt { user: *user_id, is_read: *kind == "read", sequence: *seq });
+            }
+            ("typing", _, Some(Typing { is_typing: true }), _) => heard(Heard::Typing),
+            ("presence", _, _, Some(users)) if !is_list => heard(Heard::Presence { changes: users.len() }),
+            _ => {}
+        }
     }
 
     fn hear(&mut self, said: &Said<'_>, out: &mut Vec<u8>, heard: &mut dyn FnMut(Heard<'_>)) -> Result<()> {
@@ -91,7 +106,7 @@ impl Session {
                 heard(Heard::Rejected { reference: said.reference, reason: said.code.unwrap_or("rejected") });
             }
             ("message", Some(Message { seq, text })) => heard(Heard::Message { sequence: Some(*seq), text }),
-            _ => {}
+            _ => self.hear_realtime(said, heard),
         }
         let (Some(cursor), "message" | "conversation" | "receipt") = (said.cursor, said.name) else { return Ok(()) };
         ensure!(cursor <= self.cursor.next(), "a gap in the inbox");
@@ -118,6 +133,22 @@ impl Protocol for Session {
         self.confirmed = self.cursor;
         let cursor = self.epoch.map(|_| self.cursor);
         write(&CommandFrame { reference: None, command: Command::Heartbeat(Heartbeat { cursor }) }, out);
+    }
+
+    fn gesture(&mut self, gesture: &Gesture<'_>, out: &mut Vec<u8>) {
+        match *gesture {
+            Gesture::MarkRead { reference, conversation, message_id } => {
+                let name = "mark_read";
+                write(&MarkRead { reference, name, conversation_id: conversation, message_id }, out);
+            }
+            Gesture::Typing { conversation } => {
+                write(&SetTyping { name: "set_typing", conversation_id: conversation, is_typing: true }, out);
+            }
+            Gesture::Watch { users } => {
+                self.awaits_list = true;
+                write(&Watch { name: "watch_presence", user_ids: users }, out);
+            }
+        }
     }
 
     fn goodbye(&mut self, out: &mut Vec<u8>) {
@@ -156,6 +187,34 @@ struct Send<'a> {
     is_repeat: bool,
 }
 
+/// `mark_read`, borrowed as well.
+#[derive(Serialize)]
+struct MarkRead<'a> {
+    #[serde(rename = "ref")]
+    reference: u64,
+    #[serde(rename = "type")]
+    name: &'static str,
+    conversation_id: &'a str,
+    message_id: Uuid,
+}
+
+/// `set_typing`.
+#[derive(Serialize)]
+struct SetTyping<'a> {
+    #[serde(rename = "type")]
+    name: &'static str,
+    conversation_id: &'a str,
+    is_typing: bool,
+}
+
+/// `watch_presence`.
+#[derive(Serialize)]
+struct Watch<'a> {
+    #[serde(rename = "type")]
+    name: &'static str,
+    user_ids: &'a [&'a str],
+}
+
 /// What a frame says, as far as it matters here.
 #[derive(Debug, Deserialize)]
 struct Said<'a> {
@@ -169,6 +228,24 @@ struct Said<'a> {
     code: Option<&'a str>,
     #[serde(default, borrow, deserialize_with = "message")]
     message: Option<Message<'a>>,
+    #[serde(borrow)]
+    receipt: Option<Receipt<'a>>,
+    typing: Option<Typing>,
+    users: Option<Vec<IgnoredAny>>,
+}
+
+/// A receipt in a push.
+#[derive(Debug, Deserialize)]
+struct Receipt<'a> {
+    user_id: Uuid,
+    kind: &'a str,
+    seq: u64,
+}
+
+/// Who writes, in a push.
+#[derive(Debug, Deserialize)]
+struct Typing {
+    is_typing: bool,
 }
 
 /// A message in a push.
@@ -211,121 +288,4 @@ fn write<T: Serialize>(command: &T, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use chat_shared::{
-        clock::Timestamp,
-        ids::{ConversationId, MessageId, UserId},
-        position::Seq,
-        wire::{
-            Accepted, ErrorCode, Message as Whole, Push, Rejected, Reply, SendMessage, ServerFrame, decode_command,
-        },
-    };
-
-    use super::*;
-
-    fn session() -> Session {
-        Session { epoch: Some(Epoch::random()), cursor: Cursor(4), confirmed: Cursor(4) }
-    }
-
-    /// As a gateway sends it.
-    fn from_gateway(frames: &[ServerFrame]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for said in frames {
-            let payload = Encoding::MessagePack.encode(said).unwrap();
-            let mut one = Vec::new();
-            frame::write(Opcode::Binary, &mut one, |out| out.extend_from_slice(&payload));
-            let header = one.len() - payload.len();
-            one.drain(header - 4..header);
-            one[1] &= 0x7f;
-            bytes.extend(one);
-        }
-        bytes
-    }
-
-    fn push(cursor: u64) -> ServerFrame {
-        let message = Whole {
-            conversation_id: ConversationId::random(),
-            message_id: MessageId::random(),
-            sender_id: UserId::random(),
-            seq: Seq(cursor + 100),
-            sent_at: Timestamp(5),
-            text: format!("text {cursor}"),
-        };
-        ServerFrame::Push(Push::Message { cursor: Some(Cursor(cursor)), message })
-    }
-
-    fn said(session: &mut Session, bytes: &[u8]) -> (Vec<String>, Vec<u8>, Result<usize>) {
-        let (mut heard, mut out) = (Vec::new(), Vec::new());
-        let used = session.read(bytes, &mut out, &mut |one| heard.push(format!("{one:?}")));
-        (heard, out, used)
-    }
-
-    #[test]
-    fn what_is_sent_is_the_wire_s_command() {
-        let (conversation_id, message_id) = (ConversationId::random(), MessageId::random());
-        let conversation = conversation_id.as_uuid().to_string();
-        let outgoing = Outgoing {
-            conversation: &conversation,
-            reference: 9,
-            message_id: message_id.as_uuid(),
-            text: "hello",
-            is_repeat: true,
-        };
-        let mut out = Vec::new();
-        session().send(&outgoing, &mut out);
-        let payload = &out[8..];
-        let command = SendMessage { conversation_id, message_id, text: "hello".into(), is_repeat: true };
-        assert_eq!(
-            decode_command(Encoding::MessagePack, payload),
-            Ok(CommandFrame { reference: Some(9), command: Command::SendMessage(command) })
-        );
-    }
-
-    #[test]
-    fn replies_and_messages_are_heard_and_a_part_of_a_frame_waits() {
-        let rejected = Rejected {
-            reference: Some(8),
-            code: ErrorCode::RateLimited,
-            message: "too many".into(),
-            retry_after_ms: Some(5),
-        };
-        let accepted = Accepted {
-            reference: Some(7),
-            conversation_id: ConversationId::random(),
-            message_id: MessageId::random(),
-            seq: Seq(4),
-            sent_at: Timestamp(5),
-        };
-        let bytes = from_gateway(&[
-            ServerFrame::Reply(Reply::Accepted(accepted)),
-            ServerFrame::Reply(Reply::Rejected(rejected)),
-            push(5),
-            push(6),
-        ]);
-        let whole = bytes.len() - from_gateway(&[push(6)]).len();
-        let (heard, out, used) = said(&mut session(), &bytes[..bytes.len() - 1]);
-        assert_eq!(
-            heard,
-            [
-                r"Accepted { reference: 7 }",
-                r#"Rejected { reference: Some(8), reason: "rate_limited" }"#,
-                r#"Message { sequence: Some(105), text: "text 5" }"#
-            ]
-        );
-        assert!(out.is_empty());
-        assert_eq!(used.unwrap(), whole);
-    }
-
-    #[test]
-    fn every_32_pushes_are_confirmed_and_a_gap_ends_the_connection() {
-        let mut session = session();
-        let pushes: Vec<ServerFrame> = (5..=36).map(push).collect();
-        let (heard, out, _) = said(&mut session, &from_gateway(&pushes));
-        assert_eq!(heard.len(), 32);
-        let confirm = Command::Confirm(Confirm { cursor: Cursor(36) });
-        assert_eq!(decode_command(Encoding::MessagePack, &out[6..]).unwrap().command, confirm);
-        assert_eq!(session.place().unwrap().cursor, Cursor(36));
-        let (_, _, used) = said(&mut session, &from_gateway(&[push(38)]));
-        assert_eq!(used.unwrap_err().to_string(), "a gap in the inbox");
-    }
-}
+mod tests;

@@ -1,13 +1,17 @@
-//! Clients that lose their connections on purpose: who is cut when, and when they try to come back.
+//! Clients that lose their connections on purpose: who is cut when, and when they try to come back. And when those that
+//! read everything together do so.
 
 use std::{cmp::Reverse, collections::BinaryHeap, rc::Rc};
 
 use rand::RngExt;
 
 use super::Worker;
-use crate::{plan::Absence, target::Target};
+use crate::{
+    plan::{Absence, Reads},
+    target::{Protocol, Target},
+};
 
-/// A change of one client's or one crowd's connections; the earliest is the greatest.
+/// A change of one client's or one crowd's connections or reading; the earliest is the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change(Reverse<u64>, What);
 
@@ -21,6 +25,8 @@ enum What {
     CutCrowd(usize),
     /// They begin to come back.
     CrowdBack(usize),
+    /// All mark as read what they were shown.
+    CrowdReads(usize),
 }
 
 impl Change {
@@ -48,6 +54,9 @@ impl<T: Target> Worker<T> {
                 })),
                 None => {}
             }
+            if let Some(Reads::Together { at_us }) = self.plan.crowds[crowd].manners.reads {
+                changes.push(Change(Reverse(start_us + at_us), What::CrowdReads(crowd)));
+            }
         }
         changes
     }
@@ -66,6 +75,11 @@ impl<T: Target> Worker<T> {
                     tokio::task::spawn_local(Rc::clone(self).come_back(seat));
                 }
             }
+            What::CrowdReads(crowd) => {
+                for seat in self.first_seats[crowd]..self.first_seats[crowd + 1] {
+                    self.mark_read(seat, at_us);
+                }
+            }
             What::Cut(seat) => self.cut_often(seat, at_us, changes),
             What::Back(seat) => {
                 tokio::task::spawn_local(Rc::clone(self).come_back(seat));
@@ -82,14 +96,18 @@ impl<T: Target> Worker<T> {
 
     fn cut_often(self: &Rc<Self>, seat: usize, at_us: u64, changes: &mut BinaryHeap<Change>) {
         let crowd = self.clients[seat].borrow().crowd;
-        let Some(Absence::Often { online_us, away_us, until_us, .. }) = self.plan.crowds[crowd].absence else { return };
+        let Some(Absence::Often { online_us, away_us, until_us, says_goodbye, .. }) = self.plan.crowds[crowd].absence
+        else {
+            return;
+        };
         let back_us = at_us + around(away_us);
         let until_us = self.start_us.get() + until_us;
         if back_us >= until_us {
             return;
         }
         // Who isn't back yet from the last time is not cut again.
-        if self.cut(seat) {
+        let has_gone = if says_goodbye { self.leave(seat) } else { self.cut(seat) };
+        if has_gone {
             changes.push(Change(Reverse(back_us), What::Back(seat)));
         }
         changes.push(Change(Reverse(back_us + around(online_us)), What::Cut(seat)));
@@ -100,6 +118,17 @@ impl<T: Target> Worker<T> {
         let Some(line) = self.clients[seat].borrow_mut().disconnected() else { return false };
         // With a reset, so that no port of ours is kept for a minute. A failure costs no more than such a port.
         _ = line.write.as_ref().as_ref().set_zero_linger();
+        true
+    }
+
+    /// Closes a connection as users do who leave. False if there is none.
+    fn leave(&self, seat: usize) -> bool {
+        let Some(mut line) = self.clients[seat].borrow_mut().disconnected() else { return false };
+        let mut output = self.output.borrow_mut();
+        output.clear();
+        line.protocol.goodbye(&mut output);
+        // Should the kernel have no room for it, the connection ends without a goodbye.
+        line.write(&output);
         true
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use tokio::{net::tcp::OwnedWriteHalf, task::AbortHandle};
 
-use super::ranges::Ranges;
+use super::{ranges::Ranges, realtime::Reading};
 use crate::target::{Opened, Protocol};
 
 /// Bytes that wait to be written to a connection, at the most. A server that takes no more than this is stuck.
@@ -64,6 +64,8 @@ pub struct Record {
     pub not_resumed: u64,
     /// After its way back began, when the last message so far that it missed was shown.
     pub caught_up_us: Option<u64>,
+    /// How far it and the others have read.
+    pub reading: Reading,
 }
 
 /// What became of bytes that were to be written.
@@ -84,6 +86,7 @@ impl<P: Protocol> Client<P> {
     pub fn new(crowd: usize, offset: usize, conversation_size: usize) -> Self {
         let mut record = Record::default();
         record.shown.resize(conversation_size, Ranges::default());
+        record.reading = Reading::of(conversation_size);
         Self { crowd, offset, line: None, generation: 0, place: None, record }
     }
 

@@ -76,6 +76,7 @@ impl<T: Target> Worker<T> {
             line.reader = Some(reader.abort_handle());
         }
         self.repeat_unanswered(number, &mut client);
+        self.watch(number, &mut client);
         Ok(has_resumed)
     }
 
@@ -136,6 +137,7 @@ impl<T: Target> Worker<T> {
             let written = line.write(&output);
             self.see_to(seat, &mut client, written);
         }
+        self.read_later(seat, &mut client);
         Ok(used)
     }
 

@@ -40,9 +40,11 @@ impl Schedule {
         (at_us < self.sends.until_us).then_some(Due { at_us, seat })
     }
 
-    /// Goes on to the one after.
-    pub fn advance(&mut self) {
+    /// The next one, if it is so, and goes on to the one after.
+    pub fn next_if(&mut self, is_due: impl Fn(&Due) -> bool) -> Option<Due> {
+        let due = self.peek().filter(is_due)?;
         self.next += 1;
+        Some(due)
     }
 }
 
@@ -52,12 +54,7 @@ mod tests {
 
     fn all(sends: Sends, seats: usize, size: usize) -> Vec<Due> {
         let mut schedule = Schedule::new(sends, seats, size);
-        std::iter::from_fn(|| {
-            let due = schedule.peek();
-            schedule.advance();
-            due
-        })
-        .collect()
+        std::iter::from_fn(|| schedule.next_if(|_| true)).collect()
     }
 
     const SENDS: Sends = Sends { per_second: 4.0, from_us: 100_000, until_us: 2_100_000, writers: Writers::All };

@@ -1,9 +1,9 @@
 //! What messages came to: noting what is heard, and at the end what was accepted and whom it was shown to.
 
-use super::{Worker, client::Record};
+use super::{Worker, client::Record, realtime::Unread};
 use crate::{
-    message::Mark,
-    plan::{Absence, Done, FOREIGN_SHOWN, Tally},
+    message::{Mark, message_id},
+    plan::{Absence, Done, FOREIGN_SHOWN, RealtimeDone, Tally},
     target::{Heard, Target},
 };
 
@@ -20,6 +20,7 @@ impl<T: Target> Worker<T> {
     /// Notes what a client heard.
     pub(super) fn note(&self, listener: &Listener, record: &mut Record, heard: Heard<'_>) {
         let start_us = self.start_us.get();
+        self.note_realtime(listener, record, &heard);
         match heard {
             Heard::Accepted { reference } => {
                 let Some(waiting) = record.answered(reference) else { return };
@@ -37,16 +38,19 @@ impl<T: Target> Worker<T> {
                 // What an earlier run left is not counted.
                 let Some(mark) = Mark::read(text).filter(|mark| mark.due_us >= start_us) else { return };
                 if record.is_new(sequence) {
-                    self.note_message(listener, record, mark);
+                    self.note_message(listener, record, mark, sequence);
                 }
             }
+            // Noted above.
+            Heard::Done { .. } | Heard::Receipt { .. } | Heard::Typing | Heard::Presence { .. } => {}
         }
     }
 
-    fn note_message(&self, listener: &Listener, record: &mut Record, mark: Mark) {
+    fn note_message(&self, listener: &Listener, record: &mut Record, mark: Mark, sequence: Option<u64>) {
         let mine = self.plan.first_seat as usize + listener.seat;
         let (first, sender) = (mine - listener.offset, mark.seat as usize);
         if sender == mine {
+            record.reading.wrote(sequence.unwrap_or_default());
             return;
         }
         let mut stats = self.stats.borrow_mut();
@@ -56,6 +60,10 @@ impl<T: Target> Worker<T> {
         };
         if !record.show(offset, mark.number) {
             return;
+        }
+        if let Some(sequence) = sequence {
+            let message_id = message_id(self.plan.run, mark.seat, mark.number);
+            record.reading.see(Unread { sequence, message_id });
         }
         let start_us = self.start_us.get();
         let (due_us, now_us) = (mark.due_us - start_us, listener.now_us - start_us);
@@ -73,9 +81,11 @@ impl<T: Target> Worker<T> {
     pub(super) fn is_drained(&self) -> bool {
         let is_settled = self.clients.iter().all(|client| {
             let client = client.borrow();
-            client.line.is_some() && client.record.waiting.is_empty()
+            client.line.is_some() && client.record.waiting.is_empty() && client.record.reading.is_settled()
         });
-        is_settled && self.tallies().iter().all(|tally| tally.shown >= tally.expected_shows)
+        is_settled
+            && self.tallies().iter().all(|tally| tally.shown >= tally.expected_shows)
+            && self.readings().iter().all(|reading| reading.receipts_shown >= reading.expected_receipts)
     }
 
     /// Everything, for the last line.
@@ -83,6 +93,9 @@ impl<T: Target> Worker<T> {
         let mut done = self.stats.borrow().done.clone();
         for (crowd, tally) in done.crowds.iter_mut().zip(self.tallies()) {
             crowd.tally = tally;
+        }
+        for (crowd, reading) in done.crowds.iter_mut().zip(self.readings()) {
+            crowd.realtime.add(&reading);
         }
         for client in &self.clients {
             let client = client.borrow();
@@ -103,6 +116,20 @@ impl<T: Target> Worker<T> {
                     self.add_seat(seat, crowd.conversation_size, &mut tally);
                 }
                 tally
+            })
+            .collect()
+    }
+
+    /// How far the users of each crowd have read, and to whom that was shown.
+    fn readings(&self) -> Vec<RealtimeDone> {
+        let crowds = self.first_seats.windows(2);
+        crowds
+            .map(|seats| {
+                let mut done = RealtimeDone::default();
+                for seat in seats[0]..seats[1] {
+                    self.add_reading(seat, &mut done);
+                }
+                done
             })
             .collect()
     }

@@ -110,6 +110,7 @@ fn workload(options: &Options, seats: Vec<Seat>) -> (Workload, Duration) {
             writers: Writers::First,
         }),
         absence: Some(Absence::Once { at_us: micros(LEAVING), away_us: micros(returning.saturating_sub(LEAVING)) }),
+        ..CrowdLoad::default()
     };
     let phase =
         Phase { name: "returning".to_owned(), from_us: micros(returning), until_us: micros(returning + RETURNING) };

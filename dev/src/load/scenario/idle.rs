@@ -113,7 +113,7 @@ impl Comparable for Plan {
 }
 
 fn workload(name: &str, seats: Vec<Seat>, length: Duration) -> Workload {
-    let crowd = CrowdLoad { seats, conversation_size: 1, sends: None, absence: None };
+    let crowd = CrowdLoad { seats, conversation_size: 1, ..CrowdLoad::default() };
     let phase = Phase { name: "idle".to_owned(), from_us: micros(SETTLED), until_us: micros(SETTLED + length) };
     Workload { name: name.to_owned(), crowds: vec![crowd], phases: vec![phase], costed: 0, drain: Duration::ZERO }
 }

@@ -98,7 +98,7 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
         seats: chat.seats(plan.pairs, PAIR).await?,
         conversation_size: PAIR,
         sends: Some(Sends { per_second: plan.rate, from_us: 0, until_us: micros(end), writers: Writers::All }),
-        absence: None,
+        ..CrowdLoad::default()
     };
     let phase = |name: &str, from: Duration, until: Duration| Phase {
         name: name.to_owned(),

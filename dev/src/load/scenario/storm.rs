@@ -105,7 +105,7 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
         seats: chat.seats(LIVE_PAIRS, PAIR).await?,
         conversation_size: PAIR,
         sends: Some(Sends { per_second: plan.rate, from_us: 0, until_us: micros(end), writers: Writers::All }),
-        absence: None,
+        ..CrowdLoad::default()
     };
     // Written between the cut and the return, with room on both sides.
     let margin = AWAY / 10;
@@ -120,6 +120,7 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
             writers: Writers::First,
         }),
         absence: Some(Absence::Once { at_us: micros(cut_at), away_us: micros(AWAY) }),
+        ..CrowdLoad::default()
     };
     let phase = |name: &str, from: Duration, until: Duration| Phase {
         name: name.to_owned(),
