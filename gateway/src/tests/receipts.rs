@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use chat_shared::{
-    delivery::{Delivery, gateway_subject},
+    delivery::{Delivery, NumberedEvent, Recipient, gateway_subject},
     event::{DeliveredAdvanced, Event, Fact, ReadAdvanced},
     ids::{ConversationId, DeviceId, MessageId, SessionId, UserId},
-    inbox::{Page, Session},
+    inbox::{Page, Routed, Routing, Session},
     position::{Cursor, Seq, StreamSeq},
-    wire::{Conversation, ErrorCode, MarkRead, Mute, Progress, UnreadTotal},
+    wire::{
+        Command, Confirm, Conversation, ErrorCode, Heartbeat, MarkRead, Mute, Progress, Push, Receipt, ReceiptKind,
+        Rejected, Reply, UnreadTotal,
+    },
 };
 use futures_util::{StreamExt, future::join_all};
 use reqwest::{Method, StatusCode};
@@ -18,11 +21,13 @@ use time::OffsetDateTime;
 use super::{
     gateway::Gateway,
     place::{Place, until, users},
+    presence,
 };
 use crate::{
+    connection::simulated::Client,
     delivery::DirectMessage,
     history::{self, Place as PageOf},
-    receipts::Receipts,
+    receipts::{self, Receipts},
     refusal::Refusal,
 };
 
@@ -313,4 +318,80 @@ async fn marking_by_rest_answers_once_it_is_written_r8_5() {
     let unknown = json!({ "message_id": MessageId::random().as_uuid() });
     assert_eq!(gateway.refused(post(ben, unknown)).await, (404, ErrorCode::NotFound));
     assert_eq!(gateway.refused(post(ben, json!({}))).await, (400, ErrorCode::Invalid));
+}
+
+/// Does the notifier's work: puts an event in the inboxes of its audience, and sends it to where they are connected.
+async fn notify(place: &Place, at: StreamSeq, event: &Event) {
+    let bytes = event.encode();
+    let audience: Vec<_> = event.audience().collect();
+    let routings: Vec<_> =
+        audience.iter().map(|user_id| Routing { user_id: *user_id, event: &bytes, delivered: None }).collect();
+    let routed = place.inboxes.route(&routings).await.unwrap();
+    for (user_id, routed) in audience.into_iter().zip(routed) {
+        let Routed::At { epoch, cursor, gateways, .. } = routed else { continue };
+        for gateway_id in gateways {
+            let recipients = vec![Recipient { user_id, epoch, cursor }];
+            let event = NumberedEvent { event: bytes.clone().into(), stream_seq: at, recipients };
+            let subject = gateway_subject(&place.namespace, gateway_id);
+            place.nats.publish(subject, Delivery::Numbered(vec![event]).encode().into()).await.unwrap();
+        }
+    }
+}
+
+async fn receipt(client: &mut Client) -> Receipt {
+    match client.push().await {
+        Push::Receipt { cursor: Some(_), receipt } => receipt,
+        other => panic!("{other:?} is no receipt"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_own_r8_5_r8_6() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let (here, there) = (presence::start(&place).await, presence::start(&place).await);
+    receipts::start(&here);
+    receipts::start(&there);
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 3).await;
+    let mut sender = Client::connect(&here, ana).await;
+    let (mut phone, mut tablet) = (Client::connect(&there, ben).await, Client::connect(&here, ben).await);
+    let (at, _) = place.log.newest(id).await.unwrap().unwrap();
+    for event in history::read_tail(&place.log, at, Seq::ZERO).await.unwrap() {
+        if matches!(event.fact, Fact::MessageSent(_)) {
+            notify(&place, at, &event).await;
+        }
+    }
+    let (mut cursors, mut shown) = (Vec::new(), Vec::new());
+    for client in [&mut sender, &mut phone, &mut tablet] {
+        for _ in 0..3 {
+            let Push::Message { cursor: Some(cursor), message } = client.push().await else { panic!() };
+            cursors.push(cursor);
+            shown.push(message);
+        }
+    }
+
+    // Two ticks: the first device that confirms is enough, and what the second confirms is no news.
+    let confirm = Command::Confirm(Confirm { cursor: cursors[4] });
+    assert_eq!(phone.ask(confirm).await, Reply::Done { reference: 7 });
+    let delivered = receipt(&mut sender).await;
+    assert_eq!((delivered.kind, delivered.user_id, delivered.seq), (ReceiptKind::Delivered, ben, Seq(2)));
+    assert_eq!((delivered.message_id, delivered.unread), (None, None));
+    let heartbeat = Command::Heartbeat(Heartbeat { cursor: Some(cursors[7]) });
+    assert_eq!(tablet.ask(heartbeat).await, Reply::Done { reference: 7 });
+
+    // Coloured: the others see it, and the reader's devices what is left.
+    let message_id = shown[1].message_id;
+    let mark = || Command::MarkRead(MarkRead { conversation_id: id, message_id });
+    assert_eq!(phone.ask(mark()).await, Reply::Done { reference: 7 });
+    assert_eq!(tablet.ask(mark()).await, Reply::Done { reference: 7 });
+    let read = facts(&place).await;
+    notify(&place, StreamSeq(at.0 + 1), &read[0]).await;
+    for (client, unread) in [(&mut sender, None), (&mut phone, Some(1)), (&mut tablet, Some(1))] {
+        let receipt = receipt(client).await;
+        assert_eq!((receipt.kind, receipt.user_id, receipt.seq), (ReceiptKind::Read, ben, Seq(2)));
+        assert_eq!((receipt.message_id, receipt.unread), (Some(message_id), unread));
+    }
+    let wrong = Command::MarkRead(MarkRead { conversation_id: id, message_id: MessageId::random() });
+    assert!(matches!(phone.ask(wrong).await, Reply::Rejected(Rejected { code: ErrorCode::NotFound, .. })));
+    assert_eq!(place.send(ana, id, "4").await.unwrap().seq, Seq(4), "no message follows a receipt");
 }
