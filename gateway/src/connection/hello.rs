@@ -18,10 +18,22 @@ use crate::{
     telemetry,
 };
 
+/// Shows the connection to those who deliver, and registers it.
+pub(super) async fn arrive(state: &AppState, connection: &Arc<Connection>, hello: Hello) {
+    // From here on live deliveries find the connection; what they bring before the registration is known is read from
+    // the inbox afterwards.
+    state.connections.add(Arc::clone(connection));
+    if state.tasks.draining().is_cancelled() {
+        // The farewell to all connections may have passed this one.
+        connection.close(CloseCode::GoingAway);
+    }
+    register(state, connection, hello).await;
+}
+
 /// Registers the connection, pushes `ready`, and then everything the client missed.
 ///
 /// Without Redis the connection works all the same, only without cursors.
-pub(super) async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) {
+async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) {
     connection.device_id.get_or_init(|| hello.device_id);
     let registration = match attach_and_register(state, connection, &hello).await {
         Ok(registration) => {
@@ -83,8 +95,11 @@ async fn end_replaced(state: &AppState, connection: &Connection, replaced: Repla
     delivery::publish(state, gateway_subject(&state.namespace, replaced.gateway_id), &delivery).await;
 }
 
-/// Records what the client has confirmed, and removes the registration, also one that was never answered.
-pub(super) async fn unregister(state: &AppState, connection: &Connection, parting: Parting) {
+/// Hides the connection from those who deliver, records what the client has confirmed, and removes the registration, also
+/// one that was never answered.
+pub(super) async fn depart(state: &AppState, connection: &Connection, parting: Parting) {
+    state.connections.remove(connection);
+    state.watches.forget(connection.session_id);
     connection.confirm_now(&state.inboxes, false).await;
     let (user_id, session_id) = (connection.user_id, connection.session_id);
     let session = EndedSession { user_id, session_id, unconfirmed: connection.unconfirmed() };

@@ -54,18 +54,9 @@ async fn converse(
     frames: &mut Frames<impl AsyncRead + Unpin + Send>,
     hello: Hello,
 ) {
-    // From here on live deliveries find the connection; what they bring before the registration is known is read from
-    // the inbox afterwards.
-    state.connections.add(Arc::clone(connection));
-    if state.tasks.draining().is_cancelled() {
-        // The farewell to all connections may have passed this one.
-        connection.close(CloseCode::GoingAway);
-    }
-    Box::pin(hello::register(state, connection, hello)).await;
+    Box::pin(hello::arrive(state, connection, hello)).await;
     let parting = read_commands(state, connection, frames).await;
-    state.connections.remove(connection);
-    state.watches.forget(connection.session_id);
-    Box::pin(hello::unregister(state, connection, parting)).await;
+    Box::pin(hello::depart(state, connection, parting)).await;
 }
 
 async fn first_command(connection: &Connection, frames: &mut Frames<impl AsyncRead + Unpin + Send>) -> Option<Hello> {

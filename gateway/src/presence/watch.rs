@@ -96,6 +96,12 @@ impl Watches {
         self.suspected.notify_one();
     }
 
+    /// Pairs of a connection and a user whom it watches.
+    #[cfg(test)]
+    pub fn pairs(&self) -> usize {
+        self.lists.lock().pairs()
+    }
+
     /// Says that announcements may have been lost.
     pub fn refresh(&self) {
         self.stale.notify_one();

@@ -1,0 +1,72 @@
+//! A client without a socket: what a reader would carry out, and what a writer would write.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use chat_shared::{
+    clock::Timestamp,
+    ids::{DeviceId, UserId},
+    wire::{Command, CommandFrame, Encoding, Hello, Push, Reply, ServerFrame},
+};
+
+use super::{Connection, commands, hello, outbox::Outgoing};
+use crate::{app::AppState, presence::Parting};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection that has said hello.
+pub struct Client {
+    state: AppState,
+    connection: Arc<Connection>,
+    pushes: VecDeque<Push>,
+}
+
+impl Client {
+    /// Says hello with a new device.
+    pub async fn connect(state: &AppState, user_id: UserId) -> Self {
+        Self::connect_device(state, user_id, DeviceId::random()).await
+    }
+
+    /// Says hello.
+    pub async fn connect_device(state: &AppState, user_id: UserId, device_id: DeviceId) -> Self {
+        let connection = Arc::new(Connection::new(user_id, Encoding::Json, Timestamp(i64::MAX)));
+        hello::arrive(state, &connection, Hello { device_id, resume: None }).await;
+        let mut client = Self { state: state.clone(), connection, pushes: VecDeque::new() };
+        assert!(matches!(client.push().await, Push::Ready(_)));
+        client
+    }
+
+    /// Gives a command, and waits for its reply. What is pushed before it is kept for later.
+    pub async fn ask(&mut self, command: Command) -> Reply {
+        commands::carry_out(&self.state, &self.connection, CommandFrame { reference: Some(7), command }).await;
+        loop {
+            match self.frame().await {
+                ServerFrame::Reply(reply) => return reply,
+                ServerFrame::Push(push) => self.pushes.push_back(push),
+            }
+        }
+    }
+
+    /// The next push.
+    pub async fn push(&mut self) -> Push {
+        if let Some(push) = self.pushes.pop_front() {
+            return push;
+        }
+        match self.frame().await {
+            ServerFrame::Push(push) => push,
+            ServerFrame::Reply(reply) => panic!("nobody asked for {reply:?}"),
+        }
+    }
+
+    async fn frame(&self) -> ServerFrame {
+        let next = tokio::time::timeout(DEADLINE, self.connection.outbox.next());
+        match next.await.expect("a frame comes in time") {
+            Some(Outgoing::Data(bytes)) => serde_json::from_slice(&bytes).unwrap(),
+            other => panic!("the connection goes on, but {other:?}"),
+        }
+    }
+
+    /// Ends the connection.
+    pub async fn leave(self, parting: Parting) {
+        hello::depart(&self.state, &self.connection, parting).await;
+    }
+}
