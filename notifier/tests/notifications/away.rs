@@ -1,0 +1,160 @@
+//! Users who are away are notified, once, unless something speaks against it.
+
+use anyhow::Result;
+use chat_shared::{
+    ids::UserId,
+    wire::{Platform, Resume},
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    people::{Conversation, Gateway},
+    stage::Stage,
+};
+
+#[tokio::test]
+async fn who_is_away_is_notified_once_on_each_device_promise_7() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    let mut devices = Vec::new();
+    for platform in Platform::ALL {
+        devices.push(stage.device(ben, platform, Some("ne-NP")).await?);
+    }
+    stage.device(asha, Platform::Fcm, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    let message_id = conversation.message(&stage, asha).await?;
+    notifier.wait_for("sent", 4).await?;
+
+    stage.forget_what_was_routed().await?;
+    let restarted = stage.notifier().await?;
+    stage.repeat(&conversation.job(message_id, ben, asha)).await?;
+    let received = stage.all_received().await?;
+    assert_eq!(received.len(), 4, "each device once, however often it is routed, and the sender not at all");
+    for (received, device) in received.iter().zip(&devices) {
+        assert_eq!(received.token, device.token);
+        assert!(received.is_alert);
+        assert_eq!(received.title.as_deref(), Some("नयाँ सन्देश"));
+        assert_eq!(received.body.as_deref().unwrap_or_default(), "", "what was written stays here");
+        assert_eq!(received.badge, Some(1), "the message counts, though it is not stored yet");
+        assert_eq!(received.conversation_id, Some(conversation.id.as_uuid().to_string()));
+        assert_eq!(received.message_id, Some(message_id.as_uuid().to_string()));
+        assert_eq!(received.collapse_key.as_ref().map(String::len), Some(22));
+    }
+    assert_eq!(stage.inboxes.badge(ben).await?, Some(1));
+    notifier.stop().await?;
+    restarted.stop().await
+}
+
+#[tokio::test]
+async fn nobody_is_notified_of_what_is_read_muted_or_none_of_their_business_r5_3() -> Result<()> {
+    let stage = Stage::set().await?;
+    let [sender, reader, muter, left, poor, patient] = [(); 6].map(|()| UserId::random());
+    for user_id in [reader, muter, left, patient] {
+        stage.device(user_id, Platform::Fcm, None).await?;
+    }
+    let mut conversation = Conversation::of(&stage, &[sender, reader, muter, left, poor, patient]).await?;
+    conversation.message(&stage, sender).await?;
+    conversation.store_read(&stage, reader).await?;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    conversation.mute(&stage, muter, now + Duration::HOUR).await?;
+    conversation.mute(&stage, patient, now - Duration::SECOND).await?;
+    conversation.remove(&stage, left).await?;
+
+    let notifier = stage.notifier().await?;
+    for outcome in ["read", "muted", "left", "no_device", "sent"] {
+        notifier.wait_for(outcome, 1).await?;
+    }
+    let received = stage.all_received().await?;
+    assert_eq!(received.len(), 1, "whose mute is over");
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn who_is_connected_is_not_notified_and_costs_no_job() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let mut gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    for user_id in [asha, ben] {
+        gateway.connect(&stage, user_id, None).await?;
+    }
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.message(&stage, asha).await?;
+    gateway.numbered().await?;
+    assert_eq!(stage.all_received().await?.len(), 0);
+    assert_eq!(notifier.count("chat_notifier_jobs_added_total").await?, 0);
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn who_comes_back_within_the_grace_and_confirms_is_not_notified() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (held, registration) = gateway.connect(&stage, ben, None).await?;
+    gateway.end(&stage, held).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.message(&stage, asha).await?;
+    let resume = Resume { epoch: registration.epoch, cursor: registration.cursor };
+    chat_dev::wait::until("the job", crate::stage::DEADLINE, async || {
+        Ok((notifier.count("chat_notifier_jobs_added_total").await? == 1).then_some(()))
+    })
+    .await?;
+    let device_id = held.session.device_id;
+    let (_, registration) = gateway.connect(&stage, ben, Some((device_id, resume))).await?;
+    assert!(registration.is_resumed);
+    assert!(stage.inboxes.confirm(ben, registration.epoch, device_id, registration.head).await?);
+    notifier.wait_for("delivered", 1).await?;
+    assert_eq!(stage.all_received().await?.len(), 0);
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn reading_elsewhere_lowers_the_badge_silently_r5_2() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Apns, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    let mut other = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.message(&stage, asha).await?;
+    other.message(&stage, asha).await?;
+    notifier.wait_for("sent", 2).await?;
+    // Stored, so that it counts in the badge of other conversations' notifications.
+    other.store_read(&stage, asha).await?;
+    conversation.message(&stage, asha).await?;
+    notifier.wait_for("sent", 3).await?;
+    assert_eq!(stage.services.received(Platform::Apns)[2].badge, Some(3));
+
+    conversation.read(&stage, ben).await?;
+    let received = stage.all_received().await?;
+    assert_eq!(received.len(), 4);
+    assert_eq!((received[3].is_alert, received[3].badge), (false, Some(1)));
+    assert_eq!(stage.inboxes.badge(ben).await?, Some(1));
+    conversation.read(&stage, ben).await?;
+    assert_eq!(stage.all_received().await?.len(), 4, "what is shown is right already");
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn text_is_shown_if_that_is_wanted_and_it_can_be_opened() -> Result<()> {
+    let stage = Stage::set().await?;
+    let day = stage.content_key().await?;
+    let notifier = stage.notifier_with(&[("CHAT_NOTIFICATION_CONTENT", "text")]).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.text(&stage, asha, day, "नमस्ते, Ben").await?;
+    notifier.wait_for("sent", 1).await?;
+    conversation.message(&stage, asha).await?;
+    notifier.wait_for("sent", 2).await?;
+    let bodies: Vec<_> = stage.all_received().await?.into_iter().map(|received| received.body).collect();
+    assert_eq!(bodies[0].as_deref(), Some("नमस्ते, Ben"));
+    assert_eq!(bodies[1].as_deref().unwrap_or_default(), "", "it is notified all the same");
+    assert!(notifier.said().contains("its notification shows no text"));
+    notifier.stop().await
+}

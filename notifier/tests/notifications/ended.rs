@@ -1,0 +1,56 @@
+//! Sessions that end with pushes unconfirmed.
+
+use anyhow::Result;
+use chat_shared::{ids::UserId, position::Cursor, wire::Platform};
+
+use crate::{
+    people::{Conversation, Gateway},
+    stage::Stage,
+};
+
+#[tokio::test]
+async fn what_a_session_left_unconfirmed_is_notified_once() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let mut gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (held, registration) = gateway.connect(&stage, ben, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(conversation.message(&stage, asha).await?.as_uuid().to_string());
+        gateway.numbered().await?;
+    }
+    conversation.message(&stage, ben).await?;
+    gateway.numbered().await?;
+    let device_id = held.session.device_id;
+    assert!(stage.inboxes.confirm(ben, registration.epoch, device_id, Cursor(1)).await?);
+    gateway.end(&stage, held).await?;
+    let received = stage.all_received().await?;
+    let told: Vec<_> = received.into_iter().filter_map(|received| received.message_id).collect();
+    assert_eq!(told.len(), 2, "the first is confirmed, the last is their own");
+    assert!(told.iter().all(|message_id| sent[1..].contains(message_id)));
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn what_no_longer_fits_the_inbox_is_notified_by_its_last_message() -> Result<()> {
+    let stage = Stage::set().await?;
+    let mut gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (held, _) = gateway.connect(&stage, ben, None).await?;
+    let notifier = stage.notifier().await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    let mut last = None;
+    for _ in 0..=chat_shared::limits::INBOX_ENTRIES_MAX {
+        last = Some(conversation.message(&stage, asha).await?.as_uuid().to_string());
+    }
+    gateway.numbered().await?;
+    stage.settled().await?;
+    gateway.end(&stage, held).await?;
+    let received = stage.all_received().await?;
+    assert_eq!(received.into_iter().map(|received| received.message_id).collect::<Vec<_>>(), [last]);
+    notifier.stop().await
+}

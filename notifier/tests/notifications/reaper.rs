@@ -1,0 +1,52 @@
+//! Gateways that end without a word.
+
+use anyhow::Result;
+use chat_shared::{delivery::Delivery, ids::UserId, wire::Platform};
+
+use crate::{
+    people::{Conversation, Gateway},
+    stage::Stage,
+};
+
+#[tokio::test]
+async fn users_of_a_gateway_that_is_gone_are_offline_and_notified_of_what_is_unconfirmed_r8_2() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifiers = [stage.notifier().await?, stage.notifier().await?];
+    let (mut doomed, mut other) = (Gateway::open(&stage).await?, Gateway::open(&stage).await?);
+    let (asha, ben, chandra) = (UserId::random(), UserId::random(), UserId::random());
+    for user_id in [ben, chandra] {
+        stage.device(user_id, Platform::Fcm, None).await?;
+        doomed.connect(&stage, user_id, None).await?;
+    }
+    other.connect(&stage, chandra, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.message(&stage, asha).await?;
+    doomed.numbered().await?;
+
+    stage.inboxes.release_lease(doomed.gateway_id).await?;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let changes = other.next(|delivery| match delivery {
+            Delivery::PresenceChanged(changes) => Some(changes),
+            _ => None,
+        });
+        for change in changes.await? {
+            let presence = change.presence;
+            if told.iter().all(|(user_id, _)| *user_id != presence.user_id) {
+                told.push((presence.user_id, presence.is_online));
+            }
+            assert_eq!(presence.last_seen_at.is_some(), !presence.is_online);
+        }
+    }
+    told.sort_unstable();
+    let mut expected = [(ben, false), (chandra, true)];
+    expected.sort_unstable();
+    assert_eq!(told, expected, "who is connected elsewhere stays online");
+    stage.services.wait_for("a notification", |received| (!received.is_empty()).then_some(())).await?;
+    assert_eq!(stage.all_received().await?.len(), 1);
+    assert_eq!(stage.inboxes.departed().await?, []);
+    for notifier in notifiers {
+        notifier.stop().await?;
+    }
+    Ok(())
+}
