@@ -11,7 +11,7 @@ use crate::{
     load::{
         machine,
         peer::Peer,
-        scenario::{backlog, dm, history, hostile, idle, jitter, outage, storm},
+        scenario::{backlog, dm, history, hostile, idle, jitter, outage, reading, reconnect, seed, storm},
         setting::Setting,
     },
     signals::Ending,
@@ -58,6 +58,13 @@ enum Scenario {
     History(history::Options),
     /// A tenth of the clients break the rules while the others write to each other
     Hostile(hostile::Options),
+    /// What the requirements count on for 50,000 users: messages, reading, typing, coming and going, and what Redis and
+    /// PostgreSQL write for it
+    Seed(seed::Options),
+    /// Of 20,000 users a twentieth lose their connections each minute and come back: what Redis and PostgreSQL do for it
+    Reconnect(reconnect::Options),
+    /// Everybody marks everything as read at the same moment
+    Reading(reading::Options),
 }
 
 /// Options of `dm`.
@@ -214,6 +221,9 @@ async fn measure(options: Options) -> Result<ExitCode> {
         Scenario::Backlog(options) => Box::pin(backlog::run(&options, &setting)).await,
         Scenario::History(options) => history::run(&options, &setting).await,
         Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
+        Scenario::Seed(options) => Box::pin(seed::run(&options, &setting)).await,
+        Scenario::Reconnect(options) => Box::pin(reconnect::run(&options, &setting)).await,
+        Scenario::Reading(options) => Box::pin(reading::run(&options, &setting)).await,
     }
 }
 
@@ -229,6 +239,9 @@ impl Scenario {
             Self::Outage(Outage { pairs, .. }) => (*pairs as usize * 2, false),
             Self::Backlog(options) => (options.connections(), false),
             Self::Hostile(options) => (options.connections(), false),
+            Self::Seed(options) => (options.connections(), false),
+            Self::Reconnect(options) => (options.connections(), false),
+            Self::Reading(options) => (options.connections(), false),
             Self::History(_) => (PAGES_IN_FLIGHT_MAX, true),
         };
         // All of an ejabberd are one process.

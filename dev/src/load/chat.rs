@@ -1,7 +1,7 @@
 //! This backend as a subject: its own servers, a fleet of release builds, users that talk to each other.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     path::Path,
     time::Duration,
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use chat_load::plan::{Seat, TargetKind};
 use chat_shared::{
     ids::UserId,
+    log::stream_name,
     wire::{Conversation, CreateConversation},
 };
 use sqlx::{Connection, PgConnection, Row};
@@ -96,6 +97,23 @@ impl Chat {
     /// What they stand on.
     pub fn servers(&self) -> &Servers {
         &self.servers
+    }
+
+    /// How far each user has read, in the one conversation that they have.
+    pub async fn read(&self) -> Result<HashMap<String, u64>> {
+        let mut database = self.database().await?;
+        let question = "select user_id::text, max(read_seq) from participants group by user_id";
+        let rows = sqlx::raw_sql(question).fetch_all(&mut database).await?;
+        database.close().await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?.unsigned_abs()))).collect()
+    }
+
+    /// The position of the log's last event.
+    pub async fn log_end(&self) -> Result<u64> {
+        let client = async_nats::connect(self.servers.nats.url()).await?;
+        let name = stream_name(self.fleet.namespace());
+        let stream = async_nats::jetstream::new(client).get_stream(name).await?;
+        Ok(stream.cached_info().state.last_sequence)
     }
 
     async fn database(&self) -> Result<PgConnection> {

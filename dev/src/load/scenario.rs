@@ -7,6 +7,9 @@ pub mod hostile;
 pub mod idle;
 pub mod jitter;
 pub mod outage;
+pub mod reading;
+pub mod reconnect;
+pub mod seed;
 pub mod storm;
 
 use anyhow::{Result, ensure};

@@ -53,6 +53,24 @@ impl PostgresWork {
     }
 }
 
+/// Statements in a database that insert, change or delete rows, since it started; none if statements aren't counted.
+pub async fn writes(postgres: &Postgres, database: &str) -> Result<Option<u64>> {
+    let mut connection = PgConnection::connect(&postgres.url()).await?;
+    if connection.fetch_optional("select 1 from pg_extension where extname = 'pg_stat_statements'").await?.is_none() {
+        return Ok(None);
+    }
+    let question = format!(
+        r"select coalesce(sum(calls), 0)::bigint
+          from pg_stat_statements statements join pg_database on pg_database.oid = statements.dbid
+          where datname = '{database}'
+            and (query ~* '^\s*(insert|update|delete|merge)\M'
+                 or query ~* '^\s*with\M.*\)\s*(insert\s+into|update|delete\s+from)\M')"
+    );
+    let sum: i64 = sqlx::raw_sql(sqlx::AssertSqlSafe(question)).fetch_one(&mut connection).await?.try_get(0)?;
+    connection.close().await?;
+    Ok(Some(sum.unsigned_abs()))
+}
+
 async fn sum(connection: &mut PgConnection, question: &'static str) -> Result<u64> {
     let sum: i64 = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
     Ok(sum.unsigned_abs())

@@ -1,0 +1,283 @@
+//! `seed`: what the requirements count on for 50,000 users (R11.5), with the reading, typing, coming and going that belong
+//! to it. Those who only stay connected are simulated by a part of them.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use chat_load::plan::{Absence, Manners, Phase, Reads, RealtimeDone, Seat, Sends, Writers};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::HANDSHAKES_PER_SECOND;
+use crate::{
+    load::{
+        chat::{Chat, ChatOptions},
+        gateway_sql, marks,
+        outcome::Outcome,
+        run::{self, Measured, figure, number},
+        setting::Setting,
+        subject::Subject,
+        workload::{CrowdLoad, Workload, micros},
+        writes::{Idle, Writes, Written},
+    },
+    terminal,
+};
+
+/// Users that the figures are for.
+const USERS: u32 = 50_000;
+const PAIR: usize = 2;
+const GATEWAYS: usize = 2;
+/// Until what came with the handshakes is over.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Nothing but heartbeats, of which each connection sends one.
+const IDLE: Duration = Duration::from_secs(16);
+/// Until reading and leaving go on as they stay.
+const WARM_UP: Duration = Duration::from_secs(12);
+const DRAIN: Duration = Duration::from_secs(40);
+/// Before a message is sent its sender says that they write,
+const TYPING_BEFORE: Duration = Duration::from_secs(2);
+/// and so long after it was shown it is marked as read.
+const READ_AFTER: Duration = Duration::from_millis(1500);
+/// Of those who come and go: online in the mean, and then away.
+const ONLINE: Duration = Duration::from_secs(18);
+const AWAY: Duration = Duration::from_secs(2);
+/// What R11.5 counts on, a second.
+const REDIS_WRITES: f64 = 500.0;
+const SQL_WRITES: f64 = 50.0;
+
+/// What can be chosen.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How many connections there are; what those of the 50,000 that are not there would add is computed from the time in
+    /// which these only send heartbeats, and said apart
+    #[arg(long, value_name = "COUNT", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1000..=30_000))]
+    connections: u32,
+    /// Messages a second of all 50,000, in direct conversations. Each is announced by typing, confirmed, and marked as read
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2000))]
+    rate: u32,
+    /// How many users a second connect, and as many leave; 28 if each of 50,000 comes twice an hour
+    #[arg(long, value_name = "NUMBER", default_value_t = 28, value_parser = clap::value_parser!(u32).range(0..=40))]
+    visits: u32,
+    /// How long it is measured
+    #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..=600))]
+    seconds: u64,
+}
+
+impl Options {
+    /// Of all clients.
+    pub fn connections(&self) -> usize {
+        self.connections as usize
+    }
+
+    /// Pairs that come and go so that as many users come as was asked for.
+    fn visiting_pairs(&self) -> usize {
+        (self.visits as usize * usize::try_from((ONLINE + AWAY).as_secs()).unwrap_or_default()).div_ceil(PAIR)
+    }
+
+    fn talking_pairs(&self) -> usize {
+        self.connections() / PAIR - self.visiting_pairs()
+    }
+
+    /// When it is measured from, and until when.
+    fn measured(&self) -> (Duration, Duration) {
+        let from = SETTLED + IDLE + WARM_UP;
+        (from, from + Duration::from_secs(self.seconds))
+    }
+
+    /// From when they begin to write and to leave until they stop.
+    fn active_seconds(&self) -> f64 {
+        (WARM_UP + Duration::from_secs(self.seconds)).as_secs_f64()
+    }
+}
+
+/// What the servers wrote.
+struct Cost {
+    idle: Written,
+    written: Written,
+    gateway_sql: f64,
+}
+
+/// Measures and reports.
+pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
+    let mut outcome = Outcome::begin("seed", settings(options))?;
+    let chat = ChatOptions { gateways: GATEWAYS, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
+    let (chat, floors) = setting.chat(chat).await?;
+    outcome.floors(floors);
+    outcome.versions(chat.versions().await?);
+    let (from, until) = options.measured();
+    let workload = workload(options, &chat).await?;
+    terminal::heading("the seed's load on chat");
+    let mut measured = run::run_with(&chat, &workload, &setting.tools, async |stage| {
+        stage.reach(SETTLED).await;
+        let before = Writes::of(&chat).await?;
+        stage.reach(SETTLED + IDLE).await;
+        let idle = Writes::of(&chat).await?.since(&before);
+        stage.reach(from).await;
+        let (before, statements) = (Writes::of(&chat).await?, gateway_sql::counted(&chat).await?);
+        stage.reach(until).await;
+        let written = Writes::of(&chat).await?.since(&before);
+        Ok(Cost { idle, written, gateway_sql: gateway_sql::counted(&chat).await? - statements })
+    })
+    .await?;
+    put_into(&mut measured, &chat, options, &mut outcome).await?;
+    outcome.add(measured);
+    chat.stop().await?;
+    outcome.finish()
+}
+
+fn settings(options: &Options) -> BTreeMap<String, Value> {
+    BTreeMap::from([
+        ("users".to_owned(), json!(USERS)),
+        ("of those connected here".to_owned(), json!(options.connections)),
+        ("messages per second".to_owned(), json!(options.rate)),
+        ("users who come per second".to_owned(), json!(options.visits)),
+        ("seconds".to_owned(), json!(options.seconds)),
+        ("gateways".to_owned(), json!(GATEWAYS)),
+    ])
+}
+
+async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
+    let (from, until) = options.measured();
+    let (begin_us, until_us) = (micros(SETTLED + IDLE), micros(until));
+    let watching = Manners { watches: true, ..Manners::default() };
+    let sends = Sends {
+        per_second: options.rate.into(),
+        from_us: micros(SETTLED + IDLE + TYPING_BEFORE),
+        until_us,
+        writers: Writers::All,
+    };
+    let talking = CrowdLoad {
+        seats: pairs(chat, options.talking_pairs()).await?,
+        conversation_size: PAIR,
+        sends: Some(sends),
+        absence: None,
+        manners: Manners {
+            types_before_us: Some(micros(TYPING_BEFORE)),
+            reads: Some(Reads::Each { after_us: micros(READ_AFTER) }),
+            ..watching
+        },
+    };
+    let (online_us, away_us) = (micros(ONLINE), micros(AWAY));
+    let absence = Absence::Often { online_us, away_us, from_us: begin_us, until_us, says_goodbye: true };
+    let visiting = CrowdLoad {
+        seats: pairs(chat, options.visiting_pairs()).await?,
+        conversation_size: PAIR,
+        sends: None,
+        absence: Some(absence),
+        manners: watching,
+    };
+    let phase = Phase { name: "seed".to_owned(), from_us: micros(from), until_us };
+    let name = format!("{} messages/s, {} visits/s", options.rate, options.visits);
+    Ok(Workload { name, crowds: vec![talking, visiting], phases: vec![phase], costed: 0, drain: DRAIN })
+}
+
+async fn pairs(chat: &Chat, count: usize) -> Result<Vec<Seat>> {
+    if count == 0 { Ok(Vec::new()) } else { chat.seats(count, PAIR).await }
+}
+
+async fn put_into(measured: &mut Measured<Cost>, chat: &Chat, options: &Options, outcome: &mut Outcome) -> Result<()> {
+    let done = marks::realtime(&measured.done);
+    let stored = marks::stored(chat, &done.furthest).await?;
+    measured.problems.extend(marks::problems(&done, stored));
+    let visits = visits_per_second(options, measured.done.tally().returned);
+    measured.problems.extend(problems(options, &done, visits));
+    marks::put_into(&mut measured.run, &done, stored);
+    let Cost { idle, written, gateway_sql } = &measured.meanwhile;
+    let absent = USERS.saturating_sub(options.connections);
+    let idle = Idle { written: idle, connections: options.connections };
+    let redis = written.redis_per_second();
+    let redis_of_all = redis + idle.of_more(absent) + Idle::signs_of_life(USERS);
+    let seconds = written.seconds.max(0.001);
+    let commands = format!(
+        "Commands that changed something in Redis, those within scripts included. A second: {}.",
+        written.most(seconds)
+    );
+    let rest = format!(
+        "Computed: {absent} more connections that only send heartbeats, as those here did before ({:.1} writes/s), and the \
+         hourly sign of life of all {USERS}, which nobody here stays for.",
+        idle.written.redis_per_second()
+    );
+    let per_second = |count: u64| number(count) / options.active_seconds();
+    let figures = [
+        ("Redis writes per second", redis, "/s", commands.as_str()),
+        ("Redis writes per second of those who are not here", redis_of_all - redis, "/s", &rest),
+        (
+            "SQL statements of gateways per second",
+            gateway_sql / seconds,
+            "/s",
+            "Reads and writes of the gateways' requests; connecting needs none.",
+        ),
+        ("users who came per second", visits, "/s", "They had said goodbye; as many left meanwhile."),
+        ("typing said per second", per_second(done.typing_said), "/s", "Nothing of it is stored."),
+        ("typing shown per second", per_second(done.typing_shown), "/s", "To the other side."),
+        (
+            "presence shown per second",
+            per_second(done.presence_shown),
+            "/s",
+            "Changes shown to those who watch; everybody watches one other user.",
+        ),
+        (
+            "receipts of deliveries shown per second",
+            per_second(done.deliveries_shown),
+            "/s",
+            "To the senders, once a device has confirmed.",
+        ),
+    ];
+    for (name, value, unit, meaning) in figures {
+        figure(&mut measured.run, name, value, unit, meaning);
+    }
+    let aim = format!("≤ {REDIS_WRITES}");
+    outcome.aim(
+        "Redis writes per second for 50,000 users",
+        &aim,
+        format!("{redis_of_all:.0}"),
+        redis_of_all <= REDIS_WRITES,
+    );
+    if let Some(sql) = written.sql_per_second() {
+        let meaning = "Statements of all services that changed rows; a batch of rows is one statement.";
+        figure(&mut measured.run, "SQL write statements per second", sql, "/s", meaning);
+        let aim = format!("≤ {SQL_WRITES}");
+        outcome.aim("SQL write statements per second for 50,000 users", &aim, format!("{sql:.0}"), sql <= SQL_WRITES);
+    }
+    Ok(())
+}
+
+fn visits_per_second(options: &Options, returned: u64) -> f64 {
+    number(returned) / options.active_seconds()
+}
+
+/// Why it is not the load that was asked for.
+fn problems(options: &Options, done: &RealtimeDone, visits: f64) -> Vec<String> {
+    let wanted = f64::from(options.visits);
+    run::those([
+        ((visits - wanted).abs() > wanted * 0.25, format!("{wanted} users a second were to come, and {visits:.1} did")),
+        (done.typing_shown == 0, "nobody was shown that somebody writes".to_owned()),
+        (done.presence_shown == 0 && options.visits > 0, "nobody was shown that somebody came or went".to_owned()),
+        (done.deliveries_shown == 0, "nobody was shown that a message was delivered".to_owned()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options { connections: 5000, rate: 50, visits: 28, seconds: 30 }
+    }
+
+    #[test]
+    fn talking_and_visiting_users_make_up_the_connections() {
+        let options = options();
+        assert_eq!(options.visiting_pairs(), 280);
+        assert_eq!((options.talking_pairs() + options.visiting_pairs()) * PAIR, 5000);
+        assert!(Options { connections: 1000, visits: 40, ..options }.talking_pairs() > 0);
+    }
+
+    #[test]
+    fn another_load_than_was_asked_for_is_a_problem() {
+        let done = RealtimeDone { typing_shown: 1, presence_shown: 1, deliveries_shown: 1, ..RealtimeDone::default() };
+        assert!(problems(&options(), &done, 27.0).is_empty());
+        assert_eq!(problems(&options(), &done, 14.0).len(), 1);
+        assert_eq!(problems(&options(), &RealtimeDone::default(), 28.0).len(), 3);
+    }
+}
