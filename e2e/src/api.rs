@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
-    wire::{Accepted, HistoryPage},
+    wire::{Accepted, Conversation, HistoryPage},
 };
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -93,6 +93,22 @@ impl Api {
     /// DELETE
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.ask(Method::DELETE, path, None).await
+    }
+
+    /// PUT with a JSON body.
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer> {
+        self.ask(Method::PUT, path, Some(serde_json::to_vec(body)?)).await
+    }
+
+    /// A conversation as the list shows it.
+    pub async fn listed(&self, conversation_id: ConversationId) -> Result<Conversation> {
+        self.get(&format!("conversations/{}", conversation_id.as_uuid())).await?.ok()
+    }
+
+    /// Marks a message as read.
+    pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<Answer> {
+        let path = format!("conversations/{}/read", conversation_id.as_uuid());
+        self.post(&path, &json!({ "message_id": message_id })).await
     }
 
     /// Sends a message, once.

@@ -7,6 +7,7 @@ pub mod database;
 pub mod fleet;
 pub mod http;
 pub mod online;
+pub mod realtime;
 pub mod socket;
 pub mod suite;
 pub mod traces;
