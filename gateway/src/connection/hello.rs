@@ -69,6 +69,9 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
         for replaced in registration.replaced {
             end_replaced(state, connection, replaced).await;
         }
+        if let Some(confirmed) = registration.confirmed.filter(|_| registration.is_resumed) {
+            delivery::made_up_for(state, connection.user_id, registration.epoch, confirmed, registration.cursor).await;
+        }
         delivery::catch_up(state, connection).await;
     }
 }

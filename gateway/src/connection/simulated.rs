@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use chat_shared::{
     clock::Timestamp,
     ids::{DeviceId, UserId},
-    wire::{Command, CommandFrame, Encoding, Hello, Push, Reply, ServerFrame},
+    wire::{Command, CommandFrame, Connected, Encoding, Hello, Push, Reply, ServerFrame},
 };
 
 use super::{Connection, commands, hello, outbox::Outgoing};
@@ -28,11 +28,16 @@ impl Client {
 
     /// Says hello.
     pub async fn connect_device(state: &AppState, user_id: UserId, device_id: DeviceId) -> Self {
+        Self::hello(state, user_id, Hello { device_id, resume: None }).await.0
+    }
+
+    /// Says hello, and gives what `ready` says.
+    pub async fn hello(state: &AppState, user_id: UserId, hello: Hello) -> (Self, Connected) {
         let connection = Arc::new(Connection::new(user_id, Encoding::Json, Timestamp(i64::MAX)));
-        hello::arrive(state, &connection, Hello { device_id, resume: None }).await;
+        hello::arrive(state, &connection, hello).await;
         let mut client = Self { state: state.clone(), connection, pushes: VecDeque::new() };
-        assert!(matches!(client.push().await, Push::Ready(_)));
-        client
+        let Push::Ready(ready) = client.push().await else { panic!("ready comes first") };
+        (client, ready)
     }
 
     /// Gives a command, and waits for its reply. What is pushed before it is kept for later.

@@ -4,12 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     event::Event,
+    ids::{Epoch, UserId},
     inbox::Page,
+    position::Cursor,
     wire::{CloseCode, ErrorCode},
 };
 use futures_util::{StreamExt, stream};
 
-use super::Shown;
+use super::{DirectMessage, Shown};
 use crate::{app::AppState, connection::Connection};
 
 /// Entries that are read at a time.
@@ -55,6 +57,20 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 Err(_) => connection.skip_entry(entry.cursor),
             }
         }
+    }
+}
+
+/// Takes the entries of an inbox that a device had by the time it came back, and had no time to confirm, as delivered.
+pub async fn made_up_for(state: &AppState, user_id: UserId, epoch: Epoch, mut after: Cursor, up_to: Cursor) {
+    while after < up_to {
+        // Without Redis, or what has been dropped by now, the next message that is delivered makes up for them.
+        let Ok(Page::Entries(entries)) = state.inboxes.read(user_id, epoch, after, PAGE_ENTRIES).await else { return };
+        let Some(last) = entries.last() else { return };
+        after = last.cursor;
+        let taken = entries.iter().take_while(|entry| entry.cursor <= up_to);
+        let messages = taken.filter_map(|entry| DirectMessage::of(&Event::decode(&entry.event).ok()?));
+        let of_others = messages.filter(|message| message.sender_id != user_id);
+        state.receipts.delivered(user_id, of_others.map(Arc::new).collect());
     }
 }
 

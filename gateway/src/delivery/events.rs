@@ -30,19 +30,25 @@ pub struct DirectMessage {
     pub seq: Seq,
 }
 
+impl DirectMessage {
+    /// The message of an event, if it is one of a direct conversation.
+    pub(super) fn of(event: &Event) -> Option<Self> {
+        let Fact::MessageSent(message) = &event.fact else { return None };
+        let (conversation_id, participants) = (event.conversation_id, event.participants.clone());
+        let is_direct = event.kind == ConversationKind::Direct;
+        is_direct.then_some(Self { conversation_id, participants, sender_id: message.sender_id, seq: event.seq })
+    }
+}
+
 impl Shown {
     /// The event's push. Opens the content.
     pub(super) fn new(content: &Content, event: Event) -> Result<Self, Refusal> {
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
-        let mut direct = None;
+        let direct = DirectMessage::of(&event).map(Arc::new);
         let push = match event.fact {
             Fact::MessageSent(message) => {
                 let text = content.open_message(conversation_id, &message)?;
                 let (message_id, sender_id, seq) = (message.message_id, message.sender_id, event.seq);
-                if event.kind == ConversationKind::Direct {
-                    let participants = event.participants;
-                    direct = Some(Arc::new(DirectMessage { conversation_id, participants, sender_id, seq }));
-                }
                 let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };
                 Push::Message { cursor: None, message }
             }

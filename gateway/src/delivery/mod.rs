@@ -8,7 +8,7 @@ mod events;
 mod lease;
 mod listen;
 
-pub use catch_up::{catch_up, resync};
+pub use catch_up::{catch_up, made_up_for, resync};
 pub use events::{DirectMessage, Shown};
 pub use lease::keep;
 pub use listen::listen;

@@ -9,8 +9,8 @@ use chat_shared::{
     inbox::{Page, Routed, Routing, Session},
     position::{Cursor, Seq, StreamSeq},
     wire::{
-        Command, Confirm, Conversation, ErrorCode, Heartbeat, MarkRead, Mute, Progress, Push, Receipt, ReceiptKind,
-        Rejected, Reply, UnreadTotal,
+        Command, Confirm, Conversation, ErrorCode, Heartbeat, Hello, MarkRead, Mute, Progress, Push, Receipt,
+        ReceiptKind, Rejected, Reply, Resume, UnreadTotal,
     },
 };
 use futures_util::{StreamExt, future::join_all};
@@ -27,6 +27,7 @@ use crate::{
     connection::simulated::Client,
     delivery::DirectMessage,
     history::{self, Place as PageOf},
+    presence::Parting,
     receipts::{self, Receipts},
     refusal::Refusal,
 };
@@ -394,4 +395,29 @@ async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_
     let wrong = Command::MarkRead(MarkRead { conversation_id: id, message_id: MessageId::random() });
     assert!(matches!(phone.ask(wrong).await, Reply::Rejected(Rejected { code: ErrorCode::NotFound, .. })));
     assert_eq!(place.send(ana, id, "4").await.unwrap().seq, Seq(4), "no message follows a receipt");
+}
+
+#[tokio::test]
+async fn what_a_device_had_no_time_to_confirm_counts_as_delivered_once_it_resumes_past_it_r8_6() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let gateway = presence::start(&place).await;
+    receipts::start(&gateway);
+    let id = place.direct(ana, ben).await.conversation_id;
+    let hello = Hello { device_id: DeviceId::random(), resume: None };
+    let (phone, ready) = Client::hello(&gateway, ben, hello.clone()).await;
+    let mut sender = Client::connect(&gateway, ana).await;
+    place.send_many(ana, id, 2).await;
+    let (at, _) = place.log.newest(id).await.unwrap().unwrap();
+    for event in history::read_tail(&place.log, at, Seq::ZERO).await.unwrap() {
+        if matches!(event.fact, Fact::MessageSent(_)) {
+            notify(&place, at, &event).await;
+            assert!(matches!(sender.push().await, Push::Message { .. }));
+        }
+    }
+    phone.leave(Parting::Broken).await;
+    let resume = Resume { epoch: ready.epoch.unwrap(), cursor: ready.cursor.next().next() };
+    let (_phone, ready) = Client::hello(&gateway, ben, Hello { resume: Some(resume), ..hello }).await;
+    assert!(ready.resumed);
+    let delivered = receipt(&mut sender).await;
+    assert_eq!((delivered.kind, delivered.user_id, delivered.seq), (ReceiptKind::Delivered, ben, Seq(2)));
 }

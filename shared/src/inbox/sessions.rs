@@ -43,6 +43,8 @@ pub struct Registration {
     pub replaced: Vec<Replaced>,
     /// When, by the clock of Redis.
     pub at: Timestamp,
+    /// What the device had confirmed before; none if it isn't known.
+    pub confirmed: Option<Cursor>,
 }
 
 /// Which sessions end.
@@ -163,6 +165,8 @@ fn registration(answer: Vec<Value>, resume: Option<Resume>) -> Option<Registrati
     let head = Cursor(from_redis_value(values.next()?).ok()?);
     let is_resumed: bool = from_redis_value(values.next()?).ok()?;
     let at = Timestamp(from_redis_value(values.next()?).ok()?);
+    let confirmed: String = from_redis_value(values.next()?).ok()?;
+    let confirmed = confirmed.parse().ok().map(Cursor);
     let mut replaced = Vec::new();
     while let Some(session) = values.next() {
         let session: String = from_redis_value(session).ok()?;
@@ -170,7 +174,7 @@ fn registration(answer: Vec<Value>, resume: Option<Resume>) -> Option<Registrati
         replaced.push(Replaced { session_id: session.parse().ok()?, gateway_id: gateway.parse().ok()? });
     }
     let cursor = resume.filter(|_| is_resumed).map_or(head, |resume| resume.cursor);
-    Some(Registration { epoch: epoch.parse().ok()?, head, cursor, is_resumed, replaced, at })
+    Some(Registration { epoch: epoch.parse().ok()?, head, cursor, is_resumed, replaced, at, confirmed })
 }
 
 fn departure(answer: Vec<Value>) -> Option<Departure> {

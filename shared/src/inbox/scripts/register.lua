@@ -1,7 +1,7 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
 -- KEYS: meta, entries, sessions, devices, delivered
 -- ARGV: session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor
--- Returns: epoch, head, 1 if resumed, now in ms, then session and gateway of each session that this one replaces.
+-- Returns: epoch, head, 1 if resumed, now in ms, what the device had confirmed or '', then session and gateway of each session that this one replaces.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
     epoch = ARGV[4]
@@ -19,7 +19,8 @@ local cursor = tonumber(ARGV[8])
 local is_resumed = ARGV[7] == epoch and cursor <= head and cursor >= oldest - 1
 
 local time = redis.call('TIME')
-local answer = { epoch, head, is_resumed and 1 or 0, time[1] * 1000 + math.floor(time[2] / 1000) }
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answer = { epoch, head, is_resumed and 1 or 0, now, redis.call('HGET', KEYS[4], ARGV[3]) or '' }
 -- From here on the inbox' entries are this session's to confirm, and what the sessions it replaces left unconfirmed.
 local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
