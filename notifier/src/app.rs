@@ -21,7 +21,7 @@ use crate::{
     beacon,
     config::{NotificationContent, Settings},
     deliverer::{Deliverer, Means},
-    notifications::{self, Content, Facts, Intake, Office},
+    notifications::{self, Clerk, Content, Facts, Intake, Office},
     occasionally::Occasionally,
     providers::Providers,
     publisher::Publisher,
@@ -61,7 +61,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         reachable: reachable.clone(),
         inboxes: inboxes.clone(),
         publisher: publisher.clone(),
-        intake: intake.clone(),
+        clerk: intake.clone().map(|intake| Clerk::start(intake, &tasks)),
         clock: Clock::System,
     };
     let deliverer = Deliverer::start(means, &tasks);

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     news::{self, News},
-    notifications::{Intake, Reasons},
+    notifications::{Clerk, Reasons},
     plan::{self, Addressed},
     publisher::{PublishError, Publisher},
     reachable::Reachable,
@@ -60,8 +60,11 @@ pub struct Delivering {
 
 struct Lot {
     events: Vec<Delivering>,
-    answer: oneshot::Sender<Result<(), NotDelivered>>,
+    answer: Answer,
 }
+
+/// Where a lot's worker waits.
+pub type Answer = oneshot::Sender<Result<(), NotDelivered>>;
 
 /// What delivering takes.
 pub struct Means {
@@ -71,8 +74,8 @@ pub struct Means {
     pub reachable: Reachable,
     /// Where they go then.
     pub publisher: Publisher,
-    /// Where those are put who have to be notified; none if nobody is.
-    pub intake: Option<Intake>,
+    /// Who puts those in the queue who have to be notified; none if nobody is.
+    pub clerk: Option<Clerk>,
     /// The time.
     pub clock: Clock,
 }
@@ -117,20 +120,27 @@ impl Means {
             let events = news::merged(events);
             metrics::counter!(telemetry::RECEIPTS_MERGED_TOTAL).increment((read - events.len()) as u64);
             let delivered = self.deliver(&events).await;
-            for answer in answers {
-                _ = answer.send(delivered);
-            }
             metrics::histogram!(telemetry::BATCH_SECONDS).record(started.elapsed());
+            match (delivered, &self.clerk) {
+                (Ok(Some(reasons)), Some(clerk)) => clerk.file(reasons, answers).await,
+                (delivered, _) => {
+                    let delivered = delivered.map(|_| ());
+                    for answer in answers {
+                        _ = answer.send(delivered);
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    async fn deliver(&self, events: &[Delivering]) -> Result<(), NotDelivered> {
+    /// Gives what is left to do before the batch is done, if anything.
+    async fn deliver(&self, events: &[Delivering]) -> Result<Option<Reasons>, NotDelivered> {
         if let Some(routed) = self.route(events).await {
             self.note_routed(events);
-            let reasons = self.intake.as_ref().map(|_| Reasons::of(events, &routed));
-            let (published, taken) = tokio::join!(self.publish_numbered(events, routed), self.take(reasons));
-            published.and(taken)
+            let reasons = self.clerk.as_ref().and_then(|_| Reasons::of(events, &routed));
+            self.publish_numbered(events, routed).await?;
+            Ok(reasons)
         } else {
             self.publish_unnumbered(events).await;
             Err(NotDelivered)
@@ -182,15 +192,6 @@ impl Means {
             }
         }
         Ok(())
-    }
-
-    /// Puts those in the queue who have to be notified. They are recognised if the batch is delivered again.
-    async fn take(&self, reasons: Option<Reasons>) -> Result<(), NotDelivered> {
-        let Some((intake, reasons)) = self.intake.as_ref().zip(reasons) else { return Ok(()) };
-        intake.take(reasons).await.map_err(|error| {
-            tracing::warn!(%error, "a batch will be delivered again");
-            NotDelivered
-        })
     }
 
     /// Each event once: on its first try. That it reaches the inboxes later does not depend on it.

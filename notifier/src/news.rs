@@ -94,12 +94,9 @@ pub fn jobs(events: &[Delivering], routed: &[Routed]) -> Vec<Job> {
     jobs
 }
 
-/// Those who have read something, each once.
+/// Those who have read something.
 pub fn readers(events: &[Delivering]) -> Vec<UserId> {
-    let mut readers: Vec<_> = events.iter().filter_map(reader).collect();
-    readers.sort_unstable();
-    readers.dedup();
-    readers
+    events.iter().filter_map(reader).collect()
 }
 
 fn reader(event: &Delivering) -> Option<UserId> {

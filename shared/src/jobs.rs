@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{
-    self,
-    context::PublishErrorKind,
-    message::PublishMessage,
-    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+use async_nats::{
+    HeaderMap, HeaderValue,
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        self,
+        context::PublishErrorKind,
+        message::PublishMessage,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+    },
 };
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -19,7 +23,7 @@ use crate::{
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
     limits,
-    log::{ConsumeError, Consumer, ConsumerSpec, LogError, Replicas, find_or_make},
+    log::{ConsumeError, Consumer, ConsumerSpec, LogError, Part, Replicas, find_or_make, publish_together},
     position::{Cursor, Seq},
     sealing::Envelope,
 };
@@ -28,6 +32,10 @@ use crate::{
 const BYTES_MAX: i64 = 512 * 1024 * 1024;
 /// How long a repeated job is recognised.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
+/// Jobs from which on several go in one write, which costs the server about as much as that many single ones.
+const TOGETHER_MIN: usize = 24;
+/// Jobs of one write.
+const TOGETHER_MAX: usize = 256;
 /// How long adding jobs may take.
 const ADD_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -114,9 +122,12 @@ impl Job {
 /// The queue, opened.
 #[derive(Debug, Clone)]
 pub struct Jobs {
+    client: async_nats::Client,
     context: jetstream::Context,
     stream: Stream<()>,
     subject: String,
+    /// Whether several can be added in one write.
+    takes_batches: bool,
 }
 
 /// What became of added jobs.
@@ -152,21 +163,47 @@ impl Jobs {
             max_bytes: BYTES_MAX,
             duplicate_window: DUPLICATE_WINDOW,
             num_replicas: replicas.count,
+            allow_atomic_publish: true,
             ..Config::default()
         };
-        Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
+        let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
+        let takes_batches = found.cached_info().config.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
-        Ok(Self { context, stream, subject })
+        Ok(Self { client: client.clone(), context, stream, subject, takes_batches })
     }
 
     /// Adds jobs. Those that stand in the queue already are not added again.
     pub async fn add(&self, jobs: &[Job]) -> Result<Added, NotAdded> {
-        let adding = join_all(jobs.iter().map(|job| self.add_one(job)));
-        let outcomes = tokio::time::timeout(ADD_WAIT_MAX, adding).await;
-        let outcomes = outcomes.map_err(|_| NotAdded("NATS takes nothing now".to_owned()))?;
-        let taken = outcomes.into_iter().collect::<Result<Vec<bool>, _>>()?;
-        let dropped = taken.into_iter().filter(|is_taken| !is_taken).count();
-        Ok(if dropped == 0 { Added::All } else { Added::Dropped(dropped) })
+        let adding = async {
+            let mut dropped = 0;
+            for part in jobs.chunks(TOGETHER_MAX) {
+                dropped += self.add_part(part).await?;
+            }
+            Ok(if dropped == 0 { Added::All } else { Added::Dropped(dropped) })
+        };
+        let added = tokio::time::timeout(ADD_WAIT_MAX, adding).await;
+        added.unwrap_or_else(|_| Err(NotAdded("NATS takes nothing now".to_owned())))
+    }
+
+    /// How many were dropped.
+    async fn add_part(&self, jobs: &[Job]) -> Result<usize, NotAdded> {
+        if self.takes_batches && jobs.len() >= TOGETHER_MIN {
+            let parts = jobs.iter().map(|job| Part {
+                subject: self.subject.clone(),
+                headers: job
+                    .id()
+                    .map(|id| HeaderMap::from_iter([(NATS_MESSAGE_ID, HeaderValue::from(id))]))
+                    .unwrap_or_default(),
+                payload: job.encode().into(),
+            });
+            // It is refused whole if one of them stands there already, or there isn't room for all.
+            if publish_together(&self.client, &self.context, parts).await.is_ok() {
+                return Ok(0);
+            }
+        }
+        let taken = join_all(jobs.iter().map(|job| self.add_one(job))).await;
+        let taken = taken.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        Ok(taken.into_iter().filter(|is_taken| !is_taken).count())
     }
 
     /// False if the queue is full.

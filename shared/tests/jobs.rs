@@ -123,6 +123,17 @@ async fn jobs_that_ask_the_same_are_added_once_and_come_out_as_they_went_in() ->
 }
 
 #[tokio::test]
+async fn of_many_jobs_at_once_those_that_are_there_already_are_not_added_again() -> Result<()> {
+    let scene = Scene::set().await?;
+    let jobs: Vec<Job> = (0..600).map(|_| message(0)).collect();
+    for part in [&jobs[..300], &jobs[200..500], &jobs[..], &jobs[..]] {
+        assert_eq!(scene.jobs.add(part).await?, Added::All);
+    }
+    assert_eq!(scene.waiting().await?, 600);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_job_that_has_to_wait_comes_again_after_its_delay_and_holds_nobody_up() -> Result<()> {
     let scene = Scene::set().await?;
     let (early, late) = (message(0), message(0));

@@ -41,10 +41,12 @@ impl Intake {
         Self { jobs, inboxes, full: Arc::default() }
     }
 
-    /// Adds what a batch has made necessary, all at once. Free if that is nothing.
+    /// Adds what batches have made necessary, all at once.
     pub async fn take(&self, reasons: Reasons) -> Result<(), NotTaken> {
-        let Reasons { mut jobs, readers } = reasons;
+        let Reasons { mut jobs, mut readers } = reasons;
         if !readers.is_empty() {
+            readers.sort_unstable();
+            readers.dedup();
             let badges = self.inboxes.badges(&readers).await?;
             let shown = readers.into_iter().zip(badges).filter(|(_, badge)| badge.is_some_and(|badge| badge > 0));
             jobs.extend(shown.map(|(user_id, _)| Job::ReadElsewhere { user_id }));
@@ -73,8 +75,15 @@ impl Intake {
 }
 
 impl Reasons {
-    /// Of a batch, with the inboxes' answers.
-    pub fn of(events: &[Delivering], routed: &[Routed]) -> Self {
-        Self { jobs: news::jobs(events, routed), readers: news::readers(events) }
+    /// Of a batch, with the inboxes' answers; none if nobody has to be notified.
+    pub fn of(events: &[Delivering], routed: &[Routed]) -> Option<Self> {
+        let reasons = Self { jobs: news::jobs(events, routed), readers: news::readers(events) };
+        Some(reasons).filter(|reasons| !reasons.jobs.is_empty() || !reasons.readers.is_empty())
+    }
+
+    /// Adds those of another batch.
+    pub fn append(&mut self, mut other: Self) {
+        self.jobs.append(&mut other.jobs);
+        self.readers.append(&mut other.readers);
     }
 }

@@ -44,17 +44,17 @@ impl Office {
         if let Some(outcome) = early(decide::by_standing(job, &standing, attempt)) {
             return Ok(outcome);
         }
-        let concern = self.facts.concern(job, self.clock.now()).await?;
-        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership))) {
-            return Ok(outcome);
-        }
-        let badge = concern.map_or(0, |concern| concern.badge);
         let devices = self.facts.devices(job.user_id).await?;
         if devices.is_empty() {
             self.inboxes.note_devices(job.user_id, false).await?;
             count(Conclusion::NoDevice);
             return Ok(Outcome::Done);
         }
+        let concern = self.facts.concern(job, self.clock.now()).await?;
+        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership))) {
+            return Ok(outcome);
+        }
+        let badge = concern.map_or(0, |concern| concern.badge);
         let text = match &self.content {
             Some(content) => content.text(job, &self.facts, &self.master_key).await,
             None => None,

@@ -6,6 +6,7 @@
 //! **Invariant:** a notification is claimed before it is sent. If it is not known whether it was sent, it never is again.
 
 mod badge;
+mod clerk;
 mod content;
 mod decide;
 mod ended;
@@ -24,6 +25,7 @@ use chat_shared::{
 
 use self::facts::OutOfReach;
 pub use self::{
+    clerk::Clerk,
     content::Content,
     decide::Conclusion,
     facts::Facts,

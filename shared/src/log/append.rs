@@ -6,7 +6,7 @@ use async_nats::{
     HeaderMap, HeaderValue, header,
     jetstream::{
         ErrorCode,
-        context::PublishErrorKind,
+        context::{PublishError, PublishErrorKind},
         message::{PublishMessage, StreamMessage},
         publish::PublishAck,
         stream::{DirectGetErrorKind, LastRawMessageError, LastRawMessageErrorKind},
@@ -14,9 +14,11 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use uuid::Uuid;
 
-use super::Log;
+use super::{
+    Log,
+    together::{NotTogether, Part, publish_together},
+};
 use crate::{
     clock::Timestamp,
     event::{Event, Participants},
@@ -31,10 +33,6 @@ const IN_FLIGHT: u64 = 10164;
 
 /// Facts of one write.
 const FACTS_TOGETHER_MAX: usize = 256;
-
-const BATCH_ID: &str = "Nats-Batch-Id";
-const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
-const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 
 /// An event on its way to the log.
 #[derive(Debug)]
@@ -168,42 +166,22 @@ impl Log {
     /// Appends all or none, one after the other, in one write of the server; gives the position of the last. Any error
     /// but `Unknown` says that nothing was kept, and not because of which.
     pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, AppendError> {
-        let batch_id = Uuid::new_v4().simple().to_string();
-        let last = appends.len() as u64;
-        let mut commit = None;
-        let sending = async {
-            for (append, number) in appends.iter().zip(1_u64..) {
-                let mut headers = append.headers(&self.name);
-                headers.insert(BATCH_ID, batch_id.as_str());
-                headers.insert(BATCH_SEQUENCE, HeaderValue::from(number));
-                let (subject, payload) = (append.subject.clone(), append.payload.clone());
-                if number == last {
-                    headers.insert(BATCH_COMMIT, "1");
-                    commit = Some((subject, PublishMessage::build().headers(headers).payload(payload)));
-                } else {
-                    // The server answers with the last of a batch, also if one before it didn't come.
-                    self.client.publish_with_headers(subject, headers, payload).await?;
-                }
-            }
-            Ok::<_, async_nats::PublishError>(())
-        };
-        let sent = tokio::time::timeout(limits::APPEND_WAIT_MAX, sending).await;
-        // Without the last one nothing is kept.
-        sent.map_err(|_| refused(&"NATS takes nothing now"))?.map_err(|error| refused(&error))?;
-        let (subject, publish) = commit.ok_or_else(|| refused(&"nothing to append"))?;
-        let ack = self.acknowledged(subject, publish).await?;
+        let parts = appends.iter().map(|append| Part {
+            subject: append.subject.clone(),
+            headers: append.headers(&self.name),
+            payload: append.payload.clone(),
+        });
+        let ack = publish_together(&self.client, &self.context, parts).await.map_err(|error| match error {
+            NotTogether::NotSent(why) => AppendError::Refused(why),
+            NotTogether::Answer(error) => not_appended(&error),
+        })?;
         // The server refuses a batch with a repeat in it, so this isn't one of its answers.
         if ack.duplicate { Err(AppendError::Unknown) } else { Ok(StreamSeq(ack.sequence)) }
     }
 
     async fn acknowledged(&self, subject: String, publish: PublishMessage) -> Result<PublishAck, AppendError> {
         let acknowledged = async { self.context.send_publish(subject, publish).await?.await };
-        acknowledged.await.map_err(|error| match error.kind() {
-            PublishErrorKind::WrongLastSequence => AppendError::HeadMoved,
-            PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => AppendError::Unknown,
-            _ if error_code(&error).is_some_and(|code| code.0 == IN_FLIGHT) => AppendError::InFlight,
-            _ => refused(&error),
-        })
+        acknowledged.await.map_err(|error| not_appended(&error))
     }
 
     /// The conversation's last event; none if the log holds none any more. Any replica answers, and one that is behind
@@ -269,7 +247,16 @@ fn decode(message: &StreamMessage) -> Result<(StreamSeq, Event), AppendError> {
     Ok((StreamSeq(message.sequence), Event::decode(&message.payload)?))
 }
 
-fn error_code(error: &async_nats::jetstream::context::PublishError) -> Option<ErrorCode> {
+fn not_appended(error: &PublishError) -> AppendError {
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => AppendError::HeadMoved,
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => AppendError::Unknown,
+        _ if error_code(error).is_some_and(|code| code.0 == IN_FLIGHT) => AppendError::InFlight,
+        _ => refused(error),
+    }
+}
+
+fn error_code(error: &PublishError) -> Option<ErrorCode> {
     let source = std::error::Error::source(error)?;
     Some(source.downcast_ref::<async_nats::jetstream::Error>()?.error_code())
 }

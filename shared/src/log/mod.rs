@@ -5,11 +5,13 @@
 mod append;
 mod consume;
 mod rounds;
+mod together;
 mod topology;
 
 pub use append::{AppendError, Appended, Head};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub use rounds::{Appender, Newest};
+pub(crate) use together::{Part, publish_together};
 pub(crate) use topology::find_or_make;
 pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
 
