@@ -3,6 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use chat_shared::{
+    clock::Timestamp,
     delivery::{Delivery, gateway_subject},
     inbox::{InboxError, Registration, Replaced, Session, Unconfirmed},
     limits,
@@ -37,6 +38,7 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
     connection.device_id.get_or_init(|| hello.device_id);
     let registration = match attach_and_register(state, connection, &hello).await {
         Ok(registration) => {
+            connection.registered_at.store(registration.at.0, Ordering::Relaxed);
             state.announcer.announce(presence::came(connection.user_id, registration.at));
             Some(registration)
         }
@@ -104,8 +106,12 @@ pub(super) async fn depart(state: &AppState, connection: &Connection, parting: P
     state.connections.remove(connection);
     state.watches.forget(connection.session_id);
     connection.confirm_now(&state.inboxes, false).await;
-    let (user_id, session_id) = (connection.user_id, connection.session_id);
-    let session = EndedSession { user_id, session_id, unconfirmed: connection.unconfirmed() };
+    let session = EndedSession {
+        user_id: connection.user_id,
+        session_id: connection.session_id,
+        registered_at: Timestamp(connection.registered_at.load(Ordering::Relaxed)),
+        unconfirmed: connection.unconfirmed(),
+    };
     state.departures.end(state, session, parting).await;
 }
 

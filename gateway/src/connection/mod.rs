@@ -53,6 +53,8 @@ pub struct Connection {
     position: Mutex<Position>,
     /// When the token expires, in milliseconds since 1970.
     expires_at: AtomicI64,
+    /// When the session was registered, by the clock of Redis.
+    registered_at: AtomicI64,
     /// What the client has confirmed.
     confirmed: AtomicU64,
     /// What of it is recorded in Redis.
@@ -98,6 +100,7 @@ impl Connection {
             outbox: Outbox::default(),
             position: Mutex::new(Position { catching_up: Some(Cursor::ZERO), ..Position::default() }),
             expires_at: AtomicI64::new(expires_at.0),
+            registered_at: AtomicI64::new(0),
             confirmed: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
             unconfirmed: Unconfirmed::default(),

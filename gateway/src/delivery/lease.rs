@@ -7,21 +7,28 @@ use crate::app::AppState;
 /// Renews the lease until the gateway drains, then gives it back.
 pub async fn keep(state: AppState) {
     let mut ticks = tokio::time::interval(limits::GATEWAY_LEASE_RENEWAL);
-    let mut has_held = false;
     // Cancel safe: a lost tick is made up by the next.
     while state.tasks.draining().run_until_cancelled(ticks.tick()).await.is_some() {
         match state.inboxes.renew_lease(state.gateway_id).await {
             Ok(Lease::Held) => close_unregistered(&state),
-            Ok(Lease::Taken) if !has_held => has_held = true,
-            Ok(Lease::Taken) => {
-                tracing::warn!("Redis has lost this gateway's lease, and so perhaps its sessions: clients resume");
-                state.connections.all().iter().for_each(|connection| connection.close(CloseCode::InboxLost));
-            }
+            Ok(Lease::Taken) => resume_all(&state),
             Err(error) => tracing::warn!(%error, "the gateway's lease could not be renewed"),
         }
     }
     // If it fails the lease runs out by itself.
     let _released = state.inboxes.release_lease(state.gateway_id).await;
+}
+
+/// Nobody counted as there while there was no lease, and Redis may have lost their sessions with it. When the gateway
+/// starts nobody is here yet.
+fn resume_all(state: &AppState) {
+    let connections = state.connections.all();
+    if !connections.is_empty() {
+        tracing::warn!(connections = connections.len(), "Redis had no lease of this gateway: its clients resume");
+    }
+    for connection in connections {
+        connection.close(CloseCode::InboxLost);
+    }
 }
 
 /// Redis is there: whoever connected while it was away resumes now.

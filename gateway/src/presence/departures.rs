@@ -10,6 +10,7 @@ use std::{
 };
 
 use chat_shared::{
+    clock::Timestamp,
     delivery::PresenceChange,
     ids::{SessionId, UserId},
     inbox::{Departure, Ended, Unconfirmed},
@@ -50,6 +51,8 @@ pub struct EndedSession {
     pub user_id: UserId,
     /// Which.
     pub session_id: SessionId,
+    /// When it was registered, by the clock of Redis.
+    pub registered_at: Timestamp,
     /// What this gateway pushed on it and nobody confirmed, as far as it knows.
     pub unconfirmed: Option<Unconfirmed>,
 }
@@ -82,7 +85,7 @@ impl Departures {
     /// Removes a session that has ended, and settles what that leads to.
     pub async fn end(&self, state: &AppState, session: EndedSession, parting: Parting) {
         match state.inboxes.unregister(session.user_id, Ended::Session(session.session_id)).await {
-            Ok(departure) => self.departed(state, session.user_id, departure, parting),
+            Ok(departure) => self.departed(state, session, departure, parting),
             Err(error) => {
                 tracing::debug!(%error, "a session could not be removed; it is tried again");
                 self.keep(session);
@@ -101,7 +104,8 @@ impl Departures {
         }
     }
 
-    fn departed(&self, state: &AppState, user_id: UserId, departure: Departure, parting: Parting) {
+    fn departed(&self, state: &AppState, session: EndedSession, departure: Departure, parting: Parting) {
+        let user_id = session.user_id;
         let mut unsettled = self.unsettled.lock();
         if let Some(unconfirmed) = departure.unconfirmed {
             unsettled.add_job(Job::session_ended(user_id, unconfirmed));
@@ -118,7 +122,9 @@ impl Departures {
             // If this didn't remove it, whoever did announces.
             if departure.removed > 0 {
                 let presence = Presence { user_id, is_online: false, last_seen_at: Some(departure.at) };
-                state.announcer.announce(PresenceChange { presence, at: departure.at });
+                // Who left in the millisecond in which they came is gone all the same.
+                let at = departure.at.max(Timestamp(session.registered_at.0 + 1));
+                state.announcer.announce(PresenceChange { presence, at });
             }
             unsettled.away.remove(user_id);
             unsettled.settle(user_id);
@@ -184,7 +190,7 @@ impl Departures {
         if departure.removed == 0 {
             departure.unconfirmed = session.unconfirmed;
         }
-        self.departed(state, session.user_id, departure, Parting::Broken);
+        self.departed(state, session, departure, Parting::Broken);
         true
     }
 

@@ -6,6 +6,7 @@ use chat_dev::test_servers::TestServers;
 use chat_shared::{
     clock::Clock,
     ids::{GatewayId, UserId},
+    lifecycle::Tasks,
     telemetry::Latch,
     wire::{ErrorBody, ErrorCode},
 };
@@ -80,6 +81,11 @@ impl Gateway {
 
 /// What a gateway's requests and connections work with, without its tasks.
 pub async fn state(place: &Place) -> AppState {
+    state_with(place, place.tasks.clone()).await
+}
+
+/// As `state`, for a gateway that stops by itself.
+pub async fn state_with(place: &Place, tasks: Tasks) -> AppState {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let keys = KeySource::Secret(secret.path().to_owned());
@@ -89,12 +95,11 @@ pub async fn state(place: &Place) -> AppState {
         namespace: place.namespace.clone(),
         allowed_origins: Arc::default(),
         clock: Clock::System,
-        tasks: place.tasks.clone(),
         nats: place.nats.clone(),
         database: place.database.clone(),
         inboxes: place.inboxes.clone(),
-        verifier: Verifier::start(settings, Latch::default(), &place.tasks).unwrap(),
-        rate: RateLimits::start(NonZeroU32::MAX, &place.tasks),
+        verifier: Verifier::start(settings, Latch::default(), &tasks).unwrap(),
+        rate: RateLimits::start(NonZeroU32::MAX, &tasks),
         content: place.content.clone(),
         sender: place.sender.clone(),
         conversations: place.conversations.clone(),
@@ -107,5 +112,6 @@ pub async fn state(place: &Place) -> AppState {
         watches: Watches::default(),
         typing: Typing::default(),
         resync: Arc::default(),
+        tasks,
     })
 }

@@ -2,8 +2,9 @@
 
 use chat_shared::{
     delivery::{Delivery, all_gateways_subject},
-    ids::{DeviceId, UserId},
+    ids::{ConversationId, DeviceId, UserId},
     inbox::{Inboxes, Routed, Routing},
+    lifecycle::Tasks,
     telemetry::Latch,
     wire::{Command, ErrorCode, Presence, PresenceList, Push, Rejected, Reply, WatchPresence},
 };
@@ -24,15 +25,23 @@ use crate::{
 
 /// A gateway whose tasks run.
 pub async fn start(place: &Place) -> AppState {
-    let state = gateway::state(place).await;
+    run(place, gateway::state(place).await).await
+}
+
+/// As `start`, with tasks that stop by themselves.
+async fn start_apart(place: &Place) -> AppState {
+    run(place, gateway::state_with(place, Tasks::default()).await).await
+}
+
+async fn run(place: &Place, state: AppState) -> AppState {
     let latch = Latch::default();
+    // Who connects before it is there would have to connect again.
+    place.inboxes.renew_lease(state.gateway_id).await.unwrap();
     presence::start(&state);
-    place.tasks.essential("delivery", delivery::listen(state.clone(), latch.clone()));
-    place.tasks.best_effort("typing", typing::expire(state.clone()));
-    place.tasks.best_effort("lease", delivery::keep(state.clone()));
+    state.tasks.essential("delivery", delivery::listen(state.clone(), latch.clone()));
+    state.tasks.best_effort("typing", typing::expire(state.clone()));
+    state.tasks.best_effort("lease", delivery::keep(state.clone()));
     until("hearing from NATS", async || latch.is_set()).await;
-    let probe = [UserId::random()];
-    until("taking the lease", async || place.inboxes.presence(&probe).await.is_ok()).await;
     state
 }
 
@@ -53,6 +62,21 @@ fn presence_of(push: Push) -> Vec<Presence> {
 
 fn is_online(presence: &[Presence]) -> Vec<(UserId, bool)> {
     presence.iter().map(|presence| (presence.user_id, presence.is_online)).collect()
+}
+
+/// Puts a message in a connected user's inbox.
+async fn push_unconfirmed(place: &Place, to: UserId, conversation_id: ConversationId) {
+    let (_, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
+    let event = newest.encode();
+    let routed = place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None }]).await.unwrap();
+    assert!(matches!(&routed[0], Routed::At { gateways, .. } if gateways.len() == 1));
+}
+
+/// Waits for so many jobs in the queue of notifications.
+async fn until_jobs(place: &Place, count: u64) {
+    let jobs = async_nats::jetstream::new(place.nats.clone());
+    let queue = jobs.get_stream(format!("{}-notifications", place.namespace)).await.unwrap();
+    until("queueing", async || queue.get_info().await.unwrap().state.messages == count).await;
 }
 
 #[tokio::test]
@@ -145,15 +169,29 @@ async fn a_session_that_ends_with_pushes_unconfirmed_is_looked_into_r5_3() {
     let here = start(&place).await;
     let phone = Client::connect(&here, ben).await;
     let id = place.direct(ana, ben).await.conversation_id;
-    place.send_many(ana, id, 1).await;
-    let (_, message) = place.log.newest(id).await.unwrap().unwrap();
-    let event = message.encode();
-    let routed = place.inboxes.route(&[Routing { user_id: ben, event: &event, delivered: None }]).await.unwrap();
-    assert!(matches!(&routed[0], Routed::At { gateways, .. } if gateways == &[here.gateway_id]));
+    push_unconfirmed(&place, ben, id).await;
     phone.leave(Parting::Broken).await;
-    let jobs = async_nats::jetstream::new(place.nats.clone());
-    let queue = jobs.get_stream(format!("{}-notifications", place.namespace)).await.unwrap();
-    until("queueing", async || queue.get_info().await.unwrap().state.messages == 1).await;
+    until_jobs(&place, 1).await;
+}
+
+#[tokio::test]
+async fn whom_a_stopping_gateway_sends_away_is_left_to_be_settled_and_not_shown_as_gone_r8_2() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let [here, there] = [start(&place).await, start_apart(&place).await];
+    let id = place.direct(ana, ben).await.conversation_id;
+    let (mut watcher, device_id) = (Client::connect(&here, ana).await, DeviceId::random());
+    let phone = Client::connect_device(&there, ben, device_id).await;
+    assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, true)]);
+    push_unconfirmed(&place, ben, id).await;
+
+    there.tasks.draining().cancel();
+    phone.leave(Parting::Broken).await;
+    there.tasks.stopping().cancel();
+    until_jobs(&place, 1).await;
+    assert_eq!(place.inboxes.left_behind(there.gateway_id, 9).await.unwrap(), [ben]);
+    let back = Client::connect_device(&here, ben, device_id).await;
+    back.leave(Parting::Final).await;
+    assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, false)], "nothing was said of the move");
 }
 
 #[tokio::test]
