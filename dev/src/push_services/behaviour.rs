@@ -15,7 +15,7 @@ pub enum Behaviour {
         /// Told in `Retry-After`, in whole seconds.
         retry_after: Option<Duration>,
     },
-    /// Takes no connections, and cuts those it has.
+    /// Refuses connections, and cuts those it has.
     Down,
     /// Takes a notification and answers after this long.
     Slow(Duration),

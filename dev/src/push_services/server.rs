@@ -15,8 +15,9 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::{JoinHandle, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ use super::book::lock;
 /// Connections served at a time; more wait.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// After a connection that couldn't be accepted.
+/// After a connection that couldn't be accepted, or a port that couldn't be taken again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is spoken on the connections.
@@ -69,10 +70,11 @@ impl Server {
         make_router: impl Fn() -> Router + Send + 'static,
     ) -> Result<Self> {
         let address = listener.local_addr()?;
-        let line = Arc::new(Line::default());
+        let state = LineState { is_down: false, listener: Some(Arc::new(listener)), ..LineState::default() };
+        let line = Arc::new(Line { address, state: Mutex::new(state), is_up_again: Notify::new() });
         let admission = Arc::clone(&line);
         #[expect(clippy::disallowed_methods, reason = "this crate has no lifecycle; the handle is aborted on drop")]
-        let task = tokio::spawn(async move { accept(&listener, &admission, protocol, make_router).await });
+        let task = tokio::spawn(async move { accept(&admission, protocol, make_router).await });
         Ok(Self { address, line, task })
     }
 
@@ -80,13 +82,20 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Down: every connection is cut, and new ones are ended before anything is read.
+    /// Down: every connection is cut, and new ones are refused.
     pub fn set_down(&self, is_down: bool) {
-        let mut state = lock(&self.line.0);
+        let mut state = lock(&self.line.state);
         state.is_down = is_down;
         if is_down {
+            if let Some(listener) = state.listener.take() {
+                // At once, and not when the one who accepts notices. What isn't connected any more is as good.
+                _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+            }
             state.connections.cancel();
             state.connections = CancellationToken::new();
+        } else if state.listener.is_none() {
+            state.listener = listen_again(self.address).ok();
+            self.line.is_up_again.notify_one();
         }
     }
 }
@@ -98,25 +107,56 @@ impl Drop for Server {
 }
 
 /// Whether connections are taken, and how to end those that are.
-#[derive(Debug, Default)]
-struct Line(Mutex<LineState>);
+#[derive(Debug)]
+struct Line {
+    address: SocketAddr,
+    state: Mutex<LineState>,
+    is_up_again: Notify,
+}
 
 #[derive(Debug, Default)]
 struct LineState {
     is_down: bool,
+    /// None while it is down.
+    listener: Option<Arc<TcpListener>>,
     connections: CancellationToken,
 }
 
 impl Line {
     fn admit(&self) -> Option<CancellationToken> {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         (!state.is_down).then(|| state.connections.child_token())
+    }
+
+    /// The port, as soon as it is open.
+    async fn listener(&self) -> Arc<TcpListener> {
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if !state.is_down && state.listener.is_none() {
+                    state.listener = listen_again(self.address).ok();
+                }
+                if let Some(listener) = &state.listener {
+                    return Arc::clone(listener);
+                }
+            }
+            // Somebody else may have the port for a moment.
+            _ = timeout(ACCEPT_PAUSE, self.is_up_again.notified()).await;
+        }
     }
 }
 
-async fn accept(listener: &TcpListener, line: &Line, protocol: Protocol, make_router: impl Fn() -> Router) {
+/// On the same port, and at once.
+fn listen_again(address: SocketAddr) -> Result<Arc<TcpListener>> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Arc::new(TcpListener::from_std(listener)?))
+}
+
+async fn accept(line: &Line, protocol: Protocol, make_router: impl Fn() -> Router) {
     let mut connections = JoinSet::new();
     loop {
+        let listener = line.listener().await;
         // Both branches are cancel safe: neither loses a connection or an end of one.
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
