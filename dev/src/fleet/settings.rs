@@ -41,6 +41,8 @@ impl Settings<'_> {
                 ("CHAT_JWT_AUDIENCE", AUDIENCE.to_owned()),
                 ("CHAT_JWT_ISSUER", ISSUER.to_owned()),
                 ("CHAT_ALLOWED_ORIGINS", format!("http://127.0.0.1:{port}")),
+                // The stand-in for browsers' push services is on this machine.
+                ("CHAT_ALLOW_LOOPBACK_ENDPOINTS", "true".to_owned()),
             ]);
         }
         let mut env: Vec<_> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
