@@ -16,8 +16,8 @@ pub mod stored;
 
 pub use self::{
     checks::audit,
-    diary::Diary,
-    evidence::{DeviceRecord, Evidence, Room, Row},
+    diary::{Diary, News},
+    evidence::{AwayDevice, DeviceRecord, Evidence, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},
     gather::{Reader, gather, history},
     ledger::{Attempt, Fate, Kept, Key, Ledger},

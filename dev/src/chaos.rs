@@ -4,12 +4,16 @@
 //! what it has to be. Then `crate::audit` compares what was sent with what is there. A run in which the fault was not felt
 //! is void: it proves nothing.
 
+mod absent;
+mod claims;
 mod crowd;
 mod faults;
 mod ground;
 mod line;
 mod load;
 mod outcome;
+mod phone;
+mod presence;
 mod report;
 mod row;
 mod run;

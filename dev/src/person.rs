@@ -13,6 +13,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::{
     audit::Diary,
@@ -66,6 +67,13 @@ impl Person {
             session: None,
             position: None,
         })
+    }
+
+    /// Somebody new, who connects at once.
+    pub async fn appear(name: &str, kaha: &Kaha, gateways: Vec<String>) -> Result<Self> {
+        let mut person = Self::new(&Known { id: Uuid::new_v4(), name: name.to_owned() }, kaha)?;
+        person.arrive(gateways).await?;
+        Ok(person)
     }
 
     /// Another device of the same person, with a diary of its own.

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** every check says what it is out of, so that nothing found can be told from nothing looked at.
 
+mod realtime;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chat_client::{
@@ -11,6 +13,7 @@ use chat_client::{
     wire::Message,
 };
 
+use self::realtime::{notified_twice, presence_wrong};
 use super::{
     evidence::{DeviceRecord, Evidence, Room, Row},
     finding::{Check, Finding},
@@ -32,6 +35,10 @@ pub fn audit(evidence: &Evidence) -> Vec<Finding> {
         doubled(evidence),
         books.moved(),
         unread_wrong(evidence),
+        books.not_notified(),
+        notified_twice(evidence),
+        books.notified_wrongly(),
+        presence_wrong(evidence),
         dead_letters(evidence),
     ]
 }
@@ -75,8 +82,7 @@ impl<'a> Books<'a> {
 
     fn not_shown(&self) -> Finding {
         let mut finding = Finding::new(Check::NotShown);
-        let members: BTreeMap<ConversationId, &[UserId]> =
-            self.evidence.rooms.iter().map(|room| (room.id, room.members.as_slice())).collect();
+        let members = self.members();
         for device in &self.evidence.devices {
             let shown: BTreeSet<Key> = device.messages.iter().map(key).collect();
             for (attempt, place) in &self.accepted {

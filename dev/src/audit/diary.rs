@@ -1,6 +1,6 @@
 //! What one person was shown, in the order it happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chat_client::{
     ConnectionState, Event,
@@ -8,6 +8,7 @@ use chat_client::{
     positions::Seq,
     wire::{ConversationKind, Message},
 };
+use tokio::time::Instant;
 
 use super::evidence::DeviceRecord;
 
@@ -20,6 +21,9 @@ pub struct Arrival {
     pub is_resumed: bool,
 }
 
+/// Something that is so, or isn't, and since when.
+pub type News = (bool, Instant);
+
 /// Everything the client handed over to one person, through all their connections.
 #[derive(Debug, Default)]
 pub struct Diary {
@@ -28,6 +32,8 @@ pub struct Diary {
     reloads: usize,
     skipped: Vec<(ConversationId, Seq, Seq)>,
     groups: Vec<ConversationId>,
+    online: HashMap<UserId, News>,
+    typing: HashMap<(ConversationId, UserId), News>,
 }
 
 impl Diary {
@@ -42,6 +48,16 @@ impl Diary {
             Event::Skipped { conversation_id, from, to } => self.skipped.push((conversation_id, from, to)),
             Event::Conversation(changed) if changed.kind == ConversationKind::Group => {
                 self.groups.push(changed.conversation_id);
+            }
+            Event::Presence(users) => {
+                let now = Instant::now();
+                self.online.extend(users.into_iter().map(|user| (user.user_id, (user.is_online, now))));
+            }
+            // Nobody is watched any more.
+            Event::WatchEnded { .. } => self.online.clear(),
+            Event::Typing(typing) => {
+                let key = (typing.conversation_id, typing.user_id);
+                self.typing.insert(key, (typing.is_typing, Instant::now()));
             }
             _ => {}
         }
@@ -85,5 +101,15 @@ impl Diary {
     /// Whether news of this group came.
     pub fn knows_group(&self, conversation_id: ConversationId) -> bool {
         self.groups.contains(&conversation_id)
+    }
+
+    /// Whether a watched user is online, as told last.
+    pub fn online(&self, user_id: UserId) -> Option<News> {
+        self.online.get(&user_id).copied()
+    }
+
+    /// Whether somebody writes in a conversation, as told last.
+    pub fn typing(&self, conversation_id: ConversationId, user_id: UserId) -> Option<News> {
+        self.typing.get(&(conversation_id, user_id)).copied()
     }
 }

@@ -1,5 +1,7 @@
 //! Everything that an audit looks at, gathered from outside. Records only.
 
+use std::collections::BTreeSet;
+
 use chat_client::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
@@ -68,6 +70,30 @@ pub struct DeviceRecord {
     pub skipped: u64,
 }
 
+/// A registered device of somebody who is away the whole time, and what its provider has taken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwayDevice {
+    pub name: String,
+    pub user_id: UserId,
+    /// The messages that it was notified of, in the order of their arrival.
+    pub notified: Vec<(ConversationId, MessageId)>,
+    /// Those whose notification was on its way as a notifier died: nobody knows whether they were sent, and they never are
+    /// again.
+    pub unknown: BTreeSet<MessageId>,
+}
+
+/// What somebody is told of somebody's presence at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Who is told, and how.
+    pub watcher: String,
+    pub user_id: UserId,
+    /// Whether the other one is online; none if they know nothing.
+    pub told: Option<bool>,
+    /// Whether the other one is connected.
+    pub is_there: bool,
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -85,6 +111,10 @@ pub struct Evidence {
     pub history: Vec<Message>,
     /// All devices of all participants.
     pub devices: Vec<DeviceRecord>,
+    /// All registered devices of participants who are away.
+    pub away: Vec<AwayDevice>,
+    /// What participants are told of each other's presence.
+    pub sights: Vec<Sight>,
     /// Dead letters that came meanwhile, and how many had to.
     pub dead_letters: u64,
     pub dead_letters_expected: u64,

@@ -31,6 +31,20 @@ pub enum Check {
     Moved,
     /// Lists that say something else than PostgreSQL has.
     UnreadWrong,
+    /// Accepted, and a registered device of a participant who is away was not notified of it.
+    NotNotified,
+    /// Notified again to the same device.
+    NotifiedTwice,
+    /// Notified though nothing was sent, or though it was nothing for them.
+    NotifiedWrongly,
+    /// Notified later than it has to be.
+    NotifiedLate,
+    /// Online to somebody and not there, or there and not online.
+    PresenceWrong,
+    /// Told later than it has to be who is online and who isn't.
+    PresenceLate,
+    /// Said to be writing for longer than it may be said.
+    TypingLate,
     /// Entries of the log that were set aside without being wrong, or were wrong and not set aside.
     DeadLetters,
     /// Good messages that were refused though nothing they need was missing.
@@ -39,7 +53,7 @@ pub enum Check {
     Ended,
     /// Lines of logs that tell of a panic.
     Panics,
-    /// Entries of the log that a worker never dealt with.
+    /// Entries of the log, and jobs of the queue of notifications, that a worker never dealt with.
     Unsettled,
     /// Gateways that keep more memory than they may for what they were sent and refused.
     Grown,
@@ -60,6 +74,13 @@ impl Check {
             Self::Doubled => "doubled",
             Self::Moved => "moved",
             Self::UnreadWrong => "unread wrong",
+            Self::NotNotified => "not notified",
+            Self::NotifiedTwice => "notified twice",
+            Self::NotifiedWrongly => "notified wrongly",
+            Self::NotifiedLate => "notified late",
+            Self::PresenceWrong => "presence wrong",
+            Self::PresenceLate => "presence late",
+            Self::TypingLate => "typing late",
             Self::DeadLetters => "dead letters",
             Self::Refused => "refused",
             Self::Ended => "ended",
@@ -83,11 +104,20 @@ impl Check {
             Self::Doubled => "ids became more than one message",
             Self::Moved => "answers, rows and showings give another number or time than the first answer",
             Self::UnreadWrong => "entries of conversation lists differ from what PostgreSQL has",
+            Self::NotNotified => {
+                "accepted messages were not notified, counted for each registered device of each participant who is away"
+            }
+            Self::NotifiedTwice => "notifications were of a message that the device had been notified of before",
+            Self::NotifiedWrongly => "notifications should not have been sent",
+            Self::NotifiedLate => "notifications came later than they have to",
+            Self::PresenceWrong => "times somebody is told that somebody is online who isn't there, or the reverse",
+            Self::PresenceLate => "changes of presence were told later than they have to be",
+            Self::TypingLate => "times somebody was said to be writing for too long",
             Self::DeadLetters => "entries of the log were set aside wrongly, or should have been",
             Self::Refused => "good messages were refused though nothing that they need was missing",
             Self::Ended => "processes ended by themselves",
             Self::Panics => "lines of logs tell of a panic",
-            Self::Unsettled => "entries of the log were never dealt with by a worker",
+            Self::Unsettled => "entries of the log and jobs of the queue were never dealt with by a worker",
             Self::Grown => "gateways keep more memory than they may for what they refused",
         }
     }

@@ -1,5 +1,5 @@
-//! Who takes part in a run: people with one device or two, each on lines of its own to every gateway, in direct
-//! conversations and groups that nobody else is in.
+//! Who takes part in a run: people with one device or two, each on lines of its own to every gateway, and some who are
+//! away, in direct conversations and groups that nobody else is in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use chat_client::{
 };
 use uuid::Uuid;
 
-use super::{line::Line, tap::Tap};
+use super::{absent::Absent, line::Line, phone::Phone, presence, tap::Tap};
 use crate::{
     audit::{DeviceRecord, Reader, Room},
     fleet::{Fleet, Service},
@@ -24,6 +24,8 @@ use crate::{
 const PEOPLE: usize = 8;
 /// Those who have a second device.
 const WITH_TWO_DEVICES: usize = 4;
+/// Those who are away.
+const ABSENT: usize = 2;
 /// How long making a conversation may take, where something has only just come back.
 const MAKING_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -42,10 +44,15 @@ pub struct Device {
 pub struct Crowd {
     /// The first device of each person, then the second ones.
     pub devices: Vec<Device>,
+    /// Those who are away the whole time.
+    pub absent: Vec<Absent>,
     /// Where people talk all the time.
     pub busy: Vec<Room>,
-    /// Where exactly one message is sent, so that nothing later shows a client that it was missed.
+    /// Where exactly one message is sent, so that nothing later shows a client that it was missed. Somebody who is away
+    /// takes part in each.
     pub whispers: Vec<Room>,
+    /// Where faults talk to all who are away.
+    pub calling: Room,
     /// Where single attempts are made, by the first person.
     pub probing: Room,
 }
@@ -65,19 +72,21 @@ impl Crowd {
             person.encoding = Encoding::Json;
             devices.push(Device::open(fleet, format!("person-{}-laptop", number + 1), person).await?);
         }
+        let mut absent = Vec::with_capacity(ABSENT);
+        for number in 0..ABSENT {
+            absent.push(Absent::settle_down(fleet, &format!("absent-{}", number + 1)).await?);
+        }
         let gateways = fleet.gateways().len();
         for (number, device) in devices.iter_mut().enumerate() {
             let mut urls: Vec<_> = device.lines.iter().map(|line| format!("http://{}", line.address())).collect();
             urls.rotate_left(number % gateways);
             device.person.arrive(urls).await?;
         }
-        let mut crowd = Self {
-            devices,
-            busy: Vec::new(),
-            whispers: Vec::new(),
-            probing: Room { id: ConversationId::random(), members: Vec::new() },
-        };
+        let nowhere = || Room { id: ConversationId::random(), members: Vec::new() };
+        let (calling, probing) = (nowhere(), nowhere());
+        let mut crowd = Self { devices, absent, busy: Vec::new(), whispers: Vec::new(), calling, probing };
         crowd.make_rooms(whispers).await?;
+        presence::watch_all(&crowd).await?;
         Ok(crowd)
     }
 
@@ -86,12 +95,15 @@ impl Crowd {
             self.busy.push(self.room(&pair).await?);
         }
         for group in [&[0, 2, 4, 6][..], &[0, 1, 2, 3, 4, 5, 6, 7]] {
-            self.busy.push(self.group(group).await?);
+            self.busy.push(self.group(group, &[]).await?);
         }
         for number in 0..whispers {
             let members = [number % PEOPLE, (number + 1) % PEOPLE, (number + 3) % PEOPLE];
-            self.whispers.push(self.group(&members).await?);
+            let away = &self.absent[number % ABSENT];
+            self.whispers.push(self.group(&members, &[away.user_id]).await?);
         }
+        let away: Vec<_> = self.absent.iter().map(|absent| absent.user_id).collect();
+        self.calling = self.group(&[1, 2], &away).await?;
         self.probing = self.room(&[0, 7]).await?;
         Ok(())
     }
@@ -102,8 +114,10 @@ impl Crowd {
         self.made(members.clone(), || rest.create_direct(members[1])).await
     }
 
-    async fn group(&self, indices: &[usize]) -> Result<Room> {
-        let members: Vec<_> = indices.iter().map(|index| self.devices[*index].person.user_id).collect();
+    /// Of people, and of others after them.
+    async fn group(&self, indices: &[usize], others: &[UserId]) -> Result<Room> {
+        let people = indices.iter().map(|index| self.devices[*index].person.user_id);
+        let members: Vec<_> = people.chain(others.iter().copied()).collect();
         let rest = self.devices[indices[0]].person.rest()?;
         self.made(members.clone(), || rest.create_group(members[1..].iter().copied())).await
     }
@@ -129,13 +143,19 @@ impl Crowd {
     pub fn readers(&self) -> Result<Vec<Reader>> {
         let reader =
             |device: &Device| Ok(Reader { user_id: device.person.user_id, rest: device.person.rest()?.clone() });
-        self.people().iter().map(reader).collect()
+        let absent = self.absent.iter().map(|it| Ok(Reader { user_id: it.user_id, rest: it.rest.clone() }));
+        self.people().iter().map(reader).chain(absent).collect()
     }
 
     /// All conversations.
     pub fn rooms(&self) -> Vec<Room> {
         let others = self.busy.iter().chain(&self.whispers);
-        others.chain([&self.probing]).cloned().collect()
+        others.chain([&self.calling, &self.probing]).cloned().collect()
+    }
+
+    /// The registered devices of those who are away.
+    pub fn phones(&self) -> impl Iterator<Item = &Phone> {
+        self.absent.iter().flat_map(|absent| &absent.phones)
     }
 
     /// What all devices were shown.

@@ -20,6 +20,10 @@ use crate::{
 
 /// How long a question to JetStream may take. Short, since nobody answers for one that was just killed.
 const JETSTREAM_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The consumer that notifiers take jobs by.
+const JOBS_CONSUMER: &str = "notifications";
+/// How long jobs stay with a dead notifier, where they are handed on soon. Longer than a job takes here.
+const HAND_ON_AFTER: Duration = Duration::from_secs(8);
 /// Bytes of a log that is to be full soon.
 pub const SMALL_LOG_BYTES: u64 = 192 * 1024;
 /// How far ahead one gateway's clock is, where clocks differ.
@@ -167,6 +171,28 @@ impl Ground {
             pending: sum.pending + consumer.num_pending,
             redeliveries: sum.redeliveries + redeliveries(consumer),
         }))
+    }
+
+    /// Jobs that wait in the queue of notifications or are being worked on, and how many there ever were.
+    pub async fn jobs_left(&self) -> Result<(u64, u64)> {
+        let state = self.jobs().await?.get_info().await?.state;
+        Ok((state.messages, state.last_sequence))
+    }
+
+    /// Lets the queue of notifications give what a notifier had in hand as it died to the next one soon, until one opens
+    /// the queue again.
+    pub async fn hand_on_soon(&self) -> Result<()> {
+        let jobs = self.jobs().await?;
+        let mut config = jobs.consumer_info(JOBS_CONSUMER).await?.config;
+        if config.ack_wait != HAND_ON_AFTER {
+            config.ack_wait = HAND_ON_AFTER;
+            jobs.update_consumer(config).await?;
+        }
+        Ok(())
+    }
+
+    async fn jobs(&self) -> Result<Stream> {
+        Ok(self.jetstream().await?.get_stream(format!("{}-notifications", self.fleet.namespace())).await?)
     }
 
     /// Processes that don't run.

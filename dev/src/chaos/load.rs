@@ -63,8 +63,8 @@ impl Load {
             .map(|device| Ok(Voice::new(device.person.user_id, device.client()?.0, &ledger, &samples)))
             .collect::<Result<Vec<_>>>()?;
         let voice_of = |room: &Room, turn: usize| {
-            let member = room.members[turn % room.members.len()];
-            voices.iter().find(|voice| voice.user_id == member).cloned()
+            let here: Vec<_> = voices.iter().filter(|voice| room.members.contains(&voice.user_id)).collect();
+            here.get(turn % here.len().max(1)).copied().cloned()
         };
         let unused = crowd.whispers.iter().enumerate();
         let unused = unused.filter_map(|(turn, room)| Some((room.id, voice_of(room, turn)?))).collect();

@@ -1,6 +1,6 @@
 //! One run of a scenario: people and load, faults, healing, draining, audit.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{SeedableRng, rngs::StdRng};
@@ -70,9 +70,10 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         bites: Vec::new(),
         findings: Vec::new(),
         dead_letters_expected: 0,
+        claimed: BTreeSet::new(),
     };
     let played = scenario.play(&mut trial).await.context("the scenario could not be played to its end");
-    let Trial { bites, mut findings, dead_letters_expected, .. } = trial;
+    let Trial { bites, mut findings, dead_letters_expected, claimed, .. } = trial;
 
     findings.push(ended(ground));
     ground.repair().await?;
@@ -81,7 +82,8 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     load.stop(send_wait_max + STOP_MARGIN).await;
     let learned = settle::learn_outcomes(&crowd, &load.ledger).await?;
     findings.push(settle::drain(ground, &crowd, &load.ledger).await);
-    let mut evidence = settle::evidence(ground, &crowd, &load, letters_before).await?;
+    findings.push(settle::drain_queue(ground).await);
+    let mut evidence = settle::evidence(ground, &crowd, &load, letters_before, &claimed).await?;
     evidence.dead_letters_expected = dead_letters_expected;
     findings.splice(0..0, audit(&evidence));
     findings.push(refused(&load));

@@ -64,6 +64,14 @@ scenarios! {
         "clients stop reading until gateways close them, and resume";
     HalfOpen "half-open" Plain faults::clients::half_open,
         "clients vanish without a word: their connections stay open and move no byte";
+    GatewayGone "gateway-gone" Plain faults::departures::gateway_killed,
+        "a gateway is killed, and those who were on it don't come back: others see them offline, and no longer writing";
+    PhoneGone "phone-gone" Plain faults::phones::vanished,
+        "a phone vanishes without a word: it is notified once of what it doesn't get, and who is there is not";
+    ProviderDown "provider-down" Plain faults::providers::down,
+        "who brings notifications to devices is away for a minute, fails, or doesn't answer";
+    NotifierKilled "notifier-killed" Plain faults::notifier::killed_while_sending,
+        "the notifier is killed between sending a notification and recording that it did";
     Repeats "repeats" Plain faults::repeats::everything,
         "every message is sent again, and once more after the log has forgotten its id";
     Poison "poison" Plain faults::poison::events,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use chat_client::{Rest, ids::UserId, wire::SendMessageBody};
 use tokio::time::{Instant, sleep};
 
-use super::{crowd::Crowd, ground::Ground, load::Load};
+use super::{claims::Claimed, crowd::Crowd, ground::Ground, load::Load, presence};
 use crate::{
     audit::{Attempt, Check, Evidence, Fate, Finding, Kept, Key, Ledger, Row, gather, stored},
     wait,
@@ -17,6 +17,10 @@ const KNOWN_DEADLINE: Duration = Duration::from_mins(1);
 /// How long everything accepted may take to be in PostgreSQL and on all devices. Clients wait up to 30 s between two
 /// tries to connect.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
+/// How long notifications may take. They rest between two tries, longer after each failure.
+const QUEUE_DEADLINE: Duration = Duration::from_mins(3);
+/// How long presence may take to be right: a gateway that died is noticed within 30 s.
+const PRESENCE_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two tries, or two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -120,8 +124,46 @@ async fn unsettled(ground: &Ground, deadline: Duration) -> Finding {
     finding
 }
 
-/// Everything that is to be audited.
-pub async fn evidence(ground: &Ground, crowd: &Crowd, load: &Load, letters_before: u64) -> Result<Evidence> {
-    let url = &ground.fleet.urls().postgres;
-    gather(url, &crowd.rooms(), load.ledger.attempts(), &crowd.readers()?, crowd.records(), letters_before).await
+/// Waits until all notifications are dealt with.
+pub async fn drain_queue(ground: &Ground) -> Finding {
+    let mut finding = Finding::new(Check::Unsettled);
+    let left = || async {
+        // What a notifier had in hand that died would come back only after a minute.
+        _ = ground.hand_on_soon().await;
+        let left = ground.jobs_left().await;
+        if !matches!(left, Ok((0, _))) {
+            sleep(PAUSE).await;
+        }
+        Ok(left.ok().filter(|(left, _)| *left == 0))
+    };
+    // What is left is looked at below.
+    _ = wait::until("the end of the queue of notifications", QUEUE_DEADLINE, left).await;
+    match ground.jobs_left().await {
+        Ok((left, of)) => {
+            finding.of = of;
+            if left > 0 {
+                finding.violations = left;
+                finding.first = Some(format!("{left} jobs still wait in the queue of notifications"));
+            }
+        }
+        Err(error) => finding.violate(format!("the queue of notifications can't be asked: {error:#}")),
+    }
+    finding
+}
+
+/// Everything that is to be audited. `claimed` are notifications that may be lost.
+pub async fn evidence(
+    ground: &Ground,
+    crowd: &Crowd,
+    load: &Load,
+    letters_before: u64,
+    claimed: &BTreeSet<Claimed>,
+) -> Result<Evidence> {
+    let sights = presence::sights(crowd, PRESENCE_DEADLINE).await;
+    let services = ground.fleet.push_services();
+    let away = crowd.phones().map(|phone| phone.record(services, claimed)).collect();
+    let (url, rooms, readers) = (&ground.fleet.urls().postgres, crowd.rooms(), crowd.readers()?);
+    let attempts = load.ledger.attempts();
+    let evidence = gather(url, &rooms, attempts, &readers, crowd.records(), letters_before).await?;
+    Ok(Evidence { away, sights, ..evidence })
 }

@@ -1,13 +1,21 @@
 //! One run of a scenario as its faults see it: the fleet, the crowd, the load, chance, and what has bitten.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
-use rand::{RngExt, rngs::StdRng};
+use anyhow::{Context, Result};
+use chat_client::ids::MessageId;
+use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{crowd::Crowd, ground::Ground, load::Load, told::Told};
-use crate::audit::{Check, Finding};
+use super::{
+    claims::{Claimed, on_their_way},
+    crowd::{Crowd, Device},
+    ground::Ground,
+    load::{Load, Voice},
+    told::Told,
+};
+use crate::audit::{Check, Finding, Room};
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +50,13 @@ pub struct Bite {
     pub is_felt: bool,
 }
 
+/// A message that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Said {
+    pub message_id: MessageId,
+    pub at: Instant,
+}
+
 /// Everything that a fault works with.
 pub struct Trial<'a> {
     pub ground: &'a Ground,
@@ -55,6 +70,8 @@ pub struct Trial<'a> {
     pub findings: Vec<Finding>,
     /// Entries of the log that have to be set aside.
     pub dead_letters_expected: u64,
+    /// Notifications that were on their way as a notifier died, and may be lost.
+    pub claimed: BTreeSet<Claimed>,
 }
 
 impl Trial<'_> {
@@ -76,6 +93,24 @@ impl Trial<'_> {
         for _ in 0..2 {
             self.load.whisper();
         }
+    }
+
+    /// Kills the notifier, and notes which notifications were on their way.
+    pub async fn kill_notifier(&mut self) -> Result<BTreeSet<Claimed>> {
+        self.ground.fleet.notifier().kill().await?;
+        let claimed = on_their_way(self.ground).await?;
+        self.claimed.extend(&claimed);
+        Ok(claimed)
+    }
+
+    /// Lets one of the people in a conversation say something there.
+    pub async fn say(&mut self, room: &Room) -> Result<Said> {
+        let is_in = |device: &&Device| room.members.contains(&device.person.user_id);
+        let speaker = self.crowd.people().iter().filter(is_in).choose(&mut self.rng).context("nobody is in there")?;
+        let voice = Voice::new(speaker.person.user_id, speaker.client()?.0, &self.load.ledger, &self.load.samples);
+        let text = format!("{:016x}", self.rng.random::<u64>());
+        let accepted = voice.send(room.id, text).await.context("a message has no outcome")?;
+        Ok(Said { message_id: accepted.message_id, at: Instant::now() })
     }
 
     /// Notes whether a fault was felt.

@@ -4,11 +4,12 @@
 use chat_client::ids::MessageId;
 
 use super::*;
-use crate::audit::evidence::{Head, Listed, ReadMark};
+use crate::audit::evidence::{AwayDevice, Head, Listed, ReadMark, Sight};
 
-/// Two people with three devices in one conversation: four accepted messages and one that nobody knows of.
+/// Two people with three devices in one conversation: four accepted messages and one that nobody knows of. A third takes
+/// part, is away, and has two registered devices.
 fn world() -> Evidence {
-    let (asha, bikram) = (UserId::random(), UserId::random());
+    let (asha, bikram, chandra) = (UserId::random(), UserId::random(), UserId::random());
     let conversation_id = ConversationId::random();
     let attempt = |number: u64, sender_id, fate| {
         let key = Key { conversation_id, sender_id, message_id: MessageId::random() };
@@ -33,20 +34,31 @@ fn world() -> Evidence {
         .collect();
     let device =
         |name: &str, user_id| DeviceRecord { name: name.to_owned(), user_id, messages: messages.clone(), skipped: 0 };
+    let away = |name: &str| AwayDevice {
+        name: name.to_owned(),
+        user_id: chandra,
+        notified: kept.iter().map(|kept| (conversation_id, kept.key.message_id)).collect(),
+        unknown: BTreeSet::new(),
+    };
+    let sight = |user_id, is_there| Sight { watcher: "asha-1".to_owned(), user_id, told: Some(is_there), is_there };
     Evidence {
-        rooms: vec![Room { id: conversation_id, members: vec![asha, bikram] }],
+        rooms: vec![Room { id: conversation_id, members: vec![asha, bikram, chandra] }],
         rows: messages.iter().map(row).collect(),
         heads: vec![Head { conversation_id, last_seq: Seq(4), floor_seq: Seq(0) }],
         reads: vec![
             ReadMark { conversation_id, user_id: asha, read_seq: Seq(3) },
             ReadMark { conversation_id, user_id: bikram, read_seq: Seq(4) },
+            ReadMark { conversation_id, user_id: chandra, read_seq: Seq(0) },
         ],
         listed: vec![
             Listed { conversation_id, user_id: asha, last_seq: Seq(4), unread: 1 },
             Listed { conversation_id, user_id: bikram, last_seq: Seq(4), unread: 0 },
+            Listed { conversation_id, user_id: chandra, last_seq: Seq(4), unread: 4 },
         ],
         history: messages.clone(),
         devices: vec![device("asha-1", asha), device("asha-2", asha), device("bikram-1", bikram)],
+        away: vec![away("chandra-1"), away("chandra-2")],
+        sights: vec![sight(bikram, true), sight(chandra, false)],
         attempts,
         dead_letters: 0,
         dead_letters_expected: 0,
@@ -86,7 +98,11 @@ fn in_a_world_where_all_is_well_everything_is_looked_at_and_nothing_found() {
     assert_eq!(of(Check::Phantoms), 4 + 4 + 12);
     assert_eq!(of(Check::Doubled), 4);
     assert_eq!(of(Check::Moved), 4 + 4 + 4 + 12);
-    assert_eq!(of(Check::UnreadWrong), 2);
+    assert_eq!(of(Check::UnreadWrong), 3);
+    assert_eq!(of(Check::NotNotified), 8);
+    assert_eq!(of(Check::NotifiedTwice), 8);
+    assert_eq!(of(Check::NotifiedWrongly), 8);
+    assert_eq!(of(Check::PresenceWrong), 2);
     assert_eq!(of(Check::DeadLetters), 5);
 }
 
@@ -211,7 +227,8 @@ fn phantoms_that_nobody_sent_or_somebody_else_did() {
     let with_other_words = found(|world| world.devices[0].messages[3].text.push('!'));
     assert_eq!(with_other_words, [(Check::Phantoms, 1)]);
     let never_sent = found(|world| world.attempts[3].fate = Fate::NotSent);
-    assert_eq!(never_sent, [(Check::Phantoms, 1 + 1 + 3)], "its client said that no gateway ever got it");
+    let phantoms = [(Check::Phantoms, 1 + 1 + 3), (Check::NotifiedWrongly, 2)];
+    assert_eq!(never_sent, phantoms, "its client said that no gateway ever got it");
 }
 
 #[test]
@@ -247,4 +264,50 @@ fn lists_that_count_wrongly_or_lack_a_conversation() {
 fn what_was_set_aside_and_what_should_have_been() {
     assert_eq!(found(|world| world.dead_letters = 2), [(Check::DeadLetters, 2)]);
     assert_eq!(found(|world| world.dead_letters_expected = 3), [(Check::DeadLetters, 3)]);
+}
+
+#[test]
+fn not_notified_to_one_device_of_several() {
+    assert_eq!(found(|world| world.away[1].notified.truncate(3)), [(Check::NotNotified, 1)]);
+    assert_eq!(found(|world| world.away[0].notified.clear()), [(Check::NotNotified, 4)]);
+    let in_flight = found(|world| {
+        let Some((_, message_id)) = world.away[0].notified.pop() else { unreachable!() };
+        world.away[0].unknown.insert(message_id);
+    });
+    assert_eq!(in_flight, [], "what was on its way as a notifier died may be lost");
+}
+
+#[test]
+fn notified_twice() {
+    let again = found(|world| {
+        let first = world.away[0].notified[0];
+        world.away[0].notified.push(first);
+    });
+    assert_eq!(again, [(Check::NotifiedTwice, 1)]);
+    let in_flight = found(|world| {
+        let first = world.away[0].notified[0];
+        world.away[0].notified.push(first);
+        world.away[0].unknown.insert(first.1);
+    });
+    assert_eq!(in_flight, [(Check::NotifiedTwice, 1)], "never twice, whatever was on its way");
+}
+
+#[test]
+fn notified_of_what_is_none_of_theirs() {
+    let never_sent = found(|world| {
+        let conversation_id = world.rooms[0].id;
+        world.away[0].notified.push((conversation_id, MessageId::random()));
+    });
+    assert_eq!(never_sent, [(Check::NotifiedWrongly, 1)]);
+    let own = found(|world| world.away[0].user_id = world.attempts[0].key.sender_id);
+    assert_eq!(own, [(Check::NotifiedWrongly, 2)]);
+    let elsewhere = found(|world| world.away[0].user_id = UserId::random());
+    assert_eq!(elsewhere, [(Check::NotifiedWrongly, 4)]);
+}
+
+#[test]
+fn told_wrongly_who_is_online() {
+    assert_eq!(found(|world| world.sights[0].told = Some(false)), [(Check::PresenceWrong, 1)]);
+    assert_eq!(found(|world| world.sights[1].told = Some(true)), [(Check::PresenceWrong, 1)]);
+    assert_eq!(found(|world| world.sights[0].told = None), [(Check::PresenceWrong, 1)]);
 }

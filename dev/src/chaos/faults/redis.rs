@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use chat_shared::limits::HEARTBEAT_INTERVAL;
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
 use super::postgres::nothing_was_refused;
 use crate::{
+    audit::Check,
     chaos::{
         ground::{Ground, metric_of},
+        presence,
         trial::Trial,
     },
     wait,
@@ -32,12 +35,29 @@ pub async fn flushed(trial: &mut Trial<'_>) -> Result<()> {
         let keys: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
         let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await?;
         trial.fault(&format!("Redis is flushed, with {keys} keys"));
+        let flushed_at = Instant::now();
         let told = clients_are_told(trial, told_before).await;
+        presence_is_right_again(trial, flushed_at).await;
         trial.bite(keys > 0, format!("Redis lost {keys} keys"));
         trial.bite(told > 0, format!("{told} clients were told that their inbox was lost"));
     }
     nothing_was_refused(trial, since);
     Ok(())
+}
+
+/// Within a beat of its loss, everybody is told the truth of everybody.
+async fn presence_is_right_again(trial: &mut Trial<'_>, flushed_at: Instant) {
+    let left = HEARTBEAT_INTERVAL.saturating_sub(flushed_at.elapsed());
+    let sights = presence::sights(trial.crowd, left).await;
+    let wrong: Vec<_> = sights.iter().filter(|sight| sight.told != Some(sight.is_there)).collect();
+    let took = flushed_at.elapsed().as_millis();
+    let first = wrong.first().map(|sight| format!("{took} ms later {} was told {:?}", sight.watcher, sight.told));
+    trial.told.line(&format!(
+        "presence is right for {} of {} after {took} ms",
+        sights.len() - wrong.len(),
+        sights.len()
+    ));
+    trial.promise(Check::PresenceLate, wrong.len(), sights.len(), first);
 }
 
 /// SIGKILL, several times; it comes back empty.

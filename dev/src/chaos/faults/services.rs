@@ -33,7 +33,11 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
             None => *services.choose(&mut trial.rng).context("a fleet has services")?,
         };
         trial.pause(200..1200).await;
-        service.kill().await?;
+        if service.role() == Role::Notifier {
+            trial.kill_notifier().await?;
+        } else {
+            service.kill().await?;
+        }
         trial.fault(&format!("{} is killed with SIGKILL", service.name()));
         let status = service.process().exited().await?;
         died += usize::from(status.signal() == Some(Signal::KILL.as_raw()));
@@ -58,7 +62,7 @@ async fn notifier_with_work_in_hand(trial: &mut Trial<'_>) -> Result<()> {
     }
     trial.last(UNTIL_IN_HAND).await;
     let in_hand = ground.progress(false).await?.unsettled;
-    notifier.kill().await?;
+    trial.kill_notifier().await?;
     ground.notifier_line.cut();
     trial
         .fault(&format!("the notifier is killed with SIGKILL while it waits for Redis with {in_hand} entries in hand"));

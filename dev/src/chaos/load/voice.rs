@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chat_client::{
     Client, Outgoing, SendError,
     ids::{ConversationId, UserId},
+    wire::Accepted,
 };
 use tokio::time::Instant;
 
@@ -25,8 +26,8 @@ impl Voice {
         Self { user_id, client, ledger: Arc::clone(ledger), samples: Arc::clone(samples) }
     }
 
-    /// Sends a message, which the client repeats until it has an outcome.
-    pub async fn send(self, conversation_id: ConversationId, text: String) {
+    /// Sends a message, which the client repeats until it has an outcome. Gives it if it was accepted.
+    pub async fn send(self, conversation_id: ConversationId, text: String) -> Option<Accepted> {
         let outgoing = Outgoing::new(conversation_id, text.clone());
         let key = Key { conversation_id, sender_id: self.user_id, message_id: outgoing.message_id };
         self.ledger.begin(key, &text);
@@ -35,10 +36,12 @@ impl Voice {
             Ok(accepted) => {
                 self.ledger.accept(self.user_id, &accepted);
                 self.samples.add(began);
+                return Some(accepted);
             }
             Err(SendError::NotSent { .. }) => self.ledger.give_up(key),
             Err(SendError::Rejected { code, message }) => self.samples.refused(format!("{code:?}: {message}")),
             Err(SendError::OutcomeUnknown { .. } | SendError::InvalidText { .. }) => {}
         }
+        None
     }
 }
