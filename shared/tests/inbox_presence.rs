@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
-    ids::{DeviceId, GatewayId, SessionId, UserId},
-    inbox::{Ended, Inboxes, Lease, Session},
+    ids::{ConversationId, DeviceId, GatewayId, SessionId, UserId},
+    inbox::{Ended, Inboxes, Lease, Routing, Session},
     limits,
+    position::{Cursor, Seq},
     wire::Presence,
 };
 
@@ -42,6 +43,31 @@ impl Scene {
         let removed: usize = redis::cmd("DEL").arg(self.lease(gateway_id)).query_async(&mut redis).await?;
         assert_eq!(removed, 1);
         Ok(())
+    }
+
+    /// What is left of a user's keys, in milliseconds; negative for those that aren't there.
+    async fn left_ms(&self, user_id: UserId) -> Result<Vec<i64>> {
+        let mut redis = self.redis.clone();
+        let mut asked = redis::pipe();
+        for key in self.keys(user_id) {
+            asked.cmd("PTTL").arg(key);
+        }
+        Ok(asked.query_async(&mut redis).await?)
+    }
+
+    /// Lets all of a user's keys end after so many milliseconds.
+    async fn end_after(&self, user_id: UserId, ms: i64) -> Result<()> {
+        let mut redis = self.redis.clone();
+        let mut said = redis::pipe();
+        for key in self.keys(user_id) {
+            said.cmd("PEXPIRE").arg(key).arg(ms).ignore();
+        }
+        Ok(said.query_async(&mut redis).await?)
+    }
+
+    fn keys(&self, user_id: UserId) -> [String; 5] {
+        let user = format!("{}:{{{}}}", self.namespace, user_id.as_uuid().simple());
+        ["meta", "entries", "sessions", "devices", "delivered"].map(|key| format!("{user}:{key}"))
     }
 
     async fn lease_ms(&self, gateway_id: GatewayId) -> Result<i64> {
@@ -208,5 +234,33 @@ async fn what_a_dead_gateway_left_behind_is_found_until_it_is_settled_r8_2() -> 
     assert_eq!(inboxes.renew_lease(dead).await?, Lease::Taken);
     scene.expire(dead).await?;
     assert_eq!(inboxes.departed().await?, [dead]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_inbox_is_kept_for_14_days_from_each_sign_of_life_and_few_are_written() -> Result<()> {
+    let scene = Scene::set().await?;
+    let (user_id, gateway_id) = (UserId::random(), scene.gateway().await?);
+    let session = Session { session_id: SessionId::random(), gateway_id, device_id: DeviceId::random() };
+    let epoch = scene.inboxes.register(user_id, session, None).await?.epoch;
+    let conversation = ConversationId::random();
+    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(1))) };
+    scene.inboxes.route(&[routing]).await?;
+    let idle = i64::try_from(limits::INBOX_IDLE_MAX.as_millis())?;
+    let is_kept = |left: &i64| *left > idle;
+    assert!(scene.left_ms(user_id).await?.iter().all(is_kept), "all five, those that others made included");
+
+    // As it is an hour later, and as it is a day later.
+    scene.end_after(user_id, idle + 3_600_000).await?;
+    scene.inboxes.confirm(user_id, epoch, session.device_id, Cursor(1)).await?;
+    let left = scene.left_ms(user_id).await?;
+    assert!(left.iter().all(|left| (idle..=idle + 3_600_000).contains(left)), "there is time: {left:?}");
+    scene.end_after(user_id, idle - 1000).await?;
+    scene.inboxes.confirm(user_id, epoch, session.device_id, Cursor(1)).await?;
+    assert!(scene.left_ms(user_id).await?.iter().all(is_kept));
+    scene.end_after(user_id, idle - 1000).await?;
+    let again = Session { session_id: SessionId::random(), ..session };
+    scene.inboxes.register(user_id, again, None).await?;
+    assert!(scene.left_ms(user_id).await?.iter().all(is_kept));
     Ok(())
 }

@@ -67,8 +67,7 @@ impl Scene {
 
     /// How many jobs are still to be done.
     async fn waiting(&self) -> Result<u64> {
-        let name = format!("{}-notifications", self.namespace);
-        Ok(jetstream::new(self.client.clone()).get_stream(name).await?.get_info().await?.state.messages)
+        Ok(self.jobs.waiting().await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Registers and removes sessions, and records what devices have confirmed.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use redis::{Script, Value, from_redis_value};
 
@@ -16,6 +16,9 @@ use crate::{
 static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
 static UNREGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/unregister.lua")));
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/confirm.lua")));
+
+/// So much longer than it must an inbox is kept, so that its end is put off twice a day and not with each sign of life.
+const KEPT_LONGER: Duration = Duration::from_hours(12);
 
 /// A connection as Redis knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +115,8 @@ impl Inboxes {
             .arg(millis(limits::INBOX_IDLE_MAX))
             .arg(DEVICES_MAX)
             .arg(resume.map(|resume| resume.epoch.as_uuid().to_string()).unwrap_or_default())
-            .arg(resume.map_or(0, |resume| resume.cursor.0));
+            .arg(resume.map_or(0, |resume| resume.cursor.0))
+            .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER));
         let mut redis = self.redis.clone();
         let answer: Vec<Value> = bounded(register.invoke_async(&mut redis)).await?;
         registration(answer, resume).ok_or_else(super::unexpected_answer)
@@ -153,7 +157,8 @@ impl Inboxes {
             .arg(device_id.as_uuid().to_string())
             .arg(cursor.0)
             .arg(millis(limits::INBOX_IDLE_MAX))
-            .arg(DEVICES_MAX);
+            .arg(DEVICES_MAX)
+            .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER));
         let mut redis = self.redis.clone();
         bounded(confirm.invoke_async(&mut redis)).await
     }

@@ -1,6 +1,6 @@
 -- Raises a device's confirmed cursor and drops the entries that every device has confirmed.
 -- KEYS: meta, entries, sessions, devices, delivered
--- ARGV: epoch, device, cursor, idle_ms, devices_max
+-- ARGV: epoch, device, cursor, idle_ms, devices_max, kept_ms
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
     return 0
 end
@@ -27,6 +27,9 @@ if has_room and cursor > tonumber(before or '-1') then
     redis.call('XTRIM', KEYS[2], 'MINID', (least + 1) .. '-0')
 end
 for i = 1, 5 do
-    redis.call('PEXPIRE', KEYS[i], ARGV[4])
+    local left = redis.call('PTTL', KEYS[i])
+    if left ~= -2 and left < tonumber(ARGV[4]) then
+        redis.call('PEXPIRE', KEYS[i], ARGV[6])
+    end
 end
 return 1

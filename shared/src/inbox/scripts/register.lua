@@ -1,6 +1,6 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
 -- KEYS: meta, entries, sessions, devices, delivered
--- ARGV: session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor
+-- ARGV: session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms
 -- Returns: epoch, head, 1 if resumed, now in ms, what the device had confirmed or '', then session and gateway of each session that this one replaces.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
@@ -48,6 +48,9 @@ if redis.call('HEXISTS', KEYS[4], ARGV[3]) == 0 and redis.call('HLEN', KEYS[4]) 
 end
 redis.call('HSET', KEYS[4], ARGV[3], is_resumed and cursor or head)
 for i = 1, 5 do
-    redis.call('PEXPIRE', KEYS[i], ARGV[5])
+    local left = redis.call('PTTL', KEYS[i])
+    if left ~= -2 and left < tonumber(ARGV[5]) then
+        redis.call('PEXPIRE', KEYS[i], ARGV[9])
+    end
 end
 return answer
