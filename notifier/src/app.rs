@@ -119,6 +119,11 @@ async fn notify(
         clock,
         complaints: Occasionally::default(),
     };
+    let (draining, watched) = (tasks.draining().clone(), jobs.clone());
+    tasks.best_effort("jobs_watch", async move {
+        // Cancel safe: it only looks.
+        draining.run_until_cancelled(notifications::watch(watched)).await;
+    });
     tasks.essential("notifications", notifications::run(jobs, office, tasks.draining().clone()));
     Ok(Some(intake))
 }

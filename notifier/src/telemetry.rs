@@ -1,6 +1,6 @@
 //! Names of the notifier's metrics.
 
-use metrics::{describe_counter, describe_histogram};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 use crate::notifications::Conclusion;
 
@@ -26,6 +26,8 @@ pub const JOBS_ADDED_TOTAL: &str = "chat_notifier_jobs_added_total";
 pub const JOBS_DROPPED_TOTAL: &str = "chat_notifier_jobs_dropped_total";
 /// Jobs put back to be worked on again.
 pub const JOB_RETRIES_TOTAL: &str = "chat_notifier_job_retries_total";
+/// Jobs in the queue, those that rest between attempts included.
+pub const JOBS_WAITING: &str = "chat_notifier_jobs_waiting";
 /// Notifications, by what became of them.
 pub const NOTIFICATIONS_TOTAL: &str = "chat_notifier_notifications_total";
 /// Gateways that are gone, stopped ones included.
@@ -50,6 +52,7 @@ pub fn describe() {
     describe_counter!(JOBS_ADDED_TOTAL, "Jobs put in the queue of notifications");
     describe_counter!(JOBS_DROPPED_TOTAL, "Jobs that found no room in the queue");
     describe_counter!(JOB_RETRIES_TOTAL, "Jobs put back to be worked on again");
+    describe_gauge!(JOBS_WAITING, "Jobs in the queue, those that rest between attempts included");
     describe_counter!(NOTIFICATIONS_TOTAL, "Notifications, by what became of them");
     describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that are gone, stopped ones included");
     describe_counter!(LEFT_BEHIND_TOTAL, "Users whom gateways left behind, and who are settled");
@@ -72,6 +75,7 @@ pub fn describe() {
     ] {
         metrics::counter!(name).absolute(0);
     }
+    metrics::gauge!(JOBS_WAITING).set(0);
     for conclusion in Conclusion::ALL {
         metrics::counter!(NOTIFICATIONS_TOTAL, "outcome" => conclusion.as_str()).absolute(0);
     }

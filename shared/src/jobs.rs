@@ -222,6 +222,12 @@ impl Jobs {
         }
     }
 
+    /// Jobs that are to be done, those that rest between attempts included.
+    pub async fn waiting(&self) -> Result<u64, LogError> {
+        let info = self.stream.get_info().await.map_err(LogError::from_jetstream)?;
+        Ok(info.state.messages)
+    }
+
     /// Opens the consumer that all instances share.
     pub async fn consumer(&self, spec: ConsumerSpec) -> Result<Consumer, ConsumeError> {
         Consumer::open(self.stream.clone(), Vec::new(), spec).await

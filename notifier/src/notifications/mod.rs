@@ -30,7 +30,7 @@ pub use self::{
     decide::Conclusion,
     facts::Facts,
     intake::{Intake, Reasons},
-    worker::run,
+    worker::{run, watch},
 };
 use crate::{occasionally::Occasionally, providers::Providers, reachable::Reachable, telemetry};
 

@@ -22,6 +22,8 @@ const BATCH_MAX: usize = 32;
 const ACK_PENDING_MAX: i64 = 20_000;
 /// What a killed instance had in hand comes back after this; longer than a job takes at the most.
 const ACK_WAIT: Duration = Duration::from_mins(1);
+/// Between two looks at how many jobs wait.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two attempts to open the queue.
 const OPEN_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,18 @@ pub async fn run(jobs: Jobs, office: Office, draining: CancellationToken) -> any
     consumer.release().await;
     while in_hand.next().await.is_some() {}
     Ok(())
+}
+
+/// Shows how many jobs wait, for ever.
+pub async fn watch(jobs: Jobs) {
+    loop {
+        match jobs.waiting().await {
+            #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 jobs nobody counts them")]
+            Ok(waiting) => metrics::gauge!(telemetry::JOBS_WAITING).set(waiting as f64),
+            Err(error) => tracing::debug!(%error, "it can't be seen how many jobs wait"),
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
 }
 
 async fn open(jobs: &Jobs) -> Consumer {
