@@ -6,13 +6,19 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Result;
 use tokio::time::Instant;
 
-use super::{calls, chat::Chat, run::number, statements};
+use super::{
+    calls::{self, RedisWork},
+    chat::Chat,
+    run::number,
+    statements,
+};
 use crate::fleet;
 
 /// Writes of the servers since they started.
 #[derive(Debug, Clone)]
 pub struct Writes {
     redis: BTreeMap<String, u64>,
+    scripts: u64,
     sql: Option<u64>,
     at: Instant,
 }
@@ -22,6 +28,8 @@ pub struct Writes {
 pub struct Written {
     /// Calls of each command that changes something in Redis, within scripts and outside.
     pub redis: BTreeMap<String, u64>,
+    /// Scripts that Redis ran. All of this backend's write.
+    pub scripts: u64,
     /// Statements that change rows; none if statements are not counted.
     pub sql: Option<u64>,
     /// How long it was.
@@ -33,8 +41,9 @@ impl Writes {
     pub async fn of(chat: &Chat) -> Result<Self> {
         let servers = chat.servers();
         let redis = calls::writes(&servers.redis.url()).await?;
+        let scripts = RedisWork::of(&servers.redis.url()).await?.scripts;
         let sql = statements::writes(&servers.postgres, fleet::DATABASE).await?;
-        Ok(Self { redis, sql, at: Instant::now() })
+        Ok(Self { redis, scripts, sql, at: Instant::now() })
     }
 
     /// What came after `before`.
@@ -45,6 +54,7 @@ impl Writes {
         });
         Written {
             redis: redis.filter(|(_, calls)| *calls > 0).collect(),
+            scripts: self.scripts.saturating_sub(before.scripts),
             sql: self.sql.zip(before.sql).map(|(after, before)| after.saturating_sub(before)),
             seconds: self.at.duration_since(before.at).as_secs_f64(),
         }
@@ -60,6 +70,12 @@ impl Written {
     /// The same for one second.
     pub fn redis_per_second(&self) -> f64 {
         self.redis_calls() / self.seconds.max(0.001)
+    }
+
+    /// What services asked Redis to write in a second: a script, which changes several keys of a user, is one.
+    pub fn operations_per_second(&self) -> f64 {
+        let alone = self.redis.iter().filter(|(command, _)| ALONE.contains(&command.as_str()));
+        number(self.scripts + alone.map(|(_, calls)| calls).sum::<u64>()) / self.seconds.max(0.001)
     }
 
     /// Statements a second.
@@ -100,9 +116,10 @@ impl Idle<'_> {
     }
 }
 
-/// How often a gateway says of a connection that its user is still there,
-const SIGN_OF_LIFE: Duration = Duration::from_hours(1);
-/// by putting off the end of each of the inbox' keys.
+/// Commands that change something and stand in no script.
+const ALONE: [&str; 4] = ["sadd", "srem", "set", "psetex"];
+/// How often the end of a connected user's inbox is put off, that of each of its keys.
+const SIGN_OF_LIFE: Duration = Duration::from_hours(12);
 const SIGN_OF_LIFE_WRITES: f64 = 5.0;
 /// Commands that are named.
 const COMMANDS_SAID: usize = 8;
@@ -112,17 +129,19 @@ mod tests {
     use super::*;
 
     fn writes(hset: u64, sql: u64, at: Instant) -> Writes {
-        let redis = [("hset", hset), ("del", 3)].map(|(command, calls)| (command.to_owned(), calls));
-        Writes { redis: redis.into(), sql: Some(sql), at }
+        let redis =
+            [("hset", hset), ("sadd", hset / 2), ("del", 3)].map(|(command, calls)| (command.to_owned(), calls));
+        Writes { redis: redis.into(), scripts: hset / 5, sql: Some(sql), at }
     }
 
     #[test]
     fn writes_of_some_time_are_what_came_in_it() {
         let begin = Instant::now();
         let written = writes(110, 7, begin + Duration::from_secs(10)).since(&writes(10, 2, begin));
-        assert_eq!(written.redis, BTreeMap::from([("hset".to_owned(), 100)]));
-        assert!((written.redis_per_second() - 10.0).abs() < 1e-9);
+        assert_eq!(written.redis, BTreeMap::from([("hset".to_owned(), 100), ("sadd".to_owned(), 50)]));
+        assert!((written.redis_per_second() - 15.0).abs() < 1e-9);
+        assert!((written.operations_per_second() - 7.0).abs() < 1e-9, "20 scripts, and 50 commands outside");
         assert!((written.sql_per_second().unwrap() - 0.5).abs() < 1e-9);
-        assert_eq!(written.most(written.seconds), "hset 10.0");
+        assert_eq!(written.most(written.seconds), "hset 10.0, sadd 5.0");
     }
 }

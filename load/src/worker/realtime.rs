@@ -174,6 +174,10 @@ impl<T: Target> Worker<T> {
 
     /// Notes what is no message and no answer to one.
     pub(super) fn note_realtime(&self, listener: &Listener, record: &mut Record, heard: &Heard<'_>) {
+        if listener.now_us < self.start_us.get() {
+            // Others connect, and that is not what is measured.
+            return;
+        }
         let mut stats = self.stats.borrow_mut();
         let realtime = &mut stats.done.crowds[listener.crowd].realtime;
         match *heard {

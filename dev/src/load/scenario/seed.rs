@@ -194,18 +194,24 @@ async fn put_into(measured: &mut Measured<Cost>, chat: &Chat, options: &Options,
     );
     let rest = format!(
         "Computed: {absent} more connections that only send heartbeats, as those here did before ({:.1} writes/s), and the \
-         hourly sign of life of all {USERS}, which nobody here stays for.",
+         sign of life twice a day of all {USERS}, which nobody here stays for.",
         idle.written.redis_per_second()
     );
     let per_second = |count: u64| number(count) / options.active_seconds();
     let figures = [
         ("Redis writes per second", redis, "/s", commands.as_str()),
+        (
+            "Redis write operations per second",
+            written.operations_per_second(),
+            "/s",
+            "The same as services ask for them: a script, which changes several keys of one user, is one.",
+        ),
         ("Redis writes per second of those who are not here", redis_of_all - redis, "/s", &rest),
         (
             "SQL statements of gateways per second",
             gateway_sql / seconds,
             "/s",
-            "Reads and writes of the gateways' requests; connecting needs none.",
+            "Reads, mostly: whose presence may be watched is looked up when a client says whom it watches.",
         ),
         ("users who came per second", visits, "/s", "They had said goodbye; as many left meanwhile."),
         ("typing said per second", per_second(done.typing_said), "/s", "Nothing of it is stored."),
