@@ -5,6 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context, Result};
 use async_nats::jetstream::{self, stream};
 use chat_dev::{
+    paths,
+    ports::Ports,
+    servers::Nats,
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -30,12 +33,12 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Result<Self> {
-        Self::with_room(None).await
+        Self::on(&TestServers::from_env()?.nats_url, None).await
     }
 
-    /// A queue that somebody has made with less room than it asks for.
-    async fn with_room(bytes_max: Option<i64>) -> Result<Self> {
-        let client = log::connect(&TestServers::from_env()?.nats_url, "jobs-test", |_| {}).await?;
+    /// `bytes_max` for a queue that somebody has made with less room than it asks for.
+    async fn on(nats_url: &str, bytes_max: Option<i64>) -> Result<Self> {
+        let client = log::connect(nats_url, "jobs-test", |_| {}).await?;
         let namespace = unique_namespace();
         if let Some(max_bytes) = bytes_max {
             let config = stream::Config {
@@ -182,7 +185,7 @@ async fn a_job_is_done_by_one_of_many_workers() -> Result<()> {
 
 #[tokio::test]
 async fn a_full_queue_drops_what_is_too_much_and_says_how_many() -> Result<()> {
-    let scene = Scene::with_room(Some(64 * 1024)).await?;
+    let scene = Scene::on(&TestServers::from_env()?.nats_url, Some(64 * 1024)).await?;
     let jobs: Vec<Job> = (0..40).map(|_| message(4 * 1024)).collect();
     let Added::Dropped(dropped) = scene.jobs.add(&jobs).await? else { panic!("there is no room for all") };
     assert_eq!(scene.waiting().await?, 40 - dropped as u64);
@@ -200,8 +203,10 @@ async fn a_full_queue_drops_what_is_too_much_and_says_how_many() -> Result<()> {
 
 #[tokio::test]
 async fn without_nats_nothing_is_said_to_be_added() -> Result<()> {
-    let scene = Scene::set().await?;
-    scene.client.drain().await?;
+    let directory = paths::scratch("jobs-test")?;
+    let nats = Nats::start_in(&TestServers::from_env()?.binaries, directory.path(), &Ports::fresh()).await?;
+    let scene = Scene::on(&nats.url(), None).await?;
+    nats.kill().await?;
     let answer =
         tokio::time::timeout(DEADLINE, scene.jobs.add(&[message(0)])).await.context("it does not wait long")?;
     assert!(answer.is_err());
