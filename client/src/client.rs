@@ -133,8 +133,9 @@ impl Client {
     /// Says that the user has read a conversation up to a message, and repeats it until a gateway has answered or
     /// [`ClientOptions::send_wait_max`] has passed. A message before the last one read changes nothing.
     ///
-    /// Of marks of one conversation that wait, for instance for a connection, only the one given last is sent, and its
-    /// answer is the answer to all.
+    /// Of marks of one conversation that wait, for instance for a connection, only the furthest is sent, and its answer is
+    /// the answer to all. Of messages that did not come lately the client doesn't know which is further; of those it takes
+    /// the mark given last.
     pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<(), CommandError> {
         self.command(Command::MarkRead(MarkRead { conversation_id, message_id })).await
     }
@@ -159,6 +160,9 @@ impl Client {
     }
 
     /// Messages of a conversation that the user hasn't read. `None` while that isn't known, or if they don't take part.
+    ///
+    /// The list that a new client loads is a moment behind; what was accepted in that moment counts from the next message of
+    /// the conversation on.
     pub fn unread(&self, conversation_id: ConversationId) -> Option<u64> {
         self.unread.lock().of(conversation_id)
     }

@@ -2,12 +2,13 @@
 //! repeated over lost connections until it is answered or nobody waits for it any more. No I/O.
 //!
 //! **Invariant:** of each subject at most one command is on its way; of those that wait behind it, only the latest is kept,
-//! with everybody who waited for the others.
+//! or the furthest where that is known, with everybody who waited for the others.
 
 use std::collections::BTreeMap;
 
 use chat_shared::{
     ids::ConversationId,
+    position::Seq,
     wire::{Command, ErrorCode},
 };
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ pub(crate) enum Subject {
 #[derive(Debug)]
 struct Pending<W> {
     command: Command,
+    /// How far it goes, if that is known.
+    reach: Option<Seq>,
     waiters: Vec<(Instant, W)>,
     /// Whether it is repeated even if nobody waits for it.
     is_kept: bool,
@@ -62,11 +65,14 @@ impl<W> Default for Latest<W> {
 }
 
 impl<W> Pending<W> {
-    /// Takes the place of an earlier one.
+    /// Takes the place of an earlier one, unless that is known to go further.
     fn replacing(mut self, earlier: Option<Self>) -> Self {
-        if let Some(earlier) = earlier {
-            self.waiters.splice(0..0, earlier.waiters);
+        let Some(mut earlier) = earlier else { return self };
+        if self.reach.is_some() && self.reach < earlier.reach {
+            earlier.waiters.append(&mut self.waiters);
+            return earlier;
         }
+        self.waiters.splice(0..0, earlier.waiters);
         self
     }
 
@@ -91,14 +97,20 @@ impl<W> Slot<W> {
 }
 
 impl<W> Latest<W> {
-    /// Takes in a command that somebody waits for.
-    pub(crate) fn add(&mut self, subject: Subject, command: Command, deadline: Instant, waiter: W) {
-        self.put(subject, Pending { command, waiters: vec![(deadline, waiter)], is_kept: false });
+    /// Takes in a command that somebody waits for, and how far it goes, if that is known.
+    pub(crate) fn add(
+        &mut self,
+        subject: Subject,
+        command: Command,
+        reach: Option<Seq>,
+        (deadline, waiter): (Instant, W),
+    ) {
+        self.put(subject, Pending { command, reach, waiters: vec![(deadline, waiter)], is_kept: false });
     }
 
     /// Takes in a command that nobody waits for and that has to be carried out all the same.
     pub(crate) fn keep(&mut self, subject: Subject, command: Command) {
-        self.put(subject, Pending { command, waiters: Vec::new(), is_kept: true });
+        self.put(subject, Pending { command, reach: None, waiters: Vec::new(), is_kept: true });
     }
 
     fn put(&mut self, subject: Subject, pending: Pending<W>) {
@@ -133,7 +145,7 @@ impl<W> Latest<W> {
     pub(crate) fn answered(&mut self, reference: u64) -> Option<Answered<W>> {
         let subject = self.subject(reference)?;
         let slot = self.slots.get_mut(&subject)?;
-        let (_, Pending { command, waiters, is_kept }) = slot.sent.take()?;
+        let (_, Pending { command, waiters, is_kept, .. }) = slot.sent.take()?;
         let is_followed = slot.next.is_some();
         if !is_followed {
             self.slots.remove(&subject);
@@ -220,11 +232,15 @@ mod tests {
         }
 
         fn mark(&mut self, waiter: &'static str) -> MessageId {
+            self.mark_up_to(None, waiter)
+        }
+
+        fn mark_up_to(&mut self, seq: Option<u64>, waiter: &'static str) -> MessageId {
             let message_id = MessageId::random();
             let conversation_id = self.conversation_id;
             let command = Command::MarkRead(MarkRead { conversation_id, message_id });
             let deadline = self.now + Duration::from_secs(10);
-            self.latest.add(Subject::Reading(conversation_id), command, deadline, waiter);
+            self.latest.add(Subject::Reading(conversation_id), command, seq.map(Seq), (deadline, waiter));
             message_id
         }
 
@@ -255,6 +271,18 @@ mod tests {
         assert_eq!(book.waiters(2), Some(vec!["second", "third"]));
         assert_eq!(book.waiters(2), None, "an answer that comes twice is nobody's");
         assert!(!book.latest.has(Subject::Reading(book.conversation_id)));
+    }
+
+    #[test]
+    fn a_later_mark_that_is_known_to_be_behind_replaces_nothing() {
+        let mut book = Book::new();
+        let furthest = book.mark_up_to(Some(9), "first");
+        book.mark_up_to(Some(8), "second");
+        assert_eq!(book.write(1), Some(furthest));
+        book.mark_up_to(Some(7), "third");
+        book.latest.connection_lost();
+        assert_eq!(book.write(2), Some(furthest));
+        assert_eq!(book.waiters(2), Some(vec!["first", "second", "third"]));
     }
 
     #[test]

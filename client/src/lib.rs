@@ -66,6 +66,7 @@ pub mod limits;
 mod line;
 mod load;
 mod notices;
+mod numbers;
 mod options;
 mod order;
 mod position;

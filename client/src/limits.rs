@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const SENDS_IN_FLIGHT_MAX: usize = 256;
 /// Commands without an answer, other than sends. Over it the caller waits for room, up to their deadline.
 pub const COMMANDS_IN_FLIGHT_MAX: usize = 256;
+/// Messages whose numbers are remembered, so that of two marks that wait the further one is sent. Of older ones the mark
+/// given last is.
+pub const NUMBERS_MAX: usize = 1024;
 /// Others that write at the same time. Over it those who begin are not shown.
 pub const TYPISTS_MAX: usize = 256;
 /// Conversations that the user writes in at the same time. Over it the gateway is not told of more.

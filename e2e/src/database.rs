@@ -1,7 +1,7 @@
 //! Looks into a fleet's PostgreSQL, behind the services' backs.
 
 use anyhow::Result;
-use chat_shared::ids::ConversationId;
+use chat_shared::ids::{ConversationId, UserId};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::eventually;
@@ -36,6 +36,19 @@ pub async fn wait_until_stored(url: &str, conversation_id: ConversationId, last:
     let wanted: Vec<u64> = (1..=last).collect();
     eventually(&format!("storing of messages 1 to {last}"), || async {
         Ok((stored(url, conversation_id).await? == wanted).then_some(()))
+    })
+    .await
+}
+
+/// Waits until it is stored that a participant has read so far.
+pub async fn wait_until_read(url: &str, user_id: UserId, conversation_id: ConversationId, seq: i64) -> Result<()> {
+    let statement = format!(
+        "select read_seq from participants where conversation_id = '{}' and user_id = '{}'",
+        conversation_id.as_uuid(),
+        user_id.as_uuid()
+    );
+    eventually(&format!("storing of what was read up to {seq}"), || async {
+        Ok((count(url, &statement).await? == seq).then_some(()))
     })
     .await
 }

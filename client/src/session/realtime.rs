@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use chat_shared::{
     ids::{ConversationId, UserId},
     wire::{
-        ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, Message, Receipt, ReceiptKind, SetTyping,
-        WatchPresence,
+        ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, MarkRead, Message, Receipt, ReceiptKind,
+        SetTyping, WatchPresence,
     },
 };
 use tokio::{
@@ -20,6 +20,7 @@ use crate::{
     events::{Envelope, Event},
     latest::{Answered, Subject},
     load,
+    numbers::Numbers,
     position::ReadMark,
     presence::Watch,
     receipts::Receipts,
@@ -53,6 +54,7 @@ pub(super) struct Realtime {
     pub(super) watch: Watch,
     pub(super) unread: Arc<SharedUnread>,
     receipts: Receipts,
+    numbers: Numbers,
     is_looking: bool,
 }
 
@@ -65,13 +67,15 @@ impl Realtime {
             watch: Watch::default(),
             unread: Arc::new(SharedUnread::new(Unread::new(reads))),
             receipts: Receipts::default(),
+            numbers: Numbers::default(),
             is_looking: false,
         }
     }
 
     /// A message was pushed: whoever wrote it has stopped to write.
     pub(super) fn message(&mut self, message: &Message) {
-        let Message { conversation_id, sender_id, seq, .. } = *message;
+        let Message { conversation_id, message_id, sender_id, seq, .. } = *message;
+        self.numbers.note(conversation_id, message_id, seq);
         self.typists.stopped((conversation_id, sender_id));
         self.receipts.wrote(conversation_id, sender_id, seq);
         self.unread.lock().message(conversation_id, seq, self.me == Some(sender_id));
@@ -108,8 +112,11 @@ impl Realtime {
     pub(super) fn page(&mut self, conversation_id: ConversationId, page: &HistoryPage) {
         let mut unread = self.unread.lock();
         unread.page(conversation_id, page.last_seq, page.floor_seq);
-        for message in page.messages.iter().filter(|message| self.me == Some(message.sender_id)) {
-            unread.message(conversation_id, message.seq, true);
+        for message in &page.messages {
+            self.numbers.note(conversation_id, message.message_id, message.seq);
+            if self.me == Some(message.sender_id) {
+                unread.message(conversation_id, message.seq, true);
+            }
         }
     }
 
@@ -141,15 +148,17 @@ impl Session {
     /// Takes in a command of the application.
     pub(super) fn asked(&mut self, asking: Asking) {
         let Asking { command, deadline, answer, room } = asking;
-        let subject = match &command {
-            Command::MarkRead(mark) => Subject::Reading(mark.conversation_id),
+        let (subject, reach) = match &command {
+            Command::MarkRead(MarkRead { conversation_id, message_id }) => {
+                (Subject::Reading(*conversation_id), self.realtime.numbers.of(*conversation_id, *message_id))
+            }
             Command::WatchPresence(WatchPresence { user_ids }) => {
                 self.realtime.watch.ask(user_ids);
-                Subject::Presence
+                (Subject::Presence, None)
             }
             _ => return tracing::error!("a command came that is not one of which the latest counts"),
         };
-        self.latest.add(subject, command, deadline, Asker { answer, room });
+        self.latest.add(subject, command, reach, (deadline, Asker { answer, room }));
     }
 
     /// Says that the user writes, if the gateway has to know and can be told now.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use chat_e2e::{Api, eventually, on_shared_fleet, said};
+use chat_e2e::{Api, database, eventually, on_shared_fleet, said};
 use chat_shared::{
     clock::Clock,
     ids::ConversationId,
@@ -32,6 +32,9 @@ fn r5_3_a_muted_conversation_is_delivered_and_unread_and_not_notified() -> Resul
         let quiet = api.say(muted, &said("quietly")).await?;
         let heard = api.say(loud, &said("loudly")).await?;
         phone.shows(fleet, heard.message_id).await?;
+        // Badges and lists count what is stored.
+        let postgres = &fleet.urls().postgres;
+        database::wait_until_stored(postgres, loud, 1).await?;
         // It is looked at in order: once a later one of the same conversation is shown, the muted one has been passed over.
         assert_eq!(own.delete(&format!("conversations/{}/mute", muted.as_uuid())).await?.status, 204);
         assert_eq!(own.listed(muted).await?.mute, None);
@@ -42,6 +45,7 @@ fn r5_3_a_muted_conversation_is_delivered_and_unread_and_not_notified() -> Resul
         ensure!(!shown.contains(&quiet.message_id.as_uuid().to_string()), "the muted one was shown");
         assert_eq!(shown.len(), 2);
 
+        database::wait_until_stored(postgres, muted, 2).await?;
         let mut client = fleet.connect(&bikram, 0).await?;
         client.unread_total(3).await?;
         Ok(())

@@ -1,7 +1,8 @@
 //! What phones and browsers are told of messages that nobody took: once, and only then.
 
 use anyhow::{Result, ensure};
-use chat_e2e::{MARK, on_shared_fleet, said};
+use chat_dev::push_services::Behaviour;
+use chat_e2e::{MARK, Setup, database, eventually, on_own_fleet, on_shared_fleet, said};
 use chat_shared::{
     ids::{DeviceId, MessageId},
     wire::{DeviceList, Encoding, Platform, RegisterDevice},
@@ -178,23 +179,38 @@ fn a_device_that_was_removed_or_is_another_users_now_is_not_notified() -> Result
 }
 
 #[test]
-fn a_provider_that_fails_for_a_while_delays_and_loses_nothing() -> Result<()> {
-    use chat_dev::push_services::Behaviour;
-    use chat_e2e::{Setup, on_own_fleet};
-
+fn a_provider_that_fails_for_a_while_loses_nothing_and_sends_nothing_that_was_read_or_muted_meanwhile() -> Result<()> {
     on_own_fleet(Setup::default(), async |fleet| {
         let [asha, bikram] = fleet.people()?;
-        let conversation_id = fleet.direct(&asha, &bikram).await?;
+        let direct = fleet.direct(&asha, &bikram).await?;
+        let (read, muted) = (fleet.group(&asha, &[&bikram]).await?, fleet.group(&asha, &[&bikram]).await?);
         let (api, own) = (fleet.api(&asha, 0), fleet.api(&bikram, 1));
         let failing = Phone::register(fleet, &own, Platform::Fcm).await?;
         let working = Phone::register(fleet, &own, Platform::Webhook).await?;
         fleet.push_services().behave(Platform::Fcm, Behaviour::Down);
-        let sent = api.say(conversation_id, &said("later")).await?;
-        working.shows(fleet, sent.message_id).await?;
+        let mut sent = Vec::new();
+        for conversation_id in [read, muted, direct] {
+            let message_id = api.say(conversation_id, &said("later")).await?.message_id;
+            working.shows(fleet, message_id).await?;
+            sent.push(message_id);
+        }
         ensure!(failing.received(fleet).is_empty());
+        assert_eq!(own.mark_read(read, sent[0]).await?.status, 204);
+        assert_eq!(own.put(&format!("conversations/{}/mute", muted.as_uuid()), &json!({})).await?.status, 204);
+        database::wait_until_read(&fleet.urls().postgres, bikram.id, read, 1).await?;
         fleet.push_services().behave(Platform::Fcm, Behaviour::Normal);
-        failing.shows(fleet, sent.message_id).await?;
-        assert_eq!((failing.shown(fleet).len(), working.shown(fleet).len()), (1, 1), "nothing twice");
+        failing.shows(fleet, sent[2]).await?;
+        eventually("looking again at all of them", || async {
+            let metrics = fleet.notifier().metrics().await?;
+            let count = |outcome: &str| {
+                let line = format!("chat_notifier_notifications_total{{outcome=\"{outcome}\"}} 1");
+                metrics.lines().any(|found| found == line)
+            };
+            Ok((count("read") && count("muted")).then_some(()))
+        })
+        .await?;
+        assert_eq!(failing.shown(fleet), [text(sent[2])], "not what was read, not what is muted, and nothing twice");
+        assert_eq!(working.shown(fleet).len(), 3);
         Ok(())
     })
 }

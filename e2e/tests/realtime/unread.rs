@@ -115,7 +115,9 @@ fn r5_1_who_is_added_has_read_nothing_and_who_is_removed_has_nothing_to_read() -
             api.say(group, &said(number)).await?;
         }
         api.say(direct, &said("soon")).await?;
-        database::wait_until_stored(&fleet.urls().postgres, group, 3).await?;
+        for (conversation_id, last) in [(group, 3), (direct, 1)] {
+            database::wait_until_stored(&fleet.urls().postgres, conversation_id, last).await?;
+        }
         let mut client = fleet.connect(&bikram, 1).await?;
         client.unread_total(1).await?;
         let path = format!("conversations/{}/participants", group.as_uuid());
