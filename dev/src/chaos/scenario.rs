@@ -93,14 +93,18 @@ scenarios! {
 impl Scenario {
     /// What continuous integration plays: in two rows that run at the same time.
     pub const CI: [&[Self]; 2] = [
-        &[Self::Kills, Self::PostgresStopped, Self::RedisFlushed],
+        &[Self::Kills, Self::PostgresStopped, Self::RedisFlushed, Self::NotifierKilled],
         &[Self::CommitAck, Self::NatsKilled, Self::Storm, Self::Poison],
     ];
 
     /// Whether it is in the second of two rows: it needs a fleet of its own, or waits for long.
     pub const fn is_second(self) -> bool {
         let needs_its_own = !matches!(self.ground(), GroundKind::Plain);
-        needs_its_own || matches!(self, Self::HalfOpen | Self::CommitAck | Self::Restarts | Self::Repeats | Self::Kills)
+        needs_its_own
+            || matches!(
+                self,
+                Self::HalfOpen | Self::CommitAck | Self::Restarts | Self::Repeats | Self::Kills | Self::GatewayGone
+            )
     }
 
     /// By its name.
