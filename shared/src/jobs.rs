@@ -28,8 +28,10 @@ use crate::{
     sealing::Envelope,
 };
 
-/// Bytes of the queue; full means that notifications are dropped and counted, never that chat waits.
+/// Bytes of the queue at the most; full means that notifications are dropped and counted, never that chat waits.
 const BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// The queue takes no more than this part of what the log may.
+const LOG_SHARE: i64 = 8;
 /// How long a repeated job is recognised.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 /// Jobs from which on several go in one write, which costs the server about as much as that many single ones.
@@ -153,6 +155,11 @@ impl Jobs {
             .build(client.clone());
         let subject = format!("{namespace}.notifications");
         let name = format!("{namespace}-notifications");
+        let bytes_max = match replicas.bytes_max {
+            // A log without a bound.
+            ..=0 => BYTES_MAX,
+            bytes => (bytes / LOG_SHARE + 1).min(BYTES_MAX),
+        };
         let config = Config {
             name: name.clone(),
             subjects: vec![subject.clone()],
@@ -160,7 +167,7 @@ impl Jobs {
             storage: StorageType::File,
             discard: DiscardPolicy::New,
             max_age: limits::NOTIFICATION_TTL,
-            max_bytes: BYTES_MAX,
+            max_bytes: bytes_max,
             duplicate_window: DUPLICATE_WINDOW,
             num_replicas: replicas.count,
             allow_atomic_publish: true,

@@ -31,7 +31,7 @@ pub enum Conclusion {
     Read,
     /// The user wants no notifications of the conversation.
     Muted,
-    /// A device of theirs has confirmed the message.
+    /// A device of theirs has confirmed the message, or loaded everything since it came.
     Delivered,
     /// They have no device that is registered.
     NoDevice,
@@ -98,9 +98,13 @@ pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step 
     if standing.now >= job.sent_at.after(limits::NOTIFICATION_TTL) {
         return Step::Conclude(Conclusion::Expired);
     }
-    let is_confirmed =
-        job.place.is_some_and(|(epoch, cursor)| standing.epoch == Some(epoch) && standing.confirmed >= cursor);
-    if is_confirmed {
+    let is_delivered = match (standing.epoch, job.place) {
+        (None, _) => false,
+        (Some(now), Some((then, cursor))) if now == then => standing.confirmed >= cursor,
+        // The inbox was made after the message came, by a device that connected, and had to load everything.
+        (Some(_), _) => true,
+    };
+    if is_delivered {
         return Step::Conclude(Conclusion::Delivered);
     }
     match standing.last_seen_at {
@@ -193,11 +197,11 @@ mod tests {
             ("away, nothing confirmed", at_5, standing(Some(epoch), 4, long), 1, Step::Notify),
             ("away, confirmed", at_5, standing(Some(epoch), 5, long), 1, delivered),
             ("there, confirmed", at_5, standing(Some(epoch), 6, None), 1, delivered),
-            ("another inbox has confirmed", at_5, standing(Some(other), 9, long), 1, Step::Notify),
             ("the inbox was lost", at_5, standing(None, 0, None), 1, Step::Notify),
+            ("and a device has loaded everything since", at_5, standing(Some(other), 0, long), 1, delivered),
             ("never connected", None, standing(None, 0, None), 1, Step::Notify),
-            ("connected since for the first time", None, standing(Some(epoch), 9, None), 1, wait(3000)),
-            ("and gone again", None, standing(Some(epoch), 9, long), 1, Step::Notify),
+            ("connected since for the first time", None, standing(Some(epoch), 0, None), 1, delivered),
+            ("and gone again", None, standing(Some(epoch), 0, Some(1)), 1, delivered),
             ("just gone", at_5, standing(Some(epoch), 4, Some(1)), 1, wait(2999)),
             ("almost long gone", at_5, standing(Some(epoch), 4, Some(2999)), 9, wait(1)),
             ("long gone", at_5, standing(Some(epoch), 4, Some(3000)), 1, Step::Notify),
