@@ -63,19 +63,27 @@ impl Lanes {
     pub(super) async fn enter(&self, conversation_id: ConversationId) -> Lane {
         let known = self.known.get_with(conversation_id, Arc::default);
         let head = Arc::clone(&known.head).lock_owned().await;
+        self.lane(conversation_id, known, head)
+    }
+
+    fn lane(&self, conversation_id: ConversationId, known: Arc<Known>, head: OwnedMutexGuard<Option<Head>>) -> Lane {
         let (log, appender, database) = (self.log.clone(), self.appender.clone(), self.database.clone());
         let mut lane = Lane { log, appender, database, conversation_id, known, head };
         lane.take_learned();
         lane
     }
 
-    /// Who takes part, if that is remembered and it is nobody's turn.
-    pub(super) fn remembered(&self, conversation_id: ConversationId) -> Option<Participants> {
-        let known = self.known.get(&conversation_id)?;
-        let head = known.head.try_lock().ok()?;
-        let learned = known.learned.lock();
-        let newest = learned.iter().chain(head.iter()).max_by_key(|head| head.stream_seq)?;
-        Some(newest.participants.clone())
+    /// Who takes part, as far as this gateway knows. Waits for nobody's turn.
+    pub(super) async fn participants(&self, conversation_id: ConversationId) -> Result<Participants, Refusal> {
+        let known = self.known.get_with(conversation_id, Arc::default);
+        if let Ok(head) = Arc::clone(&known.head).try_lock_owned() {
+            return Ok(self.lane(conversation_id, known, head).head().await?.participants);
+        }
+        let learned = known.learned.lock().clone();
+        if let Some(head) = learned {
+            return Ok(head.participants);
+        }
+        Ok(read_head(&self.log, &self.database, conversation_id).await?.participants)
     }
 
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
@@ -97,6 +105,17 @@ impl Lanes {
     }
 }
 
+/// Where a conversation stands.
+///
+/// The log comes first and PostgreSQL, if the log holds nothing of the conversation, after it: what changes in between
+/// makes the append fail, never pass.
+async fn read_head(log: &Log, database: &Database, conversation_id: ConversationId) -> Result<Head, Refusal> {
+    match log.last(conversation_id).await? {
+        Some((at, event)) => Ok(Head::after(event, at)),
+        None => conversations::head(database, conversation_id).await?.ok_or_else(Refusal::no_such_conversation),
+    }
+}
+
 /// Replaces a head by one that is further on.
 fn newer(head: &mut Option<Head>, candidate: Option<Head>) {
     let at = |head: &Option<Head>| head.as_ref().map(|head| head.stream_seq);
@@ -107,19 +126,11 @@ fn newer(head: &mut Option<Head>, candidate: Option<Head>) {
 
 impl Lane {
     /// Where the conversation stands, as far as this gateway knows; an append finds out if it has moved on.
-    ///
-    /// The log comes first and PostgreSQL, if the log holds nothing of the conversation, after it: what changes in
-    /// between makes the append fail, never pass.
     pub(super) async fn head(&mut self) -> Result<Head, Refusal> {
         if let Some(head) = &*self.head {
             return Ok(head.clone());
         }
-        let head = match self.log.last(self.conversation_id).await? {
-            Some((at, event)) => Head::after(event, at),
-            None => conversations::head(&self.database, self.conversation_id)
-                .await?
-                .ok_or_else(Refusal::no_such_conversation)?,
-        };
+        let head = read_head(&self.log, &self.database, self.conversation_id).await?;
         self.known.newest.set(head.stream_seq);
         Ok(self.head.insert(head).clone())
     }

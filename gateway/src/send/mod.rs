@@ -119,12 +119,7 @@ impl Sender {
 
     /// Who takes part in a conversation, as far as this gateway knows.
     pub async fn participants(&self, conversation_id: ConversationId) -> Result<Participants, Refusal> {
-        if let Some(participants) = self.lanes.remembered(conversation_id) {
-            return Ok(participants);
-        }
-        let head = async { self.lanes.enter(conversation_id).await.head().await };
-        let head = tokio::time::timeout(limits::APPEND_WAIT_MAX, head).await;
-        Ok(head.map_err(|_| AppendError::Unknown)??.participants)
+        self.lanes.participants(conversation_id).await
     }
 
     /// Learns from a delivered event where its conversation stands.
