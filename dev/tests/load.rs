@@ -34,7 +34,14 @@ async fn everything_accepted_is_kept_and_shown_and_costs_are_counted() {
     let options = ChatOptions { gateways: 2, handshakes_per_second: None };
     let (chat, _) = setting.chat(options).await.unwrap();
     let until_us = micros(WARM_UP + LENGTH);
-    let often = Absence::Often { online_us: 1_000_000, away_us: 200_000, from_us: 0, until_us, says_goodbye: false };
+    let often = Absence::Often {
+        online_us: 1_000_000,
+        away_us: 200_000,
+        from_us: 0,
+        until_us,
+        says_goodbye: false,
+        first_stays: false,
+    };
     let steady = chat.seats(PAIRS, 2).await.unwrap();
     let leaving = chat.seats(GROUPS, GROUP).await.unwrap();
     let workload = Workload {

@@ -173,6 +173,8 @@ pub enum Absence {
         until_us: u64,
         /// They close their connections, as users do who leave. Else they are cut.
         says_goodbye: bool,
+        /// Each conversation's first seat stays.
+        first_stays: bool,
     },
 }
 

@@ -47,11 +47,16 @@ impl<T: Target> Worker<T> {
                     Change(Reverse(start_us + at_us), What::CutCrowd(crowd)),
                     Change(Reverse(start_us + at_us + away_us), What::CrowdBack(crowd)),
                 ]),
-                Some(Absence::Often { online_us, from_us, .. }) => changes.extend((seats[0]..seats[1]).map(|seat| {
-                    // As if it had been going on before.
-                    let at_us = start_us + from_us + rand::rng().random_range(0..=online_us);
-                    Change(Reverse(at_us), What::Cut(seat))
-                })),
+                Some(Absence::Often { online_us, from_us, first_stays, .. }) => {
+                    let size = self.plan.crowds[crowd].conversation_size;
+                    let leaving =
+                        (seats[0]..seats[1]).filter(|seat| !first_stays || !(seat - seats[0]).is_multiple_of(size));
+                    changes.extend(leaving.map(|seat| {
+                        // As if it had been going on before.
+                        let at_us = start_us + from_us + rand::rng().random_range(0..=online_us);
+                        Change(Reverse(at_us), What::Cut(seat))
+                    }));
+                }
                 None => {}
             }
             if let Some(Reads::Together { at_us }) = self.plan.crowds[crowd].manners.reads {

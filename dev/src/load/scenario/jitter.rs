@@ -97,8 +97,14 @@ impl Comparable for Plan {
 fn workload(plan: &Plan, seats: Vec<Seat>) -> Workload {
     let (from_us, until_us) = (micros(WARM_UP), micros(WARM_UP + plan.length));
     let sends = Sends { per_second: plan.rate, from_us: 0, until_us, writers: Writers::All };
-    let absence =
-        Absence::Often { online_us: micros(ONLINE), away_us: micros(AWAY), from_us: 0, until_us, says_goodbye: false };
+    let absence = Absence::Often {
+        online_us: micros(ONLINE),
+        away_us: micros(AWAY),
+        from_us: 0,
+        until_us,
+        says_goodbye: false,
+        first_stays: false,
+    };
     let (sends, absence) = (Some(sends), Some(absence));
     let crowd = CrowdLoad { seats, conversation_size: PAIR, sends, absence, ..CrowdLoad::default() };
     let phase = Phase { name: "jitter".to_owned(), from_us, until_us };

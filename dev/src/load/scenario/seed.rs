@@ -158,7 +158,8 @@ async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
         },
     };
     let (online_us, away_us) = (micros(ONLINE), micros(AWAY));
-    let absence = Absence::Often { online_us, away_us, from_us: begin_us, until_us, says_goodbye: true };
+    let absence =
+        Absence::Often { online_us, away_us, from_us: begin_us, until_us, says_goodbye: true, first_stays: false };
     let visiting = CrowdLoad {
         seats: pairs(chat, options.visiting_pairs()).await?,
         conversation_size: PAIR,
