@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use chat_shared::{
     clock::Timestamp,
     delivery::{Delivery, gateway_subject},
-    inbox::{InboxError, Registration, Replaced, Session, Unconfirmed},
+    inbox::{InboxError, Registration, Replaced, Session},
     limits,
     position::Cursor,
     wire::{CloseCode, Connected, Hello, WireLimits},
@@ -110,7 +110,6 @@ pub(super) async fn depart(state: &AppState, connection: &Connection, parting: P
         user_id: connection.user_id,
         session_id: connection.session_id,
         registered_at: Timestamp(connection.registered_at.load(Ordering::Relaxed)),
-        unconfirmed: connection.unconfirmed(),
     };
     state.departures.end(state, session, parting).await;
 }
@@ -132,13 +131,6 @@ impl Connection {
                 tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
             }
         }
-    }
-
-    /// What was pushed and the client has not confirmed.
-    fn unconfirmed(&self) -> Option<Unconfirmed> {
-        let (epoch, up_to) = self.catch_up_from()?;
-        let after = Cursor(self.confirmed.load(Ordering::Relaxed));
-        (after < up_to).then_some(Unconfirmed { epoch, after, up_to })
     }
 
     /// Notes what the client confirms; how many confirmations are not recorded in Redis yet.

@@ -13,7 +13,7 @@ use chat_shared::{
     clock::Timestamp,
     delivery::PresenceChange,
     ids::{SessionId, UserId},
-    inbox::{Departure, Ended, Unconfirmed},
+    inbox::{Departure, Ended, InboxError, Inboxes},
     jobs::{Added, Job, Jobs},
     limits,
     wire::Presence,
@@ -53,8 +53,6 @@ pub struct EndedSession {
     pub session_id: SessionId,
     /// When it was registered, by the clock of Redis.
     pub registered_at: Timestamp,
-    /// What this gateway pushed on it and nobody confirmed, as far as it knows.
-    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// What is still to be settled of sessions that ended here.
@@ -83,7 +81,13 @@ impl Departures {
     }
 
     /// Removes a session that has ended, and settles what that leads to.
+    ///
+    /// Whom a gateway sends away because it stops is on the way to another one, and neither gone nor to be notified for
+    /// as long as its lease runs on: the session stays until it is replaced, or found with the gateway.
     pub async fn end(&self, state: &AppState, session: EndedSession, parting: Parting) {
+        if parting == Parting::Broken && state.tasks.draining().is_cancelled() {
+            return;
+        }
         match state.inboxes.unregister(session.user_id, Ended::Session(session.session_id)).await {
             Ok(departure) => self.departed(state, session, departure, parting),
             Err(error) => {
@@ -114,10 +118,7 @@ impl Departures {
             // They are there all the same; if on a gateway that died, whoever settles that one says so.
             unsettled.settle(user_id);
         } else if parting == Parting::Broken && unsettled.away.len() < WAITING_MAX {
-            // Who is sent away because the gateway stops is on the way to another one, and attached until that is sure.
-            if !state.tasks.draining().is_cancelled() {
-                unsettled.away.set(user_id, Instant::now() + limits::PRESENCE_GRACE);
-            }
+            unsettled.away.set(user_id, Instant::now() + limits::PRESENCE_GRACE);
         } else {
             // If this didn't remove it, whoever did announces.
             if departure.removed > 0 {
@@ -181,15 +182,10 @@ impl Departures {
     }
 
     async fn remove_again(&self, state: &AppState, session: EndedSession) -> bool {
-        let ended = Ended::Session(session.session_id);
-        let Ok(mut departure) = state.inboxes.unregister(session.user_id, ended).await else {
+        let Ok(departure) = unregister(&state.inboxes, session).await else {
             self.keep(session);
             return false;
         };
-        // The first attempt may have been carried out unseen; then only this gateway knows what was not confirmed.
-        if departure.removed == 0 {
-            departure.unconfirmed = session.unconfirmed;
-        }
         self.departed(state, session, departure, Parting::Broken);
         true
     }
@@ -266,6 +262,15 @@ impl Unsettled {
             count(telemetry::SESSION_ENDED_JOBS_LOST_TOTAL, 1);
         }
     }
+}
+
+/// Removes a session that may have been removed before unseen; then what is unconfirmed is looked up.
+async fn unregister(inboxes: &Inboxes, session: EndedSession) -> Result<Departure, InboxError> {
+    let mut departure = inboxes.unregister(session.user_id, Ended::Session(session.session_id)).await?;
+    if departure.removed == 0 && departure.left == 0 {
+        departure.unconfirmed = inboxes.unconfirmed(&[session.user_id]).await?.into_iter().flatten().next();
+    }
+    Ok(departure)
 }
 
 fn count(name: &'static str, count: usize) {

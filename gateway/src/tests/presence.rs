@@ -178,17 +178,17 @@ async fn a_session_that_ends_with_pushes_unconfirmed_is_looked_into_r5_3() {
 async fn whom_a_stopping_gateway_sends_away_is_left_to_be_settled_and_not_shown_as_gone_r8_2() {
     let (place, [ana, ben]) = (Place::new().await, users());
     let [here, there] = [start(&place).await, start_apart(&place).await];
-    let id = place.direct(ana, ben).await.conversation_id;
+    place.direct(ana, ben).await;
     let (mut watcher, device_id) = (Client::connect(&here, ana).await, DeviceId::random());
     let phone = Client::connect_device(&there, ben, device_id).await;
     assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, true)]);
-    push_unconfirmed(&place, ben, id).await;
 
     there.tasks.draining().cancel();
     phone.leave(Parting::Broken).await;
     there.tasks.stopping().cancel();
-    until_jobs(&place, 1).await;
     assert_eq!(place.inboxes.left_behind(there.gateway_id, 9).await.unwrap(), [ben]);
+    let first = watch(&mut watcher, &[ben, ana]).await.unwrap();
+    assert_eq!(is_online(&first), [(ben, true), (ana, true)], "nor to those who begin to watch");
     let back = Client::connect_device(&here, ben, device_id).await;
     back.leave(Parting::Final).await;
     assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, false)], "nothing was said of the move");
