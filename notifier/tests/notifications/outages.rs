@@ -1,7 +1,7 @@
 //! Servers that are away: nothing is lost, and live delivery doesn't mind.
 
 use anyhow::Result;
-use chat_dev::wait;
+use chat_dev::{push_services::Behaviour, wait};
 use chat_shared::{ids::UserId, wire::Platform};
 
 use crate::{
@@ -40,6 +40,51 @@ async fn without_postgres_a_notifier_starts_and_delivers_and_notifies_when_it_is
     assert_eq!(stage.all_received().await?.len(), 2);
     notifier.stop().await?;
     postgres.stop().await
+}
+
+#[tokio::test]
+async fn while_redis_hangs_notifications_wait_and_are_sent_once_when_it_answers() -> Result<()> {
+    let (stage, redis) = Stage::with_own_redis().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    stage.device(ben, Platform::Webhook, None).await?;
+    stage.services.behave(Platform::Fcm, Behaviour::Failing { status: 503, retry_after: None });
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    conversation.message(&stage, asha).await?;
+    notifier.wait_for("sent", 1).await?;
+    let retries = async || notifier.count("chat_notifier_job_retries_total").await;
+    let before = retries().await?;
+
+    redis.pause()?;
+    stage.services.behave(Platform::Fcm, Behaviour::Normal);
+    conversation.message(&stage, asha).await?;
+    wait::until("a job that rests", DEADLINE, async || Ok((retries().await? > before + 1).then_some(()))).await?;
+    assert_eq!(stage.services.received(Platform::Fcm).len(), 0, "nobody knows who has what");
+    redis.resume()?;
+    notifier.wait_for("sent", 4).await?;
+    assert_eq!(stage.all_received().await?.len(), 4, "two messages by two");
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn a_full_queue_stops_nobodys_messages_and_what_it_drops_is_counted() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let mut gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    gateway.connect(&stage, asha, None).await?;
+    stage.fill_the_queue().await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    for _ in 0..2 {
+        conversation.message(&stage, asha).await?;
+        gateway.numbered().await?;
+    }
+    stage.settled().await?;
+    assert_eq!(notifier.count("chat_notifier_jobs_dropped_total").await?, 2);
+    assert_eq!(notifier.count("chat_notifier_retries_total").await?, 0);
+    assert_eq!(notifier.said().matches("the queue of notifications is full").count(), 1, "not at every drop");
+    notifier.stop().await
 }
 
 #[tokio::test]

@@ -3,14 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_dev::{
     paths,
     ports::{self, Ports},
     process::{Launch, Process},
     push_services::{PushPorts, PushServices, Received},
-    servers::{Durability, Postgres, Urls},
+    servers::{Durability, Postgres, Redis, Urls},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -62,6 +62,15 @@ impl Stage {
         let stage = Self::in_directory(directory, urls).await?;
         postgres::MIGRATOR.run(&stage.pool).await?;
         Ok((stage, own))
+    }
+
+    /// The same with a Redis of its own.
+    pub async fn with_own_redis() -> Result<(Self, Redis)> {
+        let servers = TestServers::from_env()?;
+        let directory = paths::scratch("notifications-test")?;
+        let own = Redis::start_in(&servers.binaries, directory.path(), &Ports::fresh()).await?;
+        let urls = Urls { redis: own.url(), ..servers.isolated().await? };
+        Ok((Self::in_directory(directory, urls).await?, own))
     }
 
     async fn in_directory(directory: TempDir, urls: Urls) -> Result<Self> {
@@ -137,6 +146,15 @@ impl Stage {
     pub async fn all_received(&self) -> Result<Vec<Received>> {
         self.settled().await?;
         Ok(Platform::ALL.into_iter().flat_map(|platform| self.services.received(platform)).collect())
+    }
+
+    /// Leaves the queue no room for another job.
+    pub async fn fill_the_queue(&self) -> Result<()> {
+        let context = jetstream::new(self.client.clone());
+        let name = format!("{}-notifications", self.namespace);
+        let found = context.get_stream(name).await?.get_info().await?.config;
+        context.update_stream(stream::Config { max_bytes: 1, ..found }).await?;
+        Ok(())
     }
 
     /// Puts a job in the queue although it was there before.
