@@ -117,6 +117,8 @@ fn what_was_read_is_not_notified_and_lowers_the_badge_of_the_other_devices() -> 
         let phone = Phone::register(fleet, &own, Platform::Apns).await?;
         let first = api.say(direct, &said("one")).await?;
         phone.shows(fleet, first.message_id).await?;
+        // Badges count what is stored, and the message itself.
+        database::wait_until_stored(&fleet.urls().postgres, direct, 1).await?;
         let second = api.say(group, &said("two")).await?;
         assert_eq!(phone.shows(fleet, second.message_id).await?.badge, Some(2), "of all conversations");
         assert_eq!(own.mark_read(direct, first.message_id).await?.status, 204);
