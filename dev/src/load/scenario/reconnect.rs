@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use chat_load::plan::{Absence, Manners, Phase, Tally};
+use chat_shared::limits;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -32,8 +33,8 @@ const PAIR: usize = 2;
 const GATEWAYS: usize = 2;
 /// Until what came with the handshakes is over.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Nothing but heartbeats, of which each connection sends one.
-const IDLE: Duration = Duration::from_secs(16);
+/// Nothing but heartbeats, a whole round.
+const IDLE: Duration = limits::HEARTBEAT_INTERVAL;
 /// Of those who come and go: online in the mean, before they are away.
 const ONLINE: Duration = Duration::from_secs(28);
 /// For the last ones to be back, and for what is settled after they were.
@@ -79,7 +80,7 @@ impl Options {
     /// Nobody was away for long enough to be missed.
     fn is_unseen(&self) -> bool {
         // Up to one and a half times the mean, and a moment to come back.
-        self.away() * 2 < chat_shared::limits::PRESENCE_GRACE
+        self.away() * 2 < limits::PRESENCE_GRACE
     }
 }
 

@@ -26,7 +26,7 @@ if ARGV[3] then
 end
 local cursor = redis.call('HINCRBY', KEYS[1], 'head', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[2], cursor .. '-0', 'event', ARGV[1])
-if redis.call('XLEN', KEYS[2]) == 1 then
+if redis.call('PTTL', KEYS[2]) < 0 then
     end_with_inbox(KEYS[2])
 end
 local answer = redis.call('HVALS', KEYS[3])
