@@ -24,7 +24,7 @@ pub const RECEIPTS_MERGED_TOTAL: &str = "chat_notifier_receipts_merged_total";
 pub const JOBS_ADDED_TOTAL: &str = "chat_notifier_jobs_added_total";
 /// Jobs that found no room in the queue.
 pub const JOBS_DROPPED_TOTAL: &str = "chat_notifier_jobs_dropped_total";
-/// Jobs put back to be worked on again.
+/// Jobs that failed for now, and come again later.
 pub const JOB_RETRIES_TOTAL: &str = "chat_notifier_job_retries_total";
 /// Jobs in the queue, those that rest between attempts included.
 pub const JOBS_WAITING: &str = "chat_notifier_jobs_waiting";
@@ -51,7 +51,7 @@ pub fn describe() {
     describe_counter!(RECEIPTS_MERGED_TOTAL, "Receipts that another one of the same batch goes beyond");
     describe_counter!(JOBS_ADDED_TOTAL, "Jobs put in the queue of notifications");
     describe_counter!(JOBS_DROPPED_TOTAL, "Jobs that found no room in the queue");
-    describe_counter!(JOB_RETRIES_TOTAL, "Jobs put back to be worked on again");
+    describe_counter!(JOB_RETRIES_TOTAL, "Jobs that failed for now, and come again later");
     describe_gauge!(JOBS_WAITING, "Jobs in the queue, those that rest between attempts included");
     describe_counter!(NOTIFICATIONS_TOTAL, "Notifications, by what became of them");
     describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that are gone, stopped ones included");

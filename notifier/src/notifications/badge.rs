@@ -6,7 +6,7 @@ use chat_shared::{ids::UserId, limits, log::Outcome};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{Office, Trouble, decide};
+use super::{Office, Trouble, decide, failed};
 use crate::providers::{Kind, Notification, Verdict};
 
 /// Until what was read is surely stored, unless the persister is behind.
@@ -45,7 +45,7 @@ impl Office {
             Verdict::Sent | Verdict::Gone | Verdict::Refused(_) | Verdict::Unknown => None,
         });
         if let Some(asked_for) = rest.max() {
-            return Ok(Outcome::RetryAfter(decide::rest(attempt, Some(asked_for), rand::random())));
+            return Ok(failed(decide::rest(attempt, Some(asked_for), rand::random())));
         }
         self.inboxes.note_badge(user_id, badge).await?;
         Ok(Outcome::Done)

@@ -9,6 +9,9 @@ use crate::providers::Verdict;
 /// Attempts for which a session that is there may take to confirm the message. It is new, or it would have got the message
 /// by itself.
 const LIVE_ATTEMPTS_MAX: u64 = 2;
+/// How long each of the first attempts waits for the message to be stored.
+const STORING_WAITS: [Duration; 3] =
+    [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(500)];
 /// The first rest after a failure; doubles with each attempt.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest rest that isn't asked for by a provider.
@@ -91,6 +94,8 @@ pub struct Membership {
     pub read_seq: Seq,
     /// Whether they want no notifications of it.
     pub is_muted: bool,
+    /// Whether the message is stored. Then others that came before it most likely are too, and the badge is right.
+    pub is_stored: bool,
 }
 
 /// By what the user's sessions and devices have done.
@@ -121,11 +126,15 @@ fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp) -> Option<Duration> {
 }
 
 /// By what PostgreSQL knows; `membership` is none if they don't take part.
-pub fn by_membership(job: &MessageJob, membership: Option<Membership>) -> Step {
+pub fn by_membership(job: &MessageJob, membership: Option<Membership>, attempt: u64) -> Step {
     match membership {
         None => Step::Conclude(Conclusion::Left),
         Some(membership) if membership.read_seq >= job.seq => Step::Conclude(Conclusion::Read),
         Some(membership) if membership.is_muted => Step::Conclude(Conclusion::Muted),
+        Some(membership) if !membership.is_stored => {
+            let wait = usize::try_from(attempt).ok().and_then(|attempt| STORING_WAITS.get(attempt.saturating_sub(1)));
+            wait.copied().map_or(Step::Notify, Step::Wait)
+        }
         Some(_) => Step::Notify,
     }
 }
@@ -141,8 +150,8 @@ pub const fn by_verdict(verdict: &Verdict) -> Result<Conclusion, Option<Duration
     }
 }
 
-/// How long a job rests after its `attempt`-th failure at a provider: longer each time, and not less than asked for.
-/// `jitter` is between 0 and 1, and spreads what failed together.
+/// How long a job rests when its `attempt`-th attempt has failed at a provider: longer each time, but for the first ones,
+/// which may have been waits, and not less than asked for. `jitter` is between 0 and 1, and spreads what failed together.
 pub fn rest(attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
     bounded_rest(attempt, RETRY_MAX, asked_for, jitter)
 }
@@ -153,7 +162,8 @@ pub fn rest_in_trouble(attempt: u64, asked_for: Option<Duration>, jitter: f64) -
 }
 
 fn bounded_rest(attempt: u64, longest: Duration, asked_for: Option<Duration>, jitter: f64) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    let failures = attempt.saturating_sub(STORING_WAITS.len() as u64);
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let own = (RETRY_MIN * 2_u32.pow(doublings)).min(longest);
     asked_for.unwrap_or_default().max(own).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0)
 }
@@ -217,13 +227,21 @@ mod tests {
     }
 
     #[test]
-    fn by_what_the_participant_wants_r5_3() {
-        let of = |read_seq, is_muted| by_membership(&job(None), Some(Membership { read_seq: Seq(read_seq), is_muted }));
-        assert_eq!(of(6, false), Step::Notify);
-        assert_eq!(of(7, false), Step::Conclude(Conclusion::Read));
-        assert_eq!(of(8, true), Step::Conclude(Conclusion::Read));
-        assert_eq!(of(6, true), Step::Conclude(Conclusion::Muted));
-        assert_eq!(by_membership(&job(None), None), Step::Conclude(Conclusion::Left));
+    fn by_what_the_participant_wants_and_what_is_stored_r5_3() {
+        let of = |read_seq, is_muted, is_stored, attempt| {
+            let membership = Membership { read_seq: Seq(read_seq), is_muted, is_stored };
+            by_membership(&job(None), Some(membership), attempt)
+        };
+        assert_eq!(of(6, false, true, 1), Step::Notify);
+        for is_stored in [true, false] {
+            assert_eq!(of(7, false, is_stored, 1), Step::Conclude(Conclusion::Read));
+            assert_eq!(of(8, true, is_stored, 1), Step::Conclude(Conclusion::Read));
+            assert_eq!(of(6, true, is_stored, 1), Step::Conclude(Conclusion::Muted));
+        }
+        let waits: Vec<_> = (1..=5).map(|attempt| of(6, false, false, attempt)).collect();
+        let wait = |ms| Step::Wait(Duration::from_millis(ms));
+        assert_eq!(waits, [wait(150), wait(350), wait(500), Step::Notify, Step::Notify]);
+        assert_eq!(by_membership(&job(None), None, 1), Step::Conclude(Conclusion::Left));
     }
 
     #[test]
@@ -242,9 +260,10 @@ mod tests {
         let seconds =
             |attempt, asked: Option<u64>, jitter| rest(attempt, asked.map(Duration::from_secs), jitter).as_secs_f64();
         assert!((seconds(1, None, 0.0) - 1.0).abs() < 1e-6);
-        assert!((seconds(4, None, 0.0) - 8.0).abs() < 1e-6);
-        assert!((seconds(4, Some(20), 0.0) - 20.0).abs() < 1e-6);
-        assert!((seconds(4, Some(3), 1.0) - 10.0).abs() < 1e-6);
+        assert!((seconds(4, None, 0.0) - 1.0).abs() < 1e-6);
+        assert!((seconds(7, None, 0.0) - 8.0).abs() < 1e-6);
+        assert!((seconds(7, Some(20), 0.0) - 20.0).abs() < 1e-6);
+        assert!((seconds(7, Some(3), 1.0) - 10.0).abs() < 1e-6);
         assert!((seconds(u64::MAX, None, 0.0) - 300.0).abs() < 1e-6);
         assert_eq!(rest_in_trouble(u64::MAX, None, 0.0), TROUBLE_RETRY_MAX);
     }

@@ -83,7 +83,7 @@ impl Facts {
     pub async fn concern(&self, job: &MessageJob, now: Timestamp) -> Result<Option<Concern>, OutOfReach> {
         let asking = sqlx::query!(
             r#"select greatest(me.read_seq, here.floor_seq) as "read_seq!",
-                   coalesce(me.muted_until > $4, false) as "is_muted!",
+                   coalesce(me.muted_until > $4, false) as "is_muted!", here.last_seq >= $3 as "is_stored!",
                    (
                        select coalesce(sum(greatest(
                            case when c.conversation_id = $2 then greatest(c.last_seq, $3) else c.last_seq end
@@ -102,7 +102,11 @@ impl Facts {
         .fetch_optional(&self.pool);
         let row = self.ask(asking).await?;
         Ok(row.map(|row| Concern {
-            membership: Membership { read_seq: Seq::from_sql(row.read_seq), is_muted: row.is_muted },
+            membership: Membership {
+                read_seq: Seq::from_sql(row.read_seq),
+                is_muted: row.is_muted,
+                is_stored: row.is_stored,
+            },
             badge: row.badge.unsigned_abs(),
         }))
     }

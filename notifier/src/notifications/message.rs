@@ -19,7 +19,7 @@ use super::{
     Office, Trouble, count,
     decide::{self, Conclusion, Step},
     facts::StoredDevice,
-    text,
+    failed, text,
 };
 use crate::providers::{Kind, Notification, Recipient, Verdict};
 
@@ -51,7 +51,7 @@ impl Office {
             return Ok(Outcome::Done);
         }
         let concern = self.facts.concern(job, self.clock.now()).await?;
-        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership))) {
+        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership), attempt)) {
             return Ok(outcome);
         }
         let badge = concern.map_or(0, |concern| concern.badge);
@@ -82,7 +82,7 @@ impl Office {
             tracing::debug!(%error, "a badge was not noted");
         }
         match rest {
-            Some(asked_for) => Outcome::RetryAfter(decide::rest(attempt, Some(asked_for), rand::random())),
+            Some(asked_for) => failed(decide::rest(attempt, Some(asked_for), rand::random())),
             None => Outcome::Done,
         }
     }

@@ -16,10 +16,13 @@ mod message;
 mod text;
 mod worker;
 
+use std::time::Duration;
+
 use chat_shared::{
     clock::Clock,
     inbox::{InboxError, Inboxes},
     jobs::NotAdded,
+    log::Outcome,
     sealing::MasterKey,
 };
 
@@ -67,6 +70,12 @@ enum Trouble {
     Postgres(#[from] OutOfReach),
     #[error(transparent)]
     Queue(#[from] NotAdded),
+}
+
+/// What becomes of a job that failed.
+fn failed(rest: Duration) -> Outcome {
+    metrics::counter!(telemetry::JOB_RETRIES_TOTAL).increment(1);
+    Outcome::RetryAfter(rest)
 }
 
 fn count(conclusion: Conclusion) {

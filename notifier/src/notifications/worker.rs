@@ -9,7 +9,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
-use super::{Office, Trouble, decide};
+use super::{Office, Trouble, decide, failed};
 use crate::telemetry;
 
 /// Jobs in hand, after which no more are taken. More than one provider takes at once, so that one that is slow doesn't stop
@@ -92,9 +92,6 @@ async fn settle(office: Arc<Office>, entry: Entry) {
             Outcome::Discard
         }
     };
-    if matches!(outcome, Outcome::RetryAfter(_)) {
-        metrics::counter!(telemetry::JOB_RETRIES_TOTAL).increment(1);
-    }
     entry.settle(outcome).await;
 }
 
@@ -108,7 +105,7 @@ impl Office {
                     Trouble::Postgres(out_of_reach) => Some(out_of_reach.rest),
                     Trouble::NoRedis | Trouble::Inboxes(_) | Trouble::Queue(_) => None,
                 };
-                Outcome::RetryAfter(decide::rest_in_trouble(attempt, asked_for, rand::random()))
+                failed(decide::rest_in_trouble(attempt, asked_for, rand::random()))
             }
         }
     }
