@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Connections stand for themselves.
@@ -98,4 +100,116 @@ fn who_is_not_allowed_any_more_is_dropped_unless_the_list_is_a_new_one() {
     lists.replace(session_id, &[ana], &[]);
     lists.keep_only(&suspects[0], &HashSet::new());
     assert_eq!(lists.learn(&[came(ana, 70)]).len(), 1);
+}
+
+/// What may happen to the lists of three watchers and four users.
+#[derive(Debug, Clone)]
+enum Step {
+    Watch { watcher: usize, users: HashSet<usize>, is_online: bool, is_refused: bool },
+    Change { user: usize, is_online: bool, at: i64 },
+    Read { user: usize, is_online: bool, at: i64 },
+    Authorise { watcher: usize, allowed: HashSet<usize> },
+    Forget { watcher: usize },
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let users = || proptest::collection::hash_set(0..4_usize, 0..4);
+    prop_oneof![
+        (0..3_usize, users(), any::<bool>(), any::<bool>()).prop_map(|(watcher, users, is_online, is_refused)| {
+            Step::Watch { watcher, users, is_online, is_refused }
+        }),
+        (0..4_usize, any::<bool>(), 0..20_000_i64).prop_map(|(user, is_online, at)| Step::Change {
+            user,
+            is_online,
+            at
+        }),
+        (0..4_usize, any::<bool>(), 0..20_000_i64).prop_map(|(user, is_online, at)| Step::Read { user, is_online, at }),
+        (0..3_usize, users()).prop_map(|(watcher, allowed)| Step::Authorise { watcher, allowed }),
+        (0..3_usize).prop_map(|watcher| Step::Forget { watcher }),
+    ]
+}
+
+/// The lists, and what their watchers were told.
+struct Story {
+    lists: Lists<usize>,
+    users: [UserId; 4],
+    sessions: [SessionId; 3],
+    told: [HashMap<UserId, Presence>; 3],
+}
+
+impl Story {
+    fn new() -> Self {
+        let (users, sessions) =
+            (std::array::from_fn(|_| UserId::random()), std::array::from_fn(|_| SessionId::random()));
+        Self { lists: Lists::default(), users, sessions, told: std::array::from_fn(|_| HashMap::new()) }
+    }
+
+    fn change(&self, user: usize, is_online: bool, at: i64) -> PresenceChange {
+        if is_online { came(self.users[user], at) } else { went(self.users[user], at) }
+    }
+
+    fn tell(&mut self, pushes: Pushes<usize>) {
+        for (watcher, presences) in pushes {
+            self.told[watcher].extend(presences.into_iter().map(|presence| (presence.user_id, presence)));
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Watch { watcher, users, is_online, is_refused } => {
+                let (session_id, list) = (self.sessions[watcher], users.iter().map(|user| self.users[*user]));
+                let list: Vec<_> = list.collect();
+                self.lists.prepare(session_id, UserId::random(), watcher, &list);
+                if is_refused {
+                    return self.lists.give_up(session_id, &list);
+                }
+                let read: Vec<_> = users.iter().map(|user| seen(self.change(*user, is_online, 30), 10_000)).collect();
+                let pushes = self.lists.replace(session_id, &list, &read);
+                self.told[watcher].clear();
+                self.tell(pushes);
+            }
+            Step::Change { user, is_online, at } => {
+                let pushes = self.lists.learn(&[self.change(user, is_online, at)]);
+                self.tell(pushes);
+            }
+            Step::Read { user, is_online, at } => {
+                let pushes = self.lists.learn_read(&[seen(self.change(user, is_online, at / 2), at)]).0;
+                self.tell(pushes);
+            }
+            Step::Authorise { watcher, allowed } => {
+                self.lists.suspect(self.sessions[watcher]);
+                let allowed = allowed.into_iter().map(|user| self.users[user]).collect();
+                for suspect in self.lists.take_suspects() {
+                    self.lists.keep_only(&suspect, &allowed);
+                }
+            }
+            Step::Forget { watcher } => self.lists.forget(self.sessions[watcher]),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_watcher_knows_what_is_known_and_nothing_is_kept_of_whom_nobody_watches(
+        steps in proptest::collection::vec(steps(), 0..60)
+    ) {
+        let mut story = Story::new();
+        for step in steps {
+            story.take(step);
+            let (lists, mut watched, mut pairs) = (&story.lists, HashSet::new(), 0);
+            for (watcher, session_id) in story.sessions.iter().enumerate() {
+                let Some(list) = lists.watchers.get(session_id).map(|watcher| &watcher.list) else { continue };
+                prop_assert!(!list.is_empty());
+                for user_id in list {
+                    let known = lists.users[user_id].known.map(|known| known.presence);
+                    prop_assert_eq!(story.told[watcher].get(user_id).copied(), known);
+                    prop_assert_eq!(lists.users[user_id].sessions.iter().filter(|other| *other == session_id).count(), 1);
+                }
+                pairs += list.len();
+                watched.extend(list);
+            }
+            prop_assert_eq!(lists.pairs(), pairs);
+            prop_assert_eq!(lists.users.keys().copied().collect::<HashSet<_>>(), watched);
+        }
+    }
 }
