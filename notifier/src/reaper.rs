@@ -1,5 +1,5 @@
-//! Settles what gateways leave behind that ended without settling it: their users are offline, and what was pushed to them
-//! and not confirmed is notified.
+//! Settles what gateways leave behind that were stopped or died: users who aren't back elsewhere are offline, and what was
+//! pushed to them and not confirmed is notified.
 //!
 //! A user stays in the gateway's list until all is done, so what fails half-way is done again, by this or another instance.
 
