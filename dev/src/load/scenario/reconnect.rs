@@ -69,7 +69,7 @@ impl Options {
     /// Pairs of which one comes and goes, so that as many come back as should, and the other stays and watches.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some hundreds")]
     fn returning_pairs(&self) -> usize {
-        (RETURNS_PER_SECOND * (ONLINE + self.away()).as_secs_f64()).ceil() as usize
+        (RETURNS_PER_SECOND * (ONLINE + self.away()).as_secs_f64()).round() as usize
     }
 
     /// When the first one goes, and when all begin to stay.
