@@ -12,9 +12,12 @@ use chat_dev::{
         subject::Subject,
         workload::{CrowdLoad, Workload, micros},
     },
+    wait,
 };
-use chat_load::plan::{Absence, Phase, Sends, Writers};
+use chat_load::plan::{Absence, Manners, Phase, Reads, Sends, Writers};
 
+/// How long a condition may take to come true.
+const DEADLINE: Duration = Duration::from_secs(30);
 const WARM_UP: Duration = Duration::from_secs(1);
 const LENGTH: Duration = Duration::from_secs(4);
 const PAIRS: usize = 6;
@@ -69,4 +72,67 @@ async fn everything_accepted_is_kept_and_shown_and_costs_are_counted() {
     assert!(measured.run.counters.redis_calls_per_1000.is_some_and(|count| count > 0.0));
     assert!(measured.run.processes["postgres"].memory_peak_bytes > 0);
     assert!(measured.run.timeline.len() >= 5, "{:?}", measured.run.timeline);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_marked_and_shown_and_who_comes_goes_and_types_is_seen() {
+    let setting = Setting::prepare(Profile::Dev, false).await.unwrap();
+    let (chat, _) = setting.chat(ChatOptions { gateways: 2, handshakes_per_second: None }).await.unwrap();
+    let until_us = micros(WARM_UP + LENGTH);
+    let watching = Manners { watches: true, ..Manners::default() };
+    let talking = CrowdLoad {
+        manners: Manners { types_before_us: Some(500_000), reads: Some(Reads::Each { after_us: 100_000 }), ..watching },
+        ..crowd(chat.seats(PAIRS, 2).await.unwrap(), 2, None)
+    };
+    let reading = CrowdLoad {
+        manners: Manners { reads: Some(Reads::Together { at_us: until_us - 500_000 }), ..Manners::default() },
+        sends: Some(Sends { per_second: 20.0, from_us: 0, until_us: until_us - 1_500_000, writers: Writers::First }),
+        ..crowd(chat.seats(GROUPS, GROUP).await.unwrap(), GROUP, None)
+    };
+    let visiting = CrowdLoad {
+        sends: None,
+        manners: watching,
+        ..crowd(
+            chat.seats(PAIRS, 2).await.unwrap(),
+            2,
+            Some(Absence::Often {
+                online_us: 1_000_000,
+                away_us: 500_000,
+                from_us: 0,
+                until_us,
+                says_goodbye: true,
+                first_stays: true,
+            }),
+        )
+    };
+    let workload = Workload {
+        name: "manners".to_owned(),
+        crowds: vec![talking, reading, visiting],
+        phases: vec![Phase { name: "measured".to_owned(), from_us: micros(WARM_UP), until_us }],
+        costed: 0,
+        drain: Duration::from_mins(1),
+    };
+    let measured = run::run(&chat, &workload, &setting.tools).await.unwrap();
+    let [talking, reading, visiting] = &measured.done.crowds[..] else { panic!("three crowds") };
+    let marked: Vec<_> = talking.realtime.furthest.iter().chain(&reading.realtime.furthest).collect();
+    wait::until("storing what was read", DEADLINE, async || {
+        let read = chat.read().await?;
+        Ok(marked.iter().all(|(user, marked)| read[*user] >= **marked).then_some(()))
+    })
+    .await
+    .unwrap();
+    chat.stop().await.unwrap();
+
+    for crowd in [talking, reading] {
+        let realtime = &crowd.realtime;
+        assert!(realtime.marks > 0 && realtime.marks == realtime.marks_done, "{realtime:?}");
+        assert_eq!(realtime.receipts_shown, realtime.expected_receipts);
+        assert!(realtime.shown.count() > 0 && realtime.done.count() == realtime.marks);
+    }
+    assert_eq!(reading.realtime.marks, (GROUPS * (GROUP - 1)) as u64, "all but those who write");
+    assert_eq!(reading.realtime.expected_receipts, (GROUPS * (GROUP - 1) * (GROUP - 1)) as u64);
+    assert!(talking.realtime.typing_said > 0 && talking.realtime.typing_shown > 0);
+    // One push for each that left, and one for each that came back.
+    let seen = visiting.realtime.presence_shown;
+    assert!(visiting.tally.returned > 0 && seen >= visiting.tally.returned, "{seen}");
 }
