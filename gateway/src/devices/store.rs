@@ -51,9 +51,9 @@ impl Devices {
             request: &request,
         };
         self.keep(&registration).await?;
-        if let Err(error) = self.inboxes.note_devices(user_id, true).await {
-            tracing::info!(%error, "Redis wasn't told of a device; its user may get no notifications until it is");
-        }
+        // Until Redis hears of it the user may count as one without devices, so the client repeats this.
+        let noted = self.inboxes.note_devices(user_id, true).await;
+        noted.map_err(|error| Refusal::unavailable("Redis", &error))?;
         let registered_at = registration.registered_at;
         let RegisterDevice { address, app_id, locale } = request;
         Ok(Device { device_id, platform: address.platform(), app_id, locale, registered_at })
