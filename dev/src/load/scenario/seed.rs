@@ -198,7 +198,8 @@ async fn put_into(measured: &mut Measured<Cost>, chat: &Chat, options: &Options,
     let redis_of_all = redis + idle.of_more(absent) + Idle::signs_of_life(USERS);
     let seconds = written.seconds.max(0.001);
     let commands = format!(
-        "Commands that changed something in Redis, those within scripts included. A second: {}.",
+        "Commands that changed something in Redis, those within scripts included. A second: {}. Most of pexpire is for \
+         users to whom something happens for the first time in the run.",
         written.most(seconds)
     );
     let rest = format!(
