@@ -94,6 +94,8 @@ pub struct RealtimeDone {
     pub typing_shown: u64,
     /// How often somebody was shown that a user came or went, after the list that watching begins with.
     pub presence_shown: u64,
+    /// From when a mark was due until the generator had written it; of many that are due at once the last ones wait.
+    pub written: Histogram,
     /// From when a mark was due until it was answered as done.
     pub done: Histogram,
     /// From when a mark was due until each other participant was shown its receipt.
@@ -209,6 +211,7 @@ impl RealtimeDone {
         self.typing_shown += other.typing_shown;
         self.presence_shown += other.presence_shown;
         self.furthest.extend(other.furthest.clone());
+        self.written.add(&other.written);
         self.done.add(&other.done);
         self.shown.add(&other.shown);
     }

@@ -144,8 +144,9 @@ impl<T: Target> Worker<T> {
         let conversation = &self.seats[seat].conversation;
         self.gesture(seat, &mut client, &Gesture::MarkRead { reference, conversation, message_id });
         let mut stats = self.stats.borrow_mut();
-        stats.done.crowds[client.crowd].realtime.marks += 1;
-        stats.done.lateness.record(clock::now_us().saturating_sub(due_us));
+        let realtime = &mut stats.done.crowds[client.crowd].realtime;
+        realtime.marks += 1;
+        realtime.written.record(clock::now_us().saturating_sub(due_us));
     }
 
     /// After a client has heard something: what came is marked a while later, if its crowd marks each message.

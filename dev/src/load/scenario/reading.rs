@@ -138,6 +138,13 @@ async fn put_into(measured: &mut Measured<Storm>, chat: &Chat, options: &Options
     );
     let figures = [
         (
+            "read marks written, the last",
+            done.written.max_ms(),
+            "ms",
+            "Until the load generator had written the last of the marks, which all are due at once. It is part of every wait \
+             that is reported.",
+        ),
+        (
             "marks per second",
             number(done.marks_done) / (done.done.max_ms() / 1000.0).max(0.001),
             "/s",
