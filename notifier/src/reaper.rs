@@ -53,7 +53,8 @@ impl Reaper {
     async fn look(&self, draining: &CancellationToken) -> anyhow::Result<()> {
         for gateway_id in self.inboxes.departed().await? {
             let mut settled = 0;
-            while !draining.is_cancelled() {
+            // One that was away for longer than its lease may come back meanwhile; then its clients are, too.
+            while !draining.is_cancelled() && !self.inboxes.is_live(gateway_id).await? {
                 let page = self.settle(gateway_id).await?;
                 if page == 0 {
                     self.inboxes.forget_gateway(gateway_id).await?;

@@ -37,8 +37,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 /// Jobs from which on several go in one write, which costs the server about as much as that many single ones.
 const TOGETHER_MIN: usize = 24;
 /// Jobs of one write.
-const TOGETHER_MAX: usize = 256;
-/// How long adding jobs may take.
+pub const JOBS_TOGETHER_MAX: usize = 256;
+/// How long one write may take.
 const ADD_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A reason to look whether a user has to be notified.
@@ -107,7 +107,7 @@ impl Job {
     }
 
     /// The same for jobs that ask the same; none if each counts.
-    fn id(&self) -> Option<String> {
+    pub fn id(&self) -> Option<String> {
         match self {
             Self::Message(job) => {
                 Some(format!("{}:{}", job.user_id.as_uuid().simple(), job.message_id.as_uuid().simple()))
@@ -181,15 +181,12 @@ impl Jobs {
 
     /// Adds jobs. Those that stand in the queue already are not added again.
     pub async fn add(&self, jobs: &[Job]) -> Result<Added, NotAdded> {
-        let adding = async {
-            let mut dropped = 0;
-            for part in jobs.chunks(TOGETHER_MAX) {
-                dropped += self.add_part(part).await?;
-            }
-            Ok(if dropped == 0 { Added::All } else { Added::Dropped(dropped) })
-        };
-        let added = tokio::time::timeout(ADD_WAIT_MAX, adding).await;
-        added.unwrap_or_else(|_| Err(NotAdded("NATS takes nothing now".to_owned())))
+        let mut dropped = 0;
+        for part in jobs.chunks(JOBS_TOGETHER_MAX) {
+            let added = tokio::time::timeout(ADD_WAIT_MAX, self.add_part(part)).await;
+            dropped += added.unwrap_or_else(|_| Err(NotAdded("NATS takes nothing now".to_owned())))?;
+        }
+        Ok(if dropped == 0 { Added::All } else { Added::Dropped(dropped) })
     }
 
     /// How many were dropped.

@@ -44,6 +44,7 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
             }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
             let event = event.inspect(|event| {
+                super::forget_changed(state, event);
                 state.receipts.learn(event);
                 state.watches.check(state, event);
             });

@@ -12,7 +12,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Shown, catch_up, publish};
+use super::{Shown, catch_up, forget_changed, publish};
 use crate::{
     app::AppState,
     connection::{Connection, Delivered},
@@ -114,6 +114,7 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     if audience.is_empty() {
         return;
     }
+    forget_changed(state, &event);
     learn(state, &event);
     if let Ok(shown) = Shown::new(&state.content, event) {
         for connection in audience {

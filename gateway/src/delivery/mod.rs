@@ -13,7 +13,10 @@ pub use events::{DirectMessage, Shown};
 pub use lease::keep;
 pub use listen::listen;
 
-use chat_shared::delivery::Delivery;
+use chat_shared::{
+    delivery::Delivery,
+    event::{Event, Fact},
+};
 
 use crate::app::AppState;
 
@@ -28,4 +31,12 @@ pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) -> 
         tracing::debug!("a message to a gateway could not be published");
     }
     is_published
+}
+
+/// Forgets who takes part in a conversation whose participants have changed. Only an event that comes with its position in
+/// the log says where the conversation stands since.
+fn forget_changed(state: &AppState, event: &Event) {
+    if matches!(event.fact, Fact::ParticipantsChanged(_)) {
+        state.sender.forget(event.conversation_id);
+    }
 }

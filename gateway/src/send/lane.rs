@@ -86,6 +86,11 @@ impl Lanes {
         Ok(read_head(&self.log, &self.database, conversation_id).await?.participants)
     }
 
+    /// Forgets where a conversation stands: somebody may not take part any more who is remembered to.
+    pub fn forget(&self, conversation_id: ConversationId) {
+        self.known.invalidate(&conversation_id);
+    }
+
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
     /// append would fail and ask.
     pub fn learn(&self, event: &Event, at: StreamSeq) {

@@ -122,6 +122,11 @@ impl Sender {
         self.lanes.participants(conversation_id).await
     }
 
+    /// Forgets where a conversation stands, since its participants have changed unseen.
+    pub fn forget(&self, conversation_id: ConversationId) {
+        self.lanes.forget(conversation_id);
+    }
+
     /// Learns from a delivered event where its conversation stands.
     pub fn learn(&self, event: &Event, at: StreamSeq) {
         self.lanes.learn(event, at);

@@ -114,8 +114,8 @@ pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step 
     }
     match standing.last_seen_at {
         Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now).map_or(Step::Notify, Step::Wait),
-        // They are there.
-        None if standing.epoch.is_some() && attempt <= LIVE_ATTEMPTS_MAX => Step::Wait(limits::NOTIFICATION_GRACE),
+        // They are there; or were until Redis lost its data, and come back now; or have never been.
+        None if attempt <= LIVE_ATTEMPTS_MAX => Step::Wait(limits::NOTIFICATION_GRACE),
         None => Step::Notify,
     }
 }
@@ -207,9 +207,10 @@ mod tests {
             ("away, nothing confirmed", at_5, standing(Some(epoch), 4, long), 1, Step::Notify),
             ("away, confirmed", at_5, standing(Some(epoch), 5, long), 1, delivered),
             ("there, confirmed", at_5, standing(Some(epoch), 6, None), 1, delivered),
-            ("the inbox was lost", at_5, standing(None, 0, None), 1, Step::Notify),
+            ("the inbox was just lost", at_5, standing(None, 0, None), 1, wait(3000)),
+            ("the inbox was lost", at_5, standing(None, 0, None), 3, Step::Notify),
             ("and a device has loaded everything since", at_5, standing(Some(other), 0, long), 1, delivered),
-            ("never connected", None, standing(None, 0, None), 1, Step::Notify),
+            ("never connected", None, standing(None, 0, None), 3, Step::Notify),
             ("connected since for the first time", None, standing(Some(epoch), 0, None), 1, delivered),
             ("and gone again", None, standing(Some(epoch), 0, Some(1)), 1, delivered),
             ("just gone", at_5, standing(Some(epoch), 4, Some(1)), 1, wait(2999)),

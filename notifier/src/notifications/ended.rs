@@ -5,6 +5,7 @@ use chat_shared::{
     ids::{Epoch, UserId},
     inbox::{InboxEntry, Page},
     jobs::Job,
+    limits,
     log::Outcome,
     position::Cursor,
 };
@@ -27,12 +28,14 @@ impl Office {
         let mut cursor = after;
         while cursor < up_to {
             let Page::Entries(entries) = self.inboxes.read(user_id, epoch, cursor, PAGE_ENTRIES).await? else {
-                // Some are confirmed by all or crowded out by newer ones. The last one stands for them.
+                // The first are confirmed by all or crowded out by newer ones: on with the oldest that can be there. If
+                // that isn't either, the last one stands for all.
                 let last = Cursor(up_to.0.saturating_sub(1));
+                let kept = Cursor(up_to.0.saturating_sub(limits::INBOX_ENTRIES_MAX as u64));
                 if cursor >= last {
                     break;
                 }
-                cursor = last;
+                cursor = if cursor < kept { kept } else { last };
                 continue;
             };
             let Some(last) = entries.last().map(|entry| entry.cursor) else { break };

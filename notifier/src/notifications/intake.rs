@@ -1,19 +1,27 @@
 //! Puts jobs in the queue.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     ids::UserId,
     inbox::{InboxError, Inboxes, Routed},
-    jobs::{Added, Job, Jobs, NotAdded},
+    jobs::{Added, JOBS_TOGETHER_MAX, Job, Jobs, NotAdded},
 };
+use moka::sync::Cache;
 
 use crate::{deliverer::Delivering, news, occasionally::Occasionally, telemetry};
+
+/// Jobs that are known to have been added. A batch that comes again, because not all of its jobs were added in time, goes on
+/// where it stopped; so it is well above what batches make necessary at once.
+const KNOWN_MAX: u64 = 50_000;
+/// How long they are known: as long as the queue would recognise them.
+const KNOWN_FOR: Duration = Duration::from_mins(10);
 
 /// The way into the queue.
 #[derive(Clone)]
 pub struct Intake {
     jobs: Jobs,
+    known: Cache<String, ()>,
     inboxes: Inboxes,
     full: Arc<Occasionally>,
 }
@@ -38,7 +46,8 @@ pub enum NotTaken {
 impl Intake {
     /// Into this queue.
     pub fn new(jobs: Jobs, inboxes: Inboxes) -> Self {
-        Self { jobs, inboxes, full: Arc::default() }
+        let known = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build();
+        Self { jobs, known, inboxes, full: Arc::default() }
     }
 
     /// Adds what batches have made necessary, all at once.
@@ -56,9 +65,16 @@ impl Intake {
 
     /// Adds jobs. What a full queue doesn't take is dropped and counted.
     pub async fn add(&self, jobs: &[Job]) -> Result<(), NotAdded> {
-        if jobs.is_empty() {
-            return Ok(());
+        let is_known = |job: &&Job| job.id().is_some_and(|id| self.known.contains_key(&id));
+        let unknown: Vec<Job> = jobs.iter().filter(|job| !is_known(job)).cloned().collect();
+        for part in unknown.chunks(JOBS_TOGETHER_MAX) {
+            self.add_part(part).await?;
+            part.iter().filter_map(Job::id).for_each(|id| self.known.insert(id, ()));
         }
+        Ok(())
+    }
+
+    async fn add_part(&self, jobs: &[Job]) -> Result<(), NotAdded> {
         let dropped = match self.jobs.add(jobs).await? {
             Added::All => 0,
             Added::Dropped(dropped) => dropped,

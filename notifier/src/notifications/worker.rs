@@ -19,7 +19,7 @@ const IN_HAND_MAX: usize = 64;
 const BATCH_MAX: usize = 32;
 /// Jobs that were taken, those included that rest before they are tried again: at the bound no others are taken, so it is
 /// well above what comes while a provider is out of reach for a while.
-const ACK_PENDING_MAX: i64 = 20_000;
+const ACK_PENDING_MAX: i64 = 1_000_000;
 /// What a killed instance had in hand comes back after this; longer than a job takes at the most.
 const ACK_WAIT: Duration = Duration::from_mins(1);
 /// Between two looks at how many jobs wait.

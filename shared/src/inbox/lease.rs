@@ -31,11 +31,14 @@ impl Inboxes {
         let mut set = redis::cmd("SET");
         set.arg(self.lease_key(gateway_id)).arg(1).arg("PX").arg(millis(limits::GATEWAY_LEASE)).arg("GET");
         let before: Option<u8> = bounded(set.query_async(&mut redis)).await?;
-        if before.is_some() {
-            return Ok(Lease::Held);
-        }
+        // Each time, since whoever took it for gone may have forgotten it.
         let _is_new: bool = bounded(redis.sadd(self.gateways_key(), gateway_id.as_uuid().to_string())).await?;
-        Ok(Lease::Taken)
+        Ok(if before.is_some() { Lease::Held } else { Lease::Taken })
+    }
+
+    /// Whether the gateway's lease holds.
+    pub async fn is_live(&self, gateway_id: GatewayId) -> Result<bool, InboxError> {
+        Ok(self.live(std::iter::once(gateway_id)).await?.get(&gateway_id) == Some(&true))
     }
 
     /// Lets the lease run out soon.
