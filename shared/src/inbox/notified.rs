@@ -57,10 +57,8 @@ impl Inboxes {
         device_id: DeviceId,
     ) -> Result<Claim, InboxError> {
         let mut claim = CLAIM.prepare_invoke();
-        claim
-            .key(self.claims_key(user_id, message_id))
-            .arg(device_id.as_uuid().simple().to_string())
-            .arg(millis(CLAIMS_KEPT));
+        let (key, device) = self.claim_place(user_id, message_id, device_id);
+        claim.key(key).arg(device).arg(millis(CLAIMS_KEPT));
         let mut redis = self.redis.clone();
         let before: String = bounded(claim.invoke_async(&mut redis)).await?;
         Ok(match before.as_str() {
@@ -78,8 +76,8 @@ impl Inboxes {
         device_id: DeviceId,
     ) -> Result<(), InboxError> {
         let mut redis = self.redis.clone();
-        let device = device_id.as_uuid().simple().to_string();
-        bounded(redis.hset(self.claims_key(user_id, message_id), device, "sent")).await
+        let (key, device) = self.claim_place(user_id, message_id, device_id);
+        bounded(redis.hset(key, device, "sent")).await
     }
 
     /// Gives a claim back: the notification was surely not sent.
@@ -90,8 +88,8 @@ impl Inboxes {
         device_id: DeviceId,
     ) -> Result<(), InboxError> {
         let mut redis = self.redis.clone();
-        let device = device_id.as_uuid().simple().to_string();
-        bounded(redis.hdel(self.claims_key(user_id, message_id), device)).await
+        let (key, device) = self.claim_place(user_id, message_id, device_id);
+        bounded(redis.hdel(key, device)).await
     }
 
     /// What a user's devices have confirmed, and since when they are away.
@@ -160,9 +158,11 @@ impl Inboxes {
         bounded(note.invoke_async(&mut redis)).await
     }
 
-    fn claims_key(&self, user_id: UserId, message_id: MessageId) -> String {
-        let user = user_id.as_uuid().simple();
-        format!("{}:{{{user}}}:notified:{}", self.namespace, message_id.as_uuid().simple())
+    /// The claims of a user's message, and the field of a device there.
+    fn claim_place(&self, user_id: UserId, message_id: MessageId, device_id: DeviceId) -> (String, String) {
+        let [user, message, device] =
+            [user_id.as_uuid(), message_id.as_uuid(), device_id.as_uuid()].map(uuid::Uuid::simple);
+        (format!("{}:{{{user}}}:notified:{message}", self.namespace), device.to_string())
     }
 
     fn badge_key(&self, user_id: UserId) -> String {

@@ -21,7 +21,7 @@ local is_resumed = ARGV[7] == epoch and cursor <= head and cursor >= oldest - 1
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer = { epoch, head, is_resumed and 1 or 0, now, redis.call('HGET', KEYS[4], ARGV[3]) or '' }
--- From here on the inbox' entries are this session's to confirm, and what the sessions it replaces left unconfirmed.
+-- From here on the inbox' entries wait for this one to confirm them, as does what those that it replaces left unconfirmed.
 local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
 for i = 1, #sessions, 2 do
