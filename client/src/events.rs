@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chat_shared::{
     ids::ConversationId,
     position::Seq,
-    wire::{ChangedConversation, Conversation, ErrorCode, Message, Presence, Receipt, Typing},
+    wire::{ChangedConversation, Conversation, ErrorCode, Message, Presence, ProfileList, Receipt, Typing},
 };
 use tokio::sync::mpsc;
 
@@ -40,6 +40,8 @@ pub enum Event {
     /// Somebody else begins to write, or has stopped: because they said so, because their message is there, or because
     /// nothing was heard of it for 5 seconds.
     Typing(Typing),
+    /// Names or pictures of users or businesses have changed since they were last told, or are known at last.
+    Profiles(ProfileList),
     /// Users that are watched: all of them after [`Client::watch_presence`](crate::Client::watch_presence), then those
     /// that changed. While there is no connection it may be otherwise; what changed meanwhile is told after it.
     Presence(Vec<Presence>),

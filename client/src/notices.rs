@@ -96,7 +96,7 @@ mod tests {
     use chat_shared::{
         clock::Timestamp,
         position::Seq,
-        wire::{ChangedConversation, ConversationKind, Receipt, ReceiptKind},
+        wire::{ChangedConversation, ConversationKind, ConversationName, Receipt, ReceiptKind},
     };
 
     use super::*;
@@ -107,6 +107,9 @@ mod tests {
             conversation_id,
             kind: ConversationKind::Group,
             version: 1,
+            name: ConversationName::default(),
+            profiles: Vec::new(),
+            is_blocked: false,
             participants: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),

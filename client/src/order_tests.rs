@@ -3,7 +3,7 @@
 use chat_shared::{
     clock::Timestamp,
     ids::{MessageId, UserId},
-    wire::ConversationKind,
+    wire::{ConversationKind, ConversationName},
 };
 use proptest::prelude::*;
 
@@ -25,6 +25,9 @@ fn listed(id: ConversationId, last_seq: u64, floor_seq: u64) -> Conversation {
         conversation_id: id,
         kind: ConversationKind::Group,
         version: 1,
+        name: ConversationName::default(),
+        profiles: Vec::new(),
+        is_blocked: false,
         participants: Vec::new(),
         last_seq: Seq(last_seq),
         floor_seq: Seq(floor_seq),
@@ -44,6 +47,9 @@ fn change(id: ConversationId, version: u64, last_seq: u64) -> ChangedConversatio
         conversation_id: id,
         kind: ConversationKind::Group,
         version,
+        name: ConversationName::default(),
+        profiles: Vec::new(),
+        is_blocked: false,
         participants: Vec::new(),
         added: Vec::new(),
         removed: Vec::new(),

@@ -211,7 +211,10 @@ impl SharedUnread {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::{clock::Timestamp, wire::ConversationKind};
+    use chat_shared::{
+        clock::Timestamp,
+        wire::{ConversationKind, ConversationName},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -221,6 +224,9 @@ mod tests {
             conversation_id,
             kind: ConversationKind::Direct,
             version: 1,
+            name: ConversationName::default(),
+            profiles: Vec::new(),
+            is_blocked: false,
             participants: Vec::new(),
             last_seq: Seq(last),
             floor_seq: Seq(floor),

@@ -85,7 +85,11 @@ mod tests {
         for code in CloseCode::ALL {
             let verdict = closed(code.code());
             match code {
-                CloseCode::GoingAway | CloseCode::SlowConsumer | CloseCode::HeartbeatMissed | CloseCode::InboxLost => {
+                CloseCode::GoingAway
+                | CloseCode::SlowConsumer
+                | CloseCode::HeartbeatMissed
+                | CloseCode::InboxLost
+                | CloseCode::TooManyFrames => {
                     assert_eq!(verdict, Verdict::ComeBack(None), "{code:?}");
                 }
                 CloseCode::TokenExpired => assert!(matches!(verdict, Verdict::NewToken(_))),

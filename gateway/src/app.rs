@@ -1,6 +1,6 @@
 //! How the gateway's parts hang together, and in which order they start and stop.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, routing::get, serve::ListenerExt};
@@ -12,7 +12,7 @@ use chat_shared::{
     lifecycle::Tasks,
     log::{self, Log},
     postgres,
-    sealing::MasterKey,
+    redis::Redis,
     telemetry as shared_telemetry,
 };
 use sqlx::PgPool;
@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Verifier,
+    auth::{Revocations, Tickets, Verifier},
     config::Config,
     connection::{self, Registry},
     content::Content,
@@ -31,10 +31,12 @@ use crate::{
     history::History,
     outbox,
     presence::{self, Announcer, Departures, Watches},
+    profiles::Profiles,
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
     send::Sender,
+    state::{AppState, Parts},
     telemetry,
     typing::{self, Typing},
 };
@@ -47,51 +49,6 @@ const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
 /// How often the gateway looks whether the log is still the same.
 const LOG_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What requests and connections work with; one pointer, since every connection holds it.
-#[derive(Clone)]
-pub struct AppState(Arc<Parts>);
-
-impl Deref for AppState {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
-}
-
-impl From<Parts> for AppState {
-    fn from(parts: Parts) -> Self {
-        Self(Arc::new(parts))
-    }
-}
-
-/// The parts of the gateway.
-pub struct Parts {
-    pub gateway_id: GatewayId,
-    pub namespace: String,
-    pub allowed_origins: Arc<[String]>,
-    pub clock: Clock,
-    pub tasks: Tasks,
-    pub nats: async_nats::Client,
-    pub database: Database,
-    pub inboxes: Inboxes,
-    pub verifier: Verifier,
-    pub rate: RateLimits,
-    pub content: Content,
-    pub sender: Sender,
-    pub conversations: Conversations,
-    pub history: History,
-    pub receipts: Arc<Receipts>,
-    pub devices: Devices,
-    pub connections: Registry,
-    pub announcer: Announcer,
-    pub departures: Departures,
-    pub watches: Watches,
-    pub typing: Typing,
-    /// Rung when something may have been lost between notifiers and this gateway.
-    pub resync: Arc<Notify>,
-}
-
 /// Runs the gateway until it is told to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = Tasks::default();
@@ -101,7 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::describe();
     let resync = Arc::new(Notify::new());
     let rung = Arc::clone(&resync);
-    let nats = log::connect(&config.nats.nats_url, "chat-gateway", move |event| {
+    let nats = log::connect(config.nats.url()?.expose(), "chat-gateway", move |event| {
         // Core messages are lost while disconnected, and when a subscription's queue is full.
         if matches!(event, async_nats::Event::Connected | async_nats::Event::SlowConsumer(_)) {
             rung.notify_one();
@@ -114,17 +71,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let log = Log::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     postgres::check_log(&pool, &log).await?;
     let jobs = Jobs::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
-    let inboxes = Inboxes::connect(&config.redis.redis_url, &config.namespace.namespace).await?;
+    let redis = Redis::open(config.redis.url()?.expose(), &config.namespace.namespace)?;
+    let inboxes = Inboxes::on(&redis);
     if let Err(problem) = inboxes.check().await {
         tracing::error!(%problem, "Redis is not as it should be; chat goes on without what it lacks");
     }
     let clock = Clock::System;
-    let master_key = Arc::new(MasterKey::read(&config.master_key.master_key_file)?);
+    let master_key = Arc::new(config.master_key.read()?);
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
+    let profiles = Profiles::default();
     let state = AppState::from(Parts {
         conversations: Conversations::new(
             database.clone(),
@@ -132,6 +91,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             sender.clone(),
             content.clone(),
             clock.clone(),
+            profiles.clone(),
         ),
         history: History::new(database.clone(), log.clone(), content.clone()),
         receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone())),
@@ -144,10 +104,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
-        allowed_origins: config.allowed_origins.clone().into(),
+        allowed_origins: config.edge.allowed_origins.clone().into(),
         clock,
         verifier: Verifier::start(config.verifier()?, health.latch("token keys"), &tasks)?,
-        rate: RateLimits::start(config.handshakes_per_second_max, &tasks),
+        revocations: Revocations::new(redis.clone()),
+        tickets: Tickets::new(redis),
+        profiles,
+        rate: RateLimits::start(config.edge.handshakes_per_second_max, &tasks),
         sender,
         tasks: tasks.clone(),
         nats,

@@ -1,6 +1,6 @@
 //! The gateway's settings.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use chat_shared::settings::{
@@ -8,7 +8,12 @@ use chat_shared::settings::{
 };
 use clap::Parser;
 
-use crate::auth::{KeySource, VerifierSettings};
+use crate::{
+    auth::{KeySource, VerifierSettings},
+    edge::EdgeSettings,
+    internal::InternalSettings,
+    profiles::ProfileSettings,
+};
 
 /// The chat gateway: clients connect to it by WebSocket and ask it by REST.
 ///
@@ -36,18 +41,21 @@ pub struct Config {
     /// What a token's `iss` must be. Without it any issuer whose key is trusted is accepted.
     #[arg(long, env = "CHAT_JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
-    /// Origins that browsers may connect from, separated by commas, such as `https://app.example`. Requests without an Origin,
-    /// which no browser sends, are not concerned.
-    #[arg(long, env = "CHAT_ALLOWED_ORIGINS", value_delimiter = ',')]
-    pub allowed_origins: Vec<String>,
-    /// WebSocket handshakes a second. One more gets 503 with a Retry-After; so a storm of reconnections comes in at a rate that
-    /// this gateway can serve.
-    #[arg(long, env = "CHAT_HANDSHAKES_PER_SECOND_MAX", default_value = "1000")]
-    pub handshakes_per_second_max: NonZeroU32,
+    /// Seconds that a token may live, from now to its `exp`. One that lives longer is refused.
+    ///
+    /// What a logout revokes is remembered for as long, and no longer.
+    #[arg(long, env = "CHAT_TOKEN_LIFETIME_MAX_S", default_value = "86400", value_name = "SECONDS")]
+    pub token_lifetime_max_s: std::num::NonZeroU32,
     /// Takes browsers' subscriptions whose push service is this machine, by http too. For development only: else users
     /// could have the notifier ask what listens beside it.
     #[arg(long, env = "CHAT_ALLOW_LOOPBACK_ENDPOINTS")]
     pub allow_loopback_endpoints: bool,
+    #[command(flatten)]
+    pub edge: EdgeSettings,
+    #[command(flatten)]
+    pub internal: InternalSettings,
+    #[command(flatten)]
+    pub profiles: ProfileSettings,
     #[command(flatten)]
     pub namespace: NamespaceSettings,
     #[command(flatten)]
@@ -71,6 +79,11 @@ impl Config {
             (None, None, Some(path)) => KeySource::Secret(path.clone()),
             _ => bail!("give exactly one of CHAT_JWKS_URL, CHAT_JWT_PUBLIC_KEY_FILE and CHAT_JWT_SECRET_FILE"),
         };
-        Ok(VerifierSettings { keys, audience: self.jwt_audience.clone(), issuer: self.jwt_issuer.clone() })
+        Ok(VerifierSettings {
+            keys,
+            audience: self.jwt_audience.clone(),
+            issuer: self.jwt_issuer.clone(),
+            lifetime_max: Duration::from_secs(self.token_lifetime_max_s.get().into()),
+        })
     }
 }

@@ -10,14 +10,18 @@ mod database;
 mod deadlines;
 mod delivery;
 mod devices;
+mod edge;
 mod history;
+mod internal;
 mod outbox;
 mod presence;
+mod profiles;
 mod rate;
 mod receipts;
 mod refusal;
 mod rest;
 mod send;
+mod state;
 mod telemetry;
 #[cfg(test)]
 mod tests;

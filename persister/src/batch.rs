@@ -75,7 +75,7 @@ impl Item {
         let sent_at = event.sent_at;
         let conversation_id = event.conversation_id.as_uuid();
         let row = match event.fact {
-            Fact::ParticipantsChanged(_) | Fact::DeliveredAdvanced(_) => None,
+            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => None,
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq }) => Some(Row::Read(ReadRow {
                 conversation_id,
                 user_id: user_id.as_uuid(),

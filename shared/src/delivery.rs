@@ -7,9 +7,9 @@ use serde_bytes::ByteBuf;
 
 use crate::{
     clock::Timestamp,
-    ids::{Epoch, GatewayId, SessionId, UserId},
+    ids::{BusinessId, ConversationId, Epoch, GatewayId, LoginId, SessionId, UserId},
     position::{Cursor, StreamSeq},
-    wire::{Presence, Typing},
+    wire::{Presence, ProfileList, Typing},
 };
 
 /// A message to a gateway.
@@ -35,8 +35,51 @@ pub enum Delivery {
         /// Whom to tell, if they are connected to this gateway.
         user_ids: Vec<UserId>,
     },
+    /// Profiles have changed; to all gateways, which forget what they remember of them.
+    ProfilesChanged {
+        /// Whose.
+        user_ids: Vec<UserId>,
+        /// Which businesses'.
+        business_ids: Vec<BusinessId>,
+    },
+    /// Profiles as they are now, for users who are connected.
+    Profiles {
+        /// As they are.
+        profiles: ProfileList,
+        /// Whom to tell.
+        user_ids: Vec<UserId>,
+    },
+    /// Users were logged out; to all gateways, which close their connections and take their tokens no longer.
+    Revoked(Vec<Revocation>),
+    /// Two users have blocked each other, or no longer do; to all gateways.
+    BlocksChanged {
+        /// Who did it, and whom it concerns.
+        pair: [UserId; 2],
+        /// Their conversation, if they have one: where it stands is to be read afresh.
+        conversation_id: Option<ConversationId>,
+    },
+    /// A user takes part no longer; to all gateways. Whoever has answered pushes nothing more of it to them.
+    ParticipantRemoved {
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        user_id: UserId,
+        /// The conversation's version since.
+        version: u64,
+    },
     /// Nothing but a sign that the way from the notifiers to the gateways is open.
     Beacon,
+}
+
+/// Tokens that are no longer taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Whose.
+    pub user_id: UserId,
+    /// Only those of one login, by a hash of the tokens' `sid`; all of the user's if absent.
+    pub login: Option<LoginId>,
+    /// Those issued until then.
+    pub at: Timestamp,
 }
 
 /// A user came or went.

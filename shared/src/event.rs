@@ -40,12 +40,20 @@ pub struct Participants {
     pub version: u64,
     /// In the order they joined.
     pub list: Vec<Participant>,
+    /// Of a direct conversation: who of the two has blocked the other. While there is anybody, nothing is sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_by: Vec<UserId>,
 }
 
 impl Participants {
     /// The user's place in it, if they take part.
     pub fn find(&self, user_id: UserId) -> Option<&Participant> {
         self.list.iter().find(|participant| participant.user_id == user_id)
+    }
+
+    /// Whether one of a pair has blocked the other.
+    pub const fn is_blocked(&self) -> bool {
+        !self.blocked_by.is_empty()
     }
 }
 
@@ -56,6 +64,8 @@ pub enum Fact {
     MessageSent(MessageSent),
     /// The conversation was made, or users joined or left it.
     ParticipantsChanged(ParticipantsChanged),
+    /// A participant of a direct conversation has blocked the other, or does so no longer.
+    BlocksChanged(BlocksChanged),
     /// A participant has read further.
     ReadAdvanced(ReadAdvanced),
     /// A device of a participant has more of the messages. It stands in inboxes only, never in the log.
@@ -80,6 +90,13 @@ pub struct ParticipantsChanged {
     pub added: Vec<UserId>,
     /// Who left or was removed.
     pub removed: Vec<UserId>,
+}
+
+/// One of a pair has blocked the other, or ceased to; the event's `participants` say how it is after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksChanged {
+    /// Who did it. Nobody else is told.
+    pub user_id: UserId,
 }
 
 /// A participant has read further. Receipts overtake each other; the one that is furthest counts.
@@ -118,14 +135,18 @@ impl Event {
         Ok(rmp_serde::from_slice(bytes)?)
     }
 
-    /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are.
+    /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,
+    /// of a block only who made it, and of what was read while there is one only the reader.
     pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
-        let (removed, but) = match &self.fact {
-            Fact::MessageSent(_) | Fact::ReadAdvanced(_) => (&[][..], None),
-            Fact::ParticipantsChanged(change) => (&change.removed[..], None),
-            Fact::DeliveredAdvanced(delivered) => (&[][..], Some(delivered.user_id)),
+        let (removed, but, only) = match &self.fact {
+            Fact::MessageSent(_) => (&[][..], None, None),
+            Fact::ParticipantsChanged(change) => (&change.removed[..], None, None),
+            Fact::BlocksChanged(change) => (&[][..], None, Some(change.user_id)),
+            Fact::ReadAdvanced(read) => (&[][..], None, Some(read.user_id).filter(|_| self.participants.is_blocked())),
+            Fact::DeliveredAdvanced(delivered) => (&[][..], Some(delivered.user_id), None),
         };
         let participants = self.participants.list.iter().map(|participant| participant.user_id);
-        participants.filter(move |user_id| Some(*user_id) != but).chain(removed.iter().copied())
+        let is_told = move |user_id: &UserId| Some(*user_id) != but && only.is_none_or(|only| only == *user_id);
+        participants.filter(is_told).chain(removed.iter().copied())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
+use aws_lc_rs::digest;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
@@ -71,6 +72,11 @@ id!(
     "user"
 );
 id!(
+    /// A business of the platform; the same id that kaha-main-v3 knows it by.
+    BusinessId,
+    "business"
+);
+id!(
     /// A conversation.
     ConversationId,
     "conversation"
@@ -100,6 +106,40 @@ id!(
     Epoch,
     "epoch"
 );
+
+/// One login of a user at kaha-main-v3: the start of the SHA-256 of a token's `sid`. It names the login to those who have
+/// the `sid`, and tells it to nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LoginId([u8; 16]);
+
+impl LoginId {
+    /// Of a token's `sid`.
+    pub fn of(sid: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, sid.as_bytes());
+        Self(digest.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for LoginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for LoginId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| InvalidId)
+    }
+}
+
+impl fmt::Debug for LoginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("login")
+    }
+}
 
 #[cfg(test)]
 mod tests {

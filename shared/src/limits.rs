@@ -73,3 +73,24 @@ pub const NOTIFICATION_DEVICES_MAX: usize = 20;
 pub const NOTIFICATION_TTL: Duration = Duration::from_hours(24);
 /// Users with no live session are not notified for this long after their last one ended: most come back.
 pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(3);
+/// Profiles that one request asks for. More are refused as `invalid`.
+pub const PROFILES_MAX: usize = 100;
+/// Ids of one call to kaha-main-v3.
+pub const PROFILE_CALL_IDS_MAX: usize = 200;
+/// How long an answer waits for profiles that have to be asked for. After it comes what is known, and a `profile` push later.
+pub const PROFILE_WAIT_MAX: Duration = Duration::from_millis(40);
+/// How long a profile is taken as current (R11.1, R11.2).
+pub const PROFILE_FRESH: Duration = Duration::from_hours(24);
+/// How much longer it is kept for the time when kaha-main-v3 can't be asked (R3.3).
+pub const PROFILE_STALE: Duration = Duration::from_hours(30 * 24);
+/// How long a ticket for a WebSocket is good for.
+pub const TICKET_LIFE: Duration = Duration::from_secs(30);
+/// Users whom one user blocks. One more is refused as `conflict`.
+pub const BLOCKS_MAX: usize = 1000;
+/// Users or businesses of one internal request. More are refused as `invalid`.
+pub const INTERNAL_IDS_MAX: usize = 200;
+/// Frames of one connection a second, over a longer time, of the sort that no command limit counts: heartbeats,
+/// confirmations, pings. Over it the connection is closed with 4004.
+pub const FRAMES_PER_SECOND_MAX: u32 = 50;
+/// Frames of one connection at once.
+pub const FRAMES_BURST_MAX: u32 = 500;

@@ -118,7 +118,14 @@ impl Session {
             }
             Push::Typing { typing } if self.has_taker => self.realtime.typists.heard(typing, now),
             Push::Presence { users } if self.has_taker => self.realtime.watch.heard(&users),
-            Push::Typing { .. } | Push::Presence { .. } => {}
+            Push::Skipped { cursor } => {
+                if self.is_jump(Some(cursor)) {
+                    return self.pushes_missing();
+                }
+                self.advance(Some(cursor), Content::Nothing, now);
+            }
+            Push::Profile { profiles } if self.has_taker => self.notify(Event::Profiles(profiles)),
+            Push::Typing { .. } | Push::Presence { .. } | Push::Profile { .. } => {}
             Push::Ready(_) => tracing::debug!("the gateway said ready twice"),
         }
         ControlFlow::Continue(())

@@ -14,8 +14,8 @@ use chat_client::{
     ids::ConversationId,
     positions::{Cursor, Seq},
     wire::{
-        Accepted, Command, CommandFrame, Connected, Conversation, ConversationKind, ConversationPage, Encoding,
-        ErrorCode, Hello, HistoryPage, Message, Push, Rejected, Reply, SendMessage, ServerFrame, WireLimits,
+        Accepted, Command, CommandFrame, Connected, Conversation, ConversationKind, ConversationName, ConversationPage,
+        Encoding, ErrorCode, Hello, HistoryPage, Message, Push, Rejected, Reply, SendMessage, ServerFrame, WireLimits,
     },
 };
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
@@ -283,6 +283,9 @@ fn conversation(conversation_id: ConversationId, messages: &[Message]) -> Conver
         conversation_id,
         kind: ConversationKind::Direct,
         version: 1,
+        name: ConversationName::default(),
+        profiles: Vec::new(),
+        is_blocked: false,
         participants: Vec::new(),
         last_seq: messages.last().map_or(Seq(0), |message| message.seq),
         floor_seq: Seq(0),

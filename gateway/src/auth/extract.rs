@@ -6,7 +6,7 @@ use axum::{
 };
 
 use super::{Identity, TokenError};
-use crate::{app::AppState, refusal::Refusal};
+use crate::{refusal::Refusal, state::AppState};
 
 /// The token in the `Authorization` header.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {

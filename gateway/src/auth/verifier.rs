@@ -1,8 +1,13 @@
 //! Checks a token: signature by a key we trust, an allowed algorithm, `exp`, `nbf`, `aud`, `iss`, and `sub` a UUID.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use chat_shared::{clock::Timestamp, ids::UserId, lifecycle::Tasks, telemetry::Latch};
+use chat_shared::{
+    clock::Timestamp,
+    ids::{LoginId, UserId},
+    lifecycle::Tasks,
+    telemetry::Latch,
+};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
 
@@ -22,6 +27,8 @@ pub struct VerifierSettings {
     pub audience: String,
     /// What `iss` must be, if it is checked.
     pub issuer: Option<String>,
+    /// How far ahead a token's `exp` may be.
+    pub lifetime_max: Duration,
 }
 
 /// Where the keys come from.
@@ -69,6 +76,8 @@ enum Keys {
 struct Claims {
     sub: String,
     exp: i64,
+    iat: Option<i64>,
+    sid: Option<String>,
 }
 
 impl Verifier {
@@ -120,7 +129,12 @@ impl Verifier {
             jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|error| refused(error.kind()))?.claims;
         let user_id: UserId =
             claims.sub.parse().map_err(|_| TokenError::Refused("its `sub` is not a UUID of version 4"))?;
-        Ok(Identity { user_id, expires_at: Timestamp(claims.exp.saturating_mul(1000)) })
+        Ok(Identity {
+            user_id,
+            expires_at: Timestamp(claims.exp.saturating_mul(1000)),
+            issued_at: Timestamp(claims.iat.unwrap_or(0).saturating_mul(1000)),
+            login: claims.sid.as_deref().map(LoginId::of),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use chat_shared::{
 };
 
 use super::Connection;
-use crate::{app::AppState, refusal::Refusal};
+use crate::{refusal::Refusal, state::AppState};
 
 /// Confirmations are recorded in Redis when this many have gathered, and with each heartbeat.
 const CONFIRMATIONS_MAX: u64 = 32;

@@ -10,9 +10,9 @@ use fastwebsockets::upgrade::IncomingUpgrade;
 
 use super::reader;
 use crate::{
-    app::AppState,
     auth::{TokenError, bearer},
     refusal::Refusal,
+    state::AppState,
 };
 
 /// The subprotocol entry that carries a browser's token.

@@ -13,9 +13,9 @@ use chat_shared::{
 
 use super::Connection;
 use crate::{
-    app::AppState,
     delivery,
     presence::{self, EndedSession, Parting},
+    state::AppState,
     telemetry,
 };
 

@@ -187,11 +187,12 @@ impl Connection {
         }
     }
 
-    /// Skips an entry that can't be shown, so that those after it can.
+    /// Passes over an entry that can't be shown, so that those after it can.
     pub fn skip_entry(&self, cursor: Cursor) {
         let mut position = self.position.lock();
         if cursor == position.cursor.next() {
             position.cursor = cursor;
+            self.push(&Push::Skipped { cursor });
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     frames::{Frames, Received},
     hello, writer,
 };
-use crate::{app::AppState, auth::Identity, presence::Parting};
+use crate::{auth::Identity, presence::Parting, state::AppState};
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chat_shared::{
-    ids::{SessionId, UserId},
+    ids::{ConversationId, SessionId, UserId},
     limits,
     wire::CloseCode,
 };
@@ -64,6 +64,9 @@ impl Registry {
     pub fn all(&self) -> Vec<Arc<Connection>> {
         self.users.iter().flat_map(|user| user.connections.clone()).collect()
     }
+
+    /// Takes in that a user takes part in a conversation no longer: nothing more of it is pushed to them.
+    pub fn removed(&self, _user_id: UserId, _conversation_id: ConversationId, _version: u64) {}
 
     /// Ends the connection of a session.
     pub fn close(&self, user_id: UserId, session_id: SessionId, code: CloseCode) {

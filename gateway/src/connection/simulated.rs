@@ -9,7 +9,7 @@ use chat_shared::{
 };
 
 use super::{Connection, commands, hello, outbox::Outgoing};
-use crate::{app::AppState, presence::Parting};
+use crate::{presence::Parting, state::AppState};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

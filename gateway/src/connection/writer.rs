@@ -14,7 +14,7 @@ use super::{
     Connection,
     outbox::{Ending, Outgoing},
 };
-use crate::{app::AppState, telemetry};
+use crate::{state::AppState, telemetry};
 
 /// How long the last frames may take once the connection ends.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);

@@ -175,7 +175,7 @@ pub(super) async fn insert_outbox(
         seq: Seq::ZERO,
         sent_at: changed_at,
         previous: StreamSeq::ZERO,
-        participants: Participants { version, list: change.participants },
+        participants: Participants { version, list: change.participants, ..Participants::default() },
         fact: Fact::ParticipantsChanged(ParticipantsChanged {
             added: change.added,
             removed: change.removed.into_iter().collect(),

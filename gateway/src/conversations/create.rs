@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, UserId},
     position::Seq,
-    wire::{Conversation, ConversationKind, CreateConversation, Participant, Progress, Role},
+    wire::{Conversation, ConversationKind, ConversationName, CreateConversation, Participant, Progress, Role},
 };
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
@@ -53,7 +53,9 @@ impl Conversations {
         // If it exists and its maker's gateway died, this publishes it.
         self.outbox.publish(conversation_id).await;
         if is_new {
-            return Ok(Created { conversation: draft.into_conversation(creator), is_new });
+            let mut conversation = draft.into_conversation(creator);
+            self.profiles.dress(creator, std::slice::from_mut(&mut conversation)).await;
+            return Ok(Created { conversation, is_new });
         }
         Ok(Created { conversation: self.get(creator, conversation_id).await?, is_new })
     }
@@ -129,7 +131,10 @@ impl Draft {
             conversation_id: self.conversation_id,
             kind: self.kind,
             version: 1,
+            name: ConversationName::default(),
             participants: self.participants,
+            profiles: Vec::new(),
+            is_blocked: false,
             last_seq: Seq::ZERO,
             floor_seq: Seq::ZERO,
             read_seq: Seq::ZERO,

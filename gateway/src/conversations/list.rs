@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use chat_shared::{
     ids::{ConversationId, UserId},
     position::Seq,
-    wire::{Conversation, ConversationKind, ConversationPage, Message, Mute, Progress, UnreadTotal},
+    wire::{Conversation, ConversationKind, ConversationName, ConversationPage, Message, Mute, Progress, UnreadTotal},
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -55,6 +55,7 @@ impl Conversations {
         let mut shown = self.show(user_id, &mut connection, vec![row]).await?;
         drop(connection);
         self.add_delivered(user_id, &mut shown).await;
+        self.profiles.dress(user_id, &mut shown).await;
         shown.pop().ok_or_else(Refusal::no_such_conversation)
     }
 
@@ -68,6 +69,7 @@ impl Conversations {
         let mut conversations = self.show(user_id, &mut connection, rows).await?;
         drop(connection);
         self.add_delivered(user_id, &mut conversations).await;
+        self.profiles.dress(user_id, &mut conversations).await;
         let next_cursor = conversations.last().filter(|_| has_more).map(|last| {
             let Conversation { last_activity_at, conversation_id, .. } = *last;
             ListCursor { last_activity_at, conversation_id }.encode()
@@ -150,6 +152,9 @@ impl Conversations {
             conversation_id,
             kind: row.kind.parse()?,
             version: row.version.unsigned_abs(),
+            name: ConversationName::default(),
+            profiles: Vec::new(),
+            is_blocked: false,
             last_seq,
             floor_seq,
             read_seq,

@@ -15,7 +15,7 @@ pub use record::{Membership, UnreadableRow, head, membership};
 
 use chat_shared::{clock::Clock, inbox::Inboxes};
 
-use crate::{content::Content, database::Database, outbox::Outbox, send::Sender};
+use crate::{content::Content, database::Database, outbox::Outbox, profiles::Profiles, send::Sender};
 
 /// Makes, shows and changes conversations.
 #[derive(Clone)]
@@ -25,12 +25,21 @@ pub struct Conversations {
     outbox: Outbox,
     content: Content,
     clock: Clock,
+    profiles: Profiles,
 }
 
 impl Conversations {
-    /// Over the database that has them; changes reach the log through `sender`, and `inboxes` know what was delivered.
-    pub fn new(database: Database, inboxes: Inboxes, sender: Sender, content: Content, clock: Clock) -> Self {
+    /// Over the database that has them; changes reach the log through `sender`, `inboxes` know what was
+    /// delivered, and `profiles` what everybody is called.
+    pub fn new(
+        database: Database,
+        inboxes: Inboxes,
+        sender: Sender,
+        content: Content,
+        clock: Clock,
+        profiles: Profiles,
+    ) -> Self {
         let outbox = Outbox::new(database.clone(), sender);
-        Self { database, inboxes, outbox, content, clock }
+        Self { database, inboxes, outbox, content, clock, profiles }
     }
 }

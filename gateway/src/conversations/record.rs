@@ -68,6 +68,7 @@ pub async fn head(database: &Database, conversation_id: ConversationId) -> Resul
         participants: Participants {
             version: row.version.unsigned_abs(),
             list: participants(row.user_ids, &row.roles)?,
+            blocked_by: Vec::new(),
         },
     }))
 }

@@ -12,7 +12,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 
 use super::{DirectMessage, Shown};
-use crate::{app::AppState, connection::Connection};
+use crate::{connection::Connection, state::AppState};
 
 /// Entries that are read at a time.
 const PAGE_ENTRIES: usize = 16;

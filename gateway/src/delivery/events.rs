@@ -6,7 +6,7 @@ use chat_shared::{
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
     position::{Cursor, Seq},
-    wire::{ChangedConversation, ConversationKind, Message, Push, Receipt, ReceiptKind},
+    wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind},
 };
 
 use crate::{content::Content, refusal::Refusal};
@@ -15,6 +15,8 @@ use crate::{content::Content, refusal::Refusal};
 pub struct Shown {
     push: Push,
     direct: Option<Arc<DirectMessage>>,
+    /// Of a direct conversation: who of the two has blocked the other.
+    blocked_by: Vec<UserId>,
 }
 
 /// A message of a direct conversation, as far as its sender is told when the other one has it.
@@ -45,6 +47,20 @@ impl Shown {
     pub(super) fn new(content: &Content, event: Event) -> Result<Self, Refusal> {
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
         let direct = DirectMessage::of(&event).map(Arc::new);
+        let blocked_by = event.participants.blocked_by.clone();
+        let changed = |participants: Participants, added, removed| ChangedConversation {
+            conversation_id,
+            kind: event.kind,
+            version: participants.version,
+            name: ConversationName::default(),
+            participants: participants.list,
+            profiles: Vec::new(),
+            is_blocked: false,
+            added,
+            removed,
+            last_seq: event.seq,
+            changed_at: at,
+        };
         let push = match event.fact {
             Fact::MessageSent(message) => {
                 let text = content.open_message(conversation_id, &message)?;
@@ -54,17 +70,11 @@ impl Shown {
             }
             Fact::ParticipantsChanged(change) => Push::Conversation {
                 cursor: None,
-                conversation: ChangedConversation {
-                    conversation_id,
-                    kind: event.kind,
-                    version: event.participants.version,
-                    participants: event.participants.list,
-                    added: change.added,
-                    removed: change.removed,
-                    last_seq: event.seq,
-                    changed_at: at,
-                },
+                conversation: changed(event.participants, change.added, change.removed),
             },
+            Fact::BlocksChanged(_) => {
+                Push::Conversation { cursor: None, conversation: changed(event.participants, Vec::new(), Vec::new()) }
+            }
             Fact::ReadAdvanced(read) => Push::Receipt {
                 cursor: None,
                 receipt: Receipt {
@@ -90,10 +100,11 @@ impl Shown {
                 },
             },
         };
-        Ok(Self { push, direct })
+        Ok(Self { push, direct, blocked_by })
     }
 
-    /// The push for one of those it is for. What somebody has yet to read is nobody else's business.
+    /// The push for one of those it is for. What somebody has yet to read, and whom they have blocked, is nobody else's
+    /// business.
     pub fn to(&self, user_id: UserId, at: Option<Cursor>) -> Push {
         let mut push = self.push.clone();
         match &mut push {
@@ -101,10 +112,16 @@ impl Shown {
                 *cursor = at;
                 receipt.unread = receipt.unread.filter(|_| receipt.user_id == user_id);
             }
-            Push::Message { cursor, .. } | Push::Conversation { cursor, .. } => *cursor = at,
+            Push::Conversation { cursor, conversation } => {
+                *cursor = at;
+                conversation.is_blocked = self.blocked_by.contains(&user_id);
+            }
+            Push::Message { cursor, .. } => *cursor = at,
             Push::Ready(_)
             | Push::Typing { .. }
             | Push::Presence { .. }
+            | Push::Profile { .. }
+            | Push::Skipped { .. }
             | Push::Heartbeat { .. }
             | Push::GoingAway { .. } => {}
         }
@@ -122,6 +139,10 @@ impl Shown {
         let DirectMessage { conversation_id, sender_id, seq, .. } = message;
         let (message_id, sent_at) = (chat_shared::ids::MessageId::random(), chat_shared::clock::Timestamp::default());
         let shown = Message { conversation_id, message_id, sender_id, seq, sent_at, text: seq.0.to_string() };
-        Self { push: Push::Message { cursor: None, message: shown }, direct: Some(Arc::new(message)) }
+        Self {
+            push: Push::Message { cursor: None, message: shown },
+            direct: Some(Arc::new(message)),
+            blocked_by: Vec::new(),
+        }
     }
 }

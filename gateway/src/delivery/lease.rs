@@ -2,7 +2,7 @@
 
 use chat_shared::{inbox::Lease, limits, wire::CloseCode};
 
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// Renews the lease until the gateway drains, then gives it back.
 pub async fn keep(state: AppState) {

@@ -6,17 +6,18 @@ use anyhow::Context;
 use chat_shared::{
     delivery::{Delivery, NumberedEvent, all_gateways_subject, gateway_subject},
     event::Event,
+    ids::UserId,
     telemetry::Latch,
-    wire::CloseCode,
+    wire::{CloseCode, ProfileList, Push},
 };
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{Shown, catch_up, forget_changed, publish};
 use crate::{
-    app::AppState,
     connection::{Connection, Delivered},
     refusal::Refusal,
+    state::AppState,
     telemetry,
 };
 
@@ -74,7 +75,24 @@ fn deliver(state: &AppState, delivery: Delivery) {
         }
         Delivery::PresenceChanged(changes) => state.watches.learn(&changes),
         Delivery::Typing { typing, user_ids } => state.typing.show(state, typing, &user_ids),
+        Delivery::ProfilesChanged { user_ids, business_ids } => state.profiles.forget(&user_ids, &business_ids),
+        Delivery::Profiles { profiles, user_ids } => push_profiles(state, &profiles, &user_ids),
+        Delivery::Revoked(revocations) => state.revocations.learn(&state.connections, &revocations),
+        Delivery::BlocksChanged { pair, conversation_id } => {
+            conversation_id.into_iter().for_each(|conversation_id| state.sender.forget(conversation_id));
+            state.watches.suspect(state, pair);
+        }
+        Delivery::ParticipantRemoved { conversation_id, user_id, version } => {
+            state.connections.removed(user_id, conversation_id, version);
+            state.sender.forget(conversation_id);
+        }
         Delivery::Beacon => {}
+    }
+}
+
+fn push_profiles(state: &AppState, profiles: &ProfileList, user_ids: &[UserId]) {
+    for connection in user_ids.iter().flat_map(|user_id| state.connections.of(*user_id)) {
+        connection.tell(&Push::Profile { profiles: profiles.clone() });
     }
 }
 

@@ -18,7 +18,7 @@ use chat_shared::{
     event::{Event, Fact},
 };
 
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// How long a publication may wait for the connection to NATS.
 const PUBLISH_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);

@@ -14,7 +14,7 @@ use chat_shared::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{app::AppState, delivery, telemetry};
+use crate::{delivery, state::AppState, telemetry};
 
 /// How long changes gather.
 const GATHER: Duration = Duration::from_millis(50);

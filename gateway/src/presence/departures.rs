@@ -22,7 +22,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{app::AppState, deadlines::Deadlines, telemetry};
+use crate::{deadlines::Deadlines, state::AppState, telemetry};
 
 /// How long ends gather until they are settled together.
 const GATHER: Duration = Duration::from_millis(50);

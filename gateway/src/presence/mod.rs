@@ -15,7 +15,7 @@ pub use watch::{Watches, presence_of};
 
 use chat_shared::{clock::Timestamp, delivery::PresenceChange, ids::UserId, wire::Presence};
 
-use crate::app::AppState;
+use crate::state::AppState;
 
 /// Starts what announces, settles and watches.
 pub fn start(state: &AppState) {

@@ -18,7 +18,7 @@ use super::{
     authorise::{allowed, authorise},
     lists::{Lists, Pushes, Suspect},
 };
-use crate::{app::AppState, connection::Connection, refusal::Refusal, telemetry};
+use crate::{connection::Connection, refusal::Refusal, state::AppState, telemetry};
 
 /// Lists that are authorised again at a time.
 const AUTHORISED_TOGETHER_MAX: usize = 4;
@@ -89,7 +89,12 @@ impl Watches {
         if !matches!(&event.fact, Fact::ParticipantsChanged(change) if !change.removed.is_empty()) {
             return;
         }
-        let connections = event.audience().flat_map(|user_id| state.connections.of(user_id));
+        self.suspect(state, event.audience());
+    }
+
+    /// Looks whether the connections of users may still watch whom they watch.
+    pub fn suspect(&self, state: &AppState, user_ids: impl IntoIterator<Item = UserId>) {
+        let connections = user_ids.into_iter().flat_map(|user_id| state.connections.of(user_id));
         let mut lists = self.lists.lock();
         connections.for_each(|connection| lists.suspect(connection.session_id));
         drop(lists);

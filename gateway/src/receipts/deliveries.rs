@@ -25,8 +25,8 @@ use tokio::sync::Notify;
 
 use super::Receipts;
 use crate::{
-    app::AppState,
     delivery::{self, DirectMessage},
+    state::AppState,
     telemetry,
 };
 

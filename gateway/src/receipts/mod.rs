@@ -19,7 +19,7 @@ use chat_shared::{
 use tokio::sync::Semaphore;
 
 use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers};
-use crate::{app::AppState, database::Database};
+use crate::{database::Database, state::AppState};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
@@ -67,7 +67,7 @@ impl Receipts {
                 let version = event.participants.version;
                 self.marks.note(read.user_id, event.conversation_id, version, read.read_seq);
             }
-            Fact::ParticipantsChanged(_) | Fact::DeliveredAdvanced(_) => {}
+            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     extract::{Body, InPath, InQuery, PageLimit},
     refusals::{AnyRefusal, BodyRefusal, MemberRefusal, OwnerRefusal},
 };
-use crate::{app::AppState, auth::Identity, refusal::Refusal};
+use crate::{auth::Identity, refusal::Refusal, state::AppState};
 
 /// Make a conversation
 ///

@@ -13,7 +13,7 @@ use super::{
     extract::{Body, InPath, InQuery, PageLimit},
     refusals::{AnyRefusal, BodyRefusal, MemberRefusal},
 };
-use crate::{app::AppState, auth::Identity, history::Place, refusal::Refusal};
+use crate::{auth::Identity, history::Place, refusal::Refusal, state::AppState};
 
 /// Which part of the history.
 #[derive(Deserialize, IntoParams)]

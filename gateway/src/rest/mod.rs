@@ -25,7 +25,7 @@ use chat_shared::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::AppState, refusal::Refusal};
+use crate::{refusal::Refusal, state::AppState};
 
 /// All routes but the WebSocket's.
 pub fn router() -> Router<AppState> {

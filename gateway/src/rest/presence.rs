@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use utoipa::IntoParams;
 
 use super::{extract::InQuery, refusals::AnyRefusal};
-use crate::{app::AppState, auth::Identity, presence, refusal::Refusal};
+use crate::{auth::Identity, presence, refusal::Refusal, state::AppState};
 
 /// Whose presence.
 #[derive(Deserialize, IntoParams)]

@@ -10,7 +10,7 @@ use super::{
     extract::{Body, InPath},
     refusals::{AnyRefusal, BodyRefusal, MemberRefusal},
 };
-use crate::{app::AppState, auth::Identity, refusal::Refusal};
+use crate::{auth::Identity, refusal::Refusal, state::AppState};
 
 /// Mark a conversation as read
 ///

@@ -1,6 +1,6 @@
 //! A gateway's REST interface, served over HTTP on rooms of its own.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use chat_dev::test_servers::TestServers;
 use chat_shared::{
@@ -15,17 +15,18 @@ use serde_json::{Value, json};
 
 use super::place::Place;
 use crate::{
-    app::{AppState, Parts},
-    auth::{KeySource, Verifier, VerifierSettings},
+    auth::{KeySource, Revocations, Tickets, Verifier, VerifierSettings},
     connection::Registry,
     presence::{Announcer, Departures, Watches},
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
+    state::{AppState, Parts},
     typing::Typing,
 };
 
 const SECRET: &str = "a secret that only this test knows and nobody else";
+const LIFETIME_MAX: Duration = Duration::from_hours(24);
 
 pub struct Gateway {
     pub place: Place,
@@ -89,7 +90,7 @@ pub async fn state_with(place: &Place, tasks: Tasks) -> AppState {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let keys = KeySource::Secret(secret.path().to_owned());
-    let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None };
+    let settings = VerifierSettings { keys, audience: "chat".to_owned(), issuer: None, lifetime_max: LIFETIME_MAX };
     AppState::from(Parts {
         gateway_id: GatewayId::random(),
         namespace: place.namespace.clone(),
@@ -99,6 +100,9 @@ pub async fn state_with(place: &Place, tasks: Tasks) -> AppState {
         database: place.database.clone(),
         inboxes: place.inboxes.clone(),
         verifier: Verifier::start(settings, Latch::default(), &tasks).unwrap(),
+        revocations: Revocations::new(place.redis.clone()),
+        tickets: Tickets::new(place.redis.clone()),
+        profiles: place.profiles.clone(),
         rate: RateLimits::start(NonZeroU32::MAX, &tasks),
         content: place.content.clone(),
         sender: place.sender.clone(),

@@ -21,7 +21,7 @@ async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u
         seq: Seq::ZERO,
         sent_at: Clock::System.now(),
         previous: StreamSeq::ZERO,
-        participants: Participants { version, list },
+        participants: Participants { version, list, ..Participants::default() },
         fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
     };
     sqlx::query!(

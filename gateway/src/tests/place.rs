@@ -17,6 +17,7 @@ use chat_shared::{
     log::{self, Log, Replicas},
     position::Seq,
     postgres,
+    redis::Redis,
     sealing::{MasterKey, Sealed},
     settings::PostgresSettings,
     telemetry::Latch,
@@ -31,6 +32,7 @@ use crate::{
     database::Database,
     devices::Devices,
     history::{self, History, Place as PageOf},
+    profiles::Profiles,
     receipts::Receipts,
     refusal::Refusal,
     send::{Acceptance, Sender},
@@ -43,7 +45,9 @@ pub struct Place {
     pub database: Database,
     pub nats: async_nats::Client,
     pub namespace: String,
+    pub redis: Redis,
     pub inboxes: Inboxes,
+    pub profiles: Profiles,
     pub log: Log,
     pub content: Content,
     pub sender: Sender,
@@ -62,7 +66,7 @@ impl Place {
     }
 
     pub async fn on(urls: &Urls) -> Self {
-        let settings = PostgresSettings { postgres_url: urls.postgres.clone(), postgres_connections_max: 8 };
+        let settings = PostgresSettings::new(&urls.postgres, 8);
         let pool = postgres::connect(&settings, "test").unwrap();
         let nats = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
         let namespace = unique_namespace();
@@ -71,7 +75,8 @@ impl Place {
         let (clock, tasks) = (Clock::System, Tasks::default());
         let content = content(&pool, &tasks).await;
         let database = Database::new(pool.clone());
-        let inboxes = Inboxes::connect(&urls.redis, &namespace).await.unwrap();
+        let redis = Redis::open(&urls.redis, &namespace).unwrap();
+        let (inboxes, profiles) = (Inboxes::on(&redis), Profiles::default());
         let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(
@@ -80,13 +85,16 @@ impl Place {
                 sender.clone(),
                 content.clone(),
                 clock.clone(),
+                profiles.clone(),
             ),
             history: History::new(database.clone(), log.clone(), content.clone()),
             pool,
             database,
             nats,
             namespace,
+            redis,
             inboxes,
+            profiles,
             log,
             content,
             sender,

@@ -16,10 +16,10 @@ use super::{
     place::{Place, until, users},
 };
 use crate::{
-    app::AppState,
     connection::simulated::Client,
     delivery,
     presence::{self, Parting},
+    state::AppState,
     typing,
 };
 

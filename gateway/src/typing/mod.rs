@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use self::shown::{Shown, Writer};
-use crate::{app::AppState, delivery, refusal::Refusal, telemetry};
+use crate::{delivery, refusal::Refusal, state::AppState, telemetry};
 
 /// What was passed on this recently is not passed on again.
 const REPEAT: Duration = Duration::from_secs(1);

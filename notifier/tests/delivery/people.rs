@@ -39,7 +39,7 @@ impl Conversation {
             seq: Seq(self.seq),
             sent_at: Clock::System.now(),
             previous: self.head,
-            participants: Participants { version: 1, list },
+            participants: Participants { version: 1, list, ..Participants::default() },
             fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: removed.to_vec() }),
         };
         let id = format!("{}:{}", self.id.as_uuid(), self.seq);

@@ -231,7 +231,7 @@ impl Conversation {
             seq: Seq(self.seq),
             sent_at: Clock::System.now(),
             previous: self.head,
-            participants: Participants { version: 1, list },
+            participants: Participants { version: 1, list, ..Participants::default() },
             fact,
         }
     }

@@ -79,7 +79,7 @@ impl Stage {
         let log = Log::open(&client, &namespace, REPLICAS).await?;
         let jobs = Jobs::open(&client, &namespace, REPLICAS).await?;
         let inboxes = Inboxes::connect(&urls.redis, &namespace).await?;
-        let settings = PostgresSettings { postgres_url: urls.postgres.clone(), postgres_connections_max: 2 };
+        let settings = PostgresSettings::new(&urls.postgres, 2);
         let pool = postgres::connect(&settings, "notifications-test")?;
         let key = STANDARD.encode(namespace.repeat(2).as_bytes());
         std::fs::write(directory.path().join("master.key"), &key)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, Mute, Progress, Role};
+use super::{ConversationKind, ConversationName, Mute, Progress, Role, UserProfile};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
@@ -54,8 +54,17 @@ pub struct Conversation {
     pub kind: ConversationKind,
     /// Grows by one with each change of the participants.
     pub version: u64,
+    /// What to show as its name.
+    #[serde(default)]
+    pub name: ConversationName,
     /// Who takes part, in the order they joined.
     pub participants: Vec<Participant>,
+    /// What the participants are called, in the same order.
+    #[serde(default)]
+    pub profiles: Vec<UserProfile>,
+    /// Of a direct conversation: whether the asking user has blocked the other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_blocked: bool,
     /// The number of the last message; 0 before the first.
     pub last_seq: Seq,
     /// Messages up to here have been aged out.

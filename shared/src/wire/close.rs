@@ -23,11 +23,15 @@ pub enum CloseCode {
     TokenExpired,
     /// The same device connected again; this connection is the older one.
     Replaced,
+    /// The user was logged out. Come back only after a new login.
+    LoggedOut,
+    /// The client sends more frames than anybody needs; slow down.
+    TooManyFrames,
 }
 
 impl CloseCode {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::GoingAway,
         Self::SlowConsumer,
         Self::HeartbeatMissed,
@@ -38,6 +42,8 @@ impl CloseCode {
         Self::HelloMissed,
         Self::TokenExpired,
         Self::Replaced,
+        Self::LoggedOut,
+        Self::TooManyFrames,
     ];
 
     /// The number on the wire.
@@ -53,6 +59,8 @@ impl CloseCode {
             Self::HelloMissed => 4503,
             Self::TokenExpired => 4504,
             Self::Replaced => 4505,
+            Self::LoggedOut => 4506,
+            Self::TooManyFrames => 4004,
         }
     }
 
@@ -69,6 +77,8 @@ impl CloseCode {
             Self::HelloMissed => "hello_missed",
             Self::TokenExpired => "token_expired",
             Self::Replaced => "replaced",
+            Self::LoggedOut => "logged_out",
+            Self::TooManyFrames => "too_many_frames",
         }
     }
 

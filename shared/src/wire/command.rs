@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::map;
 use crate::{
     ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
     position::Cursor,
@@ -52,7 +53,7 @@ pub struct Hello {
     /// The client installation; a second connection of the same device ends the first.
     pub device_id: DeviceId,
     /// Where the client stopped, if it has been connected before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "map::optional", skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
 }
 

@@ -1,10 +1,13 @@
 //! The two encodings of a frame, chosen by the WebSocket subprotocol.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
-use super::{Command, CommandFrame};
+use super::{Command, CommandFrame, Map};
 
-/// Maps within maps of a frame. The deepest of ours has four.
+/// Maps and lists within each other in a frame. The deepest of ours has four.
 const DEPTH_MAX: usize = 32;
 
 /// How frames are written on a connection.
@@ -42,22 +45,63 @@ impl Encoding {
         }
     }
 
-    /// What a frame's bytes say.
+    /// What a frame's bytes say. A frame is a map, in both encodings.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
+        self.check(bytes)?;
+        self.read(bytes)
+    }
+
+    /// Refuses what would cost more than its bytes, with the same bound for both encodings: what is nested too deeply,
+    /// and lists and maps that claim to be longer than they are, for which room would be made in advance.
+    fn check(self, bytes: &[u8]) -> Result<(), DecodeError> {
         match self {
-            Self::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string())),
-            Self::MessagePack => {
-                let mut reader = rmp_serde::Deserializer::new(bytes).with_human_readable();
-                reader.set_max_depth(DEPTH_MAX);
-                let frame = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(error.to_string()))?;
-                if reader.into_inner().is_empty() {
-                    Ok(frame)
-                } else {
-                    Err(DecodeError::Malformed("bytes follow the frame".into()))
-                }
+            Self::Json if json_depth(bytes) > DEPTH_MAX => {
+                Err(DecodeError::Malformed("it is nested too deeply".into()))
             }
+            Self::Json => Ok(()),
+            Self::MessagePack => read_packed::<IgnoredAny>(bytes).map(|_| ()),
         }
     }
+
+    fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
+        let read = match self {
+            Self::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string())),
+            Self::MessagePack => read_packed(bytes),
+        };
+        read.map(|Map(frame)| frame)
+    }
+}
+
+fn read_packed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut reader = rmp_serde::Deserializer::new(bytes).with_human_readable();
+    // The reader refuses what reaches its bound.
+    reader.set_max_depth(DEPTH_MAX + 1);
+    let value = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    if reader.into_inner().is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError::Malformed("bytes follow the frame".into()))
+    }
+}
+
+/// How many objects and arrays stand within each other. The reader has a bound of its own, another than ours.
+fn json_depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'"' => is_text = !is_text,
+            b'\\' => is_escaped = is_text,
+            b'{' | b'[' if !is_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// A frame that can't be written. It doesn't happen with the types of this module.
@@ -102,7 +146,7 @@ pub fn decode_command(encoding: Encoding, bytes: &[u8]) -> Result<CommandFrame, 
     if !Command::NAMES.contains(&header.name.as_str()) {
         return Err(DecodeError::UnknownCommand { reference: header.reference });
     }
-    encoding.decode(bytes).map_err(|error| match error {
+    encoding.read(bytes).map_err(|error| match error {
         DecodeError::Malformed(problem) => DecodeError::Invalid { reference: header.reference, problem },
         other => other,
     })

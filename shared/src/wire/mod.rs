@@ -3,15 +3,19 @@
 //! One set of types for both encodings. A MessagePack frame is the JSON frame's map, with the same
 //! keys and ids as text, only packed.
 
+mod account;
 mod body;
 mod close;
 mod command;
 mod device;
 mod encoding;
 mod error;
+mod map;
+mod profile;
 mod push;
 mod realtime;
 
+pub use account::{Block, BlockList, Ticket};
 pub use body::{
     AddParticipants, Conversation, ConversationPage, CreateConversation, HistoryPage, Message, Participant,
     SendMessageBody,
@@ -24,6 +28,8 @@ pub use command::{
 pub use device::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice};
 pub use encoding::{DecodeError, Encoding, decode_command};
 pub use error::{ErrorBody, ErrorCode};
+pub use map::Map;
+pub use profile::{BusinessProfile, ConversationName, ProfileList, ProfileState, UserProfile};
 pub use push::{Accepted, ChangedConversation, Connected, Push, Rejected, Reply, ServerFrame, WireLimits};
 pub use realtime::{MarkReadBody, Mute, Presence, PresenceList, Progress, Receipt, ReceiptKind, Typing, UnreadTotal};
 

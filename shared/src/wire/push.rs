@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, ErrorCode, Message, Participant, Presence, Receipt, Typing};
+use super::{
+    ConversationKind, ConversationName, ErrorCode, Message, Participant, Presence, ProfileList, Receipt, Typing,
+    UserProfile,
+};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, SessionId, UserId},
@@ -107,6 +110,17 @@ pub enum Push {
         /// How they are now.
         users: Vec<Presence>,
     },
+    /// An entry of the inbox that this user is not shown: it can't be read, or is of a conversation that they were removed
+    /// from. Count it as taken.
+    Skipped {
+        /// Its place in the inbox.
+        cursor: Cursor,
+    },
+    /// Names or pictures of users or businesses in the user's conversations have changed, or are known at last.
+    Profile {
+        /// As they are now.
+        profiles: ProfileList,
+    },
     /// The gateway is there, and this is how far it has pushed.
     Heartbeat {
         /// The last cursor pushed on this connection.
@@ -167,8 +181,17 @@ pub struct ChangedConversation {
     pub kind: ConversationKind,
     /// Grows by one with each change of the participants; drop what is older than what you have.
     pub version: u64,
+    /// What to show as its name.
+    #[serde(default)]
+    pub name: ConversationName,
     /// Who takes part now. A user who isn't listed has been removed or has left.
     pub participants: Vec<Participant>,
+    /// What the participants are called, in the same order.
+    #[serde(default)]
+    pub profiles: Vec<UserProfile>,
+    /// Of a direct conversation: whether this user has blocked the other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_blocked: bool,
     /// Who was added by this change.
     pub added: Vec<UserId>,
     /// Who was removed or left by this change.

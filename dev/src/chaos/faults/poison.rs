@@ -92,7 +92,11 @@ fn event(conversation_id: ConversationId) -> Event {
         seq: Seq(1),
         sent_at: Timestamp(1),
         previous: StreamSeq::ZERO,
-        participants: Participants { version: 1, list: vec![Participant { user_id: sender_id, role: Role::Owner }] },
+        participants: Participants {
+            version: 1,
+            list: vec![Participant { user_id: sender_id, role: Role::Owner }],
+            ..Participants::default()
+        },
         fact: Fact::MessageSent(MessageSent { message_id: MessageId::random(), sender_id, envelope: unsealed() }),
     }
 }

@@ -1,0 +1,40 @@
+//! What the edge lets in.
+
+use clap::Args;
+
+/// Bounds for those who connect, and where they may come from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Edge")]
+pub struct EdgeSettings {
+    /// Origins that browsers may connect from, separated by commas, such as `https://app.example`.
+    ///
+    /// Compared exactly, for WebSockets and for REST (CORS). Requests without an Origin, which no browser sends across sites,
+    /// are not concerned. Without it no page of another site reaches this gateway.
+    #[arg(long, env = "CHAT_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    pub allowed_origins: Vec<String>,
+    /// Networks of the proxies before this gateway, separated by commas, such as `10.0.0.0/8`.
+    ///
+    /// Only from them is `X-Forwarded-For` believed. Without it every limit for an address counts the proxy as one client.
+    #[arg(long, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS")]
+    pub trusted_proxies: Vec<String>,
+    /// Requests a second from one address, handshakes included; five times as many at once.
+    ///
+    /// Over it 429 with a Retry-After, before anything of the request is looked at. Many users may share an address.
+    #[arg(long, env = "CHAT_REQUESTS_PER_ADDRESS_MAX", default_value = "200", value_name = "REQUESTS/S")]
+    pub requests_per_address_max: std::num::NonZeroU32,
+    /// Open connections from one address.
+    ///
+    /// One more is refused with 503. Many users may share an address; a proxy that isn't trusted counts as one.
+    #[arg(long, env = "CHAT_CONNECTIONS_PER_ADDRESS_MAX", default_value = "1000", value_name = "CONNECTIONS")]
+    pub connections_per_address_max: std::num::NonZeroU32,
+    /// Open connections in all.
+    ///
+    /// One more is refused with 503. An idle one takes about 5 KB and one file descriptor, of which the process needs some more.
+    #[arg(long, env = "CHAT_CONNECTIONS_MAX", default_value = "50000", value_name = "CONNECTIONS")]
+    pub connections_max: std::num::NonZeroU32,
+    /// WebSocket handshakes a second.
+    ///
+    /// One more gets 503 with a Retry-After; so a storm of reconnections comes in at a rate that this gateway can serve.
+    #[arg(long, env = "CHAT_HANDSHAKES_PER_SECOND_MAX", default_value = "1000", value_name = "HANDSHAKES/S")]
+    pub handshakes_per_second_max: std::num::NonZeroU32,
+}

@@ -1,0 +1,70 @@
+//! What requests and connections work with.
+
+use std::{ops::Deref, sync::Arc};
+
+use chat_shared::{clock::Clock, ids::GatewayId, inbox::Inboxes, lifecycle::Tasks};
+use tokio::sync::Notify;
+
+use crate::{
+    auth::{Revocations, Tickets, Verifier},
+    connection::Registry,
+    content::Content,
+    conversations::Conversations,
+    database::Database,
+    devices::Devices,
+    history::History,
+    presence::{Announcer, Departures, Watches},
+    profiles::Profiles,
+    rate::RateLimits,
+    receipts::Receipts,
+    send::Sender,
+    typing::Typing,
+};
+
+/// What requests and connections work with; one pointer, since every connection holds it.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl From<Parts> for AppState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// The parts of the gateway.
+pub struct Parts {
+    pub gateway_id: GatewayId,
+    pub namespace: String,
+    pub allowed_origins: Arc<[String]>,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    pub nats: async_nats::Client,
+    pub database: Database,
+    pub inboxes: Inboxes,
+    pub verifier: Verifier,
+    pub revocations: Revocations,
+    pub tickets: Tickets,
+    pub profiles: Profiles,
+    pub rate: RateLimits,
+    pub content: Content,
+    pub sender: Sender,
+    pub conversations: Conversations,
+    pub history: History,
+    pub receipts: Arc<Receipts>,
+    pub devices: Devices,
+    pub connections: Registry,
+    pub announcer: Announcer,
+    pub departures: Departures,
+    pub watches: Watches,
+    pub typing: Typing,
+    /// Rung when something may have been lost between notifiers and this gateway.
+    pub resync: Arc<Notify>,
+}
