@@ -9,11 +9,12 @@ use std::{
 };
 
 use chat_shared::{
-    ids::{ConversationId, DeviceId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, DeviceId, MessageId, UserId},
     position::Seq,
     wire::{
-        Accepted, AddParticipants, Conversation, ConversationPage, CreateConversation, Device, DeviceList, ErrorBody,
-        HistoryPage, MarkReadBody, Mute, Presence, PresenceList, RegisterDevice, SendMessageBody, UnreadTotal,
+        Accepted, AddParticipants, Block, BlockList, Conversation, ConversationPage, CreateConversation, Device,
+        DeviceList, ErrorBody, HistoryPage, MarkReadBody, Mute, Presence, PresenceList, ProfileList, RegisterDevice,
+        SendMessageBody, Ticket, UnreadTotal,
     },
 };
 use reqwest::{Method, StatusCode, Url, header::RETRY_AFTER};
@@ -181,9 +182,41 @@ impl Rest {
 
     /// How these users are now: at most 100, each in some conversation with the user.
     pub async fn presence(&self, user_ids: &[UserId]) -> Result<Vec<Presence>, RestError> {
-        let user_ids: Vec<String> = user_ids.iter().map(|user_id| user_id.as_uuid().to_string()).collect();
-        let list: PresenceList = self.get(&["presence"], &[("user_ids", user_ids.join(","))]).await?;
+        let list: PresenceList =
+            self.get(&["presence"], &[("user_ids", listed(user_ids.iter().map(|id| id.as_uuid())))]).await?;
         Ok(list.users)
+    }
+
+    /// What users and businesses are called and look like: at most 100 together. Those who take part in a conversation come
+    /// with it.
+    pub async fn profiles(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<ProfileList, RestError> {
+        let user_ids = ("user_ids", listed(user_ids.iter().map(|id| id.as_uuid())));
+        let business_ids = ("business_ids", listed(business_ids.iter().map(|id| id.as_uuid())));
+        let named = [user_ids, business_ids].into_iter().filter(|(_, ids)| !ids.is_empty());
+        self.get(&["profiles"], &named.collect::<Vec<_>>()).await
+    }
+
+    /// Blocks a user: no direct messages either way, no notification of them, no presence. Groups go on.
+    pub async fn block(&self, user_id: UserId) -> Result<(), RestError> {
+        let path = &["blocks", &user_id.as_uuid().to_string()];
+        let call = Call::<()> { method: Method::PUT, path, query: &[], body: None, is_repeatable: true };
+        self.call(&call).await.map(drop)
+    }
+
+    /// Blocks a user no longer.
+    pub async fn unblock(&self, user_id: UserId) -> Result<(), RestError> {
+        self.delete(&["blocks", &user_id.as_uuid().to_string()]).await
+    }
+
+    /// Whom the user has blocked, the latest first.
+    pub async fn blocks(&self) -> Result<Vec<Block>, RestError> {
+        Ok(self.get::<BlockList>(&["blocks"], &[]).await?.blocks)
+    }
+
+    /// A ticket with which somebody who can set neither a header nor a subprotocol opens one WebSocket.
+    pub async fn ticket(&self) -> Result<Ticket, RestError> {
+        let path = &["tickets"];
+        self.json(Call::<()> { method: Method::POST, path, query: &[], body: None, is_repeatable: true }).await
     }
 
     /// Registers a device for notifications, or changes its registration. Repeat it when its platform gives it another token.
@@ -313,6 +346,11 @@ pub(crate) fn endpoint(gateway: &Url, path: &[&str]) -> Url {
         segments.pop_if_empty().push("v1").extend(path);
     }
     url
+}
+
+/// Ids as a query names them.
+fn listed(ids: impl Iterator<Item = impl ToString>) -> String {
+    ids.map(|id| id.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn id(conversation_id: ConversationId) -> String {

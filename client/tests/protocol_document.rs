@@ -8,9 +8,10 @@ use chat_client::{
     ids::{ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
     wire::{
-        AddParticipants, CloseCode, Command, CommandFrame, ConversationPage, CreateConversation, Device, DeviceList,
-        ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList, Progress, Push,
-        Receipt, ReceiptKind, RegisterDevice, SendMessageBody, ServerFrame, Typing, UnreadTotal,
+        AddParticipants, BlockList, CloseCode, Command, CommandFrame, ConversationPage, CreateConversation, Device,
+        DeviceList, ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList,
+        ProfileList, Progress, Push, Receipt, ReceiptKind, RegisterDevice, SendMessageBody, ServerFrame, Ticket,
+        Typing, UnreadTotal,
     },
 };
 use chat_shared::limits;
@@ -56,6 +57,9 @@ fn every_example_is_what_it_claims_to_be() {
             "RegisterDevice" => again::<RegisterDevice>(&example),
             "Device" => again::<Device>(&example),
             "DeviceList" => again::<DeviceList>(&example),
+            "ProfileList" => again::<ProfileList>(&example),
+            "BlockList" => again::<BlockList>(&example),
+            "Ticket" => again::<Ticket>(&example),
             other => panic!("the document has an example of {other}, which this test doesn't know"),
         };
         if kind == "command" && example["is_repeat"] == Value::Bool(false) {
@@ -83,6 +87,8 @@ fn every_frame_has_an_example() {
         "receipt",
         "typing",
         "presence",
+        "skipped",
+        "profile",
         "heartbeat",
         "going_away",
     ];
@@ -153,6 +159,14 @@ fn the_bounds_are_those_of_the_code() {
         ),
         ("gathering receipts", seconds(limits::RECEIPTS_GATHER)),
         ("typing that isn't said again", seconds(limits::TYPING_EXPIRY)),
+        ("waiting for names", seconds(limits::PROFILE_WAIT_MAX)),
+        ("a ticket", format!("{}, once", seconds(limits::TICKET_LIFE))),
+        ("profiles that one request asks for", limits::PROFILES_MAX.to_string()),
+        ("users that a user blocks", limits::BLOCKS_MAX.to_string()),
+        (
+            "heartbeats, confirmations and pings",
+            format!("{} a second, {} at once", limits::FRAMES_PER_SECOND_MAX, limits::FRAMES_BURST_MAX),
+        ),
         ("a connection that broke", seconds(limits::PRESENCE_GRACE)),
         ("devices of a user that are registered for notifications", limits::NOTIFICATION_DEVICES_MAX.to_string()),
         ("a notification that can't be sent", format!("{} hours", limits::NOTIFICATION_TTL.as_secs() / 3600)),
