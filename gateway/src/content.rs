@@ -102,6 +102,6 @@ enum FetchError {
     TimedOut,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    #[error("the stored keys were wrapped by master key {id}; give this gateway the same master key file")]
+    #[error("the stored keys were wrapped by master key {id}; give this gateway the master key that they were made with")]
     OtherMasterKey { id: String },
 }

@@ -11,7 +11,6 @@ use chat_shared::{
     lifecycle::Tasks,
     log::{self, Consumer, ConsumerSpec, Log, Slot},
     postgres,
-    sealing::MasterKey,
     telemetry::{self as operators, Health},
     wire::Platform,
 };
@@ -50,7 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = connect(&settings, &health).await?;
     let namespace = &settings.namespace.namespace;
     let log = Log::open(&client, namespace, settings.nats.replicas()).await.context("opening the log")?;
-    let inboxes = Inboxes::connect(&settings.redis.redis_url, namespace)
+    let inboxes = Inboxes::connect(settings.redis.url()?.expose(), namespace)
         .await
         .context("the address of Redis is written like redis://redis:6379")?;
     let publisher = Publisher::new(client.clone(), namespace.clone());
@@ -102,7 +101,7 @@ async fn notify(
         tracing::warn!("no provider of notifications is set up: nobody is notified");
         return Ok(None);
     }
-    let master_key = MasterKey::read(&settings.master_key.master_key_file)?;
+    let master_key = settings.master_key.read()?;
     let pool = postgres::connect(&settings.postgres, "chat-notifier")?;
     let jobs = Jobs::open(client, &settings.namespace.namespace, settings.nats.replicas())
         .await
@@ -131,7 +130,7 @@ async fn notify(
 async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client> {
     let latch = health.latch("nats");
     let events = latch.clone();
-    let client = log::connect(&settings.nats.nats_url, "chat-notifier", move |event| match event {
+    let client = log::connect(settings.nats.url()?.expose(), "chat-notifier", move |event| match event {
         Event::Connected => events.set(true),
         Event::Disconnected => {
             events.set(false);

@@ -1,11 +1,12 @@
 //! Puts the parts together, one function per command.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use chat_shared::{
     clock::Clock,
     command_line::say,
+    config_check::{self, Report},
     lifecycle::Tasks,
     log, postgres,
     settings::PostgresSettings,
@@ -34,11 +35,14 @@ const APPLICATION: &str = "chat-persister";
 
 /// Runs the service until it is told to stop.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
+    // What no waiting mends is said before anything is waited for.
+    settings.nats.url()?;
+    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     let tasks = Tasks::default();
     let health = telemetry::start(&settings.telemetry, &tasks).await?;
     metrics::describe();
     let latches = Latches { nats: health.latch("nats"), postgres: health.latch("postgres") };
-    tasks.essential("storing", store_the_log(settings, latches, tasks.clone()));
+    tasks.essential("storing", store_the_log(settings, pool, latches, tasks.clone()));
     tasks.run(DRAIN_MAX).await
 }
 
@@ -47,9 +51,8 @@ struct Latches {
     postgres: Latch,
 }
 
-async fn store_the_log(settings: RunSettings, latches: Latches, tasks: Tasks) -> anyhow::Result<()> {
+async fn store_the_log(settings: RunSettings, pool: PgPool, latches: Latches, tasks: Tasks) -> anyhow::Result<()> {
     let draining = tasks.draining().clone();
-    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     let opening = async {
         let (client, log) = open::log(&settings.namespace, &settings.nats, &latches.nats).await?;
         let state = open::check(&pool, &log).await?;
@@ -80,6 +83,16 @@ async fn store_the_log(settings: RunSettings, latches: Latches, tasks: Tasks) ->
     // What does not get there is delivered again, which is harmless.
     let _flushed = tokio::time::timeout(FLUSH_MAX, client.flush()).await;
     Ok(())
+}
+
+/// Says what is wrong with the settings, and with what they lead to.
+pub async fn check(settings: &RunSettings) -> ExitCode {
+    let mut report = Report::default();
+    report.telemetry(&settings.telemetry);
+    let pool = config_check::postgres(&mut report, &settings.postgres, APPLICATION).await;
+    let log = config_check::nats(&mut report, &settings.nats, &settings.namespace, APPLICATION).await;
+    config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
+    report.conclude()
 }
 
 /// Tries the dead letters again.

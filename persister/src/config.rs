@@ -1,17 +1,26 @@
 //! What the program is told: commands, options and environment variables.
 
-use chat_shared::{
-    command_line::or_run,
-    settings::{NamespaceSettings, NatsSettings, PostgresSettings, TelemetrySettings},
-};
-use clap::{Args, Parser};
+use chat_shared::settings::{CheckSettings, NamespaceSettings, NatsSettings, PostgresSettings, TelemetrySettings};
+use clap::{Args, Parser, Subcommand};
 
-/// Copies the log into PostgreSQL. Without a command it runs as a service.
+/// Copies the log into PostgreSQL, in batches. Any number of persisters share the work.
+///
+/// Every setting is an option and an environment variable. Without a command it runs as a service.
 #[derive(Debug, Parser)]
-#[command(name = "chat-persister", version, disable_help_subcommand = true)]
+#[command(name = "chat-persister", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub check: CheckSettings,
+    #[command(flatten)]
+    pub run: RunSettings,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What is done instead of running as a service.
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run as a service. Any number of instances may run; they share the work.
-    Run(RunSettings),
     /// Try to store the dead letters again. Those that now can be stored leave the table; the others stay.
     Replay(ReplaySettings),
     /// Accept that the log was lost or exchanged, so that the services start again with the one there is.
@@ -24,16 +33,12 @@ pub enum Command {
 /// Settings of the service.
 #[derive(Debug, Args)]
 pub struct RunSettings {
-    /// Whose log it reads.
     #[command(flatten)]
     pub namespace: NamespaceSettings,
-    /// Where the log is.
     #[command(flatten)]
     pub nats: NatsSettings,
-    /// Where it stores to.
     #[command(flatten)]
     pub postgres: PostgresSettings,
-    /// What it says about itself.
     #[command(flatten)]
     pub telemetry: TelemetrySettings,
 }
@@ -41,7 +46,6 @@ pub struct RunSettings {
 /// Settings of `replay`.
 #[derive(Debug, Args)]
 pub struct ReplaySettings {
-    /// Where the dead letters are.
     #[command(flatten)]
     pub postgres: PostgresSettings,
 }
@@ -49,10 +53,8 @@ pub struct ReplaySettings {
 /// Settings of `forget-log`.
 #[derive(Debug, Args)]
 pub struct ForgetLogSettings {
-    /// Whose log is forgotten.
     #[command(flatten)]
     pub namespace: NamespaceSettings,
-    /// Where the checkpoint is.
     #[command(flatten)]
     pub postgres: PostgresSettings,
     /// Really do it. Without it the command only tells what it would do.
@@ -60,41 +62,30 @@ pub struct ForgetLogSettings {
     pub yes: bool,
 }
 
-impl Command {
-    /// The command that the process was started with. Ends the process if it can't be understood.
-    pub fn from_arguments() -> Self {
-        Self::parse_from(or_run(std::env::args_os().collect()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use clap::CommandFactory;
 
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Command, clap::Error> {
-        let arguments = ["chat-persister"].iter().chain(arguments).map(OsString::from).collect();
-        Command::try_parse_from(or_run(arguments))
-    }
-
     #[test]
-    fn the_settings_are_well_formed() {
-        Command::command().debug_assert();
+    fn every_setting_is_described_with_default_unit_and_consequence() {
+        chat_dev::help_page::assert_complete(Arguments::command());
     }
 
     #[test]
     fn without_a_command_it_runs() {
-        let settings = ["--postgres-url", "postgres://localhost/chat", "--nats-url", "nats://localhost"];
-        assert!(matches!(parsed(&settings), Ok(Command::Run(_))));
+        let parsed = Arguments::try_parse_from(["chat-persister", "--namespace", "x"]).unwrap();
+        assert!(parsed.command.is_none() && parsed.run.namespace.namespace == "x" && !parsed.check.check_config);
     }
 
     #[test]
-    fn repairs_need_only_the_database() {
-        assert!(matches!(parsed(&["replay", "--postgres-url", "x"]), Ok(Command::Replay(_))));
-        let forget = parsed(&["forget-log", "--postgres-url", "x"]);
-        assert!(matches!(forget, Ok(Command::ForgetLog(settings)) if !settings.yes));
+    fn repairs_have_settings_of_their_own() {
+        let command = |arguments: &[&str]| {
+            Arguments::try_parse_from(["chat-persister"].iter().chain(arguments)).unwrap().command.unwrap()
+        };
+        assert!(matches!(command(&["replay", "--postgres-url", "x"]), Command::Replay(_)));
+        let forget = command(&["forget-log", "--postgres-url", "x"]);
+        assert!(matches!(forget, Command::ForgetLog(settings) if !settings.yes));
     }
 }

@@ -18,15 +18,20 @@ mod tests;
 
 use std::process::ExitCode;
 
-use chat_shared::command_line::conclude;
+use chat_shared::command_line::{self, conclude};
 
-use config::Command;
+use config::{Arguments, Command};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    conclude(match Command::from_arguments() {
-        Command::Run(settings) => app::run(settings).await,
-        Command::Replay(settings) => app::replay(&settings).await,
-        Command::ForgetLog(settings) => app::forget_log(&settings).await,
+    let arguments: Arguments = match command_line::read() {
+        Ok(arguments) => arguments,
+        Err(ended) => return ended,
+    };
+    conclude(match arguments.command {
+        None if arguments.check.check_config => return app::check(&arguments.run).await,
+        None => app::run(arguments.run).await,
+        Some(Command::Replay(settings)) => app::replay(&settings).await,
+        Some(Command::ForgetLog(settings)) => app::forget_log(&settings).await,
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use chat_shared::{
     log::{self, Consumer, Log, LogError, LogState},
-    postgres::{self, CheckpointError, PostgresError},
+    postgres::{self, CheckpointError},
     settings::{NamespaceSettings, NatsSettings},
     telemetry::Latch,
 };
@@ -22,6 +22,7 @@ pub async fn log(
     nats: &NatsSettings,
     is_connected: &Latch,
 ) -> anyhow::Result<(async_nats::Client, Log)> {
+    let url = nats.url()?;
     let client = loop {
         let latch = is_connected.clone();
         let follow = move |event: async_nats::Event| match event {
@@ -32,7 +33,7 @@ pub async fn log(
             }
             _ => {}
         };
-        match log::connect(&nats.nats_url, "chat-persister", follow).await {
+        match log::connect(url.expose(), "chat-persister", follow).await {
             Ok(client) => break client,
             Err(error) => tracing::warn!(%error, "NATS is out of reach, trying again"),
         }
@@ -42,7 +43,7 @@ pub async fn log(
         match Log::open(&client, &namespace.namespace, nats.replicas()).await {
             Ok(log) => return Ok((client, log)),
             Err(error @ LogError::ServerTooOld { .. }) => return Err(error.into()),
-            Err(error @ LogError::JetStream(_)) => tracing::warn!(%error, "the log can't be opened, trying again"),
+            Err(error) => tracing::warn!(%error, "the log can't be opened, trying again"),
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
@@ -53,9 +54,7 @@ pub async fn check(pool: &PgPool, log: &Log) -> anyhow::Result<LogState> {
     loop {
         match checked(pool, log).await {
             Ok(state) => return Ok(state),
-            Err(CheckpointError::Postgres(PostgresError::Database(error))) => {
-                tracing::warn!(%error, "PostgreSQL is out of reach, trying again");
-            }
+            Err(CheckpointError::Postgres(error)) if error.is_transient() => tracing::warn!(%error, "trying again"),
             Err(CheckpointError::Log(error)) => tracing::warn!(%error, "the log can't be asked, trying again"),
             Err(error) => return Err(error).context("the database can't be used with this log"),
         }

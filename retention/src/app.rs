@@ -1,9 +1,15 @@
 //! Puts the parts together, one function per command.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use chat_shared::{clock::Clock, command_line::say, lifecycle::Tasks, postgres, sealing::MasterKey, telemetry};
+use chat_shared::{
+    clock::Clock,
+    command_line::say,
+    config_check::{self, Report},
+    lifecycle::Tasks,
+    postgres, telemetry,
+};
 
 use crate::{
     config::{MigrateSettings, PrepareSettings, RunSettings},
@@ -26,12 +32,22 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let worker = Worker {
         pool: pool.clone(),
         clock: Clock::System,
-        master_key: MasterKey::read(&settings.prepare.master_key.master_key_file)?,
+        master_key: settings.prepare.master_key.read()?,
         prepared: health.latch("prepared"),
     };
     tasks.essential("preparation", worker.run(tasks.draining().clone()));
     tasks.best_effort("unread audit", UnreadAudit::new(pool, Clock::System).run(tasks.draining().clone()));
     tasks.run(DRAIN_MAX).await
+}
+
+/// Says what is wrong with the settings, and with what they lead to.
+pub async fn check(settings: &RunSettings) -> ExitCode {
+    let mut report = Report::default();
+    report.telemetry(&settings.telemetry);
+    let master_key = config_check::master_key(&mut report, &settings.prepare.master_key);
+    let pool = config_check::postgres(&mut report, &settings.prepare.postgres, APPLICATION).await;
+    config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+    report.conclude()
 }
 
 /// Brings the schema up to date.
@@ -42,7 +58,7 @@ pub async fn migrate(settings: &MigrateSettings) -> anyhow::Result<()> {
 
 /// Makes partitions and keys once.
 pub async fn prepare(settings: &PrepareSettings) -> anyhow::Result<()> {
-    let master_key = MasterKey::read(&settings.master_key.master_key_file)?;
+    let master_key = settings.master_key.read()?;
     let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     postgres::check(&pool).await?;
     let prepared = prepare::prepare(&pool, &Clock::System, &master_key).await.context("preparing the coming days")?;

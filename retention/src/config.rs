@@ -1,19 +1,29 @@
 //! What the program is told: commands, options and environment variables.
 
-use chat_shared::{
-    command_line::or_run,
-    settings::{MasterKeySettings, PostgresSettings, TelemetrySettings},
-};
-use clap::{Args, Parser};
+use chat_shared::settings::{CheckSettings, MasterKeySettings, PostgresSettings, TelemetrySettings};
+use clap::{Args, Parser, Subcommand};
 
-/// Makes what each day needs, partitions and content keys, ahead of time. Without a command it runs as a service.
+/// Makes what each day needs, partitions and content keys, ahead of time. Any number of instances may run.
+///
+/// Every setting is an option and an environment variable. Without a command it runs as a service: it makes partitions (14
+/// days ahead) and content keys (7 days ahead), now and every hour, and looks every minute whether lists show what is unread.
 #[derive(Debug, Parser)]
-#[command(name = "chat-retention", version, disable_help_subcommand = true)]
+#[command(name = "chat-retention", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub check: CheckSettings,
+    #[command(flatten)]
+    pub run: RunSettings,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What is done instead of running as a service.
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run as a service: make partitions (14 days ahead) and content keys (7 days ahead), now and every hour, and look
-    /// every minute whether lists show what is unread. Any number of instances may run.
-    Run(RunSettings),
-    /// Bring the schema of the database up to date, then exit. Harmless when repeated or run twice at once.
+    /// Bring the schema of the database up to date, then exit. Harmless when repeated or run twice at once. The database's
+    /// user must be allowed to make tables.
     Migrate(MigrateSettings),
     /// Make the partitions and content keys that are missing now, then exit.
     Prepare(PrepareSettings),
@@ -22,10 +32,8 @@ pub enum Command {
 /// Settings of the service.
 #[derive(Debug, Args)]
 pub struct RunSettings {
-    /// What it prepares, and where.
     #[command(flatten)]
     pub prepare: PrepareSettings,
-    /// What it says about itself.
     #[command(flatten)]
     pub telemetry: TelemetrySettings,
 }
@@ -33,7 +41,6 @@ pub struct RunSettings {
 /// Settings of `migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateSettings {
-    /// The database to migrate; its user must be allowed to make tables.
     #[command(flatten)]
     pub postgres: PostgresSettings,
 }
@@ -41,53 +48,33 @@ pub struct MigrateSettings {
 /// Settings of `prepare`.
 #[derive(Debug, Args)]
 pub struct PrepareSettings {
-    /// The database; its user must own `messages`, because partitions are made in its name.
     #[command(flatten)]
     pub postgres: PostgresSettings,
-    /// What wraps the content keys; the same file as the gateways'.
     #[command(flatten)]
     pub master_key: MasterKeySettings,
 }
 
-impl Command {
-    /// The command that the process was started with. Ends the process if it can't be understood.
-    pub fn from_arguments() -> Self {
-        Self::parse_from(or_run(std::env::args_os().collect()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use clap::CommandFactory;
 
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Command, clap::Error> {
-        let arguments = ["chat-retention"].iter().chain(arguments).map(OsString::from).collect();
-        Command::try_parse_from(or_run(arguments))
-    }
-
     #[test]
-    fn the_settings_are_well_formed() {
-        Command::command().debug_assert();
+    fn every_setting_is_described_with_default_unit_and_consequence() {
+        chat_dev::help_page::assert_complete(Arguments::command());
     }
 
     #[test]
     fn without_a_command_it_runs() {
-        let settings = ["--postgres-url", "postgres://localhost/chat", "--master-key-file", "key"];
-        assert!(matches!(parsed(&settings), Ok(Command::Run(_))));
+        let parsed = Arguments::try_parse_from(["chat-retention", "--check-config"]).unwrap();
+        assert!(parsed.command.is_none() && parsed.check.check_config);
     }
 
     #[test]
     fn migrating_needs_no_master_key() {
-        assert!(matches!(parsed(&["migrate", "--postgres-url", "x"]), Ok(Command::Migrate(_))));
-    }
-
-    #[test]
-    fn help_is_about_all_commands() {
-        let help = parsed(&["--help"]).unwrap_err().to_string();
-        assert!(["run", "migrate", "prepare"].iter().all(|command| help.contains(command)), "{help}");
+        let parsed = Arguments::try_parse_from(["chat-retention", "migrate", "--postgres-url", "x"]).unwrap();
+        assert!(matches!(parsed.command, Some(Command::Migrate(_))));
+        assert!(Arguments::try_parse_from(["chat-retention", "migrate", "--master-key", "x"]).is_err());
     }
 }

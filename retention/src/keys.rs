@@ -20,8 +20,8 @@ pub enum KeysFailed {
     Generating(#[source] SealingError),
     /// The stored keys belong to another master key.
     #[error(
-        "the content key of {day} is wrapped by master key {stored}, but CHAT_MASTER_KEY_FILE holds {given}. \
-         Give this service the master key file that made it, the same as the gateways'; nothing was changed"
+        "the content key of {day} is wrapped by master key {stored}, but this service was given {given}. \
+         Give it the master key that they were made with, the same as the gateways'; nothing was changed"
     )]
     OtherMasterKey {
         /// The day of the key.

@@ -2,6 +2,7 @@
 
 mod app;
 mod config;
+mod grants;
 mod keys;
 mod metrics;
 mod migrate;
@@ -15,15 +16,20 @@ mod tests;
 
 use std::process::ExitCode;
 
-use chat_shared::command_line::conclude;
+use chat_shared::command_line::{self, conclude};
 
-use config::Command;
+use config::{Arguments, Command};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    conclude(match Command::from_arguments() {
-        Command::Run(settings) => app::run(settings).await,
-        Command::Migrate(settings) => app::migrate(&settings).await,
-        Command::Prepare(settings) => app::prepare(&settings).await,
+    let arguments: Arguments = match command_line::read() {
+        Ok(arguments) => arguments,
+        Err(ended) => return ended,
+    };
+    conclude(match arguments.command {
+        None if arguments.check.check_config => return app::check(&arguments.run).await,
+        None => app::run(arguments.run).await,
+        Some(Command::Migrate(settings)) => app::migrate(&settings).await,
+        Some(Command::Prepare(settings)) => app::prepare(&settings).await,
     })
 }

@@ -1,14 +1,14 @@
 //! Applies the migrations, one after the other, under the database's migration lock.
 
-use std::str::FromStr;
-
 use chat_shared::{
     postgres::{self, MIGRATOR, PostgresError},
     settings::PostgresSettings,
 };
-use sqlx::{ConnectOptions, PgPool, migrate::MigrateError, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, PgConnection, PgPool, migrate::MigrateError};
 
 use chat_shared::command_line::say;
+
+use crate::grants;
 
 /// Why the schema can't be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -27,30 +27,33 @@ pub enum MigrationFailed {
         #[source]
         reason: Box<MigrateError>,
     },
+    /// The services were not given their rights.
+    #[error("the services can't be given their rights; run this as the user who owns the tables: {0}")]
+    Grants(#[source] sqlx::Error),
 }
 
-/// Brings the schema up to date; whoever comes second waits for the first and finds it done.
+/// Brings the schema and the services' rights up to date; whoever comes second waits for the first and finds it done.
 pub async fn migrate(pool: &PgPool, settings: &PostgresSettings) -> Result<(), MigrationFailed> {
     match postgres::check(pool).await {
-        Ok(()) => say(format_args!("the schema is up to date: {} migrations", MIGRATOR.iter().count())),
-        Err(PostgresError::NotMigrated { .. }) => apply(settings).await?,
+        Ok(_) => say(format_args!("the schema is up to date: {} migrations", MIGRATOR.iter().count())),
+        Err(PostgresError::NotMigrated { .. }) => apply(&mut connect(settings).await?).await?,
         Err(error) => return Err(error.into()),
     }
-    Ok(postgres::check(pool).await?)
+    postgres::check(pool).await?;
+    grants::apply(&mut connect(settings).await?).await.map_err(MigrationFailed::Grants)
 }
 
-async fn apply(settings: &PostgresSettings) -> Result<(), MigrationFailed> {
-    // A connection of its own, without the services' limit: a migration may take long.
-    let mut connection = PgConnectOptions::from_str(&settings.postgres_url)
-        .map_err(PostgresError::Address)?
-        .application_name("chat-retention migrate")
-        .options([("statement_timeout", "0")])
-        .connect()
-        .await
-        .map_err(PostgresError::from)?;
+/// A connection of its own, without the services' limit: a migration may take long.
+async fn connect(settings: &PostgresSettings) -> Result<PgConnection, PostgresError> {
+    let options =
+        postgres::options(settings)?.application_name("chat-retention migrate").options([("statement_timeout", "0")]);
+    Ok(options.connect().await?)
+}
+
+async fn apply(connection: &mut PgConnection) -> Result<(), MigrationFailed> {
     let total = MIGRATOR.iter().count();
     for (number, migration) in (1..).zip(MIGRATOR.iter()) {
-        MIGRATOR.run_to(migration.version, &mut connection).await.map_err(|reason| MigrationFailed::Refused {
+        MIGRATOR.run_to(migration.version, &mut *connection).await.map_err(|reason| MigrationFailed::Refused {
             version: migration.version,
             description: migration.description.to_string(),
             reason: Box::new(reason),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_dev::{
-    servers::postgres::copy_database,
+    servers::{Login, Urls, postgres::copy_database},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -42,15 +42,20 @@ fn master_key(byte: u8) -> MasterKey {
 }
 
 fn settings(postgres_url: String) -> PostgresSettings {
-    PostgresSettings { postgres_url, postgres_connections_max: 4 }
+    PostgresSettings::new(postgres_url, 4)
 }
 
 fn connect(settings: &PostgresSettings) -> PgPool {
     postgres::connect(settings, "test").unwrap()
 }
 
+/// As retention.
 async fn migrated() -> PgPool {
-    connect(&settings(TestServers::from_env().unwrap().isolated().await.unwrap().postgres))
+    connect(&settings(isolated().await.of(Login::Retention).postgres))
+}
+
+async fn isolated() -> Urls {
+    TestServers::from_env().unwrap().isolated().await.unwrap()
 }
 
 /// The address of a database that isn't there.
@@ -125,14 +130,15 @@ async fn another_master_key_is_refused_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_damaged_key_is_told_from_another_master_key() {
-    let pool = migrated().await;
+    let urls = isolated().await;
+    let pool = connect(&settings(urls.of(Login::Retention).postgres));
     let clock = Clock::fixed(noon());
     prepare(&pool, &clock, &master_key(1)).await.unwrap();
     sqlx::query!(
         "update content_keys set wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) where day = $1",
         Date::from(TODAY)
     )
-    .execute(&pool)
+    .execute(&connect(&settings(urls.postgres)))
     .await
     .unwrap();
     let error = prepare(&pool, &clock, &master_key(1)).await.unwrap_err();

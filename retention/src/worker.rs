@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use chat_shared::{
     clock::{Clock, Day},
-    postgres::{self, PostgresError},
+    postgres,
     sealing::MasterKey,
     telemetry::Latch,
 };
@@ -64,9 +64,9 @@ impl Worker {
     /// One preparation; nothing if it failed for now.
     async fn attempt(&self) -> anyhow::Result<Option<Prepared>> {
         match postgres::check(&self.pool).await {
-            Ok(()) => {}
-            Err(PostgresError::Database(error)) => {
-                tracing::warn!(%error, "PostgreSQL is out of reach, trying again");
+            Ok(_) => {}
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "trying again");
                 return Ok(None);
             }
             Err(error) => return Err(error).context("the database can't be used"),

@@ -1,18 +1,61 @@
-//! What the services' command lines have in common: the default command, and how they end.
+//! What the services' command lines have in common: how settings are read, and how programs end.
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
 use crate::telemetry::scrub;
 
-/// Puts `run` in where no command is given, so that a service started with its settings alone does its work.
-pub fn or_run(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let first = arguments.get(1).and_then(|argument| argument.to_str());
-    let is_command =
-        first.is_some_and(|first| !first.starts_with('-') || matches!(first, "-h" | "--help" | "-V" | "--version"));
-    if !is_command {
-        arguments.insert(1.min(arguments.len()), "run".into());
+/// What the process was started with; or how it ends if it only has to show its help, or can't be started so.
+pub fn read<T: Parser>() -> Result<T, ExitCode> {
+    parse(std::env::args_os()).map_err(|refused| match refused {
+        Refused::Shown(text) => {
+            // Whoever closed the terminal doesn't want to read it.
+            let _closed = write!(std::io::stdout().lock(), "{}", text.ansi());
+            ExitCode::SUCCESS
+        }
+        Refused::Wrong(line) => {
+            complain(&line);
+            ExitCode::from(USAGE)
+        }
+    })
+}
+
+/// How a program ends that was called wrongly.
+const USAGE: u8 = 2;
+
+enum Refused {
+    Shown(clap::builder::StyledStr),
+    Wrong(String),
+}
+
+fn parse<T: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, Refused> {
+    T::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refused::Shown(error.render()),
+        _ => Refused::Wrong(in_one_line(&error, &T::command())),
+    })
+}
+
+/// What is wrong, with the variable that it may come from. Secrets are taken as any text, so none is in an error.
+fn in_one_line(error: &clap::Error, command: &clap::Command) -> String {
+    let text = error.to_string();
+    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+        return format!("{what}; --help shows all settings");
+    };
+    let long = option.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
+    let commands = std::iter::once(command).chain(command.get_subcommands());
+    let variable = commands
+        .flat_map(clap::Command::get_arguments)
+        .find(|argument| argument.get_long() == Some(long))
+        .and_then(clap::Arg::get_env);
+    match variable {
+        Some(variable) => format!("{}: {what}; --help shows all settings", variable.to_string_lossy()),
+        None => format!("{what}; --help shows all settings"),
     }
-    arguments
 }
 
 /// Prints one line on standard output, for the person who runs a one-off command. The services themselves write logs.
@@ -24,23 +67,54 @@ pub fn say(line: impl std::fmt::Display) {
 /// How a program ends: with its error, if there is one, on one line of standard error, where no whole UUID goes either.
 pub fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    let line = format!("error: {error:#}\n");
+    complain(&format!("{error:#}"));
+    ExitCode::FAILURE
+}
+
+fn complain(what: &str) {
+    let line = format!("error: {}\n", what.replace(['\n', '\r'], " "));
     // If nobody listens the exit code says it.
     let _closed = std::io::stderr().lock().write_all(&scrub(line.as_bytes()));
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
+    /// A service.
+    #[derive(Debug, Parser)]
+    #[command(name = "service")]
+    struct Settings {
+        /// Where.
+        #[arg(long, env = "CHAT_TEST_LISTEN", default_value = "127.0.0.1:1")]
+        listen: SocketAddr,
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        match parse::<Settings>(arguments) {
+            Err(Refused::Wrong(line)) => line,
+            Err(Refused::Shown(text)) => panic!("it shows {text}"),
+            Ok(settings) => panic!("it takes {settings:?}"),
+        }
+    }
+
     #[test]
-    fn without_a_command_it_runs() {
-        let with_default = |arguments: &[&str]| or_run(arguments.iter().map(OsString::from).collect());
-        assert_eq!(with_default(&["service"]), ["service", "run"]);
-        assert_eq!(with_default(&["service", "--listen", "x"]), ["service", "run", "--listen", "x"]);
-        for given in [["service", "migrate"], ["service", "--help"]] {
-            assert_eq!(with_default(&given), given);
+    fn what_is_wrong_is_said_in_one_line_with_its_variable() {
+        for (arguments, words) in [
+            (["service", "--listen=nowhere"], ["CHAT_TEST_LISTEN: ", "nowhere", "--help"]),
+            (["service", "--listne=127.0.0.1:1"], ["--listne", "unexpected argument", "--help"]),
+        ] {
+            let line = refusal(&arguments);
+            assert!(!line.contains('\n') && words.iter().all(|word| line.contains(word)), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_mistake() {
+        for argument in ["-h", "--help"] {
+            assert!(matches!(parse::<Settings>(["service", argument]), Err(Refused::Shown(_))));
         }
     }
 }

@@ -14,6 +14,8 @@ pub mod breaker;
 #[cfg(feature = "services")]
 pub mod command_line;
 #[cfg(feature = "services")]
+pub mod config_check;
+#[cfg(feature = "services")]
 pub mod delivery;
 #[cfg(feature = "services")]
 pub mod event;
@@ -30,7 +32,11 @@ pub mod outbound;
 #[cfg(feature = "services")]
 pub mod postgres;
 #[cfg(feature = "services")]
+pub mod redis;
+#[cfg(feature = "services")]
 pub mod sealing;
+#[cfg(feature = "services")]
+pub mod secret;
 #[cfg(feature = "services")]
 pub mod settings;
 #[cfg(feature = "services")]

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -13,6 +13,7 @@ use crate::{
     limits,
     log::{Log, LogError, LogState},
     position::StreamSeq,
+    secret::SecretError,
     settings::PostgresSettings,
 };
 
@@ -21,19 +22,37 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// How long a connection may take to answer when it is given back to the pool.
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a check may take to connect.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
 const VERSION_MIN: i32 = 150_000;
 
 /// Why PostgreSQL can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
+    /// It isn't said where it is.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The address can't be understood.
     #[error("the address of PostgreSQL is written like postgres://user:password@host/database: {0}")]
     Address(#[source] sqlx::Error),
     /// It can't be reached, or a statement failed.
-    #[error("PostgreSQL is out of reach or refused: {0}")]
-    Database(#[from] sqlx::Error),
+    #[error("PostgreSQL is out of reach or failed: {0}")]
+    Database(#[source] sqlx::Error),
+    /// Nobody answers there, for now.
+    #[error("PostgreSQL at {at} is out of reach: {reason}; is it running, and is the address right?")]
+    Unreachable {
+        /// Host and port.
+        at: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It answers, and wants nothing to do with us.
+    #[error(
+        "PostgreSQL refuses this service: {0}; check user, password and database in the address, and what the user may do"
+    )]
+    Refused(#[source] sqlx::Error),
     /// The server is too old.
-    #[error("PostgreSQL {found} is too old: 15 or later is needed")]
+    #[error("PostgreSQL {found} is too old: 15 or later is needed; upgrade the server")]
     TooOld {
         /// The version it gave.
         found: String,
@@ -44,6 +63,36 @@ pub enum PostgresError {
         /// The first migration that is missing.
         missing: i64,
     },
+    /// An id is stored as something else.
+    #[error(
+        "the column {column} is of type {found}, but ids are stored as uuid; somebody changed the schema: \
+         change it back, or restore it from a backup"
+    )]
+    NotUuid {
+        /// Table and column.
+        column: String,
+        /// Its type.
+        found: String,
+    },
+}
+
+impl From<sqlx::Error> for PostgresError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| is_refusal(&code)) { Self::Refused(error) } else { Self::Database(error) }
+    }
+}
+
+/// Whether a code says that user, password, database or rights are wrong, which no waiting mends.
+fn is_refusal(code: &str) -> bool {
+    code.starts_with("28") || matches!(code, "3D000" | "42501")
+}
+
+impl PostgresError {
+    /// Whether it may pass without anybody doing something about it.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Unreachable { .. })
+    }
 }
 
 /// Why the log and the database don't belong together.
@@ -70,16 +119,21 @@ pub enum CheckpointError {
     Log(#[from] LogError),
 }
 
+/// How the settings say to connect.
+pub fn options(settings: &PostgresSettings) -> Result<PgConnectOptions, PostgresError> {
+    Ok(PgConnectOptions::from_str(settings.url()?.expose())
+        .map_err(PostgresError::Address)?
+        .disable_statement_logging())
+}
+
 /// Opens a pool. It connects when it is first used, and again after a disconnection.
 pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool, PostgresError> {
-    let options = PgConnectOptions::from_str(&settings.postgres_url)
-        .map_err(PostgresError::Address)?
+    let options = options(settings)?
         .application_name(application)
-        .options([("statement_timeout", limits::STATEMENT_WAIT_MAX.as_millis().to_string())])
-        .disable_statement_logging();
+        .options([("statement_timeout", limits::STATEMENT_WAIT_MAX.as_millis().to_string())]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.postgres_connections_max)
-        .acquire_timeout(Duration::from_secs(3))
+        .acquire_timeout(CONNECT_WAIT_MAX)
         // A connection that is cut off without a word must not keep its place until TCP gives up.
         .after_release(|connection, _| {
             Box::pin(async move {
@@ -90,28 +144,76 @@ pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool,
         .connect_lazy_with(options))
 }
 
-/// Checks the server's version and that all migrations are applied (R10.4).
-pub async fn check(pool: &PgPool) -> Result<(), PostgresError> {
+/// A server that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its version.
+    pub version: String,
+    /// The last migration that is applied, and may be newer than this program.
+    pub migration: i64,
+}
+
+/// Checks the server's version, that all migrations are applied, and that ids are stored as UUIDs (R10.4).
+pub async fn check(pool: &PgPool) -> Result<Server, PostgresError> {
+    let mut connection = connect_once(&pool.connect_options()).await?;
+    let server = examine(&mut connection).await?;
+    // Whether it hears of the end or not, it has answered.
+    let _closed = tokio::time::timeout(RELEASE_WAIT_MAX, connection.close()).await;
+    Ok(server)
+}
+
+/// A connection of its own: what a pool says about a server that it can't reach is only that it took too long.
+async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, PostgresError> {
+    let unreachable = |reason: String| PostgresError::Unreachable {
+        at: format!("{}:{}", options.get_host(), options.get_port()),
+        reason,
+    };
+    match tokio::time::timeout(CONNECT_WAIT_MAX, options.connect()).await {
+        Err(_) => Err(unreachable("there was no answer".to_owned())),
+        Ok(Err(sqlx::Error::Io(error))) => Err(unreachable(error.to_string())),
+        Ok(Err(sqlx::Error::Tls(error))) => Err(unreachable(format!("TLS failed: {error}"))),
+        Ok(outcome) => Ok(outcome?),
+    }
+}
+
+async fn examine(connection: &mut PgConnection) -> Result<Server, PostgresError> {
     let version = sqlx::query!(
         r#"select current_setting('server_version') as "text!", current_setting('server_version_num')::int as "number!""#
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?;
     if version.number < VERSION_MIN {
         return Err(PostgresError::TooOld { found: version.text });
     }
     let is_migrated = sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "is_migrated!""#)
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?;
     let applied = if is_migrated {
-        sqlx::query_scalar!("select version from _sqlx_migrations where success").fetch_all(pool).await?
+        sqlx::query_scalar!("select version from _sqlx_migrations where success").fetch_all(&mut *connection).await?
     } else {
         Vec::new()
     };
-    match MIGRATOR.iter().find(|migration| !applied.contains(&migration.version)) {
-        Some(migration) => Err(PostgresError::NotMigrated { missing: migration.version }),
-        None => Ok(()),
+    if let Some(migration) = MIGRATOR.iter().find(|migration| !applied.contains(&migration.version)) {
+        return Err(PostgresError::NotMigrated { missing: migration.version });
     }
+    refuse_other_ids(connection).await?;
+    Ok(Server { version: version.text, migration: applied.into_iter().max().unwrap_or(0) })
+}
+
+/// Whether the server gives UUIDs as such, and keeps ids as UUIDs.
+async fn refuse_other_ids(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    sqlx::query_scalar!(r#"select gen_random_uuid() as "uuid!""#).fetch_one(&mut *connection).await?;
+    let other = sqlx::query!(
+        r#"select attrelid::regclass || '.' || attname as "column!", format_type(atttypid, atttypmod) as "found!"
+           from pg_attribute
+           where attrelid in (to_regclass('conversations'), to_regclass('participants'), to_regclass('messages'))
+               and attname in ('conversation_id', 'user_id', 'message_id', 'sender_id')
+               and atttypid <> 'uuid'::regtype
+           limit 1"#
+    )
+    .fetch_optional(connection)
+    .await?;
+    other.map_or(Ok(()), |other| Err(PostgresError::NotUuid { column: other.column, found: other.found }))
 }
 
 /// A server that has just become the log's leader may seem behind for a moment.
@@ -148,22 +250,47 @@ impl LogWatch {
     }
 }
 
+/// How far a log has been stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkpoint {
+    /// When the stream was made.
+    created_at: Timestamp,
+    /// The last position that is stored.
+    stored: StreamSeq,
+}
+
+impl Checkpoint {
+    /// That of a stream, if anything has been stored from it.
+    pub async fn read(pool: &PgPool, stream_name: &str) -> Result<Option<Self>, PostgresError> {
+        let row = sqlx::query!(
+            "select stream_created_at, last_stream_seq from log_checkpoints where stream_name = $1",
+            stream_name
+        )
+        .fetch_optional(pool)
+        .await?;
+        Ok(row.map(|row| Self {
+            created_at: row.stream_created_at.into(),
+            stored: StreamSeq::from_sql(row.last_stream_seq),
+        }))
+    }
+
+    /// Refuses a log that ends before what was stored from it, or that is another one under the same name.
+    pub fn compare(self, log: &LogState) -> Result<(), CheckpointError> {
+        if self.stored > log.last || self.created_at != log.created_at {
+            let name = log.name.clone();
+            return Err(CheckpointError::LogLost { name, stored: self.stored.0, found: log.last.0 });
+        }
+        Ok(())
+    }
+}
+
 /// Compares the log with what has been stored from it, so that nobody numbers on in a log that was lost.
 pub async fn check_log(pool: &PgPool, log: &Log) -> Result<LogState, CheckpointError> {
     // The checkpoint first: while other instances store on, the log is at least as far as what they have stored.
-    let checkpoint = sqlx::query!(
-        "select stream_created_at, last_stream_seq from log_checkpoints where stream_name = $1",
-        log.name()
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(PostgresError::from)?;
+    let checkpoint = Checkpoint::read(pool, log.name()).await?;
     let state = log.state().await?;
     if let Some(checkpoint) = checkpoint {
-        let stored = StreamSeq::from_sql(checkpoint.last_stream_seq);
-        if stored > state.last || Timestamp::from(checkpoint.stream_created_at) != state.created_at {
-            return Err(CheckpointError::LogLost { name: state.name, stored: stored.0, found: state.last.0 });
-        }
+        checkpoint.compare(&state)?;
     }
     Ok(state)
 }

@@ -10,7 +10,7 @@ use chat_dev::{
     ports::{self, Ports},
     process::{Launch, Process},
     push_services::{PushPorts, PushServices, Received},
-    servers::{Durability, Postgres, Redis, Urls},
+    servers::{Durability, Login, Postgres, Redis, Urls, postgres::migrate},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -32,7 +32,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a test's log; the server reserves them.
 const REPLICAS: Replicas = Replicas { count: 1, bytes_max: 64 << 20 };
 
-/// One installation of the backend, as far as notifications need it. Only the notifier runs; the rest is played.
+/// One installation of the backend, as far as notifications need it. Only the notifier runs, with its own rights; the rest
+/// is played by an administrator.
 pub struct Stage {
     pub namespace: String,
     pub urls: Urls,
@@ -60,7 +61,7 @@ impl Stage {
         let own = Postgres::start_in(&servers.binaries, directory.path(), durability, &Ports::fresh()).await?;
         let urls = Urls { postgres: own.url(), nats: servers.nats_url, redis: servers.redis_url };
         let stage = Self::in_directory(directory, urls).await?;
-        postgres::MIGRATOR.run(&stage.pool).await?;
+        migrate(&stage.urls.postgres).await?;
         Ok((stage, own))
     }
 
@@ -108,11 +109,13 @@ impl Stage {
         let port = ports::free()?;
         let log = self.directory.path().join(format!("notifier-{port}.log"));
         let mut launch = Launch::new("notifier", Path::new(env!("CARGO_BIN_EXE_chat-notifier")), log);
+        let shows_text = settings.iter().any(|(name, value)| name == "CHAT_NOTIFICATION_CONTENT" && value == "text");
+        let own_urls = self.urls.of(if shows_text { Login::TextNotifier } else { Login::Notifier });
         let own = [
             ("CHAT_NAMESPACE", self.namespace.clone()),
-            ("CHAT_POSTGRES_URL", self.urls.postgres.clone()),
-            ("CHAT_NATS_URL", self.urls.nats.clone()),
-            ("CHAT_REDIS_URL", self.urls.redis.clone()),
+            ("CHAT_POSTGRES_URL", own_urls.postgres),
+            ("CHAT_NATS_URL", own_urls.nats),
+            ("CHAT_REDIS_URL", own_urls.redis),
             ("CHAT_MASTER_KEY_FILE", self.directory.path().join("master.key").display().to_string()),
             ("CHAT_LOG_BYTES_MAX", REPLICAS.bytes_max.to_string()),
             ("CHAT_METRICS_LISTEN", format!("127.0.0.1:{port}")),

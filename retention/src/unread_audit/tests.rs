@@ -1,6 +1,6 @@
 //! Tests with a real PostgreSQL: right data is found right, whatever its age, and wrong data wrong.
 
-use chat_dev::test_servers::TestServers;
+use chat_dev::{servers::Login, test_servers::TestServers};
 use chat_shared::{
     clock::{Day, Timestamp},
     ids::UserId,
@@ -14,6 +14,7 @@ use super::*;
 const TODAY: Day = Day(20_500);
 
 struct Scene {
+    /// The superuser's.
     pool: PgPool,
     audit: UnreadAudit,
 }
@@ -24,10 +25,10 @@ fn noon(days_ago: i32) -> OffsetDateTime {
 
 impl Scene {
     async fn set() -> Self {
-        let url = TestServers::from_env().unwrap().isolated().await.unwrap().postgres;
-        let settings = PostgresSettings { postgres_url: url, postgres_connections_max: 4 };
-        let pool = postgres::connect(&settings, "test").unwrap();
-        let audit = UnreadAudit::new(pool.clone(), Clock::fixed(noon(0).into()));
+        let urls = TestServers::from_env().unwrap().isolated().await.unwrap();
+        let connect = |url| postgres::connect(&PostgresSettings::new(url, 4), "test").unwrap();
+        let pool = connect(urls.postgres.clone());
+        let audit = UnreadAudit::new(connect(urls.of(Login::Retention).postgres), Clock::fixed(noon(0).into()));
         Self { pool, audit: UnreadAudit { after: Uuid::nil(), ..audit } }
     }
 

@@ -6,8 +6,10 @@ use super::{InboxError, Inboxes, bounded};
 
 /// The oldest Redis with everything that the scripts use.
 const VERSION_MIN: (u32, u32) = (6, 2);
+/// Bytes of a megabyte, as Redis counts them.
+const MB: u64 = 1024 * 1024;
 /// The least memory that Redis may be limited to, in bytes.
-const MEMORY_BYTES_MIN: u64 = 256 * 1024 * 1024;
+const MEMORY_BYTES_MIN: u64 = 256 * MB;
 
 /// Something about Redis that an operator has to change. Chat goes on meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,17 +20,23 @@ pub enum RedisProblem {
         /// The version it gave.
         found: String,
     },
+    /// It holds a part of the keys, and sends us elsewhere for the others.
+    #[error("Redis is a node of a cluster: one server is needed that holds everything; give the address of such a one")]
+    Cluster,
+    /// It takes no writes.
+    #[error("Redis is a replica, which takes no writes, so nothing enters inboxes; give the address of the primary")]
+    Replica,
     /// There is room for too few inboxes.
     #[error(
-        "Redis is limited to {found} bytes: inboxes need 268435456 (256 MB) or more; \
-         raise maxmemory, or set it to 0 for no limit"
+        "Redis is limited to {} MB: inboxes need 256 MB or more; raise maxmemory, or set it to 0 for no limit",
+        found / MB
     )]
     TooSmall {
         /// Its limit in bytes.
         found: u64,
     },
     /// It takes nothing more.
-    #[error("Redis is full ({found} bytes): nothing enters inboxes until there is room; raise maxmemory")]
+    #[error("Redis is full ({} MB): nothing enters inboxes until there is room; raise maxmemory", found / MB)]
     Full {
         /// Its limit in bytes.
         found: u64,
@@ -36,7 +44,8 @@ pub enum RedisProblem {
     /// It drops keys when it is full.
     #[error(
         "Redis drops keys when it is full (maxmemory-policy {found}): users would lose inboxes and sessions that are \
-         in use, and be told to reload; set maxmemory-policy to noeviction, which is reported instead"
+         in use, and be told to reload; set maxmemory-policy to noeviction, with which a full Redis refuses what is \
+         new and is reported"
     )]
     Evicts {
         /// Its policy.
@@ -55,55 +64,124 @@ pub enum RedisUnfit {
     Problem(#[from] RedisProblem),
 }
 
+/// What Redis says about itself. Managed servers may hide some of it; then nothing can be said against them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RedisServer {
+    /// Its version.
+    pub version: String,
+    /// The limit of its memory in bytes, 0 for none.
+    pub memory_max: u64,
+    /// What it does when it is full.
+    pub policy: String,
+    used: u64,
+    is_cluster: bool,
+    is_replica: bool,
+}
+
 impl Inboxes {
-    /// Checks the version, the memory and what happens when it is full; says the first thing that is wrong.
+    /// Checks what kind of server it is, its version, its memory and what happens when that is full; says what is most wrong.
     pub async fn check(&self) -> Result<(), RedisUnfit> {
+        match self.server().await?.problems().into_iter().next() {
+            Some(problem) => Err(problem.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What Redis says about itself.
+    pub async fn server(&self) -> Result<RedisServer, InboxError> {
         let mut redis = self.redis.clone();
         let info: InfoDict = bounded(redis::cmd("INFO").query_async(&mut redis)).await?;
-        // Managed servers may hide some of these; then nothing can be said against them.
         let bytes = |name| info.get::<u64>(name).unwrap_or(0);
-        Ok(fit(
-            &info.get::<String>("redis_version").unwrap_or_default(),
-            bytes("maxmemory"),
-            bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")),
-            &info.get::<String>("maxmemory_policy").unwrap_or_default(),
-        )?)
+        let text = |name| info.get::<String>(name).unwrap_or_default();
+        Ok(RedisServer {
+            version: text("redis_version"),
+            memory_max: bytes("maxmemory"),
+            policy: text("maxmemory_policy"),
+            used: bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")),
+            is_cluster: text("redis_mode") == "cluster",
+            is_replica: text("role") == "slave",
+        })
+    }
+
+    /// Tries whether scripts may be run on this installation's keys. Changes nothing.
+    pub async fn try_script(&self) -> Result<(), InboxError> {
+        let script = redis::Script::new("return redis.call('EXISTS', KEYS[1])");
+        let mut redis = self.redis.clone();
+        let key = format!("{}:{{check}}:meta", self.namespace);
+        bounded(script.key(key).invoke_async(&mut redis)).await
     }
 }
 
-/// `memory` is the limit in bytes, 0 for none.
-fn fit(version: &str, memory: u64, used: u64, policy: &str) -> Result<(), RedisProblem> {
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {
-        return Err(RedisProblem::TooOld { found: version.to_owned() });
+impl RedisServer {
+    /// What has to be changed, the worst first.
+    pub fn problems(&self) -> Vec<RedisProblem> {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let is_old = (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN;
+        let found = self.memory_max;
+        let is_limited = found != 0;
+        [
+            is_old.then(|| RedisProblem::TooOld { found: self.version.clone() }),
+            self.is_cluster.then_some(RedisProblem::Cluster),
+            self.is_replica.then_some(RedisProblem::Replica),
+            (is_limited && self.used >= found).then_some(RedisProblem::Full { found }),
+            (is_limited && found < MEMORY_BYTES_MIN).then_some(RedisProblem::TooSmall { found }),
+            (is_limited && self.evicts()).then(|| RedisProblem::Evicts { found: self.policy.clone() }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
-    if memory != 0 && used >= memory {
-        return Err(RedisProblem::Full { found: memory });
+
+    /// Whether it drops keys once it reaches a limit. Without a limit nothing is ever dropped.
+    pub fn evicts(&self) -> bool {
+        !matches!(self.policy.as_str(), "noeviction" | "")
     }
-    if memory != 0 && memory < MEMORY_BYTES_MIN {
-        return Err(RedisProblem::TooSmall { found: memory });
+
+    /// Its memory in words.
+    pub fn memory(&self) -> String {
+        match self.memory_max {
+            0 => "no limit of memory".to_owned(),
+            bytes => format!("{} MB", bytes / MB),
+        }
     }
-    // Without a limit nothing is ever evicted.
-    if memory != 0 && !matches!(policy, "noeviction" | "") {
-        return Err(RedisProblem::Evicts { found: policy.to_owned() });
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn server(version: &str, memory_max: u64, policy: &str) -> RedisServer {
+        let (version, policy) = (version.to_owned(), policy.to_owned());
+        RedisServer { version, memory_max, policy, used: 9, ..RedisServer::default() }
+    }
+
     #[test]
     fn redis_has_to_be_new_large_and_keep_what_it_holds_r10_5() {
-        assert_eq!(fit("6.2.5", 0, 9, "noeviction"), Ok(()));
-        assert_eq!(fit("8.0.1", MEMORY_BYTES_MIN, 9, "noeviction"), Ok(()));
-        assert_eq!(fit("7.0.0", 0, 9, "allkeys-lru"), Ok(()));
-        assert!(matches!(fit("6.0.16", 0, 9, "noeviction"), Err(RedisProblem::TooOld { .. })));
-        assert!(matches!(fit("", 0, 0, ""), Err(RedisProblem::TooOld { .. })));
-        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN - 1, 9, "noeviction"), Err(RedisProblem::TooSmall { .. })));
-        assert!(matches!(fit("7.2.0", MEMORY_BYTES_MIN, 9, "volatile-lru"), Err(RedisProblem::Evicts { .. })));
-        let full = fit("7.2.0", MEMORY_BYTES_MIN, MEMORY_BYTES_MIN, "noeviction");
-        assert_eq!(full, Err(RedisProblem::Full { found: MEMORY_BYTES_MIN }));
+        use RedisProblem::{Cluster, Evicts, Full, Replica, TooOld, TooSmall};
+
+        let plain = server("7.2.0", MEMORY_BYTES_MIN, "noeviction");
+        let (lru, small) = ("allkeys-lru".to_owned(), 100 * MB);
+        for (server, problems) in [
+            (server("6.2.5", 0, "noeviction"), vec![]),
+            (server("8.0.1", MEMORY_BYTES_MIN, "noeviction"), vec![]),
+            (server("7.0.0", 0, &lru), vec![]),
+            (server("6.0.16", 0, "noeviction"), vec![TooOld { found: "6.0.16".to_owned() }]),
+            (server("", 0, ""), vec![TooOld { found: String::new() }]),
+            (server("7.2.0", MEMORY_BYTES_MIN, &lru), vec![Evicts { found: lru.clone() }]),
+            (server("7.2.0", small, &lru), vec![TooSmall { found: small }, Evicts { found: lru.clone() }]),
+            (RedisServer { used: MEMORY_BYTES_MIN, ..plain.clone() }, vec![Full { found: MEMORY_BYTES_MIN }]),
+            (RedisServer { is_cluster: true, ..plain.clone() }, vec![Cluster]),
+            (RedisServer { is_replica: true, ..plain }, vec![Replica]),
+        ] {
+            assert_eq!(server.problems(), problems, "{server:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_redis_is_explained_r10_5() {
+        let small = RedisProblem::TooSmall { found: 100 * MB }.to_string();
+        assert!(small.contains("limited to 100 MB") && small.contains("raise maxmemory"), "{small}");
+        let evicts = RedisProblem::Evicts { found: "allkeys-lru".to_owned() }.to_string();
+        assert!(evicts.contains("allkeys-lru") && evicts.contains("set maxmemory-policy to noeviction"), "{evicts}");
     }
 }

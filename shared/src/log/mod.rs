@@ -3,17 +3,21 @@
 //! **Invariant:** nothing deletes or rewrites an event but the stream's age limit.
 
 mod append;
+mod check;
+mod connect;
 mod consume;
 mod rounds;
 mod together;
 mod topology;
 
 pub use append::{AppendError, Appended, Head};
+pub use check::{Examined, examine};
+pub use connect::connect;
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub use rounds::{Appender, Newest};
 pub(crate) use together::{Part, publish_together};
 pub(crate) use topology::find_or_make;
-pub use topology::{LogError, Replicas, SLOTS, Slot, connect, stream_name};
+pub use topology::{LogError, Replicas, SLOTS, Slot, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
 

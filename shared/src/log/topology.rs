@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{
         self,
         context::CreateStreamErrorKind,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
     },
 };
 
@@ -59,6 +59,9 @@ pub enum LogError {
         /// The version it gave.
         found: String,
     },
+    /// The server has no JetStream, or not for this user.
+    #[error("NATS has no JetStream: turn it on in the server's configuration, and for this user's account")]
+    NoJetStream,
     /// JetStream refused or didn't answer.
     #[error("JetStream can't open the log: {0}; is JetStream enabled on the NATS server?")]
     JetStream(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -80,21 +83,7 @@ impl Log {
             .max_ack_inflight(APPENDS_IN_FLIGHT_MAX)
             .build(client.clone());
         let name = stream_name(namespace);
-        let config = Config {
-            name: name.clone(),
-            subjects: vec![format!("{namespace}.*.message.*"), format!("{namespace}.*.fact")],
-            retention: RetentionPolicy::Limits,
-            storage: StorageType::File,
-            discard: DiscardPolicy::New,
-            max_age: limits::LOG_AGE_MAX,
-            max_bytes: replicas.bytes_max,
-            duplicate_window: limits::DUPLICATE_WINDOW,
-            num_replicas: replicas.count,
-            allow_direct: true,
-            deny_delete: true,
-            allow_atomic_publish: true,
-            ..Config::default()
-        };
+        let config = stream_config(namespace, replicas);
         let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
         let found = &found.cached_info().config;
         warn_of_differences(found, &config);
@@ -120,16 +109,40 @@ impl Log {
     /// How far the stream goes now.
     pub async fn state(&self) -> Result<LogState, LogError> {
         let info = self.stream.get_info().await.map_err(LogError::from_jetstream)?;
-        Ok(LogState {
-            name: self.name.clone(),
-            created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
-            last: StreamSeq(info.state.last_sequence),
-        })
+        Ok(state_of(&info))
+    }
+}
+
+/// How far a stream goes.
+pub(super) fn state_of(info: &Info) -> LogState {
+    LogState {
+        name: info.config.name.clone(),
+        created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
+        last: StreamSeq(info.state.last_sequence),
+    }
+}
+
+/// How the stream is made.
+pub(super) fn stream_config(namespace: &str, replicas: Replicas) -> Config {
+    Config {
+        name: stream_name(namespace),
+        subjects: vec![format!("{namespace}.*.message.*"), format!("{namespace}.*.fact")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_age: limits::LOG_AGE_MAX,
+        max_bytes: replicas.bytes_max,
+        duplicate_window: limits::DUPLICATE_WINDOW,
+        num_replicas: replicas.count,
+        allow_direct: true,
+        deny_delete: true,
+        allow_atomic_publish: true,
+        ..Config::default()
     }
 }
 
 /// JetStream's answer about a stream that it doesn't know, or not yet.
-const NOT_FOUND: usize = 404;
+pub(super) const NOT_FOUND: usize = 404;
 /// JetStream's answer while it has nobody to ask.
 const UNAVAILABLE: usize = 503;
 /// Attempts to open the stream.
@@ -197,39 +210,10 @@ fn warn_of_differences(found: &Config, wanted: &Config) {
     }
 }
 
-fn refuse_old_server(version: &str) -> Result<(), LogError> {
+pub(super) fn refuse_old_server(version: &str) -> Result<(), LogError> {
     let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < SERVER_VERSION_MIN { Err(LogError::ServerTooOld { found: version.to_owned() }) } else { Ok(()) }
-}
-
-/// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
-const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
-
-/// Connects to NATS and keeps trying after a disconnection, at most two seconds apart. `urls` are the addresses of one
-/// server or, separated by commas, of several of its cluster: whichever answers first.
-pub async fn connect(
-    urls: &str,
-    name: &str,
-    events: impl Fn(async_nats::Event) + Send + Sync + Clone + 'static,
-) -> Result<Client, async_nats::ConnectError> {
-    async_nats::ConnectOptions::new()
-        .name(name)
-        .connection_timeout(Duration::from_secs(3))
-        .request_timeout(Some(limits::APPEND_WAIT_MAX))
-        .ping_interval(Duration::from_secs(5))
-        .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(100)
-                .saturating_mul(u32::try_from(attempt).unwrap_or(u32::MAX))
-                .min(Duration::from_secs(2))
-        })
-        .event_callback(move |event| {
-            let events = events.clone();
-            async move { events(event) }
-        })
-        .connect(urls.split(',').map(str::trim).collect::<Vec<_>>())
-        .await
 }
 
 #[cfg(test)]

@@ -13,9 +13,6 @@ use crate::clock::Day;
 /// A file or setting that holds no master key.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidMasterKey {
-    /// The file can't be read.
-    #[error("the master key file can't be read: {0}; make one with `head -c 32 /dev/urandom | base64`")]
-    Unreadable(#[from] std::io::Error),
     /// It isn't 32 bytes in base64.
     #[error("a master key is 32 random bytes in base64; make one with `head -c 32 /dev/urandom | base64`")]
     Malformed,
@@ -29,11 +26,6 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// The key in a file: 32 bytes in base64, white space around them allowed.
-    pub fn read(path: &std::path::Path) -> Result<Self, InvalidMasterKey> {
-        Self::parse(&Zeroizing::new(std::fs::read_to_string(path)?))
-    }
-
     /// The key in a text: 32 bytes in base64.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
         let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| InvalidMasterKey::Malformed)?);

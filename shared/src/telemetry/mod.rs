@@ -18,18 +18,17 @@ use crate::{
     settings::{LogFormat, TelemetrySettings},
 };
 
-/// A shorter mask key could be guessed, and the ids with it.
-const MASK_KEY_BYTES_MIN: usize = 16;
+/// Which log lines are written.
+pub(crate) fn filter(settings: &TelemetrySettings) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(&settings.log).context("CHAT_LOG is written like `info,chat_gateway=debug`")
+}
 
 /// Starts logs and metrics, and serves /metrics, /livez and /readyz. Call it first, once.
 pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Result<Health> {
-    if let Some(path) = &settings.mask_key_file {
-        let key = std::fs::read(path).with_context(|| format!("reading the mask key file {}", path.display()))?;
-        anyhow::ensure!(key.len() >= MASK_KEY_BYTES_MIN, "the mask key has fewer than {MASK_KEY_BYTES_MIN} bytes");
-        mask::set_key(&key);
+    if let Some(key) = settings.mask_key()? {
+        mask::set_key(key.expose().as_bytes());
     }
-    let filter =
-        EnvFilter::try_new(&settings.log).context("the log filter is written like `info,chat_gateway=debug`")?;
+    let filter = filter(settings)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(scrub::ScrubbedStdout);
     match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

@@ -78,7 +78,7 @@ pub async fn fill(fleet: &Fleet, size: &Size) -> Result<Archive> {
     let mut database = PgConnection::connect(&fleet.urls().postgres).await?;
     let until = Clock::System.now().day();
     let first_day = until.plus(-i32::from(size.days));
-    let master_key = MasterKey::read(&fleet.dir().join("keys/master.key"))?;
+    let master_key = MasterKey::parse(&std::fs::read_to_string(fleet.dir().join("keys/master.key"))?)?;
     let keys = make_days(&mut database, &master_key, first_day, until).await?;
     let talks = (0..size.conversations).map(|_| Talk::new(fleet)).collect::<Result<Vec<_>>>()?;
     let span = Span { from: first_day.start(), until: until.start(), last_seq: size.last_seq() };
