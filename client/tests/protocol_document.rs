@@ -8,10 +8,10 @@ use chat_client::{
     ids::{ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
     wire::{
-        AddParticipants, BlockList, CloseCode, Command, CommandFrame, ConversationPage, CreateConversation, Device,
-        DeviceList, ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList,
-        ProfileList, Progress, Push, Receipt, ReceiptKind, RegisterDevice, SendMessageBody, ServerFrame, Ticket,
-        Typing, UnreadTotal,
+        AddParticipants, BlockList, CloseCode, Command, CommandFrame, ConversationName, ConversationPage,
+        CreateConversation, Device, DeviceList, ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform,
+        Presence, PresenceList, ProfileList, ProfileState, Progress, Push, Receipt, ReceiptKind, RegisterDevice,
+        SendMessageBody, ServerFrame, Ticket, Typing, UnreadTotal, UserProfile,
     },
 };
 use chat_shared::limits;
@@ -115,22 +115,29 @@ fn everything_beside_messages() -> Vec<Value> {
     let receipt =
         |kind| Receipt { conversation_id, user_id, kind, seq, message_id: Some(message_id), unread: Some(0), at };
     let cursor = Some(Cursor(1));
+    let avatar_url = Some("https://cdn.example.org/asha.png".to_owned());
+    let profile =
+        UserProfile { user_id, name: "Asha".to_owned(), avatar_url: avatar_url.clone(), state: ProfileState::Current };
+    let name = ConversationName { text: "Asha".to_owned(), more: 1, avatar_url, is_fallback: true };
     let pushes = [
         Push::Receipt { cursor, receipt: receipt(ReceiptKind::Read) },
         Push::Receipt { cursor, receipt: receipt(ReceiptKind::Delivered) },
         Push::Typing { typing: Typing { conversation_id, user_id, is_typing: true } },
         Push::Presence { users: vec![presence] },
+        Push::Skipped { cursor: Cursor(1) },
+        Push::Profile { profiles: ProfileList { users: vec![profile], businesses: Vec::new() } },
     ];
     let progress =
         Progress { user_id, read_seq: seq, last_read_message_id: Some(message_id), delivered_seq: Some(seq) };
     let mut values: Vec<Value> = pushes.iter().map(|push| serde_json::to_value(push).unwrap()).collect();
     values.push(serde_json::to_value(progress).unwrap());
+    values.push(serde_json::to_value(name).unwrap());
     values.push(serde_json::to_value(Mute { until: Some(at) }).unwrap());
     values
 }
 
 #[test]
-fn every_field_of_receipts_typing_and_presence_is_documented() {
+fn every_field_of_what_is_pushed_besides_messages_is_documented() {
     let mut fields = BTreeSet::new();
     for value in everything_beside_messages() {
         keys(&value, &mut fields);
