@@ -3,11 +3,13 @@
 mod extract;
 mod jwks;
 mod revocations;
+mod signing;
 mod tickets;
 mod verifier;
 
 pub use extract::bearer;
 pub use revocations::Revocations;
+pub use signing::Signer;
 pub use tickets::Tickets;
 pub use verifier::{KeySource, TokenError, Verifier, VerifierSettings};
 
