@@ -17,12 +17,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use self::service::GatewayPorts;
 pub use self::{
     programs::{Profile, Programs},
     service::{Role, Service},
 };
 use crate::{
-    kaha::Kaha,
+    kaha::{Kaha, KahaPorts},
     paths,
     ports::Ports,
     process::{Launch, Process, last_lines},
@@ -174,7 +175,9 @@ impl Fleet {
                 (Some(servers), urls)
             }
         };
-        let kaha = Kaha::start(&dir.join("kaha"), options.ports.get("kaha")?).await?;
+        let keys = keys::Keys::ensure(&dir.join("keys"))?;
+        let kaha_ports = KahaPorts { accounts: options.ports.get("kaha")?, api: options.ports.get("kaha-api")? };
+        let kaha = Kaha::start(&dir.join("kaha"), kaha_ports, &[&keys.service, &keys.next_service]).await?;
         let push_services =
             Box::pin(PushServices::start(&dir.join("push-services"), push_ports(&options.ports)?)).await?;
         let settings = settings::Settings {
@@ -182,7 +185,7 @@ impl Fleet {
             namespace: &options.namespace,
             kaha: &kaha,
             push_services: &push_services,
-            keys: keys::Keys::ensure(&dir.join("keys"))?,
+            keys,
             extra: &options.env,
             of_services: &options.service_env,
             is_readable: options.is_on_terminal,
@@ -206,6 +209,7 @@ impl Fleet {
             notifier: make.service(Role::Notifier, "notifier", 3)?,
             persister: make.service(Role::Persister, "persister", 4)?,
             retention: make.service(Role::Retention, "retention", 5)?,
+        kaha.know_gateways(gateways.iter().map(Service::internal_url).collect());
             kaha,
             push_services: Box::new(push_services),
             servers,
@@ -368,15 +372,18 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn service(&self, role: Role, name: &str, position: usize) -> Result<Service> {
         let metrics_port = self.ports.get(&format!("{name}-metrics"))?;
-        let port = match role {
-            Role::Gateway => Some(self.ports.get(name)?),
+        let ports = match role {
+            Role::Gateway => Some(GatewayPorts {
+                clients: self.ports.get(name)?,
+                internal: self.ports.get(&format!("{name}-internal"))?,
+            }),
             Role::Persister | Role::Notifier | Role::Retention => None,
         };
         let mut launch = self.launch(role, name);
-        launch.env = self.settings.of(role, port, metrics_port);
+        launch.env = self.settings.of(role, ports, metrics_port);
         launch.env.extend(self.settings.of_service(name));
         launch.prefix = self.is_on_terminal.then(|| terminal::Prefix::new(name, position));
-        Ok(Service::new(role, launch, port, metrics_port))
+        Ok(Service::new(role, launch, ports, metrics_port))
     }
 
     /// Runs a command of the retention program that does its work and ends.

@@ -6,7 +6,6 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -14,10 +13,7 @@ use chat_shared::wire::Platform;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{fleet::Fleet, process::Process, servers::Servers};
-
-/// How long the tokens in the file are good.
-const TOKEN_TTL: Duration = Duration::from_hours(24);
+use crate::{fleet::Fleet, kaha::TOKEN_TTL, process::Process, servers::Servers};
 
 /// The whole file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,8 +40,6 @@ pub struct FleetFile {
     pub push_service_urls: BTreeMap<String, String>,
     /// Directory of the processes' logs.
     pub logs: PathBuf,
-    /// Good for a day, for `/internal/v1`.
-    pub service_token: String,
     /// People ready to chat.
     pub users: Vec<UserEntry>,
 }
@@ -59,6 +53,8 @@ pub struct GatewayEntry {
     pub url: String,
     /// The WebSocket.
     pub ws_url: String,
+    /// Base of what other services call.
+    pub internal_url: String,
 }
 
 /// One process.
@@ -81,7 +77,7 @@ pub struct UserEntry {
     pub id: Uuid,
     /// What to call them.
     pub name: String,
-    /// Good for a day.
+    /// Good for almost a day.
     pub token: String,
 }
 
@@ -100,6 +96,7 @@ impl FleetFile {
             name: gateway.name().to_owned(),
             url: gateway.url(),
             ws_url: gateway.ws_url(),
+            internal_url: gateway.internal_url(),
         });
         Ok(Self {
             pid: std::process::id(),
@@ -116,7 +113,6 @@ impl FleetFile {
                 .map(|platform| (platform.as_str().to_owned(), fleet.push_services().url(platform)))
                 .collect(),
             logs: fleet.dir().join("logs"),
-            service_token: tokens.service(Uuid::new_v4(), TOKEN_TTL)?,
             users: users.collect::<Result<_>>()?,
         })
     }

@@ -1,128 +1,180 @@
-//! Stand-in for kaha-main-v3, which owns users and their sign-in: serves the
-//! public key of its tokens, and issues tokens to whoever asks.
+//! Stand-in for kaha-main-v3, which owns users, their sign-in, and their names and avatars.
 //!
-//! It signs as the real one does, so the gateway checks real signatures. It
-//! must never be reachable from outside this machine.
+//! It signs tokens as the real one does, so the gateway checks real signatures; it answers `POST /api/batch/profiles`
+//! and refuses there what the real one refuses; it tells the chat what the real one tells. It can be told to fail,
+//! and keeps what was asked. It must never be reachable from outside this machine.
 
+mod batch;
+mod behaviour;
+mod by_hand;
+mod caller;
+mod calls;
+mod keys;
+mod notice;
 mod people;
+mod profiles;
+mod service_tokens;
+mod sign_in;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
-
-use anyhow::{Context, Result};
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post},
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, OnceLock},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinHandle};
+
+use anyhow::Result;
 use uuid::Uuid;
 
+use self::{batch::Api, caller::CallerKeys, notice::Notice};
 pub use self::{
+    batch::{IDS_MAX, PATH as PROFILES_PATH},
+    behaviour::{Behaviour, Fault},
+    caller::{CALLER_AUDIENCE, CALLER_ISSUER},
+    calls::{Call, Calls, Complaint},
+    notice::{CHANGED_SUBJECT, CLOSE_PATH, INVALIDATE_PATH, announce_profiles},
     people::{People, Person},
-    tokens::{AUDIENCE, ISSUER, Tokens},
+    profiles::{PROFILE_MARK, Profile, Profiles},
+    service_tokens::{INTERNAL_AUDIENCE, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
+    tokens::{AUDIENCE, ISSUER, TOKEN_TTL, Tokens},
+};
+use crate::stand_in::{
+    lock,
+    server::{self, Protocol, Server},
 };
 
-/// How long a token lives if the request does not say.
-const TTL_DEFAULT_S: u64 = 24 * 60 * 60;
+/// Where it listens on 127.0.0.1; 0 is any free port.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KahaPorts {
+    /// Sign-in and public keys.
+    pub accounts: u16,
+    /// Profiles, which can be down by themselves.
+    pub api: u16,
+}
 
 /// The running stand-in. Stops when dropped.
 #[derive(Debug)]
 pub struct Kaha {
-    address: SocketAddr,
-    state: Arc<Directory>,
-    server: JoinHandle<()>,
+    accounts: Arc<Accounts>,
+    api: Arc<Api>,
+    accounts_server: Server,
+    api_server: Server,
 }
 
+/// Who there is, and the tokens that are made for them.
 #[derive(Debug)]
-struct Directory {
+struct Accounts {
     tokens: Tokens,
+    service_tokens: ServiceTokens,
     people: People,
+    profiles: Arc<Profiles>,
+    /// Internal addresses of the gateways.
+    gateways: OnceLock<Vec<String>>,
 }
 
 impl Kaha {
-    /// Starts it on a port of 127.0.0.1, with its key and its people kept in `directory`.
-    pub async fn start(directory: &Path, port: u16) -> Result<Self> {
+    /// Starts it with its key and its people kept in `directory`. Whoever asks for profiles has to have one of the
+    /// private keys in the PEM files `caller_keys`.
+    pub async fn start(directory: &Path, ports: KahaPorts, caller_keys: &[&Path]) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let state = Arc::new(Directory { tokens: Tokens::kept_in(directory)?, people: People::kept_in(directory)? });
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port} is taken"))?;
-        let address = listener.local_addr()?;
-        let router = Router::new()
-            .route("/.well-known/jwks.json", get(jwks))
-            .route("/dev/users", get(users))
-            .route("/dev/tokens", post(issue))
-            .with_state(Arc::clone(&state));
-        #[expect(clippy::disallowed_methods, reason = "this crate has no lifecycle; the handle is aborted on drop")]
-        let server = tokio::spawn(async move {
-            _ = axum::serve(listener, router).await;
+        let people = People::kept_in(directory)?;
+        let profiles = Arc::new(Profiles::of(people.all()));
+        let accounts = Arc::new(Accounts {
+            tokens: Tokens::kept_in(directory)?,
+            service_tokens: ServiceTokens::generate()?,
+            people,
+            profiles: Arc::clone(&profiles),
+            gateways: OnceLock::new(),
         });
-        Ok(Self { address, state, server })
+        let api = Arc::new(Api {
+            callers: CallerKeys::of_private_keys(caller_keys)?,
+            profiles,
+            calls: Arc::default(),
+            behaviour: Mutex::default(),
+        });
+        let accounts_router = sign_in::router(Arc::clone(&accounts)).merge(by_hand::router(Arc::clone(&accounts)));
+        let api_router = batch::router(Arc::clone(&api));
+        let accounts_listener = server::bind(ports.accounts).await?;
+        let api_listener = server::bind(ports.api).await?;
+        Ok(Self {
+            accounts_server: Server::start(accounts_listener, Protocol::Http1, move || accounts_router.clone())?,
+            api_server: Server::start(api_listener, Protocol::Http1, move || api_router.clone())?,
+            accounts,
+            api,
+        })
     }
 
-    /// Base of its endpoints.
+    /// Base of sign-in and of what can be done by hand.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.accounts_server.url()
     }
 
-    /// Where its public key is.
+    /// Base of its API, where profiles are.
+    pub fn api_url(&self) -> String {
+        self.api_server.url()
+    }
+
+    /// Where the public key of users' tokens is.
     pub fn jwks_url(&self) -> String {
         format!("{}/.well-known/jwks.json", self.url())
     }
 
-    /// Mints tokens, good and bad.
+    /// Where the public keys of its own service tokens are.
+    pub fn service_jwks_url(&self) -> String {
+        format!("{}/.well-known/service-jwks.json", self.url())
+    }
+
+    /// Mints users' tokens, good and bad.
     pub fn tokens(&self) -> &Tokens {
-        &self.state.tokens
+        &self.accounts.tokens
+    }
+
+    /// Mints tokens for the chat's internal endpoints, good and bad.
+    pub fn service_tokens(&self) -> &ServiceTokens {
+        &self.accounts.service_tokens
     }
 
     /// The readable people, at least eight; always the same in one directory.
     pub fn people(&self) -> &[Person] {
-        self.state.people.all()
+        self.accounts.people.all()
     }
-}
 
-impl Drop for Kaha {
-    fn drop(&mut self) {
-        self.server.abort();
+    /// Names and avatars. Changing one tells nobody.
+    pub fn profiles(&self) -> &Profiles {
+        &self.accounts.profiles
     }
-}
 
-async fn jwks(State(directory): State<Arc<Directory>>) -> Json<Value> {
-    Json(directory.tokens.jwks())
-}
+    /// What was asked of its API.
+    pub fn calls(&self) -> &Calls {
+        &self.api.calls
+    }
 
-async fn users(State(directory): State<Arc<Directory>>) -> Json<Vec<Person>> {
-    Json(directory.people.all().to_vec())
-}
+    /// How its API acts from now on. Sign-in and public keys go on as ever.
+    pub fn behave(&self, behaviour: Behaviour) {
+        let is_down = behaviour == Behaviour::Down;
+        *lock(&self.api.behaviour) = behaviour;
+        self.api_server.set_down(is_down);
+    }
 
-/// A wish for a token. Without `user_id` the person called `name` is meant, or
-/// else somebody new.
-#[derive(Debug, Deserialize)]
-struct TokenRequest {
-    user_id: Option<Uuid>,
-    name: Option<String>,
-    ttl_s: Option<u64>,
-}
+    /// Tells it where gateways are called by services, for what is done by hand. The first time counts.
+    pub fn know_gateways(&self, internal_urls: Vec<String>) {
+        _ = self.accounts.gateways.set(internal_urls);
+    }
 
-#[derive(Debug, Serialize)]
-struct TokenAnswer {
-    user_id: Uuid,
-    token: String,
-    expires_in_s: u64,
-}
+    /// Tells one gateway, at its internal address, that these profiles have changed.
+    ///
+    /// # Errors
+    /// If it doesn't answer with 204.
+    pub async fn invalidate_profiles(&self, internal_url: &str, users: &[Uuid], businesses: &[Uuid]) -> Result<()> {
+        Notice::profiles_changed(users, businesses).tell(self.service_tokens(), internal_url).await
+    }
 
-async fn issue(
-    State(directory): State<Arc<Directory>>,
-    Json(request): Json<TokenRequest>,
-) -> Result<Json<TokenAnswer>, StatusCode> {
-    let known = request.name.as_deref().and_then(|name| directory.people.named(name));
-    let user_id = request.user_id.or_else(|| known.map(|person| person.id)).unwrap_or_else(Uuid::new_v4);
-    let expires_in_s = request.ttl_s.unwrap_or(TTL_DEFAULT_S);
-    let token = directory
-        .tokens
-        .user(user_id, request.name.as_deref(), Duration::from_secs(expires_in_s))
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(Json(TokenAnswer { user_id, token, expires_in_s }))
+    /// Tells one gateway, at its internal address, that a user logged out: from the login `sid`, or everywhere.
+    ///
+    /// # Errors
+    /// If it doesn't answer with 204.
+    pub async fn close_sessions(&self, internal_url: &str, user_id: Uuid, sid: Option<Uuid>) -> Result<()> {
+        Notice::logged_out(user_id, sid).tell(self.service_tokens(), internal_url).await
+    }
 }

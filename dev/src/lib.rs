@@ -23,5 +23,6 @@ pub mod push_services;
 pub mod servers;
 pub mod signals;
 pub mod terminal;
+mod stand_in;
 pub mod test_servers;
 pub mod wait;

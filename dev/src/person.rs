@@ -17,11 +17,8 @@ use uuid::Uuid;
 
 use crate::{
     audit::Diary,
-    kaha::{Kaha, Person as Known},
+    kaha::{Kaha, Person as Known, TOKEN_TTL},
 };
-
-/// How long a token lives; longer than any run, even where a clock is ahead.
-const TOKEN_TTL: Duration = Duration::from_hours(24);
 
 /// How long a message is repeated, unless the person is told otherwise.
 const SEND_WAIT_MAX: Duration = Duration::from_mins(1);

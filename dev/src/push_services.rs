@@ -11,8 +11,6 @@ mod credentials;
 mod desk;
 mod encrypted;
 mod fcm;
-mod json_web_token;
-mod server;
 #[cfg(test)]
 mod tests;
 mod web_push;
@@ -28,13 +26,11 @@ pub use self::{
     book::{Received, Refused},
     web_push::Subscription,
 };
-use self::{
-    book::Book,
-    credentials::Credentials,
-    desk::Desk,
-    server::{Protocol, Server},
+use self::{book::Book, credentials::Credentials, desk::Desk};
+use crate::{
+    stand_in::server::{self, Protocol, Server},
+    wait,
 };
-use crate::wait;
 
 /// Ids of the apps that the stand-in for APNs knows.
 pub const APP_IDS: [&str; 2] = ["com.example.chat", "com.example.chat.business"];

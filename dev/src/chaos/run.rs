@@ -38,7 +38,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 pub async fn play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, told: Told) -> Outcome {
     let began = Instant::now();
     told.line(&format!("{} (seed {seed})", scenario.about()));
-    let outcome = match try_play(ground, scenario, scale, seed, told.clone()).await {
+    let outcome = match Box::pin(try_play(ground, scenario, scale, seed, told.clone())).await {
         Ok(mut outcome) => {
             outcome.seconds = began.elapsed().as_secs();
             outcome.verdict = outcome.judge();

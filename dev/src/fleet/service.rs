@@ -44,18 +44,27 @@ impl Role {
     }
 }
 
+/// Where a gateway listens on 127.0.0.1.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayPorts {
+    /// For clients.
+    pub clients: u16,
+    /// For other services.
+    pub internal: u16,
+}
+
 /// A process of the fleet. It keeps its ports through all its lives.
 #[derive(Debug)]
 pub struct Service {
     role: Role,
     process: Process,
-    port: Option<u16>,
+    ports: Option<GatewayPorts>,
     metrics_port: u16,
 }
 
 impl Service {
-    pub(super) fn new(role: Role, launch: Launch, port: Option<u16>, metrics_port: u16) -> Self {
-        Self { role, process: Process::new(launch), port, metrics_port }
+    pub(super) fn new(role: Role, launch: Launch, ports: Option<GatewayPorts>, metrics_port: u16) -> Self {
+        Self { role, process: Process::new(launch), ports, metrics_port }
     }
 
     /// `gateway-1`, `persister` …
@@ -89,8 +98,17 @@ impl Service {
     /// # Panics
     /// If it is not a gateway.
     pub fn address(&self) -> String {
-        let port = self.port.expect("only gateways are asked where clients connect");
-        format!("127.0.0.1:{port}")
+        let ports = self.ports.expect("only gateways are asked where clients connect");
+        format!("127.0.0.1:{}", ports.clients)
+    }
+
+    /// `http://…` where a gateway serves other services, under `/internal/v1`.
+    ///
+    /// # Panics
+    /// If it is not a gateway.
+    pub fn internal_url(&self) -> String {
+        let ports = self.ports.expect("only gateways are asked where services call them");
+        format!("http://127.0.0.1:{}", ports.internal)
     }
 
     /// Base of `/metrics`, `/livez` and `/readyz`.

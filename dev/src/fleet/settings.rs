@@ -1,7 +1,7 @@
 //! The environment variables that the services are started with: the contract
 //! between this crate and their `config.rs`.
 
-use super::{Role, ServiceEnv, keys::Keys};
+use super::{Role, ServiceEnv, keys::Keys, service::GatewayPorts};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
     push_services::PushServices,
@@ -10,6 +10,9 @@ use crate::{
 
 /// Bytes of a fleet's log. Small enough that many fleets share one NATS server, which sets the room aside.
 const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Requests each second and connections that a gateway takes from one address: all clients of a fleet have the same.
+const PER_ADDRESS_MAX: usize = 1_000_000;
 
 /// What all services of a fleet have in common.
 #[derive(Debug)]
@@ -28,13 +31,13 @@ pub struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    /// The variables of one service. `port` is where a gateway listens for clients.
-    pub fn of(&self, role: Role, port: Option<u16>, metrics_port: u16) -> Vec<(String, String)> {
+    /// The variables of one service. Gateways listen on `ports`.
+    pub fn of(&self, role: Role, ports: Option<GatewayPorts>, metrics_port: u16) -> Vec<(String, String)> {
         let mut env = self.common(metrics_port);
         if matches!(role, Role::Gateway | Role::Notifier | Role::Retention) {
             env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
         }
-        if let Some(port) = port {
+        if let Some(GatewayPorts { clients: port, internal }) = ports {
             env.extend([
                 ("CHAT_LISTEN", format!("127.0.0.1:{port}")),
                 ("CHAT_JWKS_URL", self.kaha.jwks_url()),
@@ -42,6 +45,13 @@ impl Settings<'_> {
                 ("CHAT_JWT_ISSUER", ISSUER.to_owned()),
                 ("CHAT_ALLOWED_ORIGINS", format!("http://127.0.0.1:{port}")),
                 // The stand-in for browsers' push services is on this machine.
+                ("CHAT_REQUESTS_PER_ADDRESS_MAX", PER_ADDRESS_MAX.to_string()),
+                ("CHAT_CONNECTIONS_PER_ADDRESS_MAX", PER_ADDRESS_MAX.to_string()),
+                ("CHAT_KAHA_URL", self.kaha.api_url()),
+                ("CHAT_SERVICE_KEY_FILE", self.keys.service.display().to_string()),
+                ("CHAT_SERVICE_NEXT_KEY_FILE", self.keys.next_service.display().to_string()),
+                ("CHAT_INTERNAL_LISTEN", format!("127.0.0.1:{internal}")),
+                ("CHAT_SERVICE_JWKS_URL", self.kaha.service_jwks_url()),
                 ("CHAT_ALLOW_LOOPBACK_ENDPOINTS", "true".to_owned()),
             ]);
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// First names from Nepal, where kaha comes from.
-const NAMES: [&str; 8] = ["Asha", "Bikram", "Chandra", "Deepa", "Ekta", "Furba", "Gita", "Hari"];
+pub(super) const NAMES: [&str; 8] = ["Asha", "Bikram", "Chandra", "Deepa", "Ekta", "Furba", "Gita", "Hari"];
 
 /// Somebody with a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

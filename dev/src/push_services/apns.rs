@@ -22,10 +22,13 @@ use uuid::Uuid;
 
 use super::{
     APP_IDS,
-    book::{Received, lock, text},
+    book::{Received, text},
     credentials::{APNS_KEY_ID, APNS_TEAM_ID},
     desk::{Desk, Objection, Taken, header, now_s},
+};
+use crate::stand_in::{
     json_web_token::{SKEW_MAX_S, verify},
+    lock,
     server::Cut,
 };
 

@@ -1,15 +1,12 @@
 //! What arrived at the stand-ins, and what they refused.
 
-use std::{
-    collections::VecDeque,
-    fmt::Write as _,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt::Write as _, sync::Mutex, time::Duration};
 
 use chat_shared::wire::Platform;
 use serde_json::Value;
 use tokio::time::Instant;
+
+use crate::stand_in::lock;
 
 /// Notifications kept; when there are more, the oldest tenth is forgotten.
 const RECEIVED_MAX: usize = 50_000;
@@ -151,9 +148,4 @@ impl Book {
         }
         told
     }
-}
-
-/// A mutex whose holder panicked still guards whole entries.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,6 @@
 //! What the notifier proves itself with, made once and kept in files as the providers hand them out.
 
-use std::{
-    fs::OpenOptions,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::{
@@ -18,6 +13,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use pem::Pem;
 use rand::Rng;
 use serde_json::{Value, json};
+
+use crate::stand_in::write_secret;
 
 /// Name of the notifier's key at Apple.
 pub const APNS_KEY_ID: &str = "STANDIN001";
@@ -111,7 +108,7 @@ fn service_account(file: PathBuf, token_url: &str) -> Result<ServiceAccount> {
         "client_id": "100000000000000000001",
         "token_uri": account.token_url,
     });
-    write(&account.file, &serde_json::to_vec_pretty(&text)?)?;
+    write_secret(&account.file, &serde_json::to_vec_pretty(&text)?)?;
     Ok(account)
 }
 
@@ -129,7 +126,7 @@ fn ec_key(file: PathBuf) -> Result<EcKey> {
             .map_err(|_| anyhow!("cannot make a signing key"))?
             .as_ref()
             .to_vec();
-        write(&file, pem::encode(&Pem::new(PRIVATE_KEY, pkcs8.as_slice())).as_bytes())?;
+        write_secret(&file, pem::encode(&Pem::new(PRIVATE_KEY, pkcs8.as_slice())).as_bytes())?;
         pkcs8
     };
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8)
@@ -144,20 +141,6 @@ fn secret(file: PathBuf) -> Result<Secret> {
     let mut bytes = [0; WEBHOOK_SECRET_BYTES];
     rand::rng().fill_bytes(&mut bytes);
     let secret = BASE64.encode(bytes);
-    write(&file, format!("{secret}\n").as_bytes())?;
+    write_secret(&file, format!("{secret}\n").as_bytes())?;
     Ok(Secret { file, secret })
-}
-
-/// So that only the owner can read it, and a reader sees all of it or nothing.
-fn write(file: &Path, content: &[u8]) -> Result<()> {
-    let draft = file.with_extension("draft");
-    _ = std::fs::remove_file(&draft);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut out| out.write_all(content))
-        .and_then(|()| std::fs::rename(&draft, file))
-        .with_context(|| format!("cannot write {}", file.display()))
 }

@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     behaviour::Behaviour,
-    book::{Book, Received, Refused, lock},
-    server::Cut,
+    book::{Book, Received, Refused},
 };
+use crate::stand_in::{lock, server::Cut};
 
 /// A notification that is in order, and the answer to it.
 #[derive(Debug)]

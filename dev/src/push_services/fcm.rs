@@ -22,10 +22,12 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Value, json};
 
 use super::{
-    book::lock,
     credentials::ServiceAccount,
     desk::{Desk, Objection, Taken, header, now_s},
+};
+use crate::stand_in::{
     json_web_token::{SKEW_MAX_S, check_expiry, verify},
+    lock,
     server::Cut,
 };
 

@@ -23,10 +23,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    book::{Received, lock},
+    book::Received,
     desk::{Desk, Objection, Taken, header, now_s},
     encrypted::Keys,
+};
+use crate::stand_in::{
     json_web_token::{check_expiry, verify},
+    lock,
     server::Cut,
 };
 

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::{
     book::{Received, text},
     desk::{Desk, Objection, Taken, header, now_s},
-    server::Cut,
 };
+use crate::stand_in::server::Cut;
 
 /// How far the time of a notification may be from now.
 const AGE_MAX_S: i64 = 5 * 60;

@@ -1,4 +1,4 @@
-//! A listener whose connections can be cut at any time, as a provider's that is down.
+//! A listener whose connections can be cut at any time, as those of a service that is down.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::book::lock;
+use super::lock;
 
 /// Connections served at a time; more wait.
 const CONNECTIONS_MAX: usize = 1024;

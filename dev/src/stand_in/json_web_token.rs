@@ -1,4 +1,4 @@
-//! Tokens with which the notifier says who it is.
+//! Tokens with which our services say who they are.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;

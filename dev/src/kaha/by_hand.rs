@@ -1,0 +1,95 @@
+//! Endpoints for whoever tries things by hand, which the real kaha-main-v3 has not: changing a profile, logging
+//! somebody out, and calling `/internal/v1`.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    Accounts,
+    notice::Notice,
+    sign_in::{Refused, fault},
+};
+
+/// The endpoints.
+pub fn router(accounts: Arc<Accounts>) -> Router {
+    Router::new()
+        .route("/dev/profiles", post(change_profile))
+        .route("/dev/logout", post(log_out))
+        .route("/dev/service-tokens", post(issue_to_service))
+        .with_state(accounts)
+}
+
+/// Whose profile becomes what. Without a `name` nobody has the id from now on.
+#[derive(Debug, Deserialize)]
+struct ProfileChange {
+    user_id: Option<Uuid>,
+    business_id: Option<Uuid>,
+    name: Option<String>,
+    avatar_url: Option<String>,
+}
+
+/// Changes a profile and tells a gateway.
+async fn change_profile(
+    State(accounts): State<Arc<Accounts>>,
+    Json(change): Json<ProfileChange>,
+) -> Result<StatusCode, Refused> {
+    let avatar_url = change.avatar_url.as_deref();
+    for id in change.user_id.iter().chain(&change.business_id) {
+        accounts.profiles.forget(*id);
+    }
+    if let Some(name) = &change.name {
+        if let Some(id) = change.user_id {
+            accounts.profiles.set_user(id, name, avatar_url);
+        }
+        if let Some(id) = change.business_id {
+            accounts.profiles.set_business(id, name, avatar_url);
+        }
+    }
+    let (users, businesses) = (change.user_id.as_slice(), change.business_id.as_slice());
+    tell_some_gateway(&accounts, &Notice::profiles_changed(users, businesses)).await
+}
+
+/// Who logged out: from the login `sid`, or everywhere.
+#[derive(Debug, Deserialize)]
+struct Logout {
+    user_id: Uuid,
+    sid: Option<Uuid>,
+}
+
+async fn log_out(State(accounts): State<Arc<Accounts>>, Json(logout): Json<Logout>) -> Result<StatusCode, Refused> {
+    tell_some_gateway(&accounts, &Notice::logged_out(logout.user_id, logout.sid)).await
+}
+
+/// Tells one gateway; which of them is all the same, so the first that takes it.
+async fn tell_some_gateway(accounts: &Accounts, notice: &Notice) -> Result<StatusCode, Refused> {
+    let mut failure = anyhow!("no gateway is known");
+    for url in accounts.gateways.get().into_iter().flatten() {
+        match notice.tell(&accounts.service_tokens, url).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            Err(error) => failure = error,
+        }
+    }
+    Err((StatusCode::BAD_GATEWAY, format!("{failure:#}")))
+}
+
+#[derive(Debug, Deserialize)]
+struct ServiceTokenRequest {
+    scopes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceTokenAnswer {
+    token: String,
+}
+
+async fn issue_to_service(
+    State(accounts): State<Arc<Accounts>>,
+    Json(request): Json<ServiceTokenRequest>,
+) -> Result<Json<ServiceTokenAnswer>, Refused> {
+    let scopes: Vec<&str> = request.scopes.iter().map(String::as_str).collect();
+    Ok(Json(ServiceTokenAnswer { token: accounts.service_tokens.token(&scopes).map_err(|error| fault(&error))? }))
+}
