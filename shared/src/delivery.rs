@@ -32,6 +32,9 @@ pub enum Delivery {
     Typing {
         /// Who and where.
         typing: Typing,
+        /// The version of the participants that are told.
+        #[serde(default)]
+        version: u64,
         /// Whom to tell, if they are connected to this gateway.
         user_ids: Vec<UserId>,
     },

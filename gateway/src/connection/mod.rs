@@ -11,12 +11,14 @@ mod hello;
 mod outbox;
 mod reader;
 mod registry;
+mod removals;
 #[cfg(test)]
 pub mod simulated;
 mod writer;
 
 pub use handshake::open;
 pub use registry::Registry;
+pub use removals::Removals;
 
 use std::{
     sync::{
@@ -28,13 +30,16 @@ use std::{
 
 use chat_shared::{
     clock::Timestamp,
-    ids::{DeviceId, Epoch, SessionId, UserId},
+    ids::{ConversationId, DeviceId, Epoch, SessionId, UserId},
     position::Cursor,
     wire::{CloseCode, Connected, Encoding, Push, Reply},
 };
 use parking_lot::Mutex;
 
-use self::{delivered::Unconfirmed, outbox::Outbox};
+use self::{
+    delivered::Unconfirmed,
+    outbox::{About, Outbox},
+};
 use crate::{
     delivery::{DirectMessage, Shown},
     telemetry,
@@ -61,6 +66,8 @@ pub struct Connection {
     recorded: AtomicU64,
     /// What was pushed and whose senders are told once it is confirmed.
     unconfirmed: Unconfirmed,
+    /// What is pushed to nobody who was removed from where it comes from.
+    removals: Arc<Removals>,
 }
 
 /// How far the user's inbox has been pushed on this connection.
@@ -91,7 +98,7 @@ pub enum Delivered {
 }
 
 impl Connection {
-    fn new(user_id: UserId, encoding: Encoding, expires_at: Timestamp) -> Self {
+    fn new(user_id: UserId, encoding: Encoding, expires_at: Timestamp, removals: Arc<Removals>) -> Self {
         Self {
             user_id,
             session_id: SessionId::random(),
@@ -104,6 +111,7 @@ impl Connection {
             confirmed: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
             unconfirmed: Unconfirmed::default(),
+            removals,
         }
     }
 
@@ -150,7 +158,25 @@ impl Connection {
 
     /// Pushes what could not be put in the inbox. Before `ready` there is no need: the client reloads after it.
     pub fn deliver_unnumbered(&self, shown: &Shown) {
-        self.tell(&shown.to(self.user_id, None));
+        let (conversation_id, version) = shown.place();
+        self.tell_about(conversation_id, version, &shown.to(self.user_id, None));
+    }
+
+    /// Pushes what has no place in the inbox and is of a conversation whose participants are of this version, unless the
+    /// user was removed from there since, or `ready` is still to be said.
+    pub fn tell_about(&self, conversation_id: ConversationId, version: u64, push: &Push) {
+        let position = self.position.lock();
+        if position.has_begun() && !self.removals.covers(self.user_id, conversation_id, version) {
+            self.push_about(About { conversation_id, version, cursor: None }, push);
+        }
+    }
+
+    /// Takes back what waits to be written of a conversation before the version with which the user was removed. Whatever
+    /// is pushed from now on minds the removal, which is noted: who was about to push has done so.
+    fn take_back(&self, conversation_id: ConversationId, version: u64) {
+        let _position = self.position.lock();
+        let skipped = |cursor| self.encoding.encode(&Push::Skipped { cursor }).ok();
+        self.outbox.take_back(conversation_id, version, skipped);
     }
 
     /// Pushes what has no place in the inbox, unless `ready` is still to be said.
@@ -222,10 +248,17 @@ impl Connection {
 
     /// Pushes an entry of the inbox whose turn it is.
     fn show(&self, cursor: Cursor, shown: &Shown) {
+        let (conversation_id, version) = shown.place();
+        if self.removals.covers(self.user_id, conversation_id, version) {
+            return self.push(&Push::Skipped { cursor });
+        }
         if let Some(message) = shown.direct_message_to(self.user_id) {
             self.unconfirmed.add(cursor, message);
         }
-        self.push(&shown.to(self.user_id, Some(cursor)));
+        self.push_about(
+            About { conversation_id, version, cursor: Some(cursor) },
+            &shown.to(self.user_id, Some(cursor)),
+        );
     }
 
     /// The messages of direct conversations that the client has confirmed with `cursor` and not before.
@@ -238,6 +271,13 @@ impl Connection {
         self.put(push);
     }
 
+    fn push_about(&self, about: About, push: &Push) {
+        metrics::counter!(telemetry::PUSHED_TOTAL).increment(1);
+        if let Some(bytes) = self.encoded(push) {
+            self.outbox.put_about(about, bytes);
+        }
+    }
+
     fn reply(&self, reply: &Reply) {
         if let Reply::Rejected(rejected) = reply {
             metrics::counter!(telemetry::REJECTED_TOTAL, "code" => rejected.code.as_str()).increment(1);
@@ -246,10 +286,14 @@ impl Connection {
     }
 
     fn put(&self, frame: &impl serde::Serialize) {
-        match self.encoding.encode(frame) {
-            Ok(bytes) => self.outbox.put(bytes),
-            Err(error) => tracing::error!(%error, "a frame could not be written"),
+        if let Some(bytes) = self.encoded(frame) {
+            self.outbox.put(bytes);
         }
+    }
+
+    fn encoded(&self, frame: &impl serde::Serialize) -> Option<Vec<u8>> {
+        let encoded = self.encoding.encode(frame);
+        encoded.inspect_err(|error| tracing::error!(%error, "a frame could not be written")).ok()
     }
 
     /// Ends the connection, once what is in the outbox has been written.
@@ -277,7 +321,7 @@ mod tests {
     use super::{outbox::Ending, *};
 
     fn connection(cursor: u64) -> (Connection, Epoch) {
-        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
+        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX), Arc::default());
         let epoch = Epoch::random();
         connection.begin(ready(epoch, cursor));
         (connection, epoch)
@@ -366,7 +410,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_pushed_before_ready() {
-        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX));
+        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX), Arc::default());
         connection.deliver_unnumbered(&shown());
         assert_eq!(connection.deliver(Epoch::random(), Cursor(1), &shown()), Delivered::Settled);
         assert_eq!(connection.outbox.len(), 0);

@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 
-use chat_shared::{limits, wire::CloseCode};
+use chat_shared::{ids::ConversationId, limits, position::Cursor, wire::CloseCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// An entry of the inbox is put in only when no more than this waits; the largest frame fits beside it.
 const ROOM_BYTES: usize = limits::OUTBOX_BYTES_MAX / 4;
 /// What a frame costs beyond its bytes.
-const FRAME_OVERHEAD_BYTES: usize = 64;
+const FRAME_OVERHEAD_BYTES: usize = 96;
 
 /// A queue of frames, and how the connection ends.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Outgoing>,
+    frames: VecDeque<(Outgoing, Option<About>)>,
     bytes: usize,
     ending: Option<Ending>,
 }
@@ -55,6 +55,18 @@ impl Ending {
     }
 }
 
+/// What a push is about, if it is of a conversation: it is taken back if its user is removed from there before it is
+/// written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct About {
+    /// Which conversation.
+    pub(super) conversation_id: ConversationId,
+    /// The version of its participants.
+    pub(super) version: u64,
+    /// Its place in the inbox, if it has one.
+    pub(super) cursor: Option<Cursor>,
+}
+
 /// A frame to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
@@ -74,15 +86,47 @@ impl Outgoing {
 impl Outbox {
     /// Puts a frame of the connection's encoding.
     pub(super) fn put(&self, bytes: Vec<u8>) {
-        self.add(Outgoing::Data(bytes));
+        self.add(Outgoing::Data(bytes), None);
+    }
+
+    /// As `put`, for a push that is taken back if its user is removed from the conversation.
+    pub(super) fn put_about(&self, about: About, bytes: Vec<u8>) {
+        self.add(Outgoing::Data(bytes), Some(about));
+    }
+
+    /// Takes back what is about a conversation before this version: what has a place in the inbox becomes what `skipped`
+    /// makes of it, and the rest goes. The frame that is being written at the moment is beyond reach.
+    pub(super) fn take_back(
+        &self,
+        conversation_id: ConversationId,
+        version: u64,
+        skipped: impl Fn(Cursor) -> Option<Vec<u8>>,
+    ) {
+        let mut queue = self.queue.lock();
+        let is_taken = |about: &Option<About>| {
+            about.is_some_and(|about| about.conversation_id == conversation_id && about.version < version)
+        };
+        if !queue.frames.iter().any(|(_, about)| is_taken(about)) {
+            return;
+        }
+        queue.frames.retain_mut(|(frame, about)| {
+            if !is_taken(about) {
+                return true;
+            }
+            let cursor = about.take().and_then(|about| about.cursor);
+            cursor.and_then(&skipped).map(|bytes| *frame = Outgoing::Data(bytes)).is_some()
+        });
+        queue.bytes = queue.frames.iter().map(|(frame, _)| frame.cost()).sum();
+        drop(queue);
+        self.drained.notify_one();
     }
 
     /// Puts the answer to a ping.
     pub(super) fn pong(&self, bytes: Vec<u8>) {
-        self.add(Outgoing::Pong(bytes));
+        self.add(Outgoing::Pong(bytes), None);
     }
 
-    fn add(&self, frame: Outgoing) {
+    fn add(&self, frame: Outgoing, about: Option<About>) {
         let mut queue = self.queue.lock();
         if queue.ending.is_some() {
             return;
@@ -95,7 +139,7 @@ impl Outbox {
             return;
         }
         queue.bytes += frame.cost();
-        queue.frames.push_back(frame);
+        queue.frames.push_back((frame, about));
         drop(queue);
         self.filled.notify_one();
     }
@@ -132,7 +176,7 @@ impl Outbox {
             let filled = self.filled.notified();
             {
                 let mut queue = self.queue.lock();
-                if let Some(frame) = queue.frames.pop_front() {
+                if let Some((frame, _)) = queue.frames.pop_front() {
                     queue.bytes -= frame.cost();
                     if queue.bytes <= ROOM_BYTES {
                         self.drained.notify_one();
@@ -196,6 +240,29 @@ mod tests {
         assert_eq!(outbox.next().await, Some(Outgoing::Data(vec![1])));
         assert_eq!(outbox.next().await, Some(Outgoing::Pong(vec![2])));
         assert_eq!(outbox.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_waits_of_a_conversation_is_taken_back_with_its_removal_and_no_cursor_is_missing_r6_4() {
+        let (outbox, [here, there]) = (Outbox::default(), [ConversationId::random(), ConversationId::random()]);
+        let about = |conversation_id, version, cursor: u64| {
+            let cursor = Some(Cursor(cursor)).filter(|cursor| cursor.0 > 0);
+            About { conversation_id, version, cursor }
+        };
+        for (number, (conversation_id, version, cursor)) in
+            (1..).zip([(here, 4, 11), (there, 4, 12), (here, 4, 0), (here, 5, 13)])
+        {
+            outbox.put_about(about(conversation_id, version, cursor), vec![number; 100]);
+        }
+        outbox.put(vec![5]);
+        outbox.take_back(here, 5, |cursor| Some(vec![u8::try_from(cursor.0).unwrap()]));
+        outbox.close(CloseCode::GoingAway);
+        let mut left = Vec::new();
+        while let Some(Outgoing::Data(bytes)) = outbox.next().await {
+            left.push((bytes[0], bytes.len()));
+        }
+        assert_eq!(left, [(11, 1), (2, 100), (4, 100), (5, 1)]);
+        assert_eq!(outbox.queue.lock().bytes, 0);
     }
 
     #[tokio::test]

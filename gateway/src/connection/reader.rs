@@ -31,7 +31,8 @@ pub(super) async fn serve(
     let (read, write) = split(socket.into_inner());
     let mut frames = Frames::new(read);
     let (_, write) = after_handshake_split(empty(), write, Role::Server);
-    let connection = Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at));
+    let connection =
+        Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at, state.connections.removals()));
     let written = Arc::clone(&connection);
     let serving = state.clone();
     state.tasks.best_effort("connection_writer", async move { writer::run(&serving, &written, write).await });

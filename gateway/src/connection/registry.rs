@@ -9,13 +9,14 @@ use chat_shared::{
 };
 use dashmap::{DashMap, mapref::entry::Entry};
 
-use super::Connection;
+use super::{Connection, Removals};
 use crate::telemetry;
 
 /// Who is connected.
 #[derive(Clone, Default)]
 pub struct Registry {
     users: Arc<DashMap<UserId, User>>,
+    removals: Arc<Removals>,
 }
 
 #[derive(Default)]
@@ -65,8 +66,19 @@ impl Registry {
         self.users.iter().flat_map(|user| user.connections.clone()).collect()
     }
 
-    /// Takes in that a user takes part in a conversation no longer: nothing more of it is pushed to them.
-    pub fn removed(&self, _user_id: UserId, _conversation_id: ConversationId, _version: u64) {}
+    /// Takes in that a user takes part in a conversation no longer: nothing more of it is pushed to them, and what waits to
+    /// be written is taken back.
+    pub fn removed(&self, user_id: UserId, conversation_id: ConversationId, version: u64) {
+        self.removals.note(user_id, conversation_id, version);
+        for connection in self.of(user_id) {
+            connection.take_back(conversation_id, version);
+        }
+    }
+
+    /// What this gateway knows of removals.
+    pub fn removals(&self) -> Arc<Removals> {
+        Arc::clone(&self.removals)
+    }
 
     /// Ends the connection of a session.
     pub fn close(&self, user_id: UserId, session_id: SessionId, code: CloseCode) {

@@ -33,7 +33,8 @@ impl Client {
 
     /// Says hello, and gives what `ready` says.
     pub async fn hello(state: &AppState, user_id: UserId, hello: Hello) -> (Self, Connected) {
-        let connection = Arc::new(Connection::new(user_id, Encoding::Json, Timestamp(i64::MAX)));
+        let removals = state.connections.removals();
+        let connection = Arc::new(Connection::new(user_id, Encoding::Json, Timestamp(i64::MAX), removals));
         hello::arrive(state, &connection, hello).await;
         let mut client = Self { state: state.clone(), connection, pushes: VecDeque::new() };
         let Push::Ready(ready) = client.push().await else { panic!("ready comes first") };

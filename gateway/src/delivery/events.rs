@@ -17,6 +17,9 @@ pub struct Shown {
     direct: Option<Arc<DirectMessage>>,
     /// Of a direct conversation: who of the two has blocked the other.
     blocked_by: Vec<UserId>,
+    conversation_id: ConversationId,
+    /// Of the participants.
+    version: u64,
 }
 
 /// A message of a direct conversation, as far as its sender is told when the other one has it.
@@ -47,7 +50,7 @@ impl Shown {
     pub(super) fn new(content: &Content, event: Event) -> Result<Self, Refusal> {
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
         let direct = DirectMessage::of(&event).map(Arc::new);
-        let blocked_by = event.participants.blocked_by.clone();
+        let (blocked_by, version) = (event.participants.blocked_by.clone(), event.participants.version);
         let changed = |participants: Participants, added, removed| ChangedConversation {
             conversation_id,
             kind: event.kind,
@@ -100,7 +103,12 @@ impl Shown {
                 },
             },
         };
-        Ok(Self { push, direct, blocked_by })
+        Ok(Self { push, direct, blocked_by, conversation_id, version })
+    }
+
+    /// Which conversation it is of, and the version of its participants.
+    pub const fn place(&self) -> (ConversationId, u64) {
+        (self.conversation_id, self.version)
     }
 
     /// The push for one of those it is for. What somebody has yet to read, and whom they have blocked, is nobody else's
@@ -137,12 +145,15 @@ impl Shown {
     #[cfg(test)]
     pub fn for_test(message: DirectMessage) -> Self {
         let DirectMessage { conversation_id, sender_id, seq, .. } = message;
+        let version = message.participants.version;
         let (message_id, sent_at) = (chat_shared::ids::MessageId::random(), chat_shared::clock::Timestamp::default());
         let shown = Message { conversation_id, message_id, sender_id, seq, sent_at, text: seq.0.to_string() };
         Self {
             push: Push::Message { cursor: None, message: shown },
             direct: Some(Arc::new(message)),
             blocked_by: Vec::new(),
+            conversation_id,
+            version,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     refusal::Refusal,
     state::AppState,
     telemetry,
+    typing::Told,
 };
 
 /// How often the gateway sends itself a message, the same way that notifiers do.
@@ -74,7 +75,9 @@ fn deliver(state: &AppState, delivery: Delivery) {
             state.connections.close(user_id, session_id, CloseCode::Replaced);
         }
         Delivery::PresenceChanged(changes) => state.watches.learn(&changes),
-        Delivery::Typing { typing, user_ids } => state.typing.show(state, typing, &user_ids),
+        Delivery::Typing { typing, version, user_ids } => {
+            state.typing.show(state, typing, &Told { user_ids, version });
+        }
         Delivery::ProfilesChanged { user_ids, business_ids } => state.profiles.forget(&user_ids, &business_ids),
         Delivery::Profiles { profiles, user_ids } => push_profiles(state, &profiles, &user_ids),
         Delivery::Revoked(revocations) => state.revocations.learn(&state.connections, &revocations),

@@ -14,6 +14,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+pub use self::shown::Told;
 use self::shown::{Shown, Writer};
 use crate::{delivery, refusal::Refusal, state::AppState, telemetry};
 
@@ -45,6 +46,9 @@ impl Typing {
         if participants.find(user_id).is_none() {
             return Err(Refusal::no_such_conversation());
         }
+        if participants.is_blocked() {
+            return Ok(());
+        }
         let writer = (conversation_id, user_id);
         if !is_typing {
             self.passed.invalidate(&writer);
@@ -57,7 +61,8 @@ impl Typing {
         for (gateway_id, user_ids) in by_gateway(&others, &gateways) {
             let typing = Said { conversation_id, user_id, is_typing };
             let subject = gateway_subject(&state.namespace, gateway_id);
-            delivery::publish(state, subject, &Delivery::Typing { typing, user_ids }).await;
+            delivery::publish(state, subject, &Delivery::Typing { typing, version: participants.version, user_ids })
+                .await;
         }
         metrics::counter!(telemetry::TYPING_PASSED_TOTAL).increment(1);
         Ok(())
@@ -69,15 +74,15 @@ impl Typing {
     }
 
     /// Shows what another gateway passed on.
-    pub fn show(&self, state: &AppState, typing: Said, user_ids: &[UserId]) {
+    pub fn show(&self, state: &AppState, typing: Said, told: &Told) {
         let writer = (typing.conversation_id, typing.user_id);
         if !typing.is_typing {
             return self.end(state, writer);
         }
         // In the order in which it is decided, so that what ended doesn't seem to go on.
         let mut shown = self.shown.lock();
-        if shown.show(writer, user_ids.to_vec(), Instant::now()) {
-            tell(state, typing, user_ids);
+        if shown.show(writer, told.clone(), Instant::now()) {
+            tell(state, typing, told);
             self.rung.notify_one();
         }
     }
@@ -109,9 +114,9 @@ const fn stopped((conversation_id, user_id): Writer) -> Said {
     Said { conversation_id, user_id, is_typing: false }
 }
 
-fn tell(state: &AppState, typing: Said, user_ids: &[UserId]) {
-    for connection in user_ids.iter().flat_map(|user_id| state.connections.of(*user_id)) {
-        connection.tell(&Push::Typing { typing });
+fn tell(state: &AppState, typing: Said, told: &Told) {
+    for connection in told.user_ids.iter().flat_map(|user_id| state.connections.of(*user_id)) {
+        connection.tell_about(typing.conversation_id, told.version, &Push::Typing { typing });
     }
 }
 

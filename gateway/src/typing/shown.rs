@@ -16,16 +16,25 @@ const SHOWN_MAX: usize = 50_000;
 /// Somebody who writes, and where.
 pub type Writer = (ConversationId, UserId);
 
+/// Whom it is shown to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The other participants, as far as they are connected here.
+    pub user_ids: Vec<UserId>,
+    /// The version of the participants that they are of.
+    pub version: u64,
+}
+
 /// Everybody who is shown as writing.
 #[derive(Default)]
 pub struct Shown {
     until: Deadlines<Writer>,
-    told: HashMap<Writer, Vec<UserId>>,
+    told: HashMap<Writer, Told>,
 }
 
 impl Shown {
     /// Shows somebody as writing, from now on for a while, to these users. False if there are too many already.
-    pub fn show(&mut self, writer: Writer, to: Vec<UserId>, now: Instant) -> bool {
+    pub fn show(&mut self, writer: Writer, to: Told, now: Instant) -> bool {
         if self.until.len() >= SHOWN_MAX && !self.until.contains(writer) {
             return false;
         }
@@ -35,13 +44,13 @@ impl Shown {
     }
 
     /// Ends what is shown of somebody: to whom it was.
-    pub fn end(&mut self, writer: Writer) -> Option<Vec<UserId>> {
+    pub fn end(&mut self, writer: Writer) -> Option<Told> {
         self.until.remove(writer);
         self.told.remove(&writer)
     }
 
     /// Ends what has been shown for long enough.
-    pub fn expire(&mut self, now: Instant) -> Option<(Writer, Vec<UserId>)> {
+    pub fn expire(&mut self, now: Instant) -> Option<(Writer, Told)> {
         let writer = self.until.take_due(now)?;
         Some((writer, self.told.remove(&writer).unwrap_or_default()))
     }
@@ -60,31 +69,35 @@ mod tests {
         (ConversationId::random(), UserId::random())
     }
 
+    fn told(user_id: UserId) -> Told {
+        Told { user_ids: vec![user_id], version: 1 }
+    }
+
     #[test]
     fn whoever_does_not_say_it_again_is_shown_no_longer_r8_4() {
         let (mut shown, now, [quiet, busy], ben) =
-            (Shown::default(), Instant::now(), [writer(), writer()], UserId::random());
-        assert!(shown.show(quiet, vec![ben], now));
-        assert!(shown.show(busy, vec![ben], now));
+            (Shown::default(), Instant::now(), [writer(), writer()], told(UserId::random()));
+        assert!(shown.show(quiet, ben.clone(), now));
+        assert!(shown.show(busy, ben.clone(), now));
         let again = now + limits::TYPING_EXPIRY / 2;
-        assert!(shown.show(busy, vec![ben], again));
+        assert!(shown.show(busy, ben.clone(), again));
         let over = now + limits::TYPING_EXPIRY;
         assert_eq!(shown.expire(again), None);
-        assert_eq!(shown.expire(over), Some((quiet, vec![ben])));
+        assert_eq!(shown.expire(over), Some((quiet, ben.clone())));
         assert_eq!(shown.expire(over), None);
         assert_eq!(shown.next(), Some(again + limits::TYPING_EXPIRY));
-        assert_eq!((shown.end(busy), shown.end(busy), shown.next()), (Some(vec![ben]), None, None));
+        assert_eq!((shown.end(busy), shown.end(busy), shown.next()), (Some(ben.clone()), None, None));
         assert!(shown.told.is_empty());
     }
 
     #[test]
     fn over_the_bound_nobody_new_is_shown() {
         let (mut shown, now, first) = (Shown::default(), Instant::now(), writer());
-        assert!(shown.show(first, vec![], now));
+        assert!(shown.show(first, Told::default(), now));
         for _ in 1..SHOWN_MAX {
-            assert!(shown.show(writer(), vec![], now));
+            assert!(shown.show(writer(), Told::default(), now));
         }
-        assert!(!shown.show(writer(), vec![], now));
-        assert!(shown.show(first, vec![], now));
+        assert!(!shown.show(writer(), Told::default(), now));
+        assert!(shown.show(first, Told::default(), now));
     }
 }

@@ -63,13 +63,22 @@ impl Inboxes {
         bounded(redis.srem(self.users_key(gateway_id), users)).await
     }
 
+    /// The gateways whose leases hold.
+    pub async fn live_gateways(&self) -> Result<Vec<GatewayId>, InboxError> {
+        self.gateways(true).await
+    }
+
     /// The gateways whose leases have run out and that have not been forgotten.
     pub async fn departed(&self) -> Result<Vec<GatewayId>, InboxError> {
+        self.gateways(false).await
+    }
+
+    async fn gateways(&self, is_live: bool) -> Result<Vec<GatewayId>, InboxError> {
         let mut redis = self.redis.clone();
         let known: Vec<String> = bounded(redis.smembers(self.gateways_key())).await?;
         let known: Vec<GatewayId> = known.iter().filter_map(|gateway_id| gateway_id.parse().ok()).collect();
         let live = self.live(known.iter().copied()).await?;
-        Ok(known.into_iter().filter(|gateway_id| live.get(gateway_id) == Some(&false)).collect())
+        Ok(known.into_iter().filter(|gateway_id| live.get(gateway_id) == Some(&is_live)).collect())
     }
 
     /// Some of the users that a departed gateway left behind; none once all have been detached.
