@@ -28,7 +28,7 @@ use crate::{
     ports::Ports,
     process::{Launch, Process, last_lines},
     push_services::{PushPorts, PushServices},
-    servers::{Binaries, Durability, NatsServers, Servers, Urls},
+    servers::{Binaries, Durability, Login, NatsServers, Scope, Servers, Urls},
     terminal,
 };
 
@@ -41,6 +41,9 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Name of the database of a fleet that has its own servers.
 pub const DATABASE: &str = "chat";
+
+/// Directory of the data of a fleet's own servers, in the fleet's.
+pub const DATA: &str = "data";
 
 /// Whose NATS, Postgres and Redis a fleet uses.
 #[derive(Debug, Clone)]
@@ -170,7 +173,9 @@ impl Fleet {
         let (servers, urls) = match options.servers {
             ServerSource::Borrowed(urls) => (None, urls),
             ServerSource::Own(durability) => {
-                let servers = own_servers(options.binaries, &dir, durability, options.nats, &options.ports).await?;
+                let scope = Scope::Only(&options.namespace);
+                let binaries = options.binaries;
+                let servers = own_servers(scope, binaries, &dir, durability, options.nats, &options.ports).await?;
                 let urls = servers.urls(DATABASE);
                 (Some(servers), urls)
             }
@@ -198,18 +203,18 @@ impl Fleet {
             is_on_terminal: options.is_on_terminal,
         };
         if !options.is_migrated {
-            make.run_once("migrate").await?;
+            make.run_once("migrate", Login::Owner).await?;
         }
-        make.run_once("prepare").await?;
+        make.run_once("prepare", Login::Retention).await?;
         let gateways = (1..=options.gateways)
             .map(|number| make.service(Role::Gateway, &format!("gateway-{number}"), number))
             .collect::<Result<Vec<_>>>()?;
+        kaha.know_gateways(gateways.iter().map(Service::internal_url).collect());
         Ok(Self {
             gateways,
             notifier: make.service(Role::Notifier, "notifier", 3)?,
             persister: make.service(Role::Persister, "persister", 4)?,
             retention: make.service(Role::Retention, "retention", 5)?,
-        kaha.know_gateways(gateways.iter().map(Service::internal_url).collect());
             kaha,
             push_services: Box::new(push_services),
             servers,
@@ -263,7 +268,7 @@ impl Fleet {
         self.servers.as_ref()
     }
 
-    /// Where Postgres (with the database), NATS and Redis are.
+    /// Where Postgres (with the database), NATS and Redis are, for the administrator.
     pub fn urls(&self) -> &Urls {
         &self.urls
     }
@@ -345,6 +350,7 @@ fn push_ports(ports: &Ports) -> Result<PushPorts> {
 }
 
 async fn own_servers(
+    scope: Scope<'_>,
     binaries: Option<Binaries>,
     dir: &Path,
     durability: Durability,
@@ -355,7 +361,7 @@ async fn own_servers(
         Some(binaries) => binaries,
         None => Binaries::find_or_fetch().await?,
     };
-    let servers = Servers::start(&binaries, &dir.join("data"), durability, nats, ports).await?;
+    let servers = Servers::start_for(scope, &binaries, &dir.join(DATA), durability, nats, ports).await?;
     servers.postgres.ensure_database(DATABASE).await?;
     Ok(servers)
 }
@@ -387,10 +393,11 @@ impl Maker<'_> {
     }
 
     /// Runs a command of the retention program that does its work and ends.
-    async fn run_once(&self, command: &str) -> Result<()> {
+    async fn run_once(&self, command: &str, login: Login) -> Result<()> {
         let name = format!("retention-{command}");
         let mut launch = self.launch(Role::Retention, &name).args([command]);
         launch.env = self.settings.of(Role::Retention, None, 0);
+        launch.env.push(("CHAT_POSTGRES_URL".to_owned(), self.settings.urls.of(login).postgres));
         let process = Process::new(launch);
         process.start()?;
         let status = tokio::time::timeout(READY_DEADLINE, process.exited())

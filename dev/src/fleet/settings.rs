@@ -5,7 +5,7 @@ use super::{Role, ServiceEnv, keys::Keys, service::GatewayPorts};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
     push_services::PushServices,
-    servers::Urls,
+    servers::{Login, Urls},
 };
 
 /// Bytes of a fleet's log. Small enough that many fleets share one NATS server, which sets the room aside.
@@ -34,6 +34,7 @@ impl Settings<'_> {
     /// The variables of one service. Gateways listen on `ports`.
     pub fn of(&self, role: Role, ports: Option<GatewayPorts>, metrics_port: u16) -> Vec<(String, String)> {
         let mut env = self.common(metrics_port);
+        env.extend(self.urls_of(role));
         if matches!(role, Role::Gateway | Role::Notifier | Role::Retention) {
             env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
         }
@@ -44,7 +45,6 @@ impl Settings<'_> {
                 ("CHAT_JWT_AUDIENCE", AUDIENCE.to_owned()),
                 ("CHAT_JWT_ISSUER", ISSUER.to_owned()),
                 ("CHAT_ALLOWED_ORIGINS", format!("http://127.0.0.1:{port}")),
-                // The stand-in for browsers' push services is on this machine.
                 ("CHAT_REQUESTS_PER_ADDRESS_MAX", PER_ADDRESS_MAX.to_string()),
                 ("CHAT_CONNECTIONS_PER_ADDRESS_MAX", PER_ADDRESS_MAX.to_string()),
                 ("CHAT_KAHA_URL", self.kaha.api_url()),
@@ -52,6 +52,7 @@ impl Settings<'_> {
                 ("CHAT_SERVICE_NEXT_KEY_FILE", self.keys.next_service.display().to_string()),
                 ("CHAT_INTERNAL_LISTEN", format!("127.0.0.1:{internal}")),
                 ("CHAT_SERVICE_JWKS_URL", self.kaha.service_jwks_url()),
+                // The stand-in for browsers' push services is on this machine.
                 ("CHAT_ALLOW_LOOPBACK_ENDPOINTS", "true".to_owned()),
             ]);
         }
@@ -70,14 +71,32 @@ impl Settings<'_> {
         self.of_services.iter().filter(is_for_it).map(|setting| (setting.name.clone(), setting.value.clone()))
     }
 
+    /// Where a service finds the servers that it needs, with a name and password of its own.
+    fn urls_of(&self, role: Role) -> Vec<(&'static str, String)> {
+        let shows_text = |(name, value): &(String, String)| name == "CHAT_NOTIFICATION_CONTENT" && value == "text";
+        let login = match role {
+            Role::Gateway => Login::Gateway,
+            Role::Persister => Login::Persister,
+            Role::Notifier if self.extra.iter().any(shows_text) => Login::TextNotifier,
+            Role::Notifier => Login::Notifier,
+            Role::Retention => Login::Retention,
+        };
+        let Urls { postgres, nats, redis } = self.urls.of(login);
+        let mut urls = vec![("CHAT_POSTGRES_URL", postgres)];
+        if role != Role::Retention {
+            urls.push(("CHAT_NATS_URL", nats));
+        }
+        if matches!(role, Role::Gateway | Role::Notifier) {
+            urls.push(("CHAT_REDIS_URL", redis));
+        }
+        urls
+    }
+
     fn common(&self, metrics_port: u16) -> Vec<(&'static str, String)> {
         let format = if self.is_readable { "pretty" } else { "json" };
         vec![
             ("CHAT_NAMESPACE", self.namespace.to_owned()),
-            ("CHAT_POSTGRES_URL", self.urls.postgres.clone()),
-            ("CHAT_NATS_URL", self.urls.nats.clone()),
             ("CHAT_LOG_BYTES_MAX", LOG_BYTES_MAX.to_string()),
-            ("CHAT_REDIS_URL", self.urls.redis.clone()),
             ("CHAT_LOG_FORMAT", format.to_owned()),
             ("CHAT_MASK_KEY_FILE", self.keys.mask.display().to_string()),
             ("CHAT_METRICS_LISTEN", format!("127.0.0.1:{metrics_port}")),

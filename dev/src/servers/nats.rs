@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Binaries, STOP_DEADLINE, start_and_wait};
+use super::{
+    Binaries, STOP_DEADLINE,
+    logins::{ADMIN, Login, Passwords, Scope, permissions},
+    start_and_wait,
+};
 use crate::{
     ports::Ports,
     process::{Launch, Process, Signal},
@@ -24,18 +28,35 @@ pub struct Nats {
     port: u16,
     monitor_port: u16,
     data: PathBuf,
+    passwords: Passwords,
 }
 
 impl Nats {
-    /// Starts one with its data in `directory/nats` and waits until JetStream is healthy.
+    /// Starts one with its data in `directory/nats`, for any namespace, and waits until JetStream is healthy.
     pub async fn start_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Self> {
-        let nats = Self::prepare("nats", binaries, directory, ports, "")?;
+        Self::start_for(Scope::Any, binaries, directory, ports).await
+    }
+
+    /// The same, where services may use the namespaces of `scope`.
+    pub async fn start_for(scope: Scope<'_>, binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Self> {
+        let nats = Self::prepare("nats", binaries, directory, ports, &permissions("nats.conf", scope)?)?;
         nats.start().await?;
         Ok(nats)
     }
 
-    /// Starts a cluster of three, called `nats`, `nats-2` and `nats-3`, and waits until all of them are healthy.
+    /// Starts a cluster of three for any namespace.
     pub async fn start_cluster_in(binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Vec<Self>> {
+        Self::start_cluster_for(Scope::Any, binaries, directory, ports).await
+    }
+
+    /// Starts a cluster of three, called `nats`, `nats-2` and `nats-3`, and waits until all of them are healthy.
+    pub async fn start_cluster_for(
+        scope: Scope<'_>,
+        binaries: &Binaries,
+        directory: &Path,
+        ports: &Ports,
+    ) -> Result<Vec<Self>> {
+        let permissions = permissions("nats.conf", scope)?;
         let names = ["nats", "nats-2", "nats-3"];
         let route_ports = names.iter().map(|name| ports.get(&format!("{name}-route"))).collect::<Result<Vec<u16>>>()?;
         let routes = route_ports.iter().fold(String::new(), |mut routes, port| {
@@ -46,7 +67,7 @@ impl Nats {
         for (name, port) in names.iter().zip(&route_ports) {
             let cluster =
                 format!("cluster {{\n  name: chat-dev\n  listen: 127.0.0.1:{port}\n  routes: [\n{routes}  ]\n}}\n");
-            servers.push(Self::prepare(name, binaries, directory, ports, &cluster)?);
+            servers.push(Self::prepare(name, binaries, directory, ports, &(cluster + &permissions))?);
         }
         // None is healthy before most of them are there.
         let [one, two, three] = servers.as_slice() else { unreachable!("as many as there are names") };
@@ -54,18 +75,20 @@ impl Nats {
         Ok(servers)
     }
 
-    fn prepare(name: &str, binaries: &Binaries, directory: &Path, ports: &Ports, cluster: &str) -> Result<Self> {
+    fn prepare(name: &str, binaries: &Binaries, directory: &Path, ports: &Ports, more: &str) -> Result<Self> {
+        let passwords = Passwords::ensure(directory)?;
         let data = directory.join(name);
         std::fs::create_dir_all(&data)?;
         let (port, monitor_port) = (ports.get(name)?, ports.get(&format!("{name}-monitor"))?);
         let server_name = format!("chat-dev-{name}");
         let config = directory.join(format!("{name}.conf"));
-        std::fs::write(&config, configuration(&server_name, port, monitor_port, &data) + cluster)?;
+        std::fs::write(&config, configuration(&server_name, port, monitor_port, &data) + more)?;
         let log = directory.join(format!("{name}.log"));
         let mut launch = Launch::new(name, &binaries.nats, log).args([Path::new("--config"), &config]);
         // On SIGTERM it reports a failure.
         launch.stop_signal = Signal::INT;
-        Ok(Self { process: Process::new(launch), server_name, port, monitor_port, data })
+        launch.env = environment(&passwords);
+        Ok(Self { process: Process::new(launch), server_name, port, monitor_port, data, passwords })
     }
 
     /// What it calls itself to others, such as in who leads a stream.
@@ -73,9 +96,9 @@ impl Nats {
         &self.server_name
     }
 
-    /// Address for clients.
+    /// Address for clients, as the administrator.
     pub fn url(&self) -> String {
-        format!("nats://{}", self.address())
+        format!("nats://{ADMIN}:{}@{}", self.passwords.admin(), self.address())
     }
 
     /// `host:port` for clients.
@@ -126,6 +149,19 @@ impl Nats {
     pub fn process(&self) -> &Process {
         &self.process
     }
+}
+
+/// The passwords that `permissions/nats.conf` takes from the environment.
+fn environment(passwords: &Passwords) -> Vec<(String, String)> {
+    let of_services = [
+        ("GATEWAY", Login::Gateway),
+        ("PERSISTER", Login::Persister),
+        ("NOTIFIER", Login::Notifier),
+        ("KAHA", Login::Kaha),
+    ]
+    .map(|(name, login)| (name, passwords.of(login)));
+    let all = [("ADMIN", passwords.admin().to_owned())].into_iter().chain(of_services);
+    all.map(|(name, password)| (format!("CHAT_NATS_{name}_PASSWORD"), password)).collect()
 }
 
 /// `sync_interval: always` makes an acknowledgement of a single server mean "on

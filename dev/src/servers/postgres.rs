@@ -9,10 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, migrate::Migrator};
 
-use super::{Binaries, Durability, STOP_DEADLINE, account, account::Account, start_and_wait};
+use super::{
+    Binaries, Durability, STOP_DEADLINE, account,
+    account::Account,
+    logins::{Login, Passwords, Scope, permissions},
+    start_and_wait,
+};
 use crate::{
+    paths,
     ports::Ports,
     process::{Launch, Process, Signal},
     wait,
@@ -21,6 +27,9 @@ use crate::{
 /// How long the connections of a database that is to be dropped or copied may linger.
 const QUIET_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Who made the cluster, and may do everything in it.
+const SUPERUSER: &str = "postgres";
+
 /// A PostgreSQL cluster and its server.
 #[derive(Debug)]
 pub struct Postgres {
@@ -28,11 +37,12 @@ pub struct Postgres {
     port: u16,
     tools: PathBuf,
     data: PathBuf,
+    passwords: Passwords,
 }
 
 impl Postgres {
     /// Starts one with its data in `directory/postgres` (or where that stands
-    /// for, see [`data_dir_for`]), making the cluster first if there is none.
+    /// for, see [`data_dir_for`]), making the cluster first if there is none, and who logs in to it.
     pub async fn start_in(
         binaries: &Binaries,
         directory: &Path,
@@ -44,9 +54,10 @@ impl Postgres {
         let data = account::reachable(&directory.join("postgres"), account.as_ref());
         let tools = binaries.postgres.clone();
         let port = ports.get("postgres")?;
+        let passwords = Passwords::ensure(directory)?;
         tokio::task::spawn_blocking({
-            let (tools, data, account) = (tools.clone(), data.clone(), account.clone());
-            move || make_cluster(&tools, &data, account.as_ref())
+            let (tools, data, account, passwords) = (tools.clone(), data.clone(), account.clone(), passwords.clone());
+            move || make_cluster(&tools, &data, account.as_ref(), &passwords)
         })
         .await??;
         let mut launch = Launch::new("postgres", &tools.join("postgres"), directory.join("postgres.log"))
@@ -59,19 +70,20 @@ impl Postgres {
         // A fast shutdown: does not wait for clients to leave.
         launch.stop_signal = Signal::INT;
         launch.has_family = true;
-        let postgres = Self { process: Process::new(launch), port, tools, data };
+        let postgres = Self { process: Process::new(launch), port, tools, data, passwords };
         postgres.start().await?;
+        postgres.make_logins().await?;
         Ok(postgres)
     }
 
-    /// Address of the maintenance database.
+    /// Address of the maintenance database, as the superuser.
     pub fn url(&self) -> String {
         self.database_url("postgres")
     }
 
-    /// Address of `database`.
+    /// Address of `database`, as the superuser.
     pub fn database_url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.passwords.admin(), self.port)
     }
 
     /// Where it listens on 127.0.0.1.
@@ -123,17 +135,48 @@ impl Postgres {
         &self.process
     }
 
-    /// Makes an empty database unless it exists.
+    /// Makes the services' roles and a user in each, unless they are there.
+    async fn make_logins(&self) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.url()).await?;
+        connection.execute(sqlx::AssertSqlSafe(permissions("postgres.sql", Scope::Any)?)).await?;
+        for login in Login::OF_POSTGRES {
+            let (name, password) = (login.postgres_name(), self.passwords.of(login));
+            let question = format!("select from pg_roles where rolname = '{name}'");
+            if connection.fetch_optional(sqlx::AssertSqlSafe(question)).await?.is_none() {
+                let statement = format!("create role {name} login password '{password}'");
+                connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+            }
+            for role in login.roles() {
+                connection.execute(sqlx::AssertSqlSafe(format!("grant {role} to {name}"))).await?;
+            }
+        }
+        Ok(connection.close().await?)
+    }
+
+    /// Makes an empty database, in which the owner of the tables may make them, unless it exists.
     pub async fn ensure_database(&self, name: &str) -> Result<()> {
         let mut connection = PgConnection::connect(&self.url()).await?;
         let question = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
         let found = connection.fetch_optional(sqlx::AssertSqlSafe(question)).await?;
         if found.is_none() {
-            let statement = format!("CREATE DATABASE {name}");
+            let statement = format!("CREATE DATABASE {name} OWNER {}", Login::Owner.postgres_name());
             connection.execute(sqlx::AssertSqlSafe(statement)).await?;
         }
         Ok(connection.close().await?)
     }
+}
+
+/// Brings the schema of a database up to date with this checkout, and says what services may do in it, like
+/// `chat-retention migrate`.
+pub async fn migrate(url: &str) -> Result<()> {
+    let directory = paths::workspace_root()?.join("migrations");
+    let migrator =
+        Migrator::new(directory.as_path()).await.with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut connection = PgConnection::connect(url).await?;
+    migrator.run(&mut connection).await.context("the migrations fail")?;
+    let grants = permissions("grants.sql", Scope::Any)?;
+    connection.execute(sqlx::AssertSqlSafe(grants)).await.context("permissions/grants.sql fails")?;
+    Ok(connection.close().await?)
 }
 
 /// Copies the database `template` of the server at `server_url` to a new one.
@@ -196,24 +239,32 @@ fn settings(durability: Durability) -> impl Iterator<Item = &'static str> {
 }
 
 /// Sorts by code point everywhere, so that no locale of the machine matters.
-fn make_cluster(tools: &Path, data: &Path, account: Option<&Account>) -> Result<()> {
+fn make_cluster(tools: &Path, data: &Path, account: Option<&Account>, passwords: &Passwords) -> Result<()> {
     if data.join("PG_VERSION").is_file() {
         return Ok(());
     }
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
     std::fs::set_permissions(data, Permissions::from_mode(0o700))?;
+    let password = data.with_extension("password");
+    std::fs::write(&password, passwords.admin())?;
+    std::fs::set_permissions(&password, Permissions::from_mode(0o600))?;
     let mut command = Command::new(tools.join("initdb"));
     command
-        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"])
+        .args([&format!("--username={SUPERUSER}"), "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"])
+        .arg("--pwfile")
+        .arg(&password)
         .args(["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"])
         .arg("-D")
         .arg(data)
         .current_dir("/");
     if let Some(account) = account {
         account.own(data)?;
+        account.own(&password)?;
         command.uid(account.uid).gid(account.gid);
     }
-    let output = command.output().context("cannot run initdb")?;
+    let output = command.output().context("cannot run initdb");
+    std::fs::remove_file(&password)?;
+    let output = output?;
     ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use chat_e2e::{Person, Setup, TestFleet, database, eventually, on_own_fleet, said};
 use chat_shared::{
     ids::{ConversationId, DeviceId},
-    log::stream_name,
+    log::{self, stream_name},
     position::Cursor,
     wire::{Encoding, Resume},
 };
@@ -23,7 +23,7 @@ async fn assert_complete(fleet: &TestFleet, reader: &Person, conversation_id: Co
 
 /// Waits until the log has given everything it holds to the persister.
 async fn persister_has_all(fleet: &TestFleet) -> Result<()> {
-    let context = async_nats::jetstream::new(async_nats::connect(&fleet.urls().nats).await?);
+    let context = async_nats::jetstream::new(log::connect(&fleet.urls().nats, "test", |_| {}).await?);
     let stream = context.get_stream(stream_name(fleet.namespace())).await?;
     eventually("delivery of the log to the persister", || async {
         let delivered = stream.consumer_info("persister").await?.delivered.stream_sequence;

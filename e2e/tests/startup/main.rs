@@ -6,7 +6,7 @@ use chat_dev::{
     test_servers::TestServers,
 };
 use chat_e2e::{Setup, TestFleet, database, in_time, on_own_fleet, said};
-use chat_shared::log::stream_name;
+use chat_shared::log::{self, stream_name};
 
 /// Starts a service that must refuse; what it says.
 async fn refusal(service: &Service) -> Result<String> {
@@ -83,7 +83,7 @@ fn promise_3_a_log_that_was_lost_is_refused_with_the_command_that_accepts_it() -
         fleet.gateway(0).stop().await?;
         fleet.gateway(1).stop().await?;
         fleet.persister().stop().await?;
-        let nats = async_nats::connect(&fleet.urls().nats).await?;
+        let nats = log::connect(&fleet.urls().nats, "test", |_| {}).await?;
         async_nats::jetstream::new(nats).delete_stream(stream_name(fleet.namespace())).await?;
 
         for service in [fleet.gateway(0), fleet.persister()] {

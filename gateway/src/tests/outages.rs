@@ -2,13 +2,12 @@
 
 use chat_dev::{
     ports::Ports,
-    servers::{Durability, NatsServers, Servers},
+    servers::{Durability, NatsServers, Servers, postgres},
     test_servers::TestServers,
 };
 use chat_shared::{
     ids::MessageId,
     position::Seq,
-    postgres::MIGRATOR,
     wire::{ErrorCode, MarkRead},
 };
 
@@ -23,7 +22,7 @@ pub async fn private() -> (tempfile::TempDir, Servers, Place) {
             .await;
     let private = private.unwrap();
     let urls = private.urls("postgres");
-    MIGRATOR.run(&sqlx::PgPool::connect(&urls.postgres).await.unwrap()).await.unwrap();
+    postgres::migrate(&urls.postgres).await.unwrap();
     let place = Place::on(&urls).await;
     (directory, private, place)
 }
@@ -111,7 +110,7 @@ async fn a_conversation_that_the_log_holds_nothing_of_any_more_is_written_to_aga
     // The gateway has delivered the last event, so it knows of it; then its time in the log is over.
     let (at, event) = place.log.newest(id).await.unwrap().unwrap();
     place.sender.learn(&event, at);
-    let stream = async_nats::jetstream::new(place.nats.clone()).get_stream(place.log.name()).await.unwrap();
+    let stream = async_nats::jetstream::new(place.operator.clone()).get_stream(place.log.name()).await.unwrap();
     stream.purge().await.unwrap();
     assert_eq!(place.send(ben, id, "after a week").await.unwrap().seq, Seq(6));
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_dev::{
-    servers::Urls,
+    servers::{Login, Urls},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -40,8 +40,10 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Everything but what the gateway itself does is done as an administrator.
 pub struct Place {
     pub pool: PgPool,
+    pub operator: async_nats::Client,
     pub database: Database,
     pub nats: async_nats::Client,
     pub namespace: String,
@@ -66,16 +68,18 @@ impl Place {
     }
 
     pub async fn on(urls: &Urls) -> Self {
-        let settings = PostgresSettings::new(&urls.postgres, 8);
-        let pool = postgres::connect(&settings, "test").unwrap();
-        let nats = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
+        let connect = |url: &str| postgres::connect(&PostgresSettings::new(url, 8), "test").unwrap();
+        let own = urls.of(Login::Gateway);
+        let (pool, own_pool) = (connect(&urls.postgres), connect(&own.postgres));
+        let operator = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
+        let nats = log::connect(&own.nats, "test", |_| {}).await.unwrap();
         let namespace = unique_namespace();
         let replicas = Replicas { count: 1, bytes_max: 64 * 1024 * 1024 };
         let log = Log::open(&nats, &namespace, replicas).await.unwrap();
         let (clock, tasks) = (Clock::System, Tasks::default());
-        let content = content(&pool, &tasks).await;
-        let database = Database::new(pool.clone());
-        let redis = Redis::open(&urls.redis, &namespace).unwrap();
+        let content = content(&pool, &own_pool, &tasks).await;
+        let database = Database::new(own_pool);
+        let redis = Redis::open(&own.redis, &namespace).unwrap();
         let (inboxes, profiles) = (Inboxes::on(&redis), Profiles::default());
         let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
         let place = Self {
@@ -89,6 +93,7 @@ impl Place {
             ),
             history: History::new(database.clone(), log.clone(), content.clone()),
             pool,
+            operator,
             database,
             nats,
             namespace,
@@ -240,7 +245,7 @@ pub fn master_key() -> MasterKey {
 }
 
 /// Content with a key for today.
-async fn content(pool: &PgPool, tasks: &Tasks) -> Content {
+async fn content(pool: &PgPool, own_pool: &PgPool, tasks: &Tasks) -> Content {
     let wrapped = master_key().generate(Clock::System.now().day()).unwrap();
     sqlx::query!(
         "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
@@ -252,7 +257,7 @@ async fn content(pool: &PgPool, tasks: &Tasks) -> Content {
     .await
     .unwrap();
     let latch = Latch::default();
-    let content = Content::start(pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), tasks);
+    let content = Content::start(own_pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), tasks);
     until("fetching the key", async || latch.is_set()).await;
     content
 }

@@ -6,10 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use async_nats::jetstream::{
-    self, ContextBuilder,
-    message::PublishMessage,
-    stream::{Config, StorageType},
+use async_nats::{
+    ConnectOptions, ServerAddr,
+    jetstream::{
+        self, ContextBuilder,
+        message::PublishMessage,
+        stream::{Config, StorageType},
+    },
 };
 use uuid::Uuid;
 
@@ -34,7 +37,7 @@ pub(super) struct Appends {
 }
 
 pub(super) async fn measure(nats_url: &str, length: Duration) -> Result<Appends> {
-    let client = async_nats::connect(nats_url).await.context("the log's server can't be reached")?;
+    let client = connect(nats_url).await.context("the log's server can't be reached")?;
     let context =
         ContextBuilder::new().timeout(WAIT_MAX).ack_timeout(WAIT_MAX).max_ack_inflight(IN_FLIGHT).build(client);
     let name = format!("{PREFIX}{}", Uuid::new_v4().simple());
@@ -50,6 +53,16 @@ pub(super) async fn measure(nats_url: &str, length: Duration) -> Result<Appends>
     let measured = append(&context, &name, length).await;
     context.delete_stream(&name).await.context("a stream could not be removed")?;
     measured
+}
+
+/// As the user that the address names, which the client does not look for there.
+async fn connect(nats_url: &str) -> Result<async_nats::Client> {
+    let address: ServerAddr = nats_url.parse()?;
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => ConnectOptions::new().user_and_password(user.to_owned(), password.to_owned()),
+        _ => ConnectOptions::new(),
+    };
+    Ok(options.connect(address).await?)
 }
 
 async fn append(context: &jetstream::Context, subject: &str, length: Duration) -> Result<Appends> {
@@ -97,7 +110,7 @@ pub(super) mod tests {
     use super::*;
 
     pub async fn assert_gone(nats_url: &str) {
-        let client = async_nats::connect(nats_url).await.unwrap();
+        let client = super::connect(nats_url).await.unwrap();
         let names: Vec<String> = jetstream::new(client).stream_names().try_collect().await.unwrap();
         assert!(!names.iter().any(|name| name.starts_with(PREFIX)), "{names:?}");
     }

@@ -7,7 +7,7 @@ use chat_dev::{
     paths,
     ports::{self, Ports},
     process::{Launch, Process},
-    servers::{Nats, Redis},
+    servers::{Login, Nats, Redis, logins::url_as},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -80,8 +80,8 @@ impl Installation {
             // Nobody is notified here, so neither is used.
             ("CHAT_POSTGRES_URL", "postgres://127.0.0.1:1/none".to_owned()),
             ("CHAT_MASTER_KEY_FILE", "none".to_owned()),
-            ("CHAT_NATS_URL", self.nats_url.clone()),
-            ("CHAT_REDIS_URL", self.redis_url.clone()),
+            ("CHAT_NATS_URL", url_as(&self.nats_url, Login::Notifier)),
+            ("CHAT_REDIS_URL", url_as(&self.redis_url, Login::Notifier)),
             ("CHAT_LOG_BYTES_MAX", LOG_BYTES.to_string()),
             ("CHAT_METRICS_LISTEN", format!("127.0.0.1:{port}")),
         ]

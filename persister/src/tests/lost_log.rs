@@ -12,15 +12,15 @@ async fn a_log_that_lost_what_was_stored_is_refused_until_it_is_forgotten() {
     let events: Vec<_> = (0..3).map(|_| talk.message(now())).collect();
     // Stored from a log that reached 3; the one there is has nothing.
     place.keeper().keep(&items(1, &events)).await.unwrap();
-    let error = open::check(&place.pool, &place.log).await.unwrap_err();
+    let error = open::check(&place.own_pool, &place.own_log).await.unwrap_err();
     assert!(format!("{error:#}").contains("forget-log"), "{error:#}");
 
     let name = &place.state.name;
     let error = forget_log(&place.store(), name, false).await.unwrap_err();
     assert!(error.to_string().contains("--yes"), "{error}");
-    assert!(open::check(&place.pool, &place.log).await.is_err(), "asking changes nothing");
+    assert!(open::check(&place.own_pool, &place.own_log).await.is_err(), "asking changes nothing");
     forget_log(&place.store(), name, true).await.unwrap();
-    assert_eq!(open::check(&place.pool, &place.log).await.unwrap(), place.state);
+    assert_eq!(open::check(&place.own_pool, &place.own_log).await.unwrap(), place.state);
     forget_log(&place.store(), name, true).await.unwrap();
 }
 

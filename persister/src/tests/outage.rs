@@ -2,10 +2,9 @@
 
 use chat_dev::{
     ports::Ports,
-    servers::{Durability, NatsServers, Servers},
+    servers::{Durability, NatsServers, Servers, postgres},
     test_servers::TestServers,
 };
-use chat_shared::postgres::MIGRATOR;
 
 use super::place::{Place, until};
 
@@ -17,7 +16,7 @@ async fn private() -> (tempfile::TempDir, Servers, Place) {
             .await;
     let private = private.unwrap();
     let urls = private.urls("postgres");
-    MIGRATOR.run(&sqlx::PgPool::connect(&urls.postgres).await.unwrap()).await.unwrap();
+    postgres::migrate(&urls.postgres).await.unwrap();
     let place = Place::on(&urls).await;
     (directory, private, place)
 }

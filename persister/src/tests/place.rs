@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use chat_dev::{
-    servers::Urls,
+    servers::{Login, Urls},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -33,10 +33,15 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Everything but what the persister itself does is done as an administrator.
 pub struct Place {
     pub pool: PgPool,
     pub nats: async_nats::Client,
     pub log: Log,
+    /// The persister's.
+    pub own_pool: PgPool,
+    /// The persister's.
+    pub own_log: Log,
     pub state: LogState,
 }
 
@@ -61,19 +66,22 @@ impl Place {
     }
 
     pub async fn on(urls: &Urls) -> Self {
-        let settings = PostgresSettings { postgres_url: urls.postgres.clone(), postgres_connections_max: 8 };
-        let pool = postgres::connect(&settings, "test").unwrap();
+        let connect = |url: &str| postgres::connect(&PostgresSettings::new(url, 8), "test").unwrap();
+        let (own, namespace) = (urls.of(Login::Persister), unique_namespace());
         let nats = log::connect(&urls.nats, "test", |_| {}).await.unwrap();
+        let own_nats = log::connect(&own.nats, "test", |_| {}).await.unwrap();
         let replicas = Replicas { count: 1, bytes_max: 64 * 1024 * 1024 };
-        let log = Log::open(&nats, &unique_namespace(), replicas).await.unwrap();
-        let state = log.state().await.unwrap();
-        let place = Self { pool, nats, log, state };
+        let own_log = Log::open(&own_nats, &namespace, replicas).await.unwrap();
+        let log = Log::open(&nats, &namespace, replicas).await.unwrap();
+        let state = own_log.state().await.unwrap();
+        let (pool, own_pool) = (connect(&urls.postgres), connect(&own.postgres));
+        let place = Self { pool, nats, log, own_pool, own_log, state };
         place.make_partition(now()).await;
         place
     }
 
     pub fn store(&self) -> Store {
-        Store::new(self.pool.clone(), Clock::System)
+        Store::new(self.own_pool.clone(), Clock::System)
     }
 
     pub async fn make_partition(&self, at: Timestamp) {
@@ -97,7 +105,7 @@ impl Place {
         let spec = log::ConsumerSpec { ack_wait: Duration::from_secs(2), ..consumer_spec() };
         let (draining, postgres) = (CancellationToken::new(), Latch::default());
         let worker = Worker {
-            consumer: self.log.consumer(spec).await.unwrap(),
+            consumer: self.own_log.consumer(spec).await.unwrap(),
             stream_name: self.state.name.clone(),
             keeper: Keeper {
                 postgres: postgres.clone(),

@@ -1,0 +1,52 @@
+-- What each service may do in the database of an installation. Applied by `chat-retention migrate`, as the owner of the
+-- tables, in one transaction: everything that was granted is taken back first, so that this file is all there is.
+
+revoke all on table
+    conversations, participants, outbox, messages, content_keys, dead_letters, log_checkpoints, notification_devices,
+    blocks, _sqlx_migrations
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+revoke all on function make_message_partition (date), participants_count (), conversations_direct_has_two ()
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+
+-- Every service compares the schema with the one it was built for.
+grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention;
+
+-- The gateway reads what users read. Of a conversation it writes who takes part, but neither messages nor how far anybody
+-- has read, nor the number of participants, which the database counts by itself.
+grant select on table
+    conversations, participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks
+    to chat_gateway;
+grant insert (conversation_id, kind, direct_low, direct_high, created_at, last_activity_at), update (version)
+    on table conversations to chat_gateway;
+grant insert (conversation_id, user_id, role, joined_at), update (role, muted_until), delete
+    on table participants to chat_gateway;
+-- Locking rows needs the right to change a column; this one takes no value that isn't generated.
+grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;
+grant insert, update, delete on table notification_devices to chat_gateway;
+grant insert, delete on table blocks to chat_gateway;
+
+-- The persister stores what it can't open: it has no content keys.
+grant insert on table messages to chat_persister;
+grant select (conversation_id, last_seq), update (last_seq, last_message_id, last_message_at, last_activity_at)
+    on table conversations to chat_persister;
+grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
+    on table participants to chat_persister;
+grant select, insert, delete on table dead_letters to chat_persister;
+grant select, insert, update (last_stream_seq, updated_at), delete on table log_checkpoints to chat_persister;
+grant execute on function make_message_partition (date) to chat_persister;
+
+-- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
+grant select (conversation_id, last_seq, floor_seq) on table conversations to chat_notifier;
+grant select (conversation_id, user_id, read_seq, muted_until) on table participants to chat_notifier;
+grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
+    on table notification_devices to chat_notifier;
+
+-- Where notifications show text, they open it.
+grant select (day, master_key_id, wrapped) on table content_keys to chat_notifier_text;
+
+-- Retention makes partitions and keys, and counts messages without reading what is in them.
+grant execute on function make_message_partition (date) to chat_retention;
+grant select, insert on table content_keys to chat_retention;
+grant select (conversation_id, last_seq, floor_seq, last_message_at) on table conversations to chat_retention;
+grant select (conversation_id, user_id, read_seq) on table participants to chat_retention;
+grant select (conversation_id, seq, sent_at, deleted_at) on table messages to chat_retention;
