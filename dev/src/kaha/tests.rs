@@ -1,5 +1,7 @@
 //! The stand-in against a caller that does everything right, and one that does one thing wrong at a time.
 
+mod document;
+
 use std::time::Duration;
 
 use anyhow::Result;

@@ -10,7 +10,7 @@ pub fn print(fleet: &FleetFile, file: &Path, stop: &str) {
     for gateway in &fleet.gateways {
         line(&gateway.name, &format!("{}   {}", gateway.url, gateway.ws_url));
     }
-    line("kaha", &format!("{}   (issues tokens, serves their public key)", fleet.kaha_url));
+    line("kaha", &format!("{}   (issues tokens, knows names and pictures)", fleet.kaha_url));
     let push_services: Vec<_> =
         fleet.push_service_urls.iter().map(|(platform, url)| format!("{platform} {url}")).collect();
     line("phones", &format!("{}   (stand-ins that take notifications)", push_services.join("  ")));
@@ -55,5 +55,11 @@ fn examples(fleet: &FleetFile) -> Vec<String> {
             uuid::Uuid::new_v4()
         ),
         format!("curl -s {gateway}/v1/conversations/$CHAT/messages {bearer}"),
+        format!("# call {} something else, as everybody sees at once; log {} out", other.name, me.name),
+        format!(
+            "curl -s {kaha}/dev/profiles {json} -d '{{\"user_id\":\"{}\",\"name\":\"{} Sherpa\"}}'",
+            other.id, other.name
+        ),
+        format!("curl -s {kaha}/dev/logout {json} -d '{{\"user_id\":\"{}\"}}'", me.id),
     ]
 }
