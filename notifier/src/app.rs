@@ -1,11 +1,12 @@
 //! Puts the notifier together.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use async_nats::{Client, Event};
 use chat_shared::{
     clock::Clock,
+    config_check::{self, Report},
     inbox::Inboxes,
     jobs::Jobs,
     lifecycle::Tasks,
@@ -40,8 +41,14 @@ const ACK_PENDING_MAX: i64 = 5_000;
 /// What a killed instance had in hand comes back after this; longer than a batch takes at the most.
 const ACK_WAIT: Duration = Duration::from_secs(5);
 
+/// What the notifier calls itself to servers.
+const APPLICATION: &str = "chat-notifier";
+
 /// Runs the notifier until it is stopped.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    // What no waiting mends is said before anything is waited for.
+    let redis = settings.redis.url()?;
+    settings.nats.url()?;
     let tasks = Tasks::default();
     let health = operators::start(&settings.telemetry, &tasks).await?;
     telemetry::describe();
@@ -49,7 +56,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = connect(&settings, &health).await?;
     let namespace = &settings.namespace.namespace;
     let log = Log::open(&client, namespace, settings.nats.replicas()).await.context("opening the log")?;
-    let inboxes = Inboxes::connect(settings.redis.url()?.expose(), namespace)
+    let inboxes = Inboxes::connect(redis.expose(), namespace)
         .await
         .context("the address of Redis is written like redis://redis:6379")?;
     let publisher = Publisher::new(client.clone(), namespace.clone());
@@ -87,6 +94,48 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.run(settings.drain_max).await
 }
 
+/// Says what is wrong with the settings, and with what they lead to.
+pub async fn check(settings: &Settings) -> ExitCode {
+    let mut report = Report::default();
+    report.telemetry(&settings.telemetry);
+    let notifies = check_providers(&mut report, settings);
+    config_check::nats(&mut report, &settings.nats, &settings.namespace, APPLICATION).await;
+    config_check::redis(&mut report, &settings.redis, &settings.namespace).await;
+    // Live delivery needs neither.
+    if notifies {
+        let master_key = config_check::master_key(&mut report, &settings.master_key);
+        let pool = config_check::postgres(&mut report, &settings.postgres, APPLICATION).await;
+        if settings.notification_content == NotificationContent::Text {
+            config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+        }
+    }
+    report.conclude()
+}
+
+/// Reads the providers' keys; whether anybody is notified. They themselves aren't asked: nothing can be sent to nobody.
+fn check_providers(report: &mut Report, settings: &Settings) -> bool {
+    match Providers::open(&settings.providers, &Clock::System) {
+        Err(error) => {
+            report.wrong(format_args!("notifications: {error:#}"));
+            true
+        }
+        Ok(providers) => {
+            let names =
+                Platform::ALL.into_iter().filter(|platform| providers.supports(*platform)).map(Platform::as_str);
+            match names.collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => {
+                    report.note("notifications: no provider is set up, so nobody who is away is notified");
+                    false
+                }
+                names => {
+                    report.ok(format_args!("notifications: {names}; the providers themselves are not asked"));
+                    true
+                }
+            }
+        }
+    }
+}
+
 /// Starts working on notifications. None if there is no provider to bring them.
 async fn notify(
     settings: &Settings,
@@ -102,7 +151,7 @@ async fn notify(
         return Ok(None);
     }
     let master_key = settings.master_key.read()?;
-    let pool = postgres::connect(&settings.postgres, "chat-notifier")?;
+    let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     let jobs = Jobs::open(client, &settings.namespace.namespace, settings.nats.replicas())
         .await
         .context("opening the queue of notifications")?;
@@ -130,7 +179,7 @@ async fn notify(
 async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client> {
     let latch = health.latch("nats");
     let events = latch.clone();
-    let client = log::connect(settings.nats.url()?.expose(), "chat-notifier", move |event| match event {
+    let client = log::connect(settings.nats.url()?.expose(), APPLICATION, move |event| match event {
         Event::Connected => events.set(true),
         Event::Disconnected => {
             events.set(false);

@@ -16,9 +16,18 @@ mod reaper;
 mod telemetry;
 mod worker;
 
-use clap::Parser;
+use std::process::ExitCode;
+
+use chat_shared::command_line::{self, conclude};
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    chat_shared::command_line::conclude(app::run(config::Settings::parse()).await)
+async fn main() -> ExitCode {
+    let settings: config::Settings = match command_line::read() {
+        Ok(settings) => settings,
+        Err(ended) => return ended,
+    };
+    if settings.check.check_config {
+        return app::check(&settings).await;
+    }
+    conclude(app::run(settings).await)
 }

@@ -12,9 +12,9 @@ use crate::telemetry::scrub;
 /// What the process was started with; or how it ends if it only has to show its help, or can't be started so.
 pub fn read<T: Parser>() -> Result<T, ExitCode> {
     parse(std::env::args_os()).map_err(|refused| match refused {
-        Refused::Shown(text) => {
+        Refused::Shown(help) => {
             // Whoever closed the terminal doesn't want to read it.
-            let _closed = write!(std::io::stdout().lock(), "{}", text.ansi());
+            let _closed = help.print();
             ExitCode::SUCCESS
         }
         Refused::Wrong(line) => {
@@ -28,13 +28,13 @@ pub fn read<T: Parser>() -> Result<T, ExitCode> {
 const USAGE: u8 = 2;
 
 enum Refused {
-    Shown(clap::builder::StyledStr),
+    Shown(Box<clap::Error>),
     Wrong(String),
 }
 
 fn parse<T: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, Refused> {
     T::try_parse_from(arguments).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refused::Shown(error.render()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refused::Shown(Box::new(error)),
         _ => Refused::Wrong(in_one_line(&error, &T::command())),
     })
 }

@@ -27,46 +27,63 @@ const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 /// Who brings notifications to phones and browsers. Each is off until its settings are there; devices of a platform
 /// that is off get no notifications.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Notifications")]
 pub struct ProviderSettings {
-    /// JSON key file of a service account that may send by Firebase Cloud Messaging, for the Firebase project that the
-    /// apps are built with. Without it, Android devices get no notifications.
-    #[arg(long, env = "CHAT_FCM_SERVICE_ACCOUNT_FILE")]
+    /// JSON key file of a service account that may send by Firebase Cloud Messaging. Optional.
+    ///
+    /// For the Firebase project that the apps are built with. Without it, Android devices get no notifications.
+    #[arg(long, env = "CHAT_FCM_SERVICE_ACCOUNT_FILE", value_name = "FILE")]
     pub fcm_service_account_file: Option<PathBuf>,
     /// Where Firebase Cloud Messaging is.
-    #[arg(long, env = "CHAT_FCM_URL", default_value = "https://fcm.googleapis.com")]
+    ///
+    /// What notifications show, and the tokens of devices, go there.
+    #[arg(long, env = "CHAT_FCM_URL", default_value = "https://fcm.googleapis.com", value_name = "URL")]
     pub fcm_url: String,
-    /// Key file (.p8) for the Apple Push Notification service, as Apple hands it out. Without it, Apple devices get no
-    /// notifications.
-    #[arg(long, env = "CHAT_APNS_KEY_FILE")]
+    /// Key file (.p8) for the Apple Push Notification service, as Apple hands it out. Optional.
+    ///
+    /// Without it, Apple devices get no notifications. It needs the two ids that follow.
+    #[arg(long, env = "CHAT_APNS_KEY_FILE", value_name = "FILE")]
     pub apns_key_file: Option<PathBuf>,
-    /// The id that Apple gave the key: ten letters and digits.
-    #[arg(long, env = "CHAT_APNS_KEY_ID")]
+    /// The id that Apple gave the key: ten letters and digits. Required with the key.
+    ///
+    /// With another one Apple refuses every notification.
+    #[arg(long, env = "CHAT_APNS_KEY_ID", value_name = "ID")]
     pub apns_key_id: Option<String>,
-    /// The id of the team at Apple whose apps these are: ten letters and digits.
-    #[arg(long, env = "CHAT_APNS_TEAM_ID")]
+    /// The id of the team at Apple whose apps these are: ten letters and digits. Required with the key.
+    ///
+    /// With another one Apple refuses every notification.
+    #[arg(long, env = "CHAT_APNS_TEAM_ID", value_name = "ID")]
     pub apns_team_id: Option<String>,
-    /// Where the Apple Push Notification service is. Apps from Xcode need <https://api.sandbox.push.apple.com>. Each of the
-    /// two takes the other's device tokens for dead, and the devices are removed until they register again.
-    #[arg(long, env = "CHAT_APNS_URL", default_value = "https://api.push.apple.com")]
+    /// Where the Apple Push Notification service is. Apps from Xcode need <https://api.sandbox.push.apple.com>.
+    ///
+    /// Each of the two takes the other's device tokens for dead, and the devices are removed until they register again.
+    #[arg(long, env = "CHAT_APNS_URL", default_value = "https://api.push.apple.com", value_name = "URL")]
     pub apns_url: String,
-    /// Private key with which Web Push is signed (VAPID): PKCS#8 in PEM, curve P-256. Browsers subscribe with its public
-    /// half, so another key ends all subscriptions. Without it, browsers get no notifications.
-    #[arg(long, env = "CHAT_WEB_PUSH_KEY_FILE")]
+    /// Private key with which Web Push is signed (VAPID): PKCS#8 in PEM, curve P-256. Optional.
+    ///
+    /// Browsers subscribe with its public half, so another key ends all subscriptions. Without it, browsers get no
+    /// notifications.
+    #[arg(long, env = "CHAT_WEB_PUSH_KEY_FILE", value_name = "FILE")]
     pub web_push_key_file: Option<PathBuf>,
-    /// Whom push services write to when something is wrong, such as `mailto:operations@example.com` or a page that begins
-    /// with https:.
-    #[arg(long, env = "CHAT_WEB_PUSH_CONTACT")]
+    /// Whom push services write to when something is wrong. Required with the key.
+    ///
+    /// Such as `mailto:operations@example.com` or a page that begins with https:. Some push services refuse notifications
+    /// that name nobody.
+    #[arg(long, env = "CHAT_WEB_PUSH_CONTACT", value_name = "CONTACT")]
     pub web_push_contact: Option<String>,
-    /// Where the platform's own sender takes notifications: https, port 443, a public address. Without it, devices that are
-    /// registered for it get none.
-    #[arg(long, env = "CHAT_WEBHOOK_URL", hide_env_values = true)]
+    /// Where the platform's own sender takes notifications: https, port 443, a public address. Optional.
+    ///
+    /// Without it, devices that are registered for it get none. It needs the secret that follows.
+    #[arg(long, env = "CHAT_WEBHOOK_URL", hide_env_values = true, value_name = "URL")]
     pub webhook_url: Option<String>,
-    /// File with the secret that signs what the platform's own sender gets: any text of 16 bytes or more. White space around
-    /// it doesn't count.
-    #[arg(long, env = "CHAT_WEBHOOK_SECRET_FILE")]
+    /// File with the secret that signs what the platform's own sender gets. Required with its address.
+    ///
+    /// Any text of 16 bytes or more; white space around it doesn't count. Whoever has it can forge notifications.
+    #[arg(long, env = "CHAT_WEBHOOK_SECRET_FILE", value_name = "FILE")]
     pub webhook_secret_file: Option<PathBuf>,
-    /// Allows notifications to this machine, by http and on any port. Development only: whoever registers a device could
-    /// reach whatever listens here.
+    /// Allows notifications to this machine, by http and on any port. Development only.
+    ///
+    /// Whoever registers a device could reach whatever listens here. Off unless it is set.
     #[arg(long, env = "CHAT_ALLOW_LOOPBACK_ENDPOINTS")]
     pub allow_loopback_endpoints: bool,
 }
