@@ -102,6 +102,8 @@ enum FetchError {
     TimedOut,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    #[error("the stored keys were wrapped by master key {id}; give this gateway the master key that they were made with")]
+    #[error(
+        "the stored keys were wrapped by master key {id}; give this gateway the master key that they were made with"
+    )]
     OtherMasterKey { id: String },
 }
