@@ -42,31 +42,6 @@ fn a_token_among_the_subprotocols_is_taken_and_not_echoed() -> Result<()> {
 }
 
 #[test]
-fn pages_of_other_origins_stay_out() -> Result<()> {
-    on_shared_fleet(async |fleet| {
-        let person = fleet.person()?;
-        let authorization = format!("Bearer {}", person.token);
-        let (address, own) = (fleet.gateway(0).address(), fleet.gateway(0).url());
-        let longer = format!("{own}.evil.example");
-        for (origin, code) in [
-            (own.as_str(), "101"),
-            ("https://evil.example", "403 forbidden"),
-            ("null", "403 forbidden"),
-            ("", "403 forbidden"),
-            (longer.as_str(), "403 forbidden"),
-        ] {
-            let headers = [
-                ("Authorization", authorization.as_str()),
-                ("Sec-WebSocket-Protocol", "chat.v1.json"),
-                ("Origin", origin),
-            ];
-            assert_eq!(http::shake_hands(&address, &headers).await?.code(), code, "{origin}");
-        }
-        Ok(())
-    })
-}
-
-#[test]
 fn an_ordinary_request_is_told_what_is_missing() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let answer = fleet.api(&fleet.person()?, 0).get("ws").await?;

@@ -6,5 +6,4 @@ mod limits;
 mod replies;
 mod rest;
 mod silence;
-mod tokens;
 mod witness;
