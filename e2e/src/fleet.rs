@@ -1,6 +1,6 @@
 //! A fleet for tests, and what has to be true of it at the end of each.
 
-use std::{ops::Deref, path::PathBuf, time::Duration};
+use std::{collections::HashSet, ops::Deref, path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
 use chat_client::{Client, ClientOptions};
@@ -10,7 +10,7 @@ use chat_dev::{
 };
 use chat_shared::{
     ids::{ConversationId, DeviceId, UserId},
-    wire::{Conversation, Encoding},
+    wire::{Conversation, Encoding, Platform},
 };
 use serde_json::json;
 
@@ -74,7 +74,11 @@ impl TestFleet {
         let servers = TestServers::from_env()?;
         let mut options: FleetOptions =
             if setup.has_own_servers { servers.private_fleet() } else { servers.shared_fleet().await? };
-        options.env = vec![("CHAT_LOG_BYTES_MAX".to_owned(), LOG_BYTES_MAX.to_string())];
+        // Tests stand before the gateways as a proxy does, and say where its clients are.
+        options.env =
+            [("CHAT_LOG_BYTES_MAX", LOG_BYTES_MAX.to_string()), ("CHAT_TRUSTED_PROXIES", "127.0.0.0/8".to_owned())]
+                .map(|(name, value)| (name.to_owned(), value))
+                .to_vec();
         options.env.extend(setup.env);
         Ok(Self { fleet: Fleet::start(options).await?, expected_faults: setup.expected_faults })
     }
@@ -148,7 +152,7 @@ impl TestFleet {
     }
 
     /// Checks what is true of every fleet at rest: all services run, nothing is pending, no event was set aside, and
-    /// the logs tell nothing that they must not.
+    /// neither logs nor metrics tell anything that they must not.
     pub async fn check(&self) -> Result<()> {
         for service in self.services() {
             ensure!(service.process().is_running(), "{} is not running at the end of the test", service.name());
@@ -160,7 +164,27 @@ impl TestFleet {
         .await?;
         let dead_letters = database::count(url, "select count(*) from dead_letters").await?;
         ensure!(dead_letters == 0, "{dead_letters} events were set aside as dead letters");
-        traces::check_logs(&self.logs()?, &self.expected_faults)
+        for service in self.services() {
+            let metrics = service.metrics().await?;
+            ensure!(metrics.contains("chat_"), "{} measures nothing", service.name());
+            traces::check_metrics(service.name(), &metrics)?;
+        }
+        let complaints = self.kaha().calls().complaints();
+        ensure!(complaints.is_empty(), "kaha-main-v3 complains: {complaints:?}");
+        traces::check_logs(&self.logs()?, &self.expected_faults)?;
+        self.check_devices_are_nowhere()
+    }
+
+    /// Checks that no log names a device that was notified.
+    fn check_devices_are_nowhere(&self) -> Result<()> {
+        let notified = Platform::ALL.into_iter().flat_map(|platform| self.push_services().received(platform));
+        let tokens: HashSet<String> = notified.map(|received| received.token).collect();
+        for log in self.logs()? {
+            let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+            let named = tokens.iter().find(|token| text.contains(token.as_str()));
+            ensure!(named.is_none(), "the address of a device is in {}", log.display());
+        }
+        Ok(())
     }
 
     /// Stops the services; each has to end by itself and with success.

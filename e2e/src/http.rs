@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Socket, in_time};
+use crate::{Socket, api::ADDRESSES, in_time, traces};
 
 /// Bytes that the head of an answer may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -58,7 +58,8 @@ pub async fn open(address: &str, encoding: Encoding, token: &str) -> Result<Sock
 pub async fn shake_hands(address: &str, headers: &[(&str, &str)]) -> Result<Handshake> {
     let mut request = format!(
         "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         X-Forwarded-For: {ADDRESSES}8\r\n"
     );
     let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
     request.extend(headers.chain(["\r\n".to_owned()]));
@@ -80,7 +81,8 @@ async fn read_answer(mut stream: TcpStream) -> Result<Handshake> {
     let head = String::from_utf8(bytes[..head_end].to_vec())?;
     let mut rest = bytes.split_off(head_end + 4);
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("the answer has no status")?.parse()?;
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).context("the answer has no status")?.parse::<u16>()?;
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
@@ -92,6 +94,10 @@ async fn read_answer(mut stream: TcpStream) -> Result<Handshake> {
             if stream.read_buf(&mut rest).await? == 0 {
                 bail!("the answer ends after {} of {length} bytes", rest.len());
             }
+        }
+        if status >= 400 {
+            let text = String::from_utf8_lossy(&rest[..length]);
+            ensure!(traces::secret_in(&text).is_none(), "a refusal tells too much: {text}");
         }
         body = serde_json::from_slice(&rest[..length]).unwrap_or_default();
     }

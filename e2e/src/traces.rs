@@ -1,35 +1,60 @@
-//! What tests leave behind: nobody may find a whole id, a token or a text in a log, nor a text in a file at rest.
+//! What tests leave behind: nobody may find a whole id, a token, a text, a name or somebody's address in a log, a metric or an
+//! error answer, nor a text in a file at rest.
 
 use std::{
     io::Read,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use chat_dev::kaha::PROFILE_MARK;
 
-use crate::MARK;
+use crate::{MARK, api::ADDRESSES};
 
-/// How a JSON Web Token begins: `{"` in base64.
-const TOKEN_START: &str = "eyJ";
+/// What stands in texts that nobody may find, and what it would be.
+const SECRETS: [(&str, &str); 6] = [
+    // `{"` in base64.
+    ("eyJ", "a token"),
+    ("ya29.", "a token for a provider"),
+    (MARK, "the text of a message"),
+    (PROFILE_MARK, "a name or picture"),
+    (ADDRESSES, "the address of a person"),
+    ("198.51.100.", "the address of a person"),
+];
 
 /// Lines that are shown of each service when a test fails.
 const WARNINGS_MAX: usize = 12;
 
-/// Checks that no log holds a whole UUID, a token, a text, a panic or a fault of ours; but for faults with one of the
-/// texts in `expected`.
+/// What stands in a text that must not: a whole UUID, a token, a message's text, a name, the address of a person.
+pub fn secret_in(text: &str) -> Option<&'static str> {
+    let secret = SECRETS.into_iter().find(|(part, _)| text.contains(part)).map(|(_, what)| what);
+    secret.or_else(|| has_uuid(text).then_some("a whole UUID"))
+}
+
+/// Checks that no log holds a secret, a panic or a fault of ours; but for faults with one of the texts in `expected`.
 pub fn check_logs(logs: &[PathBuf], expected: &[&str]) -> Result<()> {
     ensure!(!logs.is_empty(), "there are no logs to check");
     for log in logs {
         let text = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
         for line in text.lines() {
             let shown = || format!("{} says: {line}", log.display());
-            ensure!(!has_uuid(line), "a whole UUID is in a log: {}", shown());
-            ensure!(!line.contains(TOKEN_START), "a token is in a log: {}", shown());
-            ensure!(!line.contains(MARK), "the text of a message is in a log: {}", shown());
+            if let Some(secret) = secret_in(line) {
+                bail!("{secret} is in a log: {}", shown());
+            }
             ensure!(!line.contains("panicked"), "something panicked: {}", shown());
             ensure!(!line.contains("did not finish in time"), "a stop took too long: {}", shown());
             let is_expected = expected.iter().any(|text| line.contains(text));
             ensure!(is_expected || !line.contains(r#""level":"ERROR""#), "a fault is in a log: {}", shown());
+        }
+    }
+    Ok(())
+}
+
+/// Checks that nothing that a service measures is about a person.
+pub fn check_metrics(service: &str, metrics: &str) -> Result<()> {
+    for line in metrics.lines() {
+        if let Some(secret) = secret_in(line) {
+            bail!("{secret} is in a metric of {service}: {line}");
         }
     }
     Ok(())
@@ -91,5 +116,21 @@ mod tests {
         assert!(has_uuid(&format!("chat.7.message.{}", uuid.simple())));
         assert!(!has_uuid("/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library"));
         assert!(!has_uuid("user:0123456789ab at 2026-01-01T00:00:00.000000Z"));
+    }
+
+    #[test]
+    fn every_secret_is_found_r6_2() {
+        for secret in [
+            "Bearer eyJhbGciOi",
+            "token=ya29.abc",
+            MARK,
+            PROFILE_MARK,
+            "from 203.0.113.9",
+            "198.51.100.1:80",
+            "936da01f-9abd-4d9d-80c7-02af85c822a8",
+        ] {
+            assert!(secret_in(&format!("a line: {secret}")).is_some(), "{secret}");
+        }
+        assert_eq!(secret_in("a line about user:0123456789ab on 127.0.0.1:8080"), None);
     }
 }
