@@ -2,6 +2,7 @@
 
 mod app;
 mod auth;
+mod check;
 mod config;
 mod connection;
 mod content;
@@ -27,9 +28,18 @@ mod telemetry;
 mod tests;
 mod typing;
 
-use clap::Parser;
+use std::process::ExitCode;
+
+use chat_shared::command_line::{self, conclude};
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    chat_shared::command_line::conclude(Box::pin(app::run(config::Config::parse())).await)
+async fn main() -> ExitCode {
+    let config: config::Config = match command_line::read() {
+        Ok(config) => config,
+        Err(ended) => return ended,
+    };
+    if config.check.check_config {
+        return Box::pin(check::run(&config)).await;
+    }
+    conclude(Box::pin(app::run(config)).await)
 }

@@ -13,10 +13,10 @@ pub struct InternalSettings {
     /// Keep it inside the cluster. It is served only if one of the two settings that follow says whose tokens are taken.
     #[arg(long, env = "CHAT_INTERNAL_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT")]
     pub internal_listen: SocketAddr,
-    /// Address of the JSON Web Key Set that services' tokens are checked with: EC P-256, Ed25519 or RSA.
+    /// Address of the JSON Web Key Set that services' tokens are checked with: EC P-256, Ed25519 or RSA. Optional.
     ///
-    /// Fetched every five minutes, and when a token names an unknown key. As many keys as are in it are valid at once.
-    #[arg(long, env = "CHAT_SERVICE_JWKS_URL", value_name = "URL")]
+    /// Without it and without files nobody may call the interface. Fetched every five minutes, and when a token names an unknown key. As many keys as are in it are valid at once.
+    #[arg(long, env = "CHAT_SERVICE_JWKS_URL", hide_env_values = true, value_name = "URL")]
     pub service_jwks_url: Option<reqwest::Url>,
     /// Files with one public key each (PEM), separated by commas, instead of a key set.
     ///

@@ -1,8 +1,12 @@
 //! Where profiles come from.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use anyhow::{Context, ensure};
 use clap::Args;
+use reqwest::Url;
+
+use crate::auth::Signer;
 
 /// How kaha-main-v3 is asked for profiles.
 #[derive(Debug, Clone, Args)]
@@ -11,8 +15,8 @@ pub struct ProfileSettings {
     /// Base address of kaha-main-v3, such as `https://kaha.internal`.
     ///
     /// `/api/batch/profiles` is asked for names and pictures there. Without it everybody is called by a neutral name.
-    #[arg(long, env = "CHAT_KAHA_URL", value_name = "URL")]
-    pub kaha_url: Option<reqwest::Url>,
+    #[arg(long, env = "CHAT_KAHA_URL", hide_env_values = true, value_name = "URL")]
+    pub kaha_url: Option<Url>,
     /// What the tokens that this service shows to kaha-main-v3 say in `aud`.
     ///
     /// kaha-main-v3 refuses tokens that are meant for somebody else.
@@ -28,9 +32,70 @@ pub struct ProfileSettings {
     /// Its public half is at `/.well-known/jwks.json` of the internal port. Read once, when the service starts.
     #[arg(long, env = "CHAT_SERVICE_KEY_FILE", value_name = "FILE")]
     pub service_key_file: Option<PathBuf>,
-    /// File with the private key that will sign next. Its public half is published now, and nothing is signed with it.
+    /// File with the private key that will sign next. Optional.
     ///
-    /// So kaha-main-v3 knows the new key before it is used: docs/security.md says how keys are exchanged.
+    /// Its public half is published now, and nothing is signed with it, so that kaha-main-v3 knows it before it is used: docs/security.md says how keys are exchanged.
     #[arg(long, env = "CHAT_SERVICE_NEXT_KEY_FILE", value_name = "FILE")]
     pub service_next_key_file: Option<PathBuf>,
+}
+
+impl ProfileSettings {
+    /// Reads the keys that sign our tokens, if there are any.
+    pub fn signer(&self) -> anyhow::Result<Option<Arc<Signer>>> {
+        let next = self.service_next_key_file.as_deref();
+        match &self.service_key_file {
+            Some(key) => Ok(Some(Arc::new(Signer::read(key, next, &self.service_name)?))),
+            None => {
+                ensure!(next.is_none(), "CHAT_SERVICE_NEXT_KEY_FILE needs CHAT_SERVICE_KEY_FILE beside it");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where kaha-main-v3 is and what signs our tokens; none if it isn't to be asked.
+    pub(super) fn kaha(&self, signer: Option<Arc<Signer>>) -> anyhow::Result<Option<(&Url, Arc<Signer>)>> {
+        let Some(url) = &self.kaha_url else { return Ok(None) };
+        let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+        ensure!(is_web, "CHAT_KAHA_URL must begin with https:// or http:// and name a host");
+        ensure!(
+            url.username().is_empty() && url.password().is_none(),
+            "CHAT_KAHA_URL must hold no user name and no password: kaha-main-v3 is shown tokens"
+        );
+        ensure!(url.query().is_none() && url.fragment().is_none(), "CHAT_KAHA_URL must end with its path");
+        let signer = signer.context("CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE, which signs what kaha-main-v3 is shown")?;
+        Ok(Some((url, signer)))
+    }
+
+    /// Those of a gateway without kaha-main-v3.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self {
+            kaha_url: None,
+            kaha_audience: "kaha-main-v3".to_owned(),
+            service_name: "chat-backend".to_owned(),
+            service_key_file: None,
+            service_next_key_file: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_key_or_with_what_does_not_belong_there_is_refused() {
+        let problem = |url: &str| {
+            let settings = ProfileSettings { kaha_url: Some(url.parse().unwrap()), ..ProfileSettings::none() };
+            settings.kaha(None).map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(problem("https://kaha.internal").contains("CHAT_SERVICE_KEY_FILE"));
+        assert!(problem("ftp://kaha.internal").contains("https://"));
+        assert!(problem("https://me:secret@kaha.internal").contains("password"));
+        assert!(!problem("https://me:secret@kaha.internal").contains("secret"));
+        assert!(problem("https://kaha.internal/?v=3").contains("path"));
+        assert!(ProfileSettings::none().kaha(None).unwrap().is_none());
+        let next = ProfileSettings { service_next_key_file: Some("next.pem".into()), ..ProfileSettings::none() };
+        assert!(next.signer().unwrap_err().to_string().contains("CHAT_SERVICE_KEY_FILE"));
+    }
 }

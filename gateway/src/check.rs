@@ -1,0 +1,108 @@
+//! `--check-config`: what the gateway would read and connect to.
+
+use std::{process::ExitCode, time::Duration};
+
+use chat_shared::{
+    clock::Clock,
+    config_check::{self, Report},
+};
+use reqwest::{StatusCode, Url};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    auth::{KeySource, Signer},
+    config::Config,
+};
+
+const APPLICATION: &str = "chat-gateway";
+/// How long kaha-main-v3 may take to answer. Clients wait much less, but this is to see whether it is there at all.
+const KAHA_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What kaha-main-v3 lets us do.
+const KAHA_SCOPE: &str = "profiles:read";
+
+/// Says what is wrong with the settings, and with what they lead to.
+pub async fn run(config: &Config) -> ExitCode {
+    let mut report = Report::default();
+    report.telemetry(&config.telemetry);
+    let master_key = config_check::master_key(&mut report, &config.master_key);
+    users_keys(&mut report, config).await;
+    services_keys(&mut report, config).await;
+    kaha(&mut report, config).await;
+    let log = Box::pin(config_check::nats(&mut report, &config.nats, &config.namespace, APPLICATION)).await;
+    let pool = Box::pin(config_check::postgres(&mut report, &config.postgres, APPLICATION)).await;
+    config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
+    config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+    Box::pin(config_check::redis(&mut report, &config.redis, &config.namespace)).await;
+    report.conclude()
+}
+
+async fn users_keys(report: &mut Report, config: &Config) {
+    let what = "keys of users' tokens";
+    match config.tokens.verifier() {
+        Err(error) => report.wrong(format_args!("{what}: {error:#}")),
+        Ok(settings) => tell(report, what, settings.keys.try_once().await),
+    }
+}
+
+async fn services_keys(report: &mut Report, config: &Config) {
+    let what = "keys of services' tokens";
+    let settings = &config.internal;
+    match (&settings.service_jwks_url, settings.service_public_key_files.as_slice()) {
+        (None, []) => report.note(format_args!("{what}: none, so no service may call the internal interface")),
+        (Some(url), []) => tell(report, what, KeySource::Jwks(url.clone()).try_once().await),
+        (None, paths) => tell(report, what, KeySource::PublicKeys(paths.to_vec()).try_once().await),
+        (Some(_), _) => report.wrong(format_args!(
+            "{what}: CHAT_SERVICE_JWKS_URL and CHAT_SERVICE_PUBLIC_KEY_FILES are both set: keep one of them"
+        )),
+    }
+    if settings.service_audience == config.tokens.jwt_audience {
+        report.wrong(
+            "CHAT_SERVICE_AUDIENCE: it is the same as CHAT_JWT_AUDIENCE, so a user's token could open the internal \
+             interface; give another one",
+        );
+    }
+}
+
+fn tell(report: &mut Report, what: &str, outcome: anyhow::Result<String>) {
+    match outcome {
+        Ok(found) => report.ok(format_args!("{what}: {found}")),
+        Err(error) => report.wrong(format_args!("{what}: {error:#}")),
+    }
+}
+
+/// Asks kaha-main-v3 for the profile of nobody.
+async fn kaha(report: &mut Report, config: &Config) {
+    let settings = &config.profiles;
+    let (url, key) = match (&settings.kaha_url, &settings.service_key_file) {
+        (None, _) => return report.note("kaha-main-v3: no address, so everybody is called by a neutral name"),
+        (Some(_), None) => return report.wrong("kaha-main-v3: CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE beside it"),
+        (Some(url), Some(key)) => (url, key),
+    };
+    let signer = Signer::read(key, settings.service_next_key_file.as_deref(), &settings.service_name);
+    let Some(signer) = report.part("key that signs for kaha-main-v3", signer) else { return };
+    let token = signer.token(&settings.kaha_audience, KAHA_SCOPE, Clock::System.now());
+    match ask_kaha(url, &token).await {
+        Ok(StatusCode::OK) => report.ok("kaha-main-v3: it takes our token and answers"),
+        Ok(StatusCode::UNAUTHORIZED) => report.wrong(
+            "kaha-main-v3 refuses our token: has it our public keys (/.well-known/jwks.json of the internal port), and are \
+             CHAT_SERVICE_NAME and CHAT_KAHA_AUDIENCE what it expects?",
+        ),
+        Ok(StatusCode::FORBIDDEN) => {
+            report.wrong(format_args!("kaha-main-v3 doesn't let this service do {KAHA_SCOPE}; have it allowed there"));
+        }
+        Ok(status) => report.wrong(format_args!("kaha-main-v3 answers {status}; is CHAT_KAHA_URL its base address?")),
+        Err(error) => report.wrong(format_args!("kaha-main-v3 is out of reach: {error:#}; is CHAT_KAHA_URL right?")),
+    }
+}
+
+async fn ask_kaha(base: &Url, token: &str) -> anyhow::Result<StatusCode> {
+    let mut url = base.clone();
+    url.path_segments_mut()
+        .map_err(|()| anyhow::anyhow!("the address has no path"))?
+        .pop_if_empty()
+        .extend(["api", "batch", "profiles"]);
+    let http = reqwest::Client::builder().timeout(KAHA_WAIT_MAX).redirect(reqwest::redirect::Policy::none()).build()?;
+    let body = json!({ "user_ids": [Uuid::new_v4()], "business_ids": [] });
+    Ok(http.post(url).bearer_auth(token).json(&body).send().await.map_err(reqwest::Error::without_url)?.status())
+}
