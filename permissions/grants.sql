@@ -27,7 +27,8 @@ grant insert, delete on table blocks to chat_gateway;
 
 -- The persister stores what it can't open: it has no content keys.
 grant insert on table messages to chat_persister;
-grant select (conversation_id, last_seq), update (last_seq, last_message_id, last_message_at, last_activity_at)
+grant select (conversation_id, last_seq, last_activity_at),
+    update (last_seq, last_message_id, last_message_at, last_activity_at)
     on table conversations to chat_persister;
 grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
     on table participants to chat_persister;
@@ -36,10 +37,12 @@ grant select, insert, update (last_stream_seq, updated_at), delete on table log_
 grant execute on function make_message_partition (date) to chat_persister;
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
-grant select (conversation_id, last_seq, floor_seq) on table conversations to chat_notifier;
+grant select (conversation_id, last_seq, floor_seq, direct_low, direct_high) on table conversations to chat_notifier;
+grant select (blocker_id, blocked_id) on table blocks to chat_notifier;
 grant select (conversation_id, user_id, read_seq, muted_until) on table participants to chat_notifier;
 grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
     on table notification_devices to chat_notifier;
+grant select (blocker_id, blocked_id) on table blocks to chat_notifier;
 
 -- Where notifications show text, they open it.
 grant select (day, master_key_id, wrapped) on table content_keys to chat_notifier_text;

@@ -183,7 +183,7 @@ pub async fn migrate(url: &str) -> Result<()> {
 ///
 /// Nobody may be connected to the template; someone who is just leaving is waited for.
 pub async fn copy_database(server_url: &str, template: &str, name: &str) -> Result<()> {
-    let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    let statement = format!("CREATE DATABASE {name} TEMPLATE {template} OWNER {}", Login::Owner.postgres_name());
     wait::until(&format!("the end of work in {template}"), QUIET_DEADLINE, || async {
         match execute(server_url, &statement).await {
             Ok(()) => Ok(Some(())),

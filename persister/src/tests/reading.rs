@@ -79,6 +79,7 @@ async fn marks_in_the_log_are_stored_and_poisoned_ones_buried() {
 /// Counts the statements that update participants from now on, by a trigger.
 async fn count_statements(place: &Place) {
     sqlx::query!("create sequence participants_updates").execute(&place.pool).await.unwrap();
+    sqlx::raw_sql("grant usage on sequence participants_updates to public").execute(&place.pool).await.unwrap();
     sqlx::query!(
         "create function count_participants_update() returns trigger language plpgsql as
          $$ begin perform nextval('participants_updates'); return null; end $$"
