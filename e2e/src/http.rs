@@ -56,8 +56,13 @@ pub async fn open(address: &str, encoding: Encoding, token: &str) -> Result<Sock
 
 /// Asks for `/v1/ws` with these headers besides those that every handshake has.
 pub async fn shake_hands(address: &str, headers: &[(&str, &str)]) -> Result<Handshake> {
+    shake_hands_at(address, "/v1/ws", headers).await
+}
+
+/// Asks for a path, which may have a query.
+pub async fn shake_hands_at(address: &str, path: &str, headers: &[(&str, &str)]) -> Result<Handshake> {
     let mut request = format!(
-        "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          X-Forwarded-For: {ADDRESSES}8\r\n"
     );

@@ -1,5 +1,9 @@
-//! Who gets in, and who may do what: tables of tokens, of Origins, and of users, conversations and actions.
+//! Who gets in, and who may do what: tables of tokens, of Origins, and of users, conversations and actions; tickets, logging
+//! out, and the interface for services.
 
+mod internal;
+mod logout;
 mod matrix;
 mod origins;
+mod tickets;
 mod tokens;
