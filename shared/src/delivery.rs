@@ -8,6 +8,7 @@ use serde_bytes::ByteBuf;
 use crate::{
     clock::Timestamp,
     ids::{BusinessId, ConversationId, Epoch, GatewayId, LoginId, SessionId, UserId},
+    packed,
     position::{Cursor, StreamSeq},
     wire::{Presence, ProfileList, Typing},
 };
@@ -129,7 +130,7 @@ impl Delivery {
 
     /// The delivery that `bytes` hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableDelivery> {
-        Ok(rmp_serde::from_slice(bytes)?)
+        Ok(packed::read(bytes)?)
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
+    packed,
     position::{Seq, StreamSeq},
     sealing::Envelope,
     wire::{ConversationKind, Participant},
@@ -132,7 +133,7 @@ impl Event {
 
     /// The event that `bytes` hold. Fields that are not known are passed over.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableEvent> {
-        Ok(rmp_serde::from_slice(bytes)?)
+        Ok(packed::read(bytes)?)
     }
 
     /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,

@@ -24,6 +24,7 @@ use crate::{
     inbox::Unconfirmed,
     limits,
     log::{ConsumeError, Consumer, ConsumerSpec, LogError, Part, Replicas, find_or_make, publish_together},
+    packed,
     position::{Cursor, Seq},
     sealing::Envelope,
 };
@@ -99,7 +100,7 @@ impl Job {
 
     /// The job that `bytes` hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableJob> {
-        Ok(rmp_serde::from_slice(bytes)?)
+        Ok(packed::read(bytes)?)
     }
 
     fn encode(&self) -> Vec<u8> {

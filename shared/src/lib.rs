@@ -30,6 +30,8 @@ pub mod log;
 #[cfg(feature = "services")]
 pub mod outbound;
 #[cfg(feature = "services")]
+mod packed;
+#[cfg(feature = "services")]
 pub mod postgres;
 #[cfg(feature = "services")]
 pub mod redis;

@@ -15,10 +15,10 @@ macro_rules! position {
             /// Before the first one.
             pub const ZERO: Self = Self(0);
 
-            /// The one after this.
+            /// The one after this. The largest, which only a fault or a lie can bring, has none and stays.
             #[must_use]
             pub const fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
 

@@ -49,6 +49,10 @@ impl ContentKey {
     /// Opens an envelope of this key's day.
     pub fn open(&self, place: &Sealed, envelope: &Envelope) -> Result<Vec<u8>, SealingError> {
         let (nonce, sealed) = envelope.parts().ok_or(SealingError::Malformed)?;
+        // The day isn't sealed with the text, so it is compared.
+        if envelope.day() != Some(self.day) {
+            return Err(SealingError::Refused);
+        }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealingError::Malformed)?;
         let mut bytes = sealed.to_vec();
         let length = self
