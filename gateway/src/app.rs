@@ -92,6 +92,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             content.clone(),
             clock.clone(),
             profiles.clone(),
+            delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
         ),
         history: History::new(database.clone(), log.clone(), content.clone()),
         receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone())),

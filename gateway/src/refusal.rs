@@ -50,6 +50,11 @@ impl Refusal {
         Self::new(ErrorCode::Forbidden, message)
     }
 
+    /// One of the two has blocked the other; nobody learns which.
+    pub fn blocked() -> Self {
+        Self::forbidden("there is a block between the two of you: nothing is sent either way")
+    }
+
     /// There is no such conversation, or the user doesn't take part in it; nobody learns which.
     pub fn no_such_conversation() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such conversation among yours")

@@ -2,6 +2,7 @@
 
 use chat_shared::{
     clock::Timestamp,
+    delivery::Delivery,
     event::{Event, Fact, Participants, ParticipantsChanged},
     ids::{ConversationId, UserId},
     position::{Seq, StreamSeq},
@@ -49,6 +50,11 @@ impl Conversations {
         self.change(by, conversation_id, removal).await
     }
 
+    /// Waits until no gateway pushes anything more of a conversation to whoever was removed from it.
+    async fn tell_of_removal(&self, conversation_id: ConversationId, user_id: UserId, version: u64) {
+        self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await;
+    }
+
     /// Carries out what `decide` makes of the conversation as it stands, and tells the log.
     async fn change(
         &self,
@@ -62,10 +68,14 @@ impl Conversations {
         let Some(change) = decide(&locked)? else { return Ok(()) };
         let now = self.clock.now();
         apply(&mut transaction, conversation_id, &change, now).await?;
-        insert_outbox(&mut transaction, conversation_id, locked.kind, locked.version + 1, change, now).await?;
+        let (version, removed) = (locked.version + 1, change.removed);
+        insert_change(&mut transaction, conversation_id, locked.kind, version, change, now).await?;
         bounded(transaction.commit()).await?;
         drop(connection);
         self.outbox.publish(conversation_id).await;
+        if let Some(user_id) = removed {
+            self.tell_of_removal(conversation_id, user_id, version).await;
+        }
         Ok(())
     }
 }
@@ -160,8 +170,8 @@ pub(super) async fn insert_participants(
     }
 }
 
-/// Leaves the change in the outbox. Its number, time and place in the log are filled in when it is appended.
-pub(super) async fn insert_outbox(
+/// Leaves the change of participants in the outbox.
+pub(super) async fn insert_change(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     kind: ConversationKind,
@@ -169,18 +179,24 @@ pub(super) async fn insert_outbox(
     change: Change,
     changed_at: Timestamp,
 ) -> Result<(), Refusal> {
-    let event = Event {
-        conversation_id,
-        kind,
-        seq: Seq::ZERO,
-        sent_at: changed_at,
-        previous: StreamSeq::ZERO,
-        participants: Participants { version, list: change.participants, ..Participants::default() },
-        fact: Fact::ParticipantsChanged(ParticipantsChanged {
-            added: change.added,
-            removed: change.removed.into_iter().collect(),
-        }),
-    };
+    let participants = Participants { version, list: change.participants, ..Participants::default() };
+    let removed = change.removed.into_iter().collect();
+    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: change.added, removed });
+    insert_outbox(connection, conversation_id, kind, participants, fact, changed_at).await
+}
+
+/// Leaves a change in the outbox. Its number, time and place in the log are filled in when it is appended.
+pub(super) async fn insert_outbox(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    kind: ConversationKind,
+    participants: Participants,
+    fact: Fact,
+    changed_at: Timestamp,
+) -> Result<(), Refusal> {
+    let version = participants.version;
+    let (seq, previous) = (Seq::ZERO, StreamSeq::ZERO);
+    let event = Event { conversation_id, kind, seq, sent_at: changed_at, previous, participants, fact };
     let insertion = sqlx::query!(
         "insert into outbox (conversation_id, version, event, created_at) values ($1, $2, $3, $4)",
         conversation_id.as_uuid(),

@@ -6,17 +6,17 @@ use chat_shared::{
     position::Seq,
     wire::{Conversation, ConversationKind, ConversationName, CreateConversation, Participant, Progress, Role},
 };
-use sqlx::{Acquire, PgConnection};
+use sqlx::Acquire;
 use time::OffsetDateTime;
 
 use super::{
     Conversations,
-    changes::{insert_outbox, insert_participants},
-    record::UnreadableRow,
+    blocks::{self, blocked_by, direct_of},
+    changes::{insert_change, insert_participants},
     rules,
 };
 use crate::{
-    database::{DatabaseError, bounded, statement},
+    database::{bounded, statement},
     refusal::Refusal,
 };
 
@@ -82,6 +82,12 @@ impl Conversations {
     async fn insert(&self, draft: &Draft) -> Result<(ConversationId, bool), Refusal> {
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
+        if let Some(pair) = draft.pair {
+            blocks::lock_pair(&mut transaction, pair).await?;
+            if !blocked_by(&mut transaction, pair).await?.is_empty() {
+                return Err(Refusal::blocked());
+            }
+        }
         let low_and_high = draft.pair.map(|pair| pair.map(UserId::as_uuid));
         let inserted = statement(
             sqlx::query!(
@@ -109,7 +115,7 @@ impl Conversations {
         insert_participants(&mut transaction, id, &draft.participants, at).await?;
         let added = draft.participants.iter().map(|participant| participant.user_id).collect();
         let change = rules::Change { participants: draft.participants.clone(), added, ..rules::Change::default() };
-        insert_outbox(&mut transaction, id, draft.kind, 1, change, at).await?;
+        insert_change(&mut transaction, id, draft.kind, 1, change, at).await?;
         bounded(transaction.commit()).await?;
         Ok((id, true))
     }
@@ -146,18 +152,4 @@ impl Draft {
             last_activity_at: self.created_at,
         }
     }
-}
-
-async fn direct_of(connection: &mut PgConnection, pair: [UserId; 2]) -> Result<Option<ConversationId>, Refusal> {
-    let [low, high] = pair.map(UserId::as_uuid);
-    let found: Result<_, DatabaseError> = statement(
-        sqlx::query_scalar!(
-            "select conversation_id from conversations where direct_low = $1 and direct_high = $2",
-            low,
-            high
-        )
-        .fetch_optional(connection),
-    )
-    .await;
-    Ok(found?.map(ConversationId::try_from).transpose().map_err(UnreadableRow::from)?)
 }

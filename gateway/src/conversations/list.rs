@@ -35,6 +35,7 @@ struct Row {
     read_seq: i64,
     last_read_message_id: Option<Uuid>,
     is_muted: bool,
+    is_blocked: bool,
     muted_until: Option<OffsetDateTime>,
     last_message_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
@@ -154,7 +155,7 @@ impl Conversations {
             version: row.version.unsigned_abs(),
             name: ConversationName::default(),
             profiles: Vec::new(),
-            is_blocked: false,
+            is_blocked: row.is_blocked,
             last_seq,
             floor_seq,
             read_seq,
@@ -194,6 +195,11 @@ async fn select_one(
             r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, me.read_seq, me.last_read_message_id,
                    coalesce(me.muted_until > $3, false) as "is_muted!",
                    nullif(me.muted_until, 'infinity') as muted_until,
+                   exists (
+                       select from blocks
+                       where blocker_id = $1
+                           and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
+                   ) as "is_blocked!",
                    c.last_message_at, c.created_at, c.last_activity_at,
                    everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
@@ -228,6 +234,11 @@ async fn select_page(
             r#"select c.conversation_id, c.kind, c.version, c.last_seq, c.floor_seq, c.read_seq, c.last_read_message_id,
                    coalesce(c.muted_until > $5, false) as "is_muted!",
                    nullif(c.muted_until, 'infinity') as muted_until,
+                   exists (
+                       select from blocks
+                       where blocker_id = $1
+                           and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
+                   ) as "is_blocked!",
                    c.last_message_at, c.created_at, c.last_activity_at,
                    everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"

@@ -3,6 +3,7 @@
 //! A change is one transaction that raises the version and leaves a row in the outbox; the log hears of it afterwards.
 //! **Invariant:** a user who doesn't take part gets the same answer as for a conversation that doesn't exist.
 
+mod blocks;
 mod changes;
 mod create;
 mod cursor;
@@ -15,7 +16,9 @@ pub use record::{Membership, UnreadableRow, head, membership};
 
 use chat_shared::{clock::Clock, inbox::Inboxes};
 
-use crate::{content::Content, database::Database, outbox::Outbox, profiles::Profiles, send::Sender};
+use crate::{
+    content::Content, database::Database, delivery::Gateways, outbox::Outbox, profiles::Profiles, send::Sender,
+};
 
 /// Makes, shows and changes conversations.
 #[derive(Clone)]
@@ -26,11 +29,12 @@ pub struct Conversations {
     content: Content,
     clock: Clock,
     profiles: Profiles,
+    gateways: Gateways,
 }
 
 impl Conversations {
     /// Over the database that has them; changes reach the log through `sender`, `inboxes` know what was
-    /// delivered, and `profiles` what everybody is called.
+    /// delivered, `profiles` what everybody is called, and all `gateways` are told who has left.
     pub fn new(
         database: Database,
         inboxes: Inboxes,
@@ -38,8 +42,9 @@ impl Conversations {
         content: Content,
         clock: Clock,
         profiles: Profiles,
+        gateways: Gateways,
     ) -> Self {
         let outbox = Outbox::new(database.clone(), sender);
-        Self { database, inboxes, outbox, content, clock, profiles }
+        Self { database, inboxes, outbox, content, clock, profiles, gateways }
     }
 }

@@ -39,13 +39,23 @@ pub(super) fn participants(user_ids: Vec<Uuid>, roles: &[String]) -> Result<Vec<
     pairs.map(|(user_id, role)| Ok(Participant { user_id: user_id.try_into()?, role: role.parse()? })).collect()
 }
 
+/// Users in a column.
+pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow> {
+    Ok(user_ids.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidId>>()?)
+}
+
 /// Where the conversation stands for the log when the log holds nothing of it: after what PostgreSQL has stored.
 pub async fn head(database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
     let mut connection = database.connection().await?;
     let row = statement(
         sqlx::query!(
             r#"select c.kind, c.version, c.last_seq, coalesce(c.last_message_at, c.created_at) as "sent_at!",
-                   p.user_ids as "user_ids!: Vec<Uuid>", p.roles as "roles!: Vec<String>"
+                   p.user_ids as "user_ids!: Vec<Uuid>", p.roles as "roles!: Vec<String>",
+                   array(
+                       select blocker_id from blocks
+                       where (blocker_id, blocked_id) in
+                           ((c.direct_low, c.direct_high), (c.direct_high, c.direct_low))
+                   ) as "blocked_by!: Vec<Uuid>"
                from conversations c
                cross join lateral (
                    select coalesce(array_agg(user_id order by position), '{}') as user_ids,
@@ -68,7 +78,7 @@ pub async fn head(database: &Database, conversation_id: ConversationId) -> Resul
         participants: Participants {
             version: row.version.unsigned_abs(),
             list: participants(row.user_ids, &row.roles)?,
-            blocked_by: Vec::new(),
+            blocked_by: user_ids(row.blocked_by)?,
         },
     }))
 }

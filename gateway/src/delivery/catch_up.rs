@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
-    event::Event,
+    event::{Event, Fact},
     ids::{Epoch, UserId},
-    inbox::Page,
+    inbox::{InboxEntry, Page},
+    limits,
     position::Cursor,
     wire::{CloseCode, ErrorCode},
 };
@@ -24,6 +25,7 @@ const CATCH_UPS_MAX: usize = 64;
 /// Pushes what stands in the inbox after the connection's position, up to its end. The connection has begun a
 /// catch-up. If the inbox was lost or trimmed the connection ends and the client resumes.
 pub async fn catch_up(state: &AppState, connection: &Connection) {
+    let mut has_looked_ahead = false;
     while let Some((epoch, cursor)) = connection.catch_up_from() {
         let page = match state.inboxes.read(connection.user_id, epoch, cursor, PAGE_ENTRIES).await {
             Ok(Page::Entries(entries)) => entries,
@@ -35,6 +37,11 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
         };
         if page.is_empty() && connection.end_catch_up() {
             return;
+        }
+        note_removals(state, connection.user_id, &page);
+        if let Some(last) = page.last().filter(|_| page.len() == PAGE_ENTRIES && !has_looked_ahead) {
+            look_ahead(state, connection.user_id, epoch, last.cursor).await;
+            has_looked_ahead = true;
         }
         for entry in page {
             // A text may grow sixfold when it is written as JSON, so there must be room before each entry.
@@ -57,6 +64,24 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 // It is logged where it failed. History tells the client the same; those after it must not wait.
                 Err(_) => connection.skip_entry(entry.cursor),
             }
+        }
+    }
+}
+
+/// Looks for removals in the rest of an inbox, so that nothing is pushed from where its user was removed since. Those that
+/// come into the inbox from now on are told to this gateway by whoever removes.
+async fn look_ahead(state: &AppState, user_id: UserId, epoch: Epoch, after: Cursor) {
+    // If it is lost or out of reach, so is the next page.
+    if let Ok(Page::Entries(rest)) = state.inboxes.read(user_id, epoch, after, limits::INBOX_ENTRIES_MAX).await {
+        note_removals(state, user_id, &rest);
+    }
+}
+
+fn note_removals(state: &AppState, user_id: UserId, entries: &[InboxEntry]) {
+    for event in entries.iter().filter_map(|entry| Event::decode(&entry.event).ok()) {
+        let Fact::ParticipantsChanged(change) = &event.fact else { continue };
+        if change.removed.contains(&user_id) && event.participants.find(user_id).is_none() {
+            state.connections.removed(user_id, event.conversation_id, event.participants.version);
         }
     }
 }

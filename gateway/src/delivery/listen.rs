@@ -13,7 +13,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Shown, catch_up, forget_changed, publish};
+use super::{Shown, catch_up, forget_changed, gateways, publish};
 use crate::{
     connection::{Connection, Delivered},
     refusal::Refusal,
@@ -62,6 +62,9 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
                     Ok(delivery) => deliver(&state, delivery),
                     Err(error) => tracing::warn!(%error, "a delivery could not be read"),
                 }
+                if let Some(asker) = message.reply {
+                    gateways::answer(&state, asker).await;
+                }
             }
         }
     }
@@ -88,6 +91,7 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::ParticipantRemoved { conversation_id, user_id, version } => {
             state.connections.removed(user_id, conversation_id, version);
             state.sender.forget(conversation_id);
+            state.watches.suspect(state, [user_id]);
         }
         Delivery::Beacon => {}
     }

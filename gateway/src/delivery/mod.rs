@@ -5,11 +5,13 @@
 
 mod catch_up;
 mod events;
+mod gateways;
 mod lease;
 mod listen;
 
 pub use catch_up::{catch_up, made_up_for, resync};
 pub use events::{DirectMessage, Shown};
+pub use gateways::Gateways;
 pub use lease::keep;
 pub use listen::listen;
 
@@ -33,10 +35,10 @@ pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) -> 
     is_published
 }
 
-/// Forgets who takes part in a conversation whose participants have changed. Only an event that comes with its position in
-/// the log says where the conversation stands since.
+/// Forgets who takes part in a conversation whose participants, or their blocks, have changed. Only an event that comes with
+/// its position in the log says where the conversation stands since.
 fn forget_changed(state: &AppState, event: &Event) {
-    if matches!(event.fact, Fact::ParticipantsChanged(_)) {
+    if matches!(event.fact, Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_)) {
         state.sender.forget(event.conversation_id);
     }
 }

@@ -30,7 +30,7 @@ pub struct Lists<C> {
 struct Watched {
     known: Option<PresenceChange>,
     sessions: Vec<SessionId>,
-    /// Lists with the user that are being made. Until they are, changes must not be missed.
+    /// Lists with the user that are being made, or that hide them: changes must not be missed, as they may be shown soon.
     awaited: usize,
 }
 
@@ -38,10 +38,14 @@ struct Watcher<C> {
     user_id: UserId,
     connection: C,
     list: Vec<UserId>,
+    /// Those asked for besides who are shown as away, whatever they do: there is a block between them and the watcher.
+    hidden: Vec<UserId>,
     /// Grows with each list.
     version: u64,
     /// Whether a list is being made.
     is_preparing: bool,
+    /// While the list is suspect nothing is pushed: of whom there is something to say.
+    withheld: Option<HashSet<UserId>>,
 }
 
 /// A list that has to be authorised again.
@@ -51,9 +55,18 @@ pub struct Suspect {
     pub session_id: SessionId,
     /// Who watches.
     pub user_id: UserId,
-    /// Whom.
+    /// Whom, also those who are hidden.
     pub list: Vec<UserId>,
     version: u64,
+}
+
+/// Whom a watcher may watch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Those with whom they share a conversation.
+    pub known: HashSet<UserId>,
+    /// Those of them between whom and the watcher there is a block.
+    pub hidden: HashSet<UserId>,
 }
 
 /// What is to be pushed to whom.
@@ -68,11 +81,9 @@ impl<C> Default for Lists<C> {
 impl<C: Clone> Lists<C> {
     /// Begins to make a list: from here on no change of these users is missed.
     pub fn prepare(&mut self, session_id: SessionId, user_id: UserId, connection: C, list: &[UserId]) {
-        let new = || Watcher { user_id, connection, list: Vec::new(), version: 0, is_preparing: true };
-        self.watchers.entry(session_id).or_insert_with(new).is_preparing = true;
-        for user_id in list {
-            self.users.entry(*user_id).or_default().awaited += 1;
-        }
+        let watcher = self.watchers.entry(session_id).or_insert_with(|| Watcher::new(user_id, connection));
+        watcher.is_preparing = true;
+        self.begin_wait(list);
     }
 
     /// Gives up a list that was being made; the earlier one stays.
@@ -80,36 +91,73 @@ impl<C: Clone> Lists<C> {
         self.end_wait(list);
         let Some(watcher) = self.watchers.get_mut(&session_id) else { return };
         watcher.is_preparing = false;
-        if watcher.list.is_empty() {
+        if watcher.is_idle() {
             self.forget(session_id);
         }
     }
 
     /// Puts the list that was being made in the place of the earlier one. What was read tells its watcher of all, and
     /// others of what they didn't know.
-    pub fn replace(&mut self, session_id: SessionId, list: &[UserId], read: &[Seen]) -> Pushes<C> {
+    pub fn replace(
+        &mut self,
+        session_id: SessionId,
+        list: &[UserId],
+        hidden: &HashSet<UserId>,
+        read: &[Seen],
+    ) -> Pushes<C> {
         let mut pushes = self.learn_read(read).0;
-        if let Some(watcher) = self.watchers.get_mut(&session_id) {
+        if let Some(mut watcher) = self.watchers.remove(&session_id) {
             watcher.is_preparing = false;
             watcher.version += 1;
-            let earlier = std::mem::replace(&mut watcher.list, list.to_vec());
-            let connection = watcher.connection.clone();
-            let mut all = Vec::with_capacity(list.len());
-            self.unwatch(session_id, &earlier);
-            for user_id in list {
-                let watched = self.users.entry(*user_id).or_default();
-                watched.sessions.push(session_id);
-                all.extend(watched.known.map(|known| known.presence));
+            self.unwatch(session_id, &watcher.list);
+            self.end_wait(&watcher.hidden);
+            (watcher.hidden, watcher.list) = list.iter().partition(|user_id| hidden.contains(user_id));
+            self.begin_wait(&watcher.hidden);
+            self.watch(session_id, &watcher.list);
+            match &mut watcher.withheld {
+                // Somebody may be in it by now who must not be.
+                Some(withheld) => withheld.extend(list),
+                None if list.is_empty() => {}
+                None => pushes.push((watcher.connection.clone(), self.shown(&watcher, list.iter().copied()))),
             }
-            self.pairs += list.len();
-            if list.is_empty() {
-                self.forget(session_id);
-            } else {
-                pushes.push((connection, all));
-            }
+            self.keep(session_id, watcher);
         }
         self.end_wait(list);
         pushes
+    }
+
+    /// How users are, as a watcher is shown them; whoever isn't in the list is left out.
+    fn shown(&self, watcher: &Watcher<C>, user_ids: impl Iterator<Item = UserId>) -> Vec<Presence> {
+        let shown = |user_id: UserId| {
+            if watcher.hidden.contains(&user_id) {
+                return Some(Presence { user_id, is_online: false, last_seen_at: None });
+            }
+            let watched = self.users.get(&user_id).filter(|_| watcher.list.contains(&user_id));
+            watched.and_then(|watched| watched.known).map(|known| known.presence)
+        };
+        user_ids.filter_map(shown).collect()
+    }
+
+    /// Keeps a watcher who watches somebody, or is about to.
+    fn keep(&mut self, session_id: SessionId, watcher: Watcher<C>) {
+        if watcher.is_idle() {
+            self.suspects.remove(&session_id);
+        } else {
+            self.watchers.insert(session_id, watcher);
+        }
+    }
+
+    fn watch(&mut self, session_id: SessionId, list: &[UserId]) {
+        for user_id in list {
+            self.users.entry(*user_id).or_default().sessions.push(session_id);
+        }
+        self.pairs += list.len();
+    }
+
+    fn begin_wait(&mut self, list: &[UserId]) {
+        for user_id in list {
+            self.users.entry(*user_id).or_default().awaited += 1;
+        }
     }
 
     fn end_wait(&mut self, list: &[UserId]) {
@@ -152,8 +200,15 @@ impl<C: Clone> Lists<C> {
                 }
             }
         }
-        let connection = |(session_id, users)| Some((self.watchers.get(&session_id)?.connection.clone(), users));
-        pushes.into_iter().filter_map(connection).collect()
+        let told = |(session_id, users): (SessionId, Vec<Presence>)| {
+            let watcher = self.watchers.get_mut(&session_id)?;
+            if let Some(withheld) = &mut watcher.withheld {
+                withheld.extend(users.iter().map(|presence| presence.user_id));
+                return None;
+            }
+            Some((watcher.connection.clone(), users))
+        };
+        pushes.into_iter().filter_map(told).collect()
     }
 
     /// Takes in what was read in Redis; true if it is to be read again, because somebody went a moment ago.
@@ -172,9 +227,11 @@ impl<C: Clone> Lists<C> {
         (self.learn(&changes), !recent.is_empty())
     }
 
-    /// Notes that a connection, if it watches, may watch somebody whom it must not any more.
+    /// Notes that a connection, if it watches, may watch somebody whom it must not any more. Until that is known it is pushed
+    /// nothing.
     pub fn suspect(&mut self, session_id: SessionId) {
-        if self.watchers.contains_key(&session_id) {
+        if let Some(watcher) = self.watchers.get_mut(&session_id) {
+            watcher.withheld.get_or_insert_default();
             self.suspects.insert(session_id);
         }
     }
@@ -187,32 +244,50 @@ impl<C: Clone> Lists<C> {
             if watcher.is_preparing {
                 return true;
             }
-            let (list, version) = (watcher.list.clone(), watcher.version);
+            let (list, version) = ([&watcher.list[..], &watcher.hidden].concat(), watcher.version);
             taken.push(Suspect { session_id: *session_id, user_id: watcher.user_id, list, version });
             false
         });
         taken
     }
 
-    /// Drops from a list that was authorised again whom it must not have, unless it is another list by now.
-    pub fn keep_only(&mut self, suspect: &Suspect, allowed: &HashSet<UserId>) {
+    /// Drops from a list that was authorised again whom it must not have, hides and shows others, and tells of them and of
+    /// what was withheld. If it is another list by now, that one was authorised later.
+    pub fn settle(&mut self, suspect: &Suspect, allowed: &Allowed) -> Pushes<C> {
         let session_id = suspect.session_id;
-        let Some(watcher) = self.watchers.get_mut(&session_id) else { return };
-        if watcher.version != suspect.version {
-            return;
+        let Some(mut watcher) = self.watchers.remove(&session_id) else { return Vec::new() };
+        let mut news = HashSet::new();
+        if watcher.version == suspect.version {
+            let is_over = |user_id: &mut UserId| !allowed.known.contains(user_id);
+            let dropped: Vec<_> = watcher.list.extract_if(.., is_over).collect();
+            let forgotten: Vec<_> = watcher.hidden.extract_if(.., is_over).collect();
+            let hiding: Vec<_> = watcher.list.extract_if(.., |user_id| allowed.hidden.contains(user_id)).collect();
+            let showing: Vec<_> = watcher.hidden.extract_if(.., |user_id| !allowed.hidden.contains(user_id)).collect();
+            self.begin_wait(&hiding);
+            self.watch(session_id, &showing);
+            self.unwatch(session_id, &[dropped, hiding.clone()].concat());
+            self.end_wait(&[forgotten, showing.clone()].concat());
+            news.extend(hiding.iter().chain(&showing));
+            watcher.hidden.extend(hiding);
+            watcher.list.extend(showing);
         }
-        let dropped: Vec<_> = watcher.list.extract_if(.., |user_id| !allowed.contains(user_id)).collect();
-        let is_over = watcher.list.is_empty() && !watcher.is_preparing;
-        self.unwatch(session_id, &dropped);
-        if is_over {
-            self.forget(session_id);
+        news.extend(watcher.withheld.take().unwrap_or_default());
+        let mut pushes = Vec::new();
+        if self.suspects.contains(&session_id) {
+            watcher.withheld = Some(news);
+        } else {
+            let users = self.shown(&watcher, news.into_iter());
+            pushes.extend((!users.is_empty()).then(|| (watcher.connection.clone(), users)));
         }
+        self.keep(session_id, watcher);
+        pushes
     }
 
     /// Forgets a connection and its list.
     pub fn forget(&mut self, session_id: SessionId) {
         if let Some(watcher) = self.watchers.remove(&session_id) {
             self.unwatch(session_id, &watcher.list);
+            self.end_wait(&watcher.hidden);
         }
         self.suspects.remove(&session_id);
     }
@@ -225,6 +300,17 @@ impl<C: Clone> Lists<C> {
     /// Pairs of a watcher and a user.
     pub const fn pairs(&self) -> usize {
         self.pairs
+    }
+}
+
+impl<C> Watcher<C> {
+    fn new(user_id: UserId, connection: C) -> Self {
+        let (list, hidden) = (Vec::new(), Vec::new());
+        Self { user_id, connection, list, hidden, version: 0, is_preparing: false, withheld: None }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.list.is_empty() && self.hidden.is_empty() && !self.is_preparing
     }
 }
 

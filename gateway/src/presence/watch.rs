@@ -38,7 +38,15 @@ pub struct Watches {
 /// A list that is authorised and read, to be put in place once the command has been answered.
 pub struct Prepared {
     list: Vec<UserId>,
+    looked: Looked,
+}
+
+/// What was found of users.
+#[derive(Default)]
+struct Looked {
     read: Vec<Seen>,
+    /// Who of them is shown as away all the same.
+    hidden: HashSet<UserId>,
 }
 
 impl Watches {
@@ -53,7 +61,7 @@ impl Watches {
         // First, so that nothing is missed between reading and beginning.
         self.lists.lock().prepare(connection.session_id, connection.user_id, Arc::clone(connection), &list);
         match look(state, connection.user_id, &list).await {
-            Ok(read) => Ok(Prepared { list, read }),
+            Ok(looked) => Ok(Prepared { list, looked }),
             Err(refusal) => {
                 self.lists.lock().give_up(connection.session_id, &list);
                 self.suspected.notify_one();
@@ -65,7 +73,8 @@ impl Watches {
     /// Puts the list in place, and pushes how all of them are.
     pub fn begin(&self, connection: &Connection, prepared: &Prepared) {
         let mut lists = self.lists.lock();
-        push(lists.replace(connection.session_id, &prepared.list, &prepared.read));
+        let Prepared { list, looked: Looked { read, hidden } } = prepared;
+        push(lists.replace(connection.session_id, list, hidden, read));
         note_pairs(&lists);
         drop(lists);
         // A removal may have come while the list was made.
@@ -137,18 +146,23 @@ fn distinct(mut user_ids: Vec<UserId>) -> Result<Vec<UserId>, Refusal> {
 }
 
 /// The presence of users as somebody asks for it who has to share a conversation with each.
-async fn look(state: &AppState, user_id: UserId, list: &[UserId]) -> Result<Vec<Seen>, Refusal> {
+async fn look(state: &AppState, user_id: UserId, list: &[UserId]) -> Result<Looked, Refusal> {
     if list.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Looked::default());
     }
-    authorise(&state.database, user_id, list).await?;
-    state.inboxes.presence(list).await.map_err(|error| Refusal::unavailable("presence", &error))
+    let hidden = authorise(&state.database, user_id, list).await?;
+    let read = state.inboxes.presence(list).await.map_err(|error| Refusal::unavailable("presence", &error))?;
+    Ok(Looked { read, hidden })
 }
 
 /// The presence of users, for somebody who asks once.
 pub async fn presence_of(state: &AppState, user_id: UserId, user_ids: Vec<UserId>) -> Result<Vec<Presence>, Refusal> {
-    let seen = look(state, user_id, &distinct(user_ids)?).await?;
-    Ok(seen.into_iter().map(|seen| seen.presence).collect())
+    let Looked { read, hidden } = look(state, user_id, &distinct(user_ids)?).await?;
+    let shown = |Seen { presence, .. }: Seen| {
+        let is_shown = !hidden.contains(&presence.user_id);
+        if is_shown { presence } else { Presence { is_online: false, last_seen_at: None, ..presence } }
+    };
+    Ok(read.into_iter().map(shown).collect())
 }
 
 /// Authorises lists again after removals, until the gateway drains.
@@ -174,7 +188,7 @@ async fn check_again(state: &AppState, suspect: Suspect) -> bool {
         lists.suspect(suspect.session_id);
         return false;
     };
-    lists.keep_only(&suspect, &allowed);
+    push(lists.settle(&suspect, &allowed));
     note_pairs(&lists);
     true
 }

@@ -22,6 +22,7 @@ use utoipa::{
         (name = "presence", description = "Ask who is there"),
         (name = "receipts", description = "Say what has been read, and ask what has not"),
         (name = "devices", description = "Register devices for notifications"),
+        (name = "blocks", description = "Say whom you want nothing to do with"),
     ),
     modifiers(&Bearer)
 )]

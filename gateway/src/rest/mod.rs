@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** whatever is refused is refused with an [`chat_shared::wire::ErrorBody`], routes that don't exist included.
 
+mod blocks;
 mod conversations;
 mod describe;
 mod devices;
@@ -50,6 +51,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(presence::list))
         .routes(routes!(devices::list))
         .routes(routes!(devices::register, devices::remove))
+        .routes(routes!(blocks::list))
+        .routes(routes!(blocks::block, blocks::unblock))
 }
 
 /// The closed list has no code for it, and a path that exists is not `not_found`.
@@ -80,9 +83,11 @@ mod tests {
         let mut names: Vec<_> = operations().into_iter().map(|(name, _)| name).collect();
         names.sort();
         let expected = [
+            "DELETE /v1/blocks/{user_id}",
             "DELETE /v1/conversations/{conversation_id}/mute",
             "DELETE /v1/conversations/{conversation_id}/participants/{user_id}",
             "DELETE /v1/devices/{device_id}",
+            "GET /v1/blocks",
             "GET /v1/conversations",
             "GET /v1/conversations/{conversation_id}",
             "GET /v1/conversations/{conversation_id}/messages",
@@ -93,6 +98,7 @@ mod tests {
             "POST /v1/conversations/{conversation_id}/messages",
             "POST /v1/conversations/{conversation_id}/participants",
             "POST /v1/conversations/{conversation_id}/read",
+            "PUT /v1/blocks/{user_id}",
             "PUT /v1/conversations/{conversation_id}/mute",
             "PUT /v1/devices/{device_id}",
         ];

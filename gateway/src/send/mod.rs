@@ -96,6 +96,9 @@ impl Sender {
             if head.participants.find(request.user_id).is_none() {
                 return Err(Refusal::no_such_conversation());
             }
+            if head.participants.is_blocked() {
+                return Err(Refusal::blocked());
+            }
             let sealed = match &envelope {
                 Some(sealed) => sealed.clone(),
                 None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
@@ -122,7 +125,7 @@ impl Sender {
         self.lanes.participants(conversation_id).await
     }
 
-    /// Forgets where a conversation stands, since its participants have changed unseen.
+    /// Forgets where a conversation stands, since its participants or their blocks have changed unseen.
     pub fn forget(&self, conversation_id: ConversationId) {
         self.lanes.forget(conversation_id);
     }

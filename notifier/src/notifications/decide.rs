@@ -34,6 +34,8 @@ pub enum Conclusion {
     Read,
     /// The user wants no notifications of the conversation.
     Muted,
+    /// One of the two has blocked the other.
+    Blocked,
     /// A device of theirs has confirmed the message, or loaded everything since it came.
     Delivered,
     /// They have no device that is registered.
@@ -46,13 +48,14 @@ pub enum Conclusion {
 
 impl Conclusion {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sent,
         Self::Gone,
         Self::Refused,
         Self::Unknown,
         Self::Read,
         Self::Muted,
+        Self::Blocked,
         Self::Delivered,
         Self::NoDevice,
         Self::Left,
@@ -68,6 +71,7 @@ impl Conclusion {
             Self::Unknown => "unknown",
             Self::Read => "read",
             Self::Muted => "muted",
+            Self::Blocked => "blocked",
             Self::Delivered => "delivered",
             Self::NoDevice => "no_device",
             Self::Left => "left",
@@ -94,6 +98,8 @@ pub struct Membership {
     pub read_seq: Seq,
     /// Whether they want no notifications of it.
     pub is_muted: bool,
+    /// Whether it is a direct conversation and one of the two has blocked the other.
+    pub is_blocked: bool,
     /// Whether the message is stored. Then others that came before it most likely are too, and the badge is right.
     pub is_stored: bool,
 }
@@ -130,6 +136,7 @@ pub fn by_membership(job: &MessageJob, membership: Option<Membership>, attempt: 
     match membership {
         None => Step::Conclude(Conclusion::Left),
         Some(membership) if membership.read_seq >= job.seq => Step::Conclude(Conclusion::Read),
+        Some(membership) if membership.is_blocked => Step::Conclude(Conclusion::Blocked),
         Some(membership) if membership.is_muted => Step::Conclude(Conclusion::Muted),
         Some(membership) if !membership.is_stored => {
             let wait = usize::try_from(attempt).ok().and_then(|attempt| STORING_WAITS.get(attempt.saturating_sub(1)));
@@ -230,7 +237,7 @@ mod tests {
     #[test]
     fn by_what_the_participant_wants_and_what_is_stored_r5_3() {
         let of = |read_seq, is_muted, is_stored, attempt| {
-            let membership = Membership { read_seq: Seq(read_seq), is_muted, is_stored };
+            let membership = Membership { read_seq: Seq(read_seq), is_muted, is_blocked: false, is_stored };
             by_membership(&job(None), Some(membership), attempt)
         };
         assert_eq!(of(6, false, true, 1), Step::Notify);

@@ -84,6 +84,11 @@ impl Facts {
         let asking = sqlx::query!(
             r#"select greatest(me.read_seq, here.floor_seq) as "read_seq!",
                    coalesce(me.muted_until > $4, false) as "is_muted!", here.last_seq >= $3 as "is_stored!",
+                   exists (
+                       select from blocks
+                       where (blocker_id, blocked_id) in
+                           ((here.direct_low, here.direct_high), (here.direct_high, here.direct_low))
+                   ) as "is_blocked!",
                    (
                        select coalesce(sum(greatest(
                            case when c.conversation_id = $2 then greatest(c.last_seq, $3) else c.last_seq end
@@ -105,6 +110,7 @@ impl Facts {
             membership: Membership {
                 read_seq: Seq::from_sql(row.read_seq),
                 is_muted: row.is_muted,
+                is_blocked: row.is_blocked,
                 is_stored: row.is_stored,
             },
             badge: row.badge.unsigned_abs(),
