@@ -32,6 +32,14 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Attempts of a command; a service goes on for ever.
 const COMMAND_ATTEMPTS_MAX: u32 = 5;
 const APPLICATION: &str = "chat-persister";
+/// What this service does with tables of PostgreSQL.
+const RIGHTS: &[(&str, &[&str])] = &[
+    ("messages", &["insert"]),
+    ("conversations", &["select", "update"]),
+    ("participants", &["select", "update"]),
+    ("dead_letters", &["select", "insert", "delete"]),
+    ("log_checkpoints", &["select", "insert", "update"]),
+];
 
 /// Runs the service until it is told to stop.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
@@ -90,6 +98,7 @@ pub async fn check(settings: &RunSettings) -> ExitCode {
     let mut report = Report::default();
     report.telemetry(&settings.telemetry);
     let pool = config_check::postgres(&mut report, &settings.postgres, APPLICATION).await;
+    config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
     let log = config_check::nats(&mut report, &settings.nats, &settings.namespace, APPLICATION).await;
     config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
     report.conclude()

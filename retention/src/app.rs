@@ -22,6 +22,13 @@ use crate::{
 /// How long a statement in hand may take to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const APPLICATION: &str = "chat-retention";
+/// What this service does with tables of PostgreSQL.
+const RIGHTS: &[(&str, &[&str])] = &[
+    ("content_keys", &["select", "insert"]),
+    ("conversations", &["select"]),
+    ("participants", &["select"]),
+    ("messages", &["select"]),
+];
 
 /// Runs the service until it is told to stop.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
@@ -46,6 +53,7 @@ pub async fn check(settings: &RunSettings) -> ExitCode {
     report.telemetry(&settings.telemetry);
     let master_key = config_check::master_key(&mut report, &settings.prepare.master_key);
     let pool = config_check::postgres(&mut report, &settings.prepare.postgres, APPLICATION).await;
+    config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
     report.conclude()
 }

@@ -67,8 +67,17 @@ pub fn say(line: impl std::fmt::Display) {
 /// How a program ends: with its error, if there is one, on one line of standard error, where no whole UUID goes either.
 pub fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    complain(&format!("{error:#}"));
+    complain(&in_words(&error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes, each once: many errors have their cause in their own text.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => text,
+        said => format!("{said}: {cause}"),
+    })
 }
 
 fn complain(what: &str) {
@@ -109,6 +118,12 @@ mod tests {
             let line = refusal(&arguments);
             assert!(!line.contains('\n') && words.iter().all(|word| line.contains(word)), "{line}");
         }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("it is gone").context("reading the file: it is gone").context("starting");
+        assert_eq!(in_words(&error), "starting: reading the file: it is gone");
     }
 
     #[test]

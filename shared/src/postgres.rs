@@ -34,10 +34,10 @@ pub enum PostgresError {
     Secret(#[from] SecretError),
     /// The address can't be understood.
     #[error("the address of PostgreSQL is written like postgres://user:password@host/database: {0}")]
-    Address(#[source] sqlx::Error),
+    Address(sqlx::Error),
     /// It can't be reached, or a statement failed.
     #[error("PostgreSQL is out of reach or failed: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(sqlx::Error),
     /// Nobody answers there, for now.
     #[error("PostgreSQL at {at} is out of reach: {reason}; is it running, and is the address right?")]
     Unreachable {
@@ -50,7 +50,7 @@ pub enum PostgresError {
     #[error(
         "PostgreSQL refuses this service: {0}; check user, password and database in the address, and what the user may do"
     )]
-    Refused(#[source] sqlx::Error),
+    Refused(String),
     /// The server is too old.
     #[error("PostgreSQL {found} is too old: 15 or later is needed; upgrade the server")]
     TooOld {
@@ -58,14 +58,14 @@ pub enum PostgresError {
         found: String,
     },
     /// The schema isn't the one this program was built for.
-    #[error("the schema lacks migration {missing}; run `chat-retention migrate` against this database first")]
+    #[error("the schema in PostgreSQL lacks migration {missing}; run `chat-retention migrate` against this database first")]
     NotMigrated {
         /// The first migration that is missing.
         missing: i64,
     },
     /// An id is stored as something else.
     #[error(
-        "the column {column} is of type {found}, but ids are stored as uuid; somebody changed the schema: \
+        "the column {column} in PostgreSQL is of type {found}, but ids are stored as uuid; somebody changed the schema: \
          change it back, or restore it from a backup"
     )]
     NotUuid {
@@ -78,8 +78,10 @@ pub enum PostgresError {
 
 impl From<sqlx::Error> for PostgresError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        if code.is_some_and(|code| is_refusal(&code)) { Self::Refused(error) } else { Self::Database(error) }
+        match error.as_database_error() {
+            Some(told) if told.code().is_some_and(|code| is_refusal(&code)) => Self::Refused(told.message().to_owned()),
+            _ => Self::Database(error),
+        }
     }
 }
 

@@ -54,14 +54,14 @@ pub enum SecretError {
         variable: &'static str,
     },
     /// The file can't be read.
-    #[error("{variable}_FILE: {} can't be read: {source}", path.display())]
+    #[error("{variable}_FILE: {} can't be read: {reason}", path.display())]
     Unreadable {
         /// The variable that may hold it.
         variable: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file is empty.
     #[error("{variable}_FILE: {} is empty, it has to hold {what}", path.display())]
@@ -106,7 +106,7 @@ impl SecretSource<'_> {
                 let path = path.clone();
                 let secret: Secret = match std::fs::read_to_string(&path) {
                     Ok(text) => text.into(),
-                    Err(source) => return Err(SecretError::Unreadable { variable, path, source }),
+                    Err(reason) => return Err(SecretError::Unreadable { variable, path, reason }),
                 };
                 if secret.expose().is_empty() {
                     return Err(SecretError::Empty { what, variable, path });

@@ -165,12 +165,12 @@ pub enum MasterKeyError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// It is something else.
-    #[error("{variable}: {source}")]
+    #[error("{variable}: {reason}")]
     Invalid {
         /// Where it came from.
         variable: &'static str,
         /// What is wrong with it.
-        source: InvalidMasterKey,
+        reason: InvalidMasterKey,
     },
 }
 
@@ -180,7 +180,7 @@ impl MasterKeySettings {
         let (value, file) = (self.master_key.as_ref(), self.master_key_file.as_ref());
         let text = SecretSource { what: "the master key", variable: "CHAT_MASTER_KEY", value, file }.required()?;
         let variable = if file.is_some() { "CHAT_MASTER_KEY_FILE" } else { "CHAT_MASTER_KEY" };
-        MasterKey::parse(text.expose()).map_err(|source| MasterKeyError::Invalid { variable, source })
+        MasterKey::parse(text.expose()).map_err(|reason| MasterKeyError::Invalid { variable, reason })
     }
 }
 

@@ -3,9 +3,11 @@
 //! **Invariant:** it changes nothing, and shows no secret and no whole id.
 
 mod keys;
+mod rights;
 mod servers;
 
 pub use keys::{content_keys, master_key};
+pub use rights::rights;
 pub use servers::{log_and_database, nats, postgres, redis};
 
 use std::{fmt::Display, process::ExitCode};

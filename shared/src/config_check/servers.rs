@@ -26,18 +26,18 @@ pub async fn postgres(report: &mut Report, settings: &PostgresSettings, applicat
     let pool = match postgres::connect(settings, application) {
         Ok(pool) => pool,
         Err(error) => {
-            report.wrong(format_args!("PostgreSQL: {error}"));
+            report.wrong(error);
             return None;
         }
     };
     let server = match timeout(ANSWER_MAX, postgres::check(&pool)).await {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => {
-            report.wrong(format_args!("PostgreSQL: {error}"));
+            report.wrong(error);
             return None;
         }
         Err(_) => {
-            report.wrong("PostgreSQL: it lets us in, but doesn't answer");
+            report.wrong("PostgreSQL lets us in, but doesn't answer");
             return None;
         }
     };
@@ -70,18 +70,21 @@ pub async fn nats(
     let url = match settings.url() {
         Ok(url) => url,
         Err(error) => {
-            report.wrong(format_args!("NATS: {error}"));
+            report.wrong(error);
             return None;
         }
     };
     let client = match timeout(CONNECT_MAX, log::connect(url.expose(), application, |_| {})).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => {
-            report.wrong(format_args!("NATS: {error}; {}", advice(error.kind())));
+            report.wrong(format_args!("NATS is out of reach or refused: {error}; {}", advice(error.kind())));
             return None;
         }
         Err(_) => {
-            report.wrong(format_args!("NATS: there was no answer; {}", advice(ConnectErrorKind::TimedOut)));
+            report.wrong(format_args!(
+                "NATS is out of reach: there was no answer; {}",
+                advice(ConnectErrorKind::TimedOut)
+            ));
             return None;
         }
     };
@@ -109,7 +112,7 @@ async fn stream(
     let examined = match log::examine(client, &namespace.namespace, settings.replicas()).await {
         Ok(examined) => examined,
         Err(error) => {
-            report.wrong(format_args!("NATS: {error}"));
+            report.wrong(error);
             return None;
         }
     };
@@ -145,25 +148,24 @@ pub async fn log_and_database(report: &mut Report, pool: Option<&PgPool>, log: O
 pub async fn redis(report: &mut Report, settings: &RedisSettings, namespace: &NamespaceSettings) {
     let url = match settings.url() {
         Ok(url) => url,
-        Err(error) => return report.wrong(format_args!("Redis: {error}")),
+        Err(error) => return report.wrong(error),
     };
     let inboxes = match Inboxes::connect(url.expose(), &namespace.namespace).await {
         Ok(inboxes) => inboxes,
         Err(error) => {
             return report
-                .wrong(format_args!("Redis: the address is written like redis://user:password@host:6379: {error}"));
+                .wrong(format_args!("the address of Redis is written like redis://user:password@host:6379: {error}"));
         }
     };
     let server = match inboxes.server().await {
         Ok(server) => server,
         Err(error) => {
-            return report
-                .wrong(format_args!("Redis: {error}; check address, user and password, and what the user may do"));
+            return report.wrong(format_args!("{error}; check address, user and password, and what the user may do"));
         }
     };
     let problems = server.problems();
     for problem in &problems {
-        report.wrong(format_args!("Redis: {problem}"));
+        report.wrong(problem);
     }
     if let Err(error) = inboxes.try_script().await {
         report.wrong(format_args!(
