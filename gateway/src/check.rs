@@ -16,6 +16,17 @@ use crate::{
 };
 
 const APPLICATION: &str = "chat-gateway";
+/// What this service does with tables of PostgreSQL.
+const RIGHTS: &[(&str, &[&str])] = &[
+    ("conversations", &["select", "insert", "update"]),
+    ("participants", &["select", "insert", "update", "delete"]),
+    ("outbox", &["select", "insert", "update", "delete"]),
+    ("messages", &["select"]),
+    ("content_keys", &["select"]),
+    ("log_checkpoints", &["select"]),
+    ("notification_devices", &["select", "insert", "update", "delete"]),
+    ("blocks", &["select", "insert", "delete"]),
+];
 /// How long kaha-main-v3 may take to answer. Clients wait much less, but this is to see whether it is there at all.
 const KAHA_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What kaha-main-v3 lets us do.
@@ -31,6 +42,7 @@ pub async fn run(config: &Config) -> ExitCode {
     kaha(&mut report, config).await;
     let log = Box::pin(config_check::nats(&mut report, &config.nats, &config.namespace, APPLICATION)).await;
     let pool = Box::pin(config_check::postgres(&mut report, &config.postgres, APPLICATION)).await;
+    config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
     config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
     Box::pin(config_check::redis(&mut report, &config.redis, &config.namespace)).await;

@@ -43,6 +43,12 @@ const ACK_WAIT: Duration = Duration::from_secs(5);
 
 /// What the notifier calls itself to servers.
 const APPLICATION: &str = "chat-notifier";
+/// What this service does with tables of PostgreSQL.
+const RIGHTS: &[(&str, &[&str])] = &[
+    ("conversations", &["select"]),
+    ("participants", &["select"]),
+    ("notification_devices", &["select", "delete"]),
+];
 
 /// Runs the notifier until it is stopped.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -105,6 +111,7 @@ pub async fn check(settings: &Settings) -> ExitCode {
     if notifies {
         let master_key = config_check::master_key(&mut report, &settings.master_key);
         let pool = config_check::postgres(&mut report, &settings.postgres, APPLICATION).await;
+        config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
         if settings.notification_content == NotificationContent::Text {
             config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
         }
