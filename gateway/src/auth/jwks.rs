@@ -6,7 +6,7 @@ use anyhow::Context;
 use chat_shared::{lifecycle::Tasks, telemetry::Latch};
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
 };
 use parking_lot::RwLock;
 use tokio::{sync::Notify, sync::watch};
@@ -30,28 +30,28 @@ pub(super) struct Jwks {
     fetches: watch::Receiver<u64>,
 }
 
-struct Key {
+pub(super) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     decoding: DecodingKey,
 }
 
 impl Jwks {
-    pub(super) fn start(url: reqwest::Url, latch: Latch, tasks: &Tasks) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(FETCH_WAIT_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("starting the HTTP client for the key set")?;
+    pub(super) fn start(url: reqwest::Url, task: &'static str, latch: Latch, tasks: &Tasks) -> anyhow::Result<Self> {
+        let http = client()?;
         let (counter, fetches) = watch::channel(0);
         let jwks = Self { keys: Arc::default(), wanted: Arc::default(), fetches };
         let (keys, wanted, draining) = (jwks.keys.clone(), jwks.wanted.clone(), tasks.draining().clone());
-        tasks.best_effort("token_keys", async move {
+        tasks.best_effort(task, async move {
             loop {
                 match fetch(&http, &url).await {
                     Ok(set) => *keys.write() = set,
                     Err(error) => {
-                        tracing::warn!(error = format!("{error:#}"), "the key set can't be fetched, trying again");
+                        tracing::warn!(
+                            what = task,
+                            error = format!("{error:#}"),
+                            "the key set can't be fetched, trying again"
+                        );
                     }
                 }
                 let has_keys = !keys.read().is_empty();
@@ -95,7 +95,17 @@ impl Jwks {
     }
 }
 
-async fn fetch(http: &reqwest::Client, url: &reqwest::Url) -> anyhow::Result<Vec<Key>> {
+/// What key sets are fetched with.
+pub(super) fn client() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(FETCH_WAIT_MAX)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .context("starting the HTTP client for the key set")
+}
+
+/// Fetches the keys once.
+pub(super) async fn fetch(http: &reqwest::Client, url: &reqwest::Url) -> anyhow::Result<Vec<Key>> {
     let mut response = http.get(url.clone()).send().await?.error_for_status()?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -106,7 +116,11 @@ async fn fetch(http: &reqwest::Client, url: &reqwest::Url) -> anyhow::Result<Vec
     Ok(set.keys.iter().filter_map(usable).collect())
 }
 
+/// What can be used of a key set; it may hold keys for other purposes too.
 fn usable(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+        return None;
+    }
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,

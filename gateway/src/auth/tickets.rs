@@ -1,32 +1,59 @@
 //! One-time tickets: the right to open one WebSocket, for clients that can set neither a header nor a subprotocol.
 //!
-//! **Invariant:** of all gateways one takes a ticket, once, within [`limits::TICKET_LIFE`].
+//! **Invariant:** of all gateways one takes a ticket, once, within [`limits::TICKET_LIFE`]. Redis knows it by its hash only.
 
-use chat_shared::{limits, redis::Redis, wire::Ticket};
+use aws_lc_rs::{digest, rand};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chat_shared::{
+    limits,
+    redis::{Redis, bounded},
+    wire::Ticket,
+};
 
 use super::Identity;
 use crate::refusal::Refusal;
 
+/// Bytes of chance in a ticket.
+const BYTES: usize = 32;
+
 /// Issues and takes tickets.
 #[derive(Clone)]
 pub struct Tickets {
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl Tickets {
     /// Tickets that are kept in Redis.
     pub const fn new(redis: Redis) -> Self {
-        Self { _redis: redis }
+        Self { redis }
     }
 
     /// A ticket for whoever has just shown a token.
-    pub async fn issue(&self, _identity: Identity) -> Result<Ticket, Refusal> {
-        let _life = limits::TICKET_LIFE;
-        Err(Refusal::invalid("tickets are not there yet"))
+    pub async fn issue(&self, identity: Identity) -> Result<Ticket, Refusal> {
+        let mut bytes = [0; BYTES];
+        rand::fill(&mut bytes).map_err(|error| Refusal::internal(&error))?;
+        let ticket = BASE64.encode(bytes);
+        let kept = rmp_serde::to_vec_named(&identity).map_err(|error| Refusal::internal(&error))?;
+        let life_ms = u64::try_from(limits::TICKET_LIFE.as_millis()).unwrap_or(u64::MAX);
+        let mut connection = self.redis.connection();
+        let set = redis::cmd("SET").arg(self.key(&bytes)).arg(kept).arg("PX").arg(life_ms).to_owned();
+        bounded(set.exec_async(&mut connection)).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        Ok(Ticket { ticket, expires_in_s: limits::TICKET_LIFE.as_secs() })
     }
 
-    /// Whose ticket it is. It is used up by this.
-    pub async fn take(&self, _ticket: &str) -> Result<Identity, Refusal> {
-        Err(Refusal::unauthenticated("the ticket is unknown, used or expired; get a new one"))
+    /// Whose ticket it is, if it is one. It is used up by this, whatever comes of it.
+    pub async fn take(&self, ticket: &str) -> Result<Option<Identity>, Refusal> {
+        let Some(bytes) = BASE64.decode(ticket).ok().and_then(|bytes| bytes.try_into().ok()) else { return Ok(None) };
+        let take = redis::cmd("GETDEL").arg(self.key(&bytes)).to_owned();
+        let mut connection = self.redis.connection();
+        let kept: Option<Vec<u8>> =
+            bounded(take.query_async(&mut connection)).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        kept.map(|kept| rmp_serde::from_slice(&kept)).transpose().map_err(|error| Refusal::internal(&error))
+    }
+
+    fn key(&self, ticket: &[u8; BYTES]) -> String {
+        let hash = digest::digest(&digest::SHA256, ticket);
+        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}:ticket:{hex}", self.redis.namespace())
     }
 }

@@ -1,14 +1,14 @@
 //! Carries out a client's commands.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use chat_shared::{
     position::Cursor,
-    wire::{Accepted, Command, CommandFrame, ErrorCode, MarkRead, Rejected, RenewToken, Reply, SendMessage},
+    wire::{Accepted, CloseCode, Command, CommandFrame, ErrorCode, MarkRead, Rejected, RenewToken, Reply, SendMessage},
 };
 
 use super::Connection;
-use crate::{refusal::Refusal, state::AppState};
+use crate::{auth, refusal::Refusal, state::AppState};
 
 /// Confirmations are recorded in Redis when this many have gathered, and with each heartbeat.
 const CONFIRMATIONS_MAX: u64 = 32;
@@ -122,10 +122,14 @@ fn mark_read(
 }
 
 async fn renew_token(state: &AppState, connection: &Connection, command: RenewToken) -> Result<(), Refusal> {
-    let identity = state.verifier.verify(&command.token).await?;
+    let identity = auth::verify(state, &command.token).await?;
     if identity.user_id != connection.user_id {
         return Err(Refusal::forbidden("the token is another user's; open another connection for them"));
     }
-    connection.expires_at.store(identity.expires_at.0, Ordering::Relaxed);
+    connection.renew(identity);
+    // A logout that was learned of since the check has passed by the old identity.
+    if state.revocations.is_revoked(&identity) {
+        connection.close(CloseCode::LoggedOut);
+    }
     Ok(())
 }

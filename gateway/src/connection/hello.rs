@@ -28,6 +28,11 @@ pub(super) async fn arrive(state: &AppState, connection: &Arc<Connection>, hello
         // The farewell to all connections may have passed this one.
         connection.close(CloseCode::GoingAway);
     }
+    if state.revocations.is_revoked(&connection.identity()) {
+        // The logout was learned of before the connection could be found, and after its token was checked.
+        connection.close(CloseCode::LoggedOut);
+        return;
+    }
     register(state, connection, hello).await;
 }
 

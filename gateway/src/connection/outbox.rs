@@ -155,7 +155,13 @@ impl Outbox {
     }
 
     fn end(&self, ending: Ending) {
-        self.queue.lock().ending.get_or_insert(ending);
+        let mut queue = self.queue.lock();
+        queue.ending.get_or_insert(ending);
+        if ending == Ending::Closed(CloseCode::LoggedOut) {
+            // Whoever has the client now may be somebody else: they get nothing of what waits.
+            (queue.frames, queue.bytes) = (VecDeque::new(), 0);
+        }
+        drop(queue);
         self.wake_all();
     }
 

@@ -1,6 +1,6 @@
 //! Reads a user's inbox where live pushes don't reach: after hello, after a gap, after a lost connection to NATS.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chat_shared::{
     event::{Event, Fact},
@@ -8,11 +8,11 @@ use chat_shared::{
     inbox::{InboxEntry, Page},
     limits,
     position::Cursor,
-    wire::{CloseCode, ErrorCode},
+    wire::{CloseCode, ErrorCode, UserProfile},
 };
 use futures_util::{StreamExt, stream};
 
-use super::{DirectMessage, Shown};
+use super::{DirectMessage, Shown, events::named};
 use crate::{connection::Connection, state::AppState};
 
 /// Entries that are read at a time.
@@ -43,6 +43,7 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
             look_ahead(state, connection.user_id, epoch, last.cursor).await;
             has_looked_ahead = true;
         }
+        let profiles = profiles(state, connection.user_id, &page).await;
         for entry in page {
             // A text may grow sixfold when it is written as JSON, so there must be room before each entry.
             connection.room().await;
@@ -55,7 +56,11 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 state.receipts.learn(event);
                 state.watches.check(state, event);
             });
-            match event.and_then(|event| Shown::new(&state.content, event)) {
+            let shown = event.and_then(|event| {
+                let named = named(&event).into_iter().filter_map(|user_id| profiles.get(&user_id).cloned()).collect();
+                Ok(Shown::new(&state.content, event)?.with_profiles(named))
+            });
+            match shown {
                 Ok(shown) => connection.push_entry(entry.cursor, &shown),
                 // What is out of reach for now is there when the client resumes.
                 Err(refusal) if refusal.code == ErrorCode::Unavailable => {
@@ -66,6 +71,17 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
             }
         }
     }
+}
+
+/// The profiles that entries show, with one batch for all.
+async fn profiles(state: &AppState, viewer: UserId, entries: &[InboxEntry]) -> HashMap<UserId, UserProfile> {
+    let events = entries.iter().filter_map(|entry| Event::decode(&entry.event).ok());
+    let named: Vec<_> = events.flat_map(|event| named(&event)).collect();
+    if named.is_empty() {
+        return HashMap::new();
+    }
+    let profiles = state.profiles.users(viewer, &named).await;
+    profiles.into_iter().map(|profile| (profile.user_id, profile)).collect()
 }
 
 /// Looks for removals in the rest of an inbox, so that nothing is pushed from where its user was removed since. Those that
@@ -122,6 +138,8 @@ async fn catch_up_all(state: &AppState) {
     let connections = state.connections.all();
     tracing::info!(connections = connections.len(), "every connection catches up");
     state.watches.refresh();
+    state.revocations.look_soon();
+    state.profiles.forget_all();
     stream::iter(connections)
         .for_each_concurrent(CATCH_UPS_MAX, async |connection: Arc<Connection>| {
             if connection.begin_catch_up().is_some() {

@@ -152,6 +152,14 @@ impl Devices {
         statement(deletion.execute(&mut *connection)).await?;
         Ok(())
     }
+
+    /// Removes all of a user's devices: they have logged out everywhere.
+    pub async fn remove_all(&self, user_id: UserId) -> Result<(), Refusal> {
+        let mut connection = self.database.connection().await?;
+        let deletion = sqlx::query!("delete from notification_devices where user_id = $1", user_id.as_uuid());
+        statement(deletion.execute(&mut *connection)).await?;
+        Ok(())
+    }
 }
 
 /// What two registrations of the same device of the same platform have in common.

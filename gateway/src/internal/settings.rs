@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::{bail, ensure};
+use chat_shared::{lifecycle::Tasks, telemetry::Latch};
 use clap::Args;
+
+use crate::auth::{KeySource, ServiceVerifier};
 
 /// Where the internal interface listens, and whose tokens it takes.
 #[derive(Debug, Clone, Args)]
@@ -10,7 +14,7 @@ use clap::Args;
 pub struct InternalSettings {
     /// Address for the platform's other services: /internal/v1/…, /.well-known/jwks.json.
     ///
-    /// Keep it inside the cluster. It is served only if one of the two settings that follow says whose tokens are taken.
+    /// Keep it inside the cluster. It is served only if one of the two settings that follow, or CHAT_SERVICE_KEY_FILE, is set.
     #[arg(long, env = "CHAT_INTERNAL_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT")]
     pub internal_listen: SocketAddr,
     /// Address of the JSON Web Key Set that services' tokens are checked with: EC P-256, Ed25519 or RSA. Optional.
@@ -33,4 +37,28 @@ pub struct InternalSettings {
     /// So no user's token opens this interface, even if the same keys sign both.
     #[arg(long, env = "CHAT_SERVICE_AUDIENCE", default_value = "chat-internal", value_name = "NAME")]
     pub service_audience: String,
+}
+
+impl InternalSettings {
+    /// Where the keys of other services come from; none if no service may call.
+    pub fn keys(&self) -> anyhow::Result<Option<KeySource>> {
+        match (&self.service_jwks_url, self.service_public_key_files.as_slice()) {
+            (None, []) => Ok(None),
+            (Some(url), []) => Ok(Some(KeySource::Jwks(url.clone()))),
+            (None, paths) => Ok(Some(KeySource::PublicKeys(paths.to_vec()))),
+            (Some(_), _) => bail!("give CHAT_SERVICE_JWKS_URL or CHAT_SERVICE_PUBLIC_KEY_FILES, not both"),
+        }
+    }
+
+    /// What checks their tokens; none if no service may call.
+    pub fn verifier(&self, user_audience: &str, tasks: &Tasks) -> anyhow::Result<Option<ServiceVerifier>> {
+        ensure!(
+            self.service_audience != user_audience,
+            "CHAT_SERVICE_AUDIENCE is the same as CHAT_JWT_AUDIENCE, so that users' tokens would be taken for services'"
+        );
+        let Some(keys) = self.keys()? else { return Ok(None) };
+        let (issuer, audience) = (self.service_issuer.clone(), self.service_audience.clone());
+        // Users are served while these keys are out of reach, so no latch of this gateway's readiness.
+        ServiceVerifier::start(keys, issuer, audience, Latch::default(), tasks).map(Some)
+    }
 }
