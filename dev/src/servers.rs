@@ -4,6 +4,7 @@
 pub mod account;
 pub mod binaries;
 pub mod faketime;
+pub mod logins;
 pub mod nats;
 pub mod postgres;
 pub mod redis;
@@ -14,7 +15,13 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use self::{binaries::Binaries, nats::Nats, postgres::Postgres, redis::Redis};
+pub use self::{
+    binaries::Binaries,
+    logins::{Login, Scope},
+    nats::Nats,
+    postgres::Postgres,
+    redis::Redis,
+};
 use crate::{
     ports::Ports,
     process::{Process, last_lines},
@@ -30,7 +37,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Lines of its log shown about a server that died.
 const LAST_LINES: usize = 15;
 
-/// Where the three servers answer.
+/// Where the three servers answer their administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Urls {
     /// `postgres://…`, with the database to use.
@@ -39,6 +46,15 @@ pub struct Urls {
     pub nats: String,
     /// `redis://…`
     pub redis: String,
+}
+
+impl Urls {
+    /// The same places for a service, with its name and password.
+    #[must_use]
+    pub fn of(&self, login: Login) -> Self {
+        let of = |url: &str| logins::url_as(url, login);
+        Self { postgres: of(&self.postgres), nats: of(&self.nats), redis: of(&self.redis) }
+    }
 }
 
 /// Whether Postgres waits for the disk. NATS always does, Redis never.
@@ -74,8 +90,20 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts all of them with their data under `directory`, and waits until they answer.
+    /// Starts all of them with their data under `directory`, for any namespace, and waits until they answer.
     pub async fn start(
+        binaries: &Binaries,
+        directory: &Path,
+        durability: Durability,
+        nats: NatsServers,
+        ports: &Ports,
+    ) -> Result<Self> {
+        Self::start_for(Scope::Any, binaries, directory, durability, nats, ports).await
+    }
+
+    /// The same, where services may use the namespaces of `scope`.
+    pub async fn start_for(
+        scope: Scope<'_>,
         binaries: &Binaries,
         directory: &Path,
         durability: Durability,
@@ -84,14 +112,14 @@ impl Servers {
     ) -> Result<Self> {
         let nats = async {
             match nats {
-                NatsServers::One => Ok(vec![Nats::start_in(binaries, directory, ports).await?]),
-                NatsServers::Cluster => Nats::start_cluster_in(binaries, directory, ports).await,
+                NatsServers::One => Ok(vec![Nats::start_for(scope, binaries, directory, ports).await?]),
+                NatsServers::Cluster => Nats::start_cluster_for(scope, binaries, directory, ports).await,
             }
         };
         let (postgres, mut nats, redis) = tokio::try_join!(
             Postgres::start_in(binaries, directory, durability, ports),
             nats,
-            Redis::start_in(binaries, directory, ports),
+            Redis::start_for(scope, binaries, directory, ports),
         )?;
         Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis })
     }
@@ -101,7 +129,7 @@ impl Servers {
         std::iter::once(&self.nats).chain(&self.nats_peers)
     }
 
-    /// Their addresses, with `database` as the one of Postgres.
+    /// Their addresses for the administrator, with `database` as the one of Postgres.
     pub fn urls(&self, database: &str) -> Urls {
         let nats: Vec<_> = self.all_nats().map(Nats::url).collect();
         Urls { postgres: self.postgres.database_url(database), nats: nats.join(","), redis: self.redis.url() }

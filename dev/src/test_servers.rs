@@ -1,7 +1,8 @@
 //! The servers that `cargo dev test` started, as its tests see them.
 //!
 //! Tests of other crates read the same JSON by themselves: `postgres_url` (of
-//! the maintenance database), `postgres_template`, `nats_url`, `redis_url`.
+//! the maintenance database), `postgres_template`, `nats_url`, `redis_url`. The
+//! addresses are the administrator's; a service's are made from them.
 
 use std::path::PathBuf;
 
@@ -48,7 +49,7 @@ impl TestServers {
             .with_context(|| format!("{VARIABLE} is not what cargo dev test writes"))
     }
 
-    /// Makes an isolated, migrated database; its URL, and the shared NATS and Redis.
+    /// Makes an isolated, migrated database; its URL, and the shared NATS and Redis, for the administrator.
     pub async fn isolated(&self) -> Result<Urls> {
         let name = format!("test_{}", Uuid::new_v4().simple());
         postgres::copy_database(&self.postgres_url, &self.postgres_template, &name).await?;

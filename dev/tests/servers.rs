@@ -8,6 +8,7 @@ use chat_dev::{
     process::Process,
     servers::{Binaries, Durability, NatsServers, Servers, postgres},
 };
+use chat_shared::log;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 async fn start(scratch: &tempfile::TempDir) -> Result<Servers> {
@@ -21,7 +22,7 @@ async fn count_rows(url: &str) -> Result<i64> {
 }
 
 async fn stream(url: &str) -> Result<stream::Stream> {
-    let context = jetstream::new(async_nats::connect(url).await?);
+    let context = jetstream::new(log::connect(url, "test", |_| {}).await?);
     let config = stream::Config { name: "kept".to_owned(), subjects: vec!["kept".to_owned()], ..Default::default() };
     Ok(context.get_or_create_stream(config).await?)
 }
@@ -45,7 +46,7 @@ async fn servers_keep_their_data_and_addresses_through_stop_and_kill() -> Result
     let mut connection = PgConnection::connect(&urls.postgres).await?;
     connection.execute("CREATE TABLE kept AS SELECT 1 AS one").await?;
     let messages = stream(&urls.nats).await?;
-    let context = jetstream::new(async_nats::connect(&urls.nats).await?);
+    let context = jetstream::new(log::connect(&urls.nats, "test", |_| {}).await?);
     context.publish("kept", "1".into()).await?.await?;
     drop((messages, context));
 

@@ -7,15 +7,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use async_nats::jetstream::{self, consumer, stream::Stream};
-use chat_shared::log::stream_name;
+use chat_shared::log::{self, stream_name};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 
 use super::line::Line;
 use crate::{
-    fleet::{Fleet, FleetOptions, Profile, Programs, ServerSource, Service, ServiceEnv},
+    fleet::{self, Fleet, FleetOptions, Profile, Programs, ServerSource, Service, ServiceEnv},
     process::Process,
-    servers::{Binaries, Durability, Nats, NatsServers, Servers, faketime::Faketime},
+    servers::{Binaries, Durability, Login, NatsServers, Servers, faketime::Faketime, logins::Passwords},
 };
 
 /// How long a question to JetStream may take. Short, since nobody answers for one that was just killed.
@@ -86,10 +86,11 @@ impl Ground {
     /// Starts one in a directory of its own.
     pub async fn start(kind: GroundKind, means: &Means, name: &str) -> Result<Self> {
         let (persister_line, notifier_line) = (Line::open(None, None).await?, Line::open(None, None).await?);
+        let passwords = Passwords::ensure(&means.dir.join(name).join(fleet::DATA))?;
         let to_redis = ServiceEnv {
             service: "notifier".to_owned(),
             name: "CHAT_REDIS_URL".to_owned(),
-            value: format!("redis://{}", notifier_line.address()),
+            value: passwords.url("redis", Login::Notifier, &notifier_line.address()),
         };
         let mut options = FleetOptions {
             dir: Some(means.dir.join(name)),
@@ -102,7 +103,7 @@ impl Ground {
         let to_nats = ServiceEnv {
             service: "persister".to_owned(),
             name: "CHAT_NATS_URL".to_owned(),
-            value: format!("nats://{}", persister_line.address()),
+            value: passwords.url("nats", Login::Persister, &persister_line.address()),
         };
         match kind {
             GroundKind::Plain => options.service_env.push(to_nats),
@@ -141,8 +142,7 @@ impl Ground {
 
     /// JetStream, as an operator has it.
     pub async fn jetstream(&self) -> Result<jetstream::Context> {
-        let urls: Vec<_> = self.servers()?.all_nats().map(Nats::url).collect();
-        let client = async_nats::connect(urls).await?;
+        let client = log::connect(&self.fleet.urls().nats, "chaos", |_| {}).await?;
         Ok(jetstream::ContextBuilder::new().timeout(JETSTREAM_WAIT_MAX).build(client))
     }
 

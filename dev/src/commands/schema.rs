@@ -1,14 +1,13 @@
 //! A migrated throw-away database, and its dump.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{Connection, PgConnection, migrate::Migrator};
 
 use crate::{
     paths,
     ports::Ports,
-    servers::{Binaries, Durability, Postgres},
+    servers::{Binaries, Durability, Login, Postgres, logins, postgres},
 };
 
 /// Name of the migrated database; also the template that tests copy.
@@ -52,16 +51,7 @@ impl Migrated {
 /// Makes the database [`TEMPLATE`] with the schema of this checkout, and leaves it.
 pub async fn migrate(postgres: &Postgres) -> Result<()> {
     postgres.ensure_database(TEMPLATE).await?;
-    let directory = paths::workspace_root()?.join("migrations");
-    let migrator = migrator(&directory).await?;
-    let mut connection = PgConnection::connect(&postgres.database_url(TEMPLATE)).await?;
-    migrator.run(&mut connection).await.context("the migrations fail")?;
-    connection.close().await?;
-    Ok(())
-}
-
-async fn migrator(directory: &Path) -> Result<Migrator> {
-    Migrator::new(directory).await.with_context(|| format!("cannot read {}", directory.display()))
+    postgres::migrate(&logins::url_as(&postgres.database_url(TEMPLATE), Login::Owner)).await
 }
 
 /// Leaves out what differs between two dumps of the same schema: versions,

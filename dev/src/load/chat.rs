@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use chat_load::plan::{Seat, TargetKind};
 use chat_shared::{
     ids::UserId,
-    log::stream_name,
+    log::{self, stream_name},
     wire::{Conversation, CreateConversation},
 };
 use sqlx::{Connection, PgConnection, Row};
@@ -110,7 +110,7 @@ impl Chat {
 
     /// The position of the log's last event.
     pub async fn log_end(&self) -> Result<u64> {
-        let client = async_nats::connect(self.servers.nats.url()).await?;
+        let client = log::connect(&self.servers.nats.url(), "load", |_| {}).await?;
         let name = stream_name(self.fleet.namespace());
         let stream = async_nats::jetstream::new(client).get_stream(name).await?;
         Ok(stream.cached_info().state.last_sequence)

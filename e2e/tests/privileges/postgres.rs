@@ -1,0 +1,171 @@
+//! What each service may do in PostgreSQL.
+
+use anyhow::{Context, Result};
+use chat_dev::servers::Login::{self, Gateway, Notifier, Persister, Retention, TextNotifier};
+use chat_e2e::{Setup, TestFleet, database, on_own_fleet, said};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+
+use crate::assert_as_stated;
+
+/// Those that PostgreSQL knows; the owner of the tables is none of the services.
+const SERVICES: [Login; 5] = [Gateway, Persister, Notifier, TextNotifier, Retention];
+/// PostgreSQL's code for what somebody has no right to.
+const NO_RIGHT: &str = "42501";
+
+const ALL: &[Login] = &SERVICES;
+const NOBODY: &[Login] = &[];
+const OF_GATEWAY: &[Login] = &[Gateway];
+const OF_PERSISTER: &[Login] = &[Persister];
+const OF_RETENTION: &[Login] = &[Retention];
+
+/// A statement, and who may carry it out. `{partition}` is one that holds messages.
+type Line = (&'static str, &'static [Login]);
+
+const MESSAGES: &[Line] = &[
+    ("select envelope from messages", OF_GATEWAY),
+    ("select sender_id from messages", OF_GATEWAY),
+    ("select count(*) from messages where seq > 0 and deleted_at is null", &[Gateway, Retention]),
+    ("select envelope from {partition}", NOBODY),
+    (
+        "insert into messages select conversation_id, 99, now(), gen_random_uuid(), gen_random_uuid(), '' from conversations",
+        OF_PERSISTER,
+    ),
+    ("update messages set envelope = ''", NOBODY),
+    ("update messages set deleted_at = now()", NOBODY),
+    ("delete from messages", NOBODY),
+    ("truncate messages", NOBODY),
+    ("select make_message_partition('2001-01-01')", &[Persister, Retention]),
+    ("create table messages_of_mine (like messages)", NOBODY),
+    ("drop table {partition}", NOBODY),
+    ("alter table messages detach partition {partition}", NOBODY),
+];
+
+const KEYS: &[Line] = &[
+    ("select wrapped from content_keys", &[Gateway, TextNotifier, Retention]),
+    ("insert into content_keys values ('2001-01-01', '', '', now())", OF_RETENTION),
+    ("update content_keys set wrapped = ''", NOBODY),
+    ("delete from content_keys", NOBODY),
+];
+
+const CONVERSATIONS: &[Line] = &[
+    ("select created_at from conversations", OF_GATEWAY),
+    ("select direct_low from conversations", &[Gateway, Notifier, TextNotifier]),
+    ("select last_seq from conversations", ALL),
+    (
+        "insert into conversations (conversation_id, kind, created_at, last_activity_at)
+         values (gen_random_uuid(), 'group', now(), now())",
+        OF_GATEWAY,
+    ),
+    ("update conversations set version = version + 1", OF_GATEWAY),
+    ("update conversations set last_seq = last_seq + 1", OF_PERSISTER),
+    ("update conversations set floor_seq = 1", NOBODY),
+    ("update conversations set participant_count = 1", NOBODY),
+    ("delete from conversations", NOBODY),
+    ("select role from participants", OF_GATEWAY),
+    ("select user_id from participants", ALL),
+    ("select muted_until from participants", &[Gateway, Notifier, TextNotifier]),
+    (
+        "insert into participants (conversation_id, user_id, role, joined_at)
+         select conversation_id, gen_random_uuid(), 'member', now() from conversations where kind = 'group'",
+        OF_GATEWAY,
+    ),
+    ("update participants set muted_until = now()", OF_GATEWAY),
+    ("update participants set role = 'owner'", OF_GATEWAY),
+    ("update participants set read_seq = 0", OF_PERSISTER),
+    ("update participants set user_id = gen_random_uuid()", NOBODY),
+    ("delete from participants where user_id = gen_random_uuid()", OF_GATEWAY),
+    ("select blocked_id from blocks", &[Gateway, Notifier, TextNotifier]),
+    ("insert into blocks values (gen_random_uuid(), gen_random_uuid(), now())", OF_GATEWAY),
+    ("delete from blocks where blocker_id = gen_random_uuid()", OF_GATEWAY),
+];
+
+const REST: &[Line] = &[
+    ("select event from outbox", OF_GATEWAY),
+    (
+        "insert into outbox (conversation_id, version, event, created_at) values (gen_random_uuid(), 1, '', now())",
+        OF_GATEWAY,
+    ),
+    ("select event from outbox for update", OF_GATEWAY),
+    ("update outbox set event = ''", NOBODY),
+    ("delete from outbox where version = 0", OF_GATEWAY),
+    ("select address from notification_devices", &[Gateway, Notifier, TextNotifier]),
+    ("update notification_devices set address = ''", OF_GATEWAY),
+    ("delete from notification_devices where user_id = gen_random_uuid()", &[Gateway, Notifier, TextNotifier]),
+    (
+        "insert into notification_devices
+         values (gen_random_uuid(), gen_random_uuid(), 'fcm', '', null, '', '', now())",
+        OF_GATEWAY,
+    ),
+    ("select payload from dead_letters", OF_PERSISTER),
+    (
+        "insert into dead_letters (stream_name, stream_seq, subject, payload, reason, created_at)
+         values ('none', 1, '', '', '', now())",
+        OF_PERSISTER,
+    ),
+    ("delete from dead_letters where stream_name = 'none'", OF_PERSISTER),
+    ("select last_stream_seq from log_checkpoints", &[Gateway, Persister]),
+    ("delete from log_checkpoints where stream_name = 'none'", OF_PERSISTER),
+    ("select version from _sqlx_migrations", ALL),
+    ("delete from _sqlx_migrations", NOBODY),
+];
+
+const SERVER: &[Line] = &[
+    ("create table mine (one integer)", NOBODY),
+    ("create function mine() returns integer language sql as 'select 1'", NOBODY),
+    ("create schema mine", NOBODY),
+    ("create role mine", NOBODY),
+    ("set role postgres", NOBODY),
+    ("set role chat_owner", NOBODY),
+    ("set role chat_gateway", OF_GATEWAY),
+    ("set role chat_notifier_text", &[TextNotifier]),
+    ("grant chat_gateway to public", NOBODY),
+    ("select rolpassword from pg_authid", NOBODY),
+    ("select pg_read_file('/etc/passwd')", NOBODY),
+    ("copy (select 1) to program 'true'", NOBODY),
+];
+
+#[test]
+fn r6_4_each_service_does_in_postgres_what_it_needs_and_nothing_else() -> Result<()> {
+    on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
+        let partition = fill(fleet).await?;
+        let mut found = Vec::new();
+        for login in SERVICES {
+            let mut connection = PgConnection::connect(&fleet.urls().of(login).postgres).await?;
+            for (statement, allowed) in [MESSAGES, KEYS, CONVERSATIONS, REST, SERVER].into_iter().flatten() {
+                let tried = statement.replace("{partition}", &partition);
+                let could = try_it(&mut connection, &tried).await.with_context(|| format!("{login:?}: {tried}"))?;
+                found.push((*statement, login, allowed.contains(&login), could));
+            }
+            connection.close().await?;
+        }
+        assert_as_stated(&found)
+    })
+}
+
+/// Whether it may be done. What was done is undone.
+async fn try_it(connection: &mut PgConnection, statement: &str) -> Result<bool> {
+    let mut transaction = connection.begin().await?;
+    let outcome = transaction.execute(AssertSqlSafe(statement.to_owned())).await;
+    transaction.rollback().await?;
+    match outcome {
+        Ok(_) => Ok(true),
+        Err(error) => {
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            if code.as_deref() == Some(NO_RIGHT) { Ok(false) } else { Err(error.into()) }
+        }
+    }
+}
+
+/// A stored message in a direct conversation, and a group; gives the partition that holds the message.
+async fn fill(fleet: &TestFleet) -> Result<String> {
+    let [asha, bikram] = fleet.people()?;
+    let conversation_id = fleet.direct(&asha, &bikram).await?;
+    fleet.group(&asha, &[&bikram]).await?;
+    fleet.api(&asha, 0).say(conversation_id, &said(1)).await?;
+    let url = &fleet.urls().postgres;
+    database::wait_until_stored(url, conversation_id, 1).await?;
+    let mut connection = PgConnection::connect(url).await?;
+    let row = connection.fetch_one("select tableoid::regclass::text from messages").await?;
+    connection.close().await?;
+    Ok(row.try_get(0)?)
+}
