@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, routing::get, serve::ListenerExt};
+use axum::{Router, routing::get};
 use chat_shared::{
     clock::Clock,
     ids::GatewayId,
@@ -28,10 +28,11 @@ use crate::{
     database::Database,
     delivery,
     devices::Devices,
+    edge::{self, Edge, Waits},
     history::History,
-    outbox,
+    internal, outbox,
     presence::{self, Announcer, Departures, Watches},
-    profiles::Profiles,
+    profiles::{Profiles, Surroundings},
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
@@ -83,7 +84,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
-    let profiles = Profiles::default();
+    let signer = config.profiles.signer()?;
+    let profiles = Profiles::start(
+        &config.profiles,
+        Surroundings {
+            redis: redis.clone(),
+            nats: nats.clone(),
+            database: database.clone(),
+            clock: clock.clone(),
+            signer: signer.clone(),
+            tasks: tasks.clone(),
+        },
+    )?;
+    let tokens = config.tokens.verifier()?;
     let state = AppState::from(Parts {
         conversations: Conversations::new(
             database.clone(),
@@ -105,10 +118,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ),
         gateway_id: GatewayId::random(),
         namespace: config.namespace.namespace.clone(),
-        allowed_origins: config.edge.allowed_origins.clone().into(),
+        edge: Edge::start(&config.edge, Waits::default(), &tasks),
         clock,
-        verifier: Verifier::start(config.verifier()?, health.latch("token keys"), &tasks)?,
-        revocations: Revocations::new(redis.clone()),
+        revocations: Revocations::new(redis.clone(), tokens.lifetime_max),
+        verifier: Verifier::start(tokens, health.latch("token keys"), &tasks)?,
         tickets: Tickets::new(redis),
         profiles,
         rate: RateLimits::start(config.edge.handshakes_per_second_max, &tasks),
@@ -132,6 +145,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.best_effort("typing", typing::expire(state.clone()));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
+    state.revocations.start(&state).await;
+    internal::start(&config.internal, &config.tokens.jwt_audience, signer.as_deref(), &state, &tasks).await?;
     serve(&config, state, &tasks).await?;
     listening.set(true);
     tasks.run(DRAIN_MAX).await
@@ -152,15 +167,9 @@ async fn serve(config: &Config, state: AppState, tasks: &Tasks) -> anyhow::Resul
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
     tracing::info!(address = %config.listen, "the gateway listens");
     let farewell = state.clone();
-    let router: Router = Router::new().route("/v1/ws", get(connection::open)).merge(rest::router()).with_state(state);
-    let draining = tasks.draining().clone();
-    tasks.essential("http", async move {
-        // Small frames must not wait for each other.
-        let listener = listener.tap_io(|socket| {
-            let _unsupported = socket.set_nodelay(true);
-        });
-        axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await.context("serving HTTP")
-    });
+    let (edge, door) = (Arc::clone(&state.edge), Arc::clone(&state.edge.door));
+    let router = Router::new().route("/v1/ws", get(connection::open)).merge(rest::router()).with_state(state);
+    tasks.essential("http", edge::serve(listener, edge.protect(router), door, tasks.clone()));
     let draining = tasks.draining().clone();
     tasks.best_effort("farewell", async move {
         draining.cancelled().await;

@@ -13,11 +13,18 @@ use crate::refusal::Refusal;
 /// How often users who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 
+/// `watch_presence` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of
+/// PostgreSQL, and work whenever somebody comes or goes.
+const WATCHES_PER_SECOND_MAX: u32 = 2;
+/// `watch_presence` commands of one user at once: all their connections may come back together.
+const WATCHES_BURST_MAX: u32 = 20;
+
 /// The limiters of this gateway.
 #[derive(Clone)]
 pub struct RateLimits {
     users: Arc<DefaultKeyedRateLimiter<UserId>>,
     typing: Arc<DefaultKeyedRateLimiter<UserId>>,
+    watches: Arc<DefaultKeyedRateLimiter<UserId>>,
     handshakes: Arc<DefaultDirectRateLimiter>,
     clock: DefaultClock,
 }
@@ -28,8 +35,9 @@ impl RateLimits {
     pub fn start(handshakes_per_second_max: NonZeroU32, tasks: &Tasks) -> Self {
         let users = keyed(limits::COMMANDS_PER_SECOND_MAX, limits::COMMANDS_BURST_MAX);
         let typing = keyed(limits::TYPING_PER_SECOND_MAX, limits::TYPING_BURST_MAX);
+        let watches = keyed(WATCHES_PER_SECOND_MAX, WATCHES_BURST_MAX);
         let handshakes = Arc::new(RateLimiter::direct(Quota::per_second(handshakes_per_second_max)));
-        let (tidied, draining) = ([Arc::clone(&users), Arc::clone(&typing)], tasks.draining().clone());
+        let (tidied, draining) = ([&users, &typing, &watches].map(Arc::clone), tasks.draining().clone());
         tasks.best_effort("rate_limits", async move {
             while draining.run_until_cancelled(tokio::time::sleep(TIDY_INTERVAL)).await.is_some() {
                 for limits in &tidied {
@@ -38,17 +46,26 @@ impl RateLimits {
                 }
             }
         });
-        Self { users, typing, handshakes, clock: DefaultClock::default() }
+        Self { users, typing, watches, handshakes, clock: DefaultClock::default() }
     }
 
     /// Counts one command or request of a user.
     pub fn check(&self, user_id: UserId) -> Result<(), Refusal> {
-        self.users.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
+        self.check_one(&self.users, user_id)
     }
 
     /// Counts one `set_typing` of a user, beside counting it as a command.
     pub fn check_typing(&self, user_id: UserId) -> Result<(), Refusal> {
-        self.typing.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
+        self.check_one(&self.typing, user_id)
+    }
+
+    /// Counts one `watch_presence` of a user, beside counting it as a command.
+    pub fn check_watch(&self, user_id: UserId) -> Result<(), Refusal> {
+        self.check_one(&self.watches, user_id)
+    }
+
+    fn check_one(&self, limits: &DefaultKeyedRateLimiter<UserId>, user_id: UserId) -> Result<(), Refusal> {
+        limits.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
     }
 
     /// Counts one handshake. If there are too many, how long to stay away, spread at random.

@@ -12,6 +12,8 @@ use chat_shared::{
     wire::{ErrorBody, ErrorCode, Rejected},
 };
 
+use crate::edge::Full;
+
 /// How long a client waits before it repeats what failed for want of a part of ours.
 const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
 
@@ -80,6 +82,11 @@ impl Refusal {
         Self::new(ErrorCode::NotFound, "there is nothing at this path; /openapi.json lists what there is")
     }
 
+    /// As `no_such_route`, for other services.
+    pub fn no_such_internal_route() -> Self {
+        Self::new(ErrorCode::NotFound, "there is nothing at this path; /internal/openapi.json lists what there is")
+    }
+
     /// The state doesn't allow it.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Conflict, message)
@@ -107,6 +114,21 @@ impl Refusal {
         Self { retry_after: Some(RETRY_AFTER_CONNECTIONS), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
+    /// There is no place for another connection.
+    pub fn no_room(full: Full) -> Self {
+        let message = match full {
+            Full::Gateway => "this gateway has as many connections as it takes; another one may have room",
+            Full::Address => "there are too many connections from this address; close one first",
+        };
+        Self { retry_after: Some(RETRY_AFTER_CONNECTIONS), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The client didn't send the whole of its request.
+    pub fn late_body() -> Self {
+        let message = "the body did not come in time; repeat the request, with the same ids";
+        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
     /// Something that is needed is out of reach for now. The cause is logged here, once.
     pub fn unavailable(what: &'static str, cause: &dyn std::error::Error) -> Self {
         tracing::warn!(what, %cause, "a request is refused as unavailable");
@@ -125,6 +147,26 @@ impl Refusal {
     pub fn into_reply(self, reference: Option<u64>) -> Rejected {
         let retry_after_ms = self.retry_after_ms();
         Rejected { reference, code: self.code, message: self.message, retry_after_ms }
+    }
+
+    /// The whole answer, for a socket that no server serves. It closes after it.
+    pub fn into_http(self) -> Vec<u8> {
+        let seconds = self.retry_after_seconds();
+        let (status, retry_after_ms) = (self.code.http_status(), self.retry_after_ms());
+        let body = ErrorBody { code: self.code, message: self.message, retry_after_ms };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let retry_after = seconds.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+        format!(
+            "HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry_after}\
+             cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    /// In whole seconds.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after_ms().map(|delay_ms| delay_ms.div_ceil(1000).max(1))
     }
 
     fn retry_after_ms(&self) -> Option<u64> {
@@ -157,11 +199,11 @@ impl From<sqlx::Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after_ms = self.retry_after_ms();
+        let (retry_after_ms, retry_after_seconds) = (self.retry_after_ms(), self.retry_after_seconds());
         let mut response =
             (status, Json(ErrorBody { code: self.code, message: self.message, retry_after_ms })).into_response();
-        if let Some(delay_ms) = retry_after_ms {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(delay_ms.div_ceil(1000).max(1)));
+        if let Some(seconds) = retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

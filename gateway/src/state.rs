@@ -12,6 +12,7 @@ use crate::{
     conversations::Conversations,
     database::Database,
     devices::Devices,
+    edge::Edge,
     history::History,
     presence::{Announcer, Departures, Watches},
     profiles::Profiles,
@@ -43,7 +44,7 @@ impl From<Parts> for AppState {
 pub struct Parts {
     pub gateway_id: GatewayId,
     pub namespace: String,
-    pub allowed_origins: Arc<[String]>,
+    pub edge: Arc<Edge>,
     pub clock: Clock,
     pub tasks: Tasks,
     pub nats: async_nats::Client,

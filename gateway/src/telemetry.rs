@@ -16,6 +16,16 @@ pub const APPEND_RETRIES_TOTAL: &str = "chat_gateway_append_retries_total";
 pub const CONNECTIONS: &str = "chat_gateway_connections";
 /// Connections that ended, by `reason`: that of the close code, or `client_gone`.
 pub const CLOSED_TOTAL: &str = "chat_gateway_closed_total";
+/// Open sockets, WebSockets and others.
+pub const SOCKETS: &str = "chat_gateway_sockets";
+/// Connections and requests that the edge refused, by `reason`.
+pub const EDGE_REFUSED_TOTAL: &str = "chat_gateway_edge_refused_total";
+/// Logouts that are remembered until their tokens have expired.
+pub const REVOCATIONS: &str = "chat_gateway_revocations";
+/// Logouts that were forgotten before, because there were too many.
+pub const REVOCATIONS_DROPPED_TOTAL: &str = "chat_gateway_revocations_dropped_total";
+/// Requests of other services, by `endpoint` and `outcome`: the status of the answer.
+pub const INTERNAL_REQUESTS_TOTAL: &str = "chat_gateway_internal_requests_total";
 /// Pushes put in outboxes.
 pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
 /// Connections that said hello, by `outcome`: `complete` if resumed, else `reload` or `without_inbox`.
@@ -66,6 +76,11 @@ pub fn describe() {
     describe_counter!(APPEND_RETRIES_TOTAL, "Appends repeated because another append came first");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(CLOSED_TOTAL, "Connections that ended");
+    describe_gauge!(SOCKETS, "Open sockets, WebSockets and others");
+    describe_counter!(EDGE_REFUSED_TOTAL, "Connections and requests refused before anything looked at them");
+    describe_gauge!(REVOCATIONS, "Logouts remembered until their tokens have expired");
+    describe_counter!(REVOCATIONS_DROPPED_TOTAL, "Logouts forgotten before, because there were too many");
+    describe_counter!(INTERNAL_REQUESTS_TOTAL, "Requests of other services");
     describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
     describe_counter!(RESUMES_TOTAL, "Connections that said hello");
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
@@ -90,6 +105,7 @@ pub fn describe() {
         REPEATS_TOTAL,
         APPEND_RETRIES_TOTAL,
         PUSHED_TOTAL,
+        REVOCATIONS_DROPPED_TOTAL,
         CATCH_UPS_TOTAL,
         UNHEARD_TOTAL,
         STATEMENTS_TOTAL,
@@ -106,5 +122,7 @@ pub fn describe() {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!(CONNECTIONS).set(0);
+    metrics::gauge!(SOCKETS).set(0);
+    metrics::gauge!(REVOCATIONS).set(0);
     metrics::gauge!(WATCHES).set(0);
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use chat_e2e::{Incoming, eventually, http, on_shared_fleet, said, socket::send_message};
 use chat_shared::{
     ids::{ConversationId, DeviceId, MessageId},
-    limits::{COMMANDS_BURST_MAX, CONNECTIONS_PER_USER_MAX},
+    limits::{COMMANDS_BURST_MAX, CONNECTIONS_PER_USER_MAX, FRAMES_BURST_MAX},
     position::Cursor,
     wire::{Encoding, Resume},
 };
@@ -133,6 +133,30 @@ fn who_asks_too_much_is_slowed_down_and_nobody_else() -> Result<()> {
             tries += 1;
             assert!(tries < 100_000, "nothing is let through any more");
         }
+    })
+}
+
+#[test]
+fn who_sends_more_frames_than_anybody_needs_is_closed_and_may_come_back() -> Result<()> {
+    const PING: u8 = 0x89;
+    on_shared_fleet(async |fleet| {
+        let person = fleet.person()?;
+        let mut witness = Witness::of(fleet).await?;
+        let heartbeat = serde_json::to_vec(&json!({ "type": "heartbeat" }))?;
+        let confirm = serde_json::to_vec(&json!({ "type": "confirm", "cursor": 0 }))?;
+        for (first_byte, payload) in [(PING, &b"flood"[..]), (0x81, &heartbeat), (0x81, &confirm)] {
+            let mut socket = fleet.ready_socket(&person, 0, Encoding::Json).await?;
+            // Twice as many, since some are forgiven while the others are on their way.
+            for _ in 0..FRAMES_BURST_MAX * 2 {
+                if socket.raw_frame(first_byte, payload).await.is_err() {
+                    break;
+                }
+            }
+            assert_eq!(socket.close_code().await?, (4004, "too_many_frames".to_owned()));
+        }
+        witness.is_undisturbed(fleet).await?;
+        fleet.ready_socket(&person, 0, Encoding::Json).await?;
+        Ok(())
     })
 }
 

@@ -9,16 +9,24 @@ use chat_shared::limits;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocketError, after_handshake_split};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, sink};
 
+use super::pace::Pace;
+
 /// Holds the header and, of most frames, all the rest.
 const BUFFER_BYTES: usize = 512;
 /// Two bytes, up to eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
+/// Bytes that a ping, a pong or a close may carry.
+const CONTROL_BYTES_MAX: usize = 125;
+/// Set in the first byte of those.
+const CONTROL: u8 = 0x08;
 /// Set in the second byte of every frame that a client sends.
 const MASKED: u8 = 0x80;
 
 /// The frames that come from a client.
 pub(super) struct Frames<R> {
     socket: BufReader<R>,
+    /// Of those that no limit of commands counts.
+    pub pace: Pace,
 }
 
 /// A frame, unmasked.
@@ -42,7 +50,7 @@ struct Header {
 impl<R: AsyncRead + Unpin + Send> Frames<R> {
     /// The frames on a socket whose handshake is done.
     pub(super) fn new(socket: R) -> Self {
-        Self { socket: BufReader::with_capacity(BUFFER_BYTES, socket) }
+        Self { socket: BufReader::with_capacity(BUFFER_BYTES, socket), pace: Pace::start() }
     }
 
     /// The next frame. Not cancel safe: part of a frame may be lost with it.
@@ -94,7 +102,8 @@ impl Header {
         if !length.is_empty() {
             self.payload = length.iter().fold(0, |payload, byte| payload << 8 | u64::from(*byte));
         }
-        let is_allowed = usize::try_from(self.payload).is_ok_and(|payload| payload <= limits::FRAME_BYTES_MAX);
+        let most = if self.bytes[0] & CONTROL == 0 { limits::FRAME_BYTES_MAX } else { CONTROL_BYTES_MAX };
+        let is_allowed = usize::try_from(self.payload).is_ok_and(|payload| payload <= most);
         if is_allowed { Ok(()) } else { Err(WebSocketError::FrameTooLarge) }
     }
 }

@@ -9,6 +9,7 @@ mod frames;
 mod handshake;
 mod hello;
 mod outbox;
+mod pace;
 mod reader;
 mod registry;
 mod removals;
@@ -41,6 +42,7 @@ use self::{
     outbox::{About, Outbox},
 };
 use crate::{
+    auth::Identity,
     delivery::{DirectMessage, Shown},
     telemetry,
 };
@@ -56,8 +58,8 @@ pub struct Connection {
     encoding: Encoding,
     outbox: Outbox,
     position: Mutex<Position>,
-    /// When the token expires, in milliseconds since 1970.
-    expires_at: AtomicI64,
+    /// Of the token that it was opened with, or that was shown last.
+    identity: Mutex<Identity>,
     /// When the session was registered, by the clock of Redis.
     registered_at: AtomicI64,
     /// What the client has confirmed.
@@ -98,15 +100,15 @@ pub enum Delivered {
 }
 
 impl Connection {
-    fn new(user_id: UserId, encoding: Encoding, expires_at: Timestamp, removals: Arc<Removals>) -> Self {
+    fn new(identity: Identity, encoding: Encoding, removals: Arc<Removals>) -> Self {
         Self {
-            user_id,
+            user_id: identity.user_id,
             session_id: SessionId::random(),
             device_id: OnceLock::new(),
             encoding,
             outbox: Outbox::default(),
             position: Mutex::new(Position { catching_up: Some(Cursor::ZERO), ..Position::default() }),
-            expires_at: AtomicI64::new(expires_at.0),
+            identity: Mutex::new(identity),
             registered_at: AtomicI64::new(0),
             confirmed: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
@@ -138,20 +140,31 @@ impl Connection {
 
     /// Pushes what a notifier delivered, if it is the next.
     pub fn deliver(&self, epoch: Epoch, cursor: Cursor, shown: &Shown) -> Delivered {
+        self.take(epoch, cursor, Some(shown))
+    }
+
+    /// Takes note of what a notifier delivered and what can't be shown at once: it has to be read from the inbox.
+    pub fn defer(&self, epoch: Epoch, cursor: Cursor) -> Delivered {
+        self.take(epoch, cursor, None)
+    }
+
+    fn take(&self, epoch: Epoch, cursor: Cursor, shown: Option<&Shown>) -> Delivered {
         let mut position = self.position.lock();
         match &mut *position {
             Position { epoch: Some(known), .. } if *known != epoch => self.close(CloseCode::InboxLost),
             Position { catching_up: Some(seen), .. } => *seen = cursor.max(*seen),
             Position { epoch: None, .. } => {}
             Position { cursor: last, .. } if cursor <= *last => {}
-            Position { cursor: last, .. } if cursor == last.next() => {
-                *last = cursor;
-                self.show(cursor, shown);
-            }
-            Position { catching_up, .. } => {
-                *catching_up = Some(cursor);
-                return Delivered::Gap;
-            }
+            Position { cursor: last, catching_up, .. } => match shown {
+                Some(shown) if cursor == last.next() => {
+                    *last = cursor;
+                    self.show(cursor, shown);
+                }
+                _ => {
+                    *catching_up = Some(cursor);
+                    return Delivered::Gap;
+                }
+            },
         }
         Delivered::Settled
     }
@@ -240,9 +253,19 @@ impl Connection {
         self.outbox.closing().is_some()
     }
 
+    /// Of the token that it was opened with, or that was shown last.
+    pub fn identity(&self) -> Identity {
+        *self.identity.lock()
+    }
+
+    /// Goes on with another token of the same user.
+    fn renew(&self, identity: Identity) {
+        *self.identity.lock() = identity;
+    }
+
     /// How long the token is still valid; a day at the most, so that a far expiry is looked at again.
     fn expires_in(&self, now: Timestamp) -> Duration {
-        let ms = self.expires_at.load(Ordering::Relaxed).saturating_sub(now.0).clamp(0, 86_400_000);
+        let ms = self.identity().expires_at.0.saturating_sub(now.0).clamp(0, 86_400_000);
         Duration::from_millis(ms.unsigned_abs())
     }
 
@@ -321,7 +344,7 @@ mod tests {
     use super::{outbox::Ending, *};
 
     fn connection(cursor: u64) -> (Connection, Epoch) {
-        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX), Arc::default());
+        let connection = Connection::new(Identity::for_ever(UserId::random()), Encoding::Json, Arc::default());
         let epoch = Epoch::random();
         connection.begin(ready(epoch, cursor));
         (connection, epoch)
@@ -410,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_pushed_before_ready() {
-        let connection = Connection::new(UserId::random(), Encoding::Json, Timestamp(i64::MAX), Arc::default());
+        let connection = Connection::new(Identity::for_ever(UserId::random()), Encoding::Json, Arc::default());
         connection.deliver_unnumbered(&shown());
         assert_eq!(connection.deliver(Epoch::random(), Cursor(1), &shown()), Delivered::Settled);
         assert_eq!(connection.outbox.len(), 0);

@@ -31,8 +31,7 @@ pub(super) async fn serve(
     let (read, write) = split(socket.into_inner());
     let mut frames = Frames::new(read);
     let (_, write) = after_handshake_split(empty(), write, Role::Server);
-    let connection =
-        Arc::new(Connection::new(identity.user_id, encoding, identity.expires_at, state.connections.removals()));
+    let connection = Arc::new(Connection::new(identity, encoding, state.connections.removals()));
     let written = Arc::clone(&connection);
     let serving = state.clone();
     state.tasks.best_effort("connection_writer", async move { writer::run(&serving, &written, write).await });
@@ -141,9 +140,17 @@ async fn next_command(
             (_, _) if !is_final => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Continuation, _) => return Err(Ended::Closed(CloseCode::Fragmented)),
             (OpCode::Text, Encoding::Json) | (OpCode::Binary, Encoding::MessagePack) => {
-                return decode_command(connection.encoding, &payload).map_err(|error| rejected(&error));
+                let command = decode_command(connection.encoding, &payload).map_err(|error| rejected(&error))?;
+                let is_uncounted = matches!(command.command, Command::Heartbeat(_) | Command::Confirm(_));
+                if is_uncounted && !frames.pace.count() {
+                    return Err(Ended::Closed(CloseCode::TooManyFrames));
+                }
+                return Ok(command);
             }
             (OpCode::Text | OpCode::Binary, _) => return Err(Ended::Closed(CloseCode::MalformedFrame)),
+            (OpCode::Ping | OpCode::Pong, _) if !frames.pace.count() => {
+                return Err(Ended::Closed(CloseCode::TooManyFrames));
+            }
             (OpCode::Ping, _) => connection.outbox.pong(payload.to_vec()),
             (OpCode::Pong, _) => {}
             // An answer to our own close is no goodbye.
@@ -172,3 +179,6 @@ fn rejected(error: &DecodeError) -> Ended {
     };
     Ended::Rejected(Rejected { reference, code, message: error.to_string(), retry_after_ms: None })
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::{Origins, TrustedProxies};
+
 /// Bounds for those who connect, and where they may come from.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Edge")]
@@ -10,16 +12,17 @@ pub struct EdgeSettings {
     ///
     /// Compared exactly, for WebSockets and for REST (CORS). Requests without an Origin, which no browser sends across sites,
     /// are not concerned. Without it no page of another site reaches this gateway.
-    #[arg(long, env = "CHAT_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
-    pub allowed_origins: Vec<String>,
+    #[arg(long, env = "CHAT_ALLOWED_ORIGINS", default_value = "", value_name = "ORIGINS")]
+    pub allowed_origins: Origins,
     /// Networks of the proxies before this gateway, separated by commas, such as `10.0.0.0/8`.
     ///
     /// Only from them is `X-Forwarded-For` believed. Without it every limit for an address counts the proxy as one client.
-    #[arg(long, env = "CHAT_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS")]
-    pub trusted_proxies: Vec<String>,
+    #[arg(long, env = "CHAT_TRUSTED_PROXIES", default_value = "", value_name = "NETWORKS")]
+    pub trusted_proxies: TrustedProxies,
     /// Requests a second from one address, handshakes included; five times as many at once.
     ///
-    /// Over it 429 with a Retry-After, before anything of the request is looked at. Many users may share an address.
+    /// Over it 429 with a Retry-After, before anything of the request is looked at. Many users may share an address. After a
+    /// tenth as many tokens that are no good, none from there is looked at for five seconds.
     #[arg(long, env = "CHAT_REQUESTS_PER_ADDRESS_MAX", default_value = "200", value_name = "REQUESTS/S")]
     pub requests_per_address_max: std::num::NonZeroU32,
     /// Open connections from one address.

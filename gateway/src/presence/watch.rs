@@ -58,6 +58,7 @@ impl Watches {
         user_ids: Vec<UserId>,
     ) -> Result<Prepared, Refusal> {
         let list = distinct(user_ids)?;
+        state.rate.check_watch(connection.user_id)?;
         // First, so that nothing is missed between reading and beginning.
         self.lists.lock().prepare(connection.session_id, connection.user_id, Arc::clone(connection), &list);
         match look(state, connection.user_id, &list).await {

@@ -6,6 +6,7 @@
 mod deliveries;
 mod marks;
 mod numbers;
+mod searches;
 
 use std::sync::Arc;
 
@@ -18,14 +19,11 @@ use chat_shared::{
 };
 use tokio::sync::Semaphore;
 
-use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers};
+use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers, searches::Searches};
 use crate::{database::Database, state::AppState};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
-/// Marks whose messages are looked for at the same time, since the gateway doesn't know their numbers; the others wait, so
-/// that nobody who marks at random takes PostgreSQL's connections from everybody else.
-const SEARCHES_MAX: usize = 4;
 
 /// Takes what users have read and what has reached them.
 pub struct Receipts {
@@ -36,7 +34,7 @@ pub struct Receipts {
     marks: Marks,
     deliveries: Deliveries,
     waiting: Arc<Semaphore>,
-    searches: Semaphore,
+    searches: Searches,
 }
 
 impl Receipts {
@@ -50,7 +48,7 @@ impl Receipts {
             marks: Marks::default(),
             deliveries: Deliveries::default(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
-            searches: Semaphore::new(SEARCHES_MAX),
+            searches: Searches::default(),
         }
     }
 

@@ -48,7 +48,7 @@ impl Receipts {
         if let Some(seq) = self.numbers.get(conversation_id, message_id) {
             return Ok(seq);
         }
-        let _turn = self.searches.acquire().await;
+        let _turn = self.searches.turn(user_id).await?;
         let newest = self.log.newest(conversation_id).await?.map(|(_, event)| event);
         let participants = match &newest {
             Some(newest) => Some(newest.participants.clone()),

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
+use axum::{Router, routing::get};
 use chat_dev::test_servers::TestServers;
 use chat_shared::{
     clock::Clock,
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 use super::place::Place;
 use crate::{
     auth::{KeySource, Revocations, Tickets, Verifier, VerifierSettings},
-    connection::Registry,
+    connection::{self, Registry},
+    edge::{self, Edge, EdgeSettings, Waits},
     presence::{Announcer, Departures, Watches},
     rate::RateLimits,
     receipts::{self, Receipts},
@@ -37,25 +39,22 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start() -> Self {
+        Self::behind(generous(), Waits::default()).await
+    }
+
+    /// As `start`, behind another edge.
+    pub async fn behind(edge: EdgeSettings, waits: Waits) -> Self {
         let servers = TestServers::from_env().unwrap();
         let place = Place::on(&servers.isolated().await.unwrap()).await;
-        let state = state(&place).await;
+        let tasks = place.tasks.clone();
+        let state = state_behind(&place, Edge::start(&edge, waits, &tasks), tasks).await;
         receipts::start(&state);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = state.clone();
-        let stopped = place.tasks.draining().clone();
-        place.tasks.best_effort("http", async move {
-            let router = rest::router().with_state(served);
-            axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await.unwrap();
-        });
+        let address = serve(&state).await;
         Self { place, state, address, http: reqwest::Client::new() }
     }
 
     pub fn request(&self, user_id: UserId, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let claims = json!({ "sub": user_id.as_uuid(), "aud": "chat", "exp": Clock::System.now().0 / 1000 + 60 });
-        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        let token = token(user_id, &json!({}));
         self.http.request(method, format!("http://{}{path}", self.address)).bearer_auth(token)
     }
 
@@ -80,6 +79,24 @@ impl Gateway {
     }
 }
 
+/// A user's token, with these claims beside those that it needs.
+pub fn token(user_id: UserId, claims: &Value) -> String {
+    let mut all = json!({ "sub": user_id.as_uuid(), "aud": "chat", "exp": Clock::System.now().0 / 1000 + 60 });
+    all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &all, &key).unwrap()
+}
+
+/// Serves a gateway's clients; where.
+pub async fn serve(state: &AppState) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/v1/ws", get(connection::open)).merge(rest::router());
+    let router = state.edge.protect(router.with_state(state.clone()));
+    state.tasks.essential("http", edge::serve(listener, router, Arc::clone(&state.edge.door), state.tasks.clone()));
+    address
+}
+
 /// What a gateway's requests and connections work with, without its tasks.
 pub async fn state(place: &Place) -> AppState {
     state_with(place, place.tasks.clone()).await
@@ -87,6 +104,22 @@ pub async fn state(place: &Place) -> AppState {
 
 /// As `state`, for a gateway that stops by itself.
 pub async fn state_with(place: &Place, tasks: Tasks) -> AppState {
+    state_behind(place, Edge::start(&generous(), Waits::default(), &tasks), tasks).await
+}
+
+/// An edge that lets everything in.
+pub fn generous() -> EdgeSettings {
+    EdgeSettings {
+        allowed_origins: "https://app.example".parse().unwrap(),
+        trusted_proxies: "".parse().unwrap(),
+        requests_per_address_max: NonZeroU32::new(100_000).unwrap(),
+        connections_per_address_max: NonZeroU32::MAX,
+        connections_max: NonZeroU32::MAX,
+        handshakes_per_second_max: NonZeroU32::MAX,
+    }
+}
+
+async fn state_behind(place: &Place, edge: Arc<Edge>, tasks: Tasks) -> AppState {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
     let keys = KeySource::Secret(secret.path().to_owned());
@@ -94,13 +127,13 @@ pub async fn state_with(place: &Place, tasks: Tasks) -> AppState {
     AppState::from(Parts {
         gateway_id: GatewayId::random(),
         namespace: place.namespace.clone(),
-        allowed_origins: Arc::default(),
+        edge,
         clock: Clock::System,
         nats: place.nats.clone(),
         database: place.database.clone(),
         inboxes: place.inboxes.clone(),
         verifier: Verifier::start(settings, Latch::default(), &tasks).unwrap(),
-        revocations: Revocations::new(place.redis.clone()),
+        revocations: Revocations::new(place.redis.clone(), LIFETIME_MAX),
         tickets: Tickets::new(place.redis.clone()),
         profiles: place.profiles.clone(),
         rate: RateLimits::start(NonZeroU32::MAX, &tasks),

@@ -2,12 +2,19 @@
 
 mod conversations;
 mod devices;
+mod edge;
 pub mod gateway;
 mod history;
+mod internal;
+#[path = "../../../shared/tests/input/fuzz/mutation.rs"]
+pub mod mutation;
 pub mod outages;
 mod outbox;
 pub mod place;
 mod presence;
+mod profiles;
 mod receipts;
 mod rest;
+mod revocations;
+mod tickets;
 mod typing;
