@@ -103,6 +103,11 @@ impl Process {
         &self.launch.name
     }
 
+    /// What is added to its environment.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.launch.env
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> &Path {
         &self.launch.log

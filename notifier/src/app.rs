@@ -48,6 +48,7 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("conversations", &["select"]),
     ("participants", &["select"]),
     ("notification_devices", &["select", "delete"]),
+    ("blocks", &["select"]),
 ];
 
 /// Runs the notifier until it is stopped.

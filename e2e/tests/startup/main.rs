@@ -1,5 +1,9 @@
 //! What services refuse to start with, and what they say then: an operator has to know what to do next.
 
+mod check_config;
+mod refusals;
+mod scene;
+
 use anyhow::{Context, Result, ensure};
 use chat_dev::{
     fleet::{Role, Service},
@@ -112,7 +116,7 @@ fn promise_3_a_log_that_was_lost_is_refused_with_the_command_that_accepts_it() -
 
 #[test]
 fn r10_5_a_redis_that_is_too_small_is_named_and_chat_goes_on() -> Result<()> {
-    let setup = Setup::default().with_own_servers().with_fault("268435456");
+    let setup = Setup::default().with_own_servers().with_fault("inboxes need 256 MB");
     on_own_fleet(setup, async |fleet| {
         let client = redis::Client::open(fleet.urls().redis.as_str())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
@@ -122,7 +126,7 @@ fn r10_5_a_redis_that_is_too_small_is_named_and_chat_goes_on() -> Result<()> {
             service.start_ready().await?;
             chat_e2e::eventually("the service's word about Redis", || async {
                 let said = String::from_utf8_lossy(&std::fs::read(service.log())?).into_owned();
-                Ok(said.contains("limited to 104857600 bytes").then_some(()))
+                Ok(said.contains("limited to 100 MB").then_some(()))
             })
             .await?;
         }
