@@ -6,10 +6,10 @@ use chat_shared::{
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
     position::{Cursor, Seq},
-    wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind},
+    wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind, UserProfile},
 };
 
-use crate::{content::Content, refusal::Refusal};
+use crate::{content::Content, profiles::name_of, refusal::Refusal};
 
 /// An event that can be pushed to anybody it is for.
 pub struct Shown {
@@ -42,6 +42,16 @@ impl DirectMessage {
         let (conversation_id, participants) = (event.conversation_id, event.participants.clone());
         let is_direct = event.kind == ConversationKind::Direct;
         is_direct.then_some(Self { conversation_id, participants, sender_id: message.sender_id, seq: event.seq })
+    }
+}
+
+/// Whose profiles are needed to show an event.
+pub(super) fn named(event: &Event) -> Vec<UserId> {
+    match event.fact {
+        Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) => {
+            event.participants.list.iter().map(|participant| participant.user_id).collect()
+        }
+        Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) => Vec::new(),
     }
 }
 
@@ -111,6 +121,14 @@ impl Shown {
         (self.conversation_id, self.version)
     }
 
+    /// As it is shown with the profiles of those whom [`named`] gives for the event, in that order.
+    pub(super) fn with_profiles(mut self, profiles: Vec<UserProfile>) -> Self {
+        if let Push::Conversation { conversation, .. } = &mut self.push {
+            conversation.profiles = profiles;
+        }
+        self
+    }
+
     /// The push for one of those it is for. What somebody has yet to read, and whom they have blocked, is nobody else's
     /// business.
     pub fn to(&self, user_id: UserId, at: Option<Cursor>) -> Push {
@@ -123,6 +141,7 @@ impl Shown {
             Push::Conversation { cursor, conversation } => {
                 *cursor = at;
                 conversation.is_blocked = self.blocked_by.contains(&user_id);
+                conversation.name = name_of(conversation.kind, &conversation.profiles, user_id);
             }
             Push::Message { cursor, .. } => *cursor = at,
             Push::Ready(_)

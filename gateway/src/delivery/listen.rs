@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chat_shared::{
-    delivery::{Delivery, NumberedEvent, all_gateways_subject, gateway_subject},
+    delivery::{Delivery, NumberedEvent, Recipient, all_gateways_subject, gateway_subject},
     event::Event,
     ids::UserId,
     telemetry::Latch,
@@ -13,7 +13,7 @@ use chat_shared::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Shown, catch_up, forget_changed, gateways, publish};
+use super::{Shown, catch_up, events::named, forget_changed, gateways, publish};
 use crate::{
     connection::{Connection, Delivered},
     refusal::Refusal,
@@ -110,11 +110,26 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
         learn(state, event);
     });
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
-    let Ok(shown) = event.and_then(|event| Shown::new(&state.content, event)) else { return };
+    let Ok(event) = event else { return };
+    let Some(profiles) = state.profiles.remembered(&named(&event)) else { return wait_for_names(state, recipients) };
+    let Ok(shown) = Shown::new(&state.content, event) else { return };
+    let shown = shown.with_profiles(profiles);
     for recipient in recipients {
         for connection in state.connections.of(recipient.user_id) {
             if connection.deliver(recipient.epoch, recipient.cursor, &shown) == Delivered::Gap {
-                fill_gap(state, connection);
+                metrics::counter!(telemetry::CATCH_UPS_TOTAL).increment(1);
+                read_inbox(state, connection);
+            }
+        }
+    }
+}
+
+/// Lets the connections read from their inboxes what shows names that aren't remembered here: there they can be waited for.
+fn wait_for_names(state: &AppState, recipients: Vec<Recipient>) {
+    for recipient in recipients {
+        for connection in state.connections.of(recipient.user_id) {
+            if connection.defer(recipient.epoch, recipient.cursor) == Delivered::Gap {
+                read_inbox(state, connection);
             }
         }
     }
@@ -127,8 +142,7 @@ fn learn(state: &AppState, event: &Event) {
     state.watches.check(state, event);
 }
 
-fn fill_gap(state: &AppState, connection: Arc<Connection>) {
-    metrics::counter!(telemetry::CATCH_UPS_TOTAL).increment(1);
+fn read_inbox(state: &AppState, connection: Arc<Connection>) {
     let filled = state.clone();
     state.tasks.best_effort("catch_up", async move { catch_up(&filled, &connection).await });
 }
@@ -141,7 +155,8 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     }
     forget_changed(state, &event);
     learn(state, &event);
-    if let Ok(shown) = Shown::new(&state.content, event) {
+    let profiles = state.profiles.remembered_or_neutral(&named(&event));
+    if let Ok(shown) = Shown::new(&state.content, event).map(|shown| shown.with_profiles(profiles)) {
         for connection in audience {
             connection.deliver_unnumbered(&shown);
         }

@@ -27,7 +27,12 @@ const PUBLISH_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Publishes to gateways. Lost if NATS is out of reach, as everything on core NATS may be; false if that is known.
 pub async fn publish(state: &AppState, subject: String, delivery: &Delivery) -> bool {
-    let published = state.nats.publish(subject, delivery.encode().into());
+    publish_on(&state.nats, subject, delivery).await
+}
+
+/// As `publish`, for rooms that have no more than a connection.
+pub async fn publish_on(nats: &async_nats::Client, subject: String, delivery: &Delivery) -> bool {
+    let published = nats.publish(subject, delivery.encode().into());
     let is_published = matches!(tokio::time::timeout(PUBLISH_WAIT_MAX, published).await, Ok(Ok(())));
     if !is_published {
         tracing::debug!("a message to a gateway could not be published");

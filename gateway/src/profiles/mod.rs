@@ -2,82 +2,162 @@
 //! current and thirty more for the time when kaha can't be asked, and remembered here for a minute.
 //!
 //! **Invariant:** nothing of a profile is written anywhere but to Redis and to clients: no table, no log line, no metric.
-//! Nobody's request fails, or waits longer than [`limits::PROFILE_WAIT_MAX`], because of kaha.
+//! Nobody's request fails, or waits longer than [`chat_shared::limits::PROFILE_WAIT_MAX`], because of kaha.
 
+mod answer;
+mod audience;
+mod changes;
+mod find;
+mod gather;
+mod kaha;
+mod late;
 mod names;
+mod record;
+mod remembered;
 mod settings;
+mod stored;
+mod telemetry;
 
 pub use names::name_of;
 pub use settings::ProfileSettings;
 
+use std::sync::Arc;
+
 use chat_shared::{
+    clock::Clock,
     ids::{BusinessId, UserId},
-    limits,
-    wire::{BusinessProfile, Conversation, ProfileList, ProfileState, UserProfile},
+    lifecycle::Tasks,
+    redis::Redis,
+    wire::{Conversation, ProfileList, UserProfile},
 };
+use tokio::sync::Semaphore;
 
-use crate::refusal::Refusal;
+use self::{
+    changes::Changes,
+    find::{list, neutral, view},
+    gather::{Gatherer, Sources},
+    kaha::Kaha,
+    record::{ProfileId, View},
+    remembered::Remembered,
+    stored::Stored,
+    telemetry::Source,
+};
+use crate::{auth::Signer, database::Database};
 
-/// Whose profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProfileId {
-    /// A user's.
-    User(UserId),
-    /// A business'.
-    Business(BusinessId),
+/// What profiles work with.
+pub struct Surroundings {
+    /// Keeps them for all gateways.
+    pub redis: Redis,
+    /// The way to the other gateways and, for changes, from kaha-main-v3.
+    pub nats: async_nats::Client,
+    /// Knows who takes part in conversations with whom.
+    pub database: Database,
+    /// Says what is current.
+    pub clock: Clock,
+    /// Signs what kaha-main-v3 is shown.
+    pub signer: Option<Arc<Signer>>,
+    /// Where the work in the background runs.
+    pub tasks: Tasks,
 }
 
-/// The profiles that clients are shown.
-#[derive(Clone, Default)]
-pub struct Profiles {}
+/// The profiles that clients are shown. Clones share everything.
+#[derive(Clone)]
+pub struct Profiles(Arc<Parts>);
+
+struct Parts {
+    nats: async_nats::Client,
+    namespace: String,
+    tasks: Tasks,
+    /// None if there is no kaha-main-v3: then everybody has a neutral name.
+    known: Option<Known>,
+}
+
+struct Known {
+    sources: Arc<Sources>,
+    gatherer: Arc<Gatherer>,
+    changes: Changes,
+    late: Arc<Semaphore>,
+}
 
 impl Profiles {
-    /// The profiles of users, in the order asked for: what is known after [`limits::PROFILE_WAIT_MAX`] at the latest.
-    pub async fn users(&self, user_ids: &[UserId]) -> Vec<UserProfile> {
-        let _bound = limits::PROFILE_WAIT_MAX;
-        user_ids.iter().map(|&user_id| fallback_user(user_id, ProfileState::Unavailable)).collect()
+    /// Starts what fetches profiles and hears of their changes. Fails if the settings make no sense.
+    pub fn start(settings: &ProfileSettings, surroundings: Surroundings) -> anyhow::Result<Self> {
+        let Surroundings { redis, nats, database, clock, signer, tasks } = surroundings;
+        telemetry::describe();
+        let mut known = None;
+        if let Some((url, signer)) = settings.kaha(signer)? {
+            let kaha = Kaha::new(url, &settings.kaha_audience, signer, clock.clone())?;
+            let remembered = Remembered::default();
+            let sources = Arc::new(Sources { kaha, stored: Stored::on(&redis), remembered, clock });
+            let gatherer = Arc::new(Gatherer::default());
+            let gathering = Arc::clone(&gatherer).run(Arc::clone(&sources), tasks.stopping().clone());
+            tasks.lasting("profiles", gathering);
+            let (changes, late) = (Changes::default(), Arc::new(Semaphore::new(late::WAITING_MAX)));
+            known = Some(Known { sources, gatherer, changes, late });
+        }
+        let namespace = redis.namespace().to_owned();
+        let profiles = Self(Arc::new(Parts { nats, namespace, tasks, known }));
+        changes::start(&profiles, database);
+        Ok(profiles)
     }
 
-    /// The profiles of users and businesses, in the order asked for; all of them by one batch.
-    pub async fn list(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> ProfileList {
-        let users = self.users(user_ids).await;
-        let businesses = business_ids.iter().map(|&id| fallback_business(id, ProfileState::Unavailable)).collect();
-        ProfileList { users, businesses }
+    /// The profiles of users as `viewer` is shown them, in the order asked for: what is known after
+    /// [`chat_shared::limits::PROFILE_WAIT_MAX`]. What comes later is pushed to them.
+    pub async fn users(&self, viewer: UserId, user_ids: &[UserId]) -> Vec<UserProfile> {
+        let views = self.find(viewer, ProfileId::of(user_ids, &[])).await;
+        user_ids.iter().map(|user_id| view(&views, ProfileId::User(*user_id)).of_user(*user_id)).collect()
+    }
+
+    /// The profiles of users and businesses as `viewer` is shown them, in the order asked for; all of them by one batch.
+    pub async fn list(&self, viewer: UserId, user_ids: &[UserId], business_ids: &[BusinessId]) -> ProfileList {
+        let views = self.find(viewer, ProfileId::of(user_ids, business_ids)).await;
+        list(&views, user_ids, business_ids)
     }
 
     /// What this gateway remembers of users, if it remembers all of them. Asks nobody.
     pub fn remembered(&self, user_ids: &[UserId]) -> Option<Vec<UserProfile>> {
-        let _asked = user_ids;
-        None
+        // Without kaha-main-v3 there is nobody to ask, so nothing to wait for.
+        let Some(known) = &self.0.known else { return Some(neutral(user_ids)) };
+        let user = |user_id: &UserId| {
+            let verdict = known.sources.remembered.get(ProfileId::User(*user_id))?;
+            Some(View::from(verdict).of_user(*user_id))
+        };
+        let users: Option<Vec<_>> = user_ids.iter().map(user).collect();
+        users.inspect(|users| Source::Memory.count(users.len()))
+    }
+
+    /// What this gateway remembers of users, and neutral names for the others. Asks nobody.
+    pub fn remembered_or_neutral(&self, user_ids: &[UserId]) -> Vec<UserProfile> {
+        let remembered = |user_id: &UserId| self.0.known.as_ref()?.sources.remembered.get(ProfileId::User(*user_id));
+        let user = |user_id: &UserId| remembered(user_id).map_or(View::Unavailable, View::from).of_user(*user_id);
+        user_ids.iter().map(user).collect()
     }
 
     /// Adds names and profiles to conversations as `viewer` sees them, with one batch for all.
     pub async fn dress(&self, viewer: UserId, conversations: &mut [Conversation]) {
+        let everybody = conversations.iter().flat_map(|conversation| &conversation.participants);
+        let views = self.find(viewer, everybody.map(|of| ProfileId::User(of.user_id)).collect()).await;
         for conversation in conversations {
-            let user_ids: Vec<_> = conversation.participants.iter().map(|participant| participant.user_id).collect();
-            conversation.profiles = self.users(&user_ids).await;
+            let user_ids = conversation.participants.iter().map(|participant| participant.user_id);
+            let user = |user_id| view(&views, ProfileId::User(user_id)).of_user(user_id);
+            conversation.profiles = user_ids.map(user).collect();
             conversation.name = name_of(conversation.kind, &conversation.profiles, viewer);
         }
     }
 
-    /// Takes in that profiles have changed (R3.4, R10.2): Redis, every gateway's memory and clients will be right.
-    pub async fn changed(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<(), Refusal> {
-        self.forget(user_ids, business_ids);
-        Ok(())
-    }
-
-    /// Forgets what this gateway remembers of them.
+    /// Forgets what this gateway remembers of them, and doesn't believe what is on its way.
     pub fn forget(&self, user_ids: &[UserId], business_ids: &[BusinessId]) {
-        let _forgotten = (user_ids, business_ids);
+        let Some(known) = &self.0.known else { return };
+        let ids = ProfileId::of(user_ids, business_ids);
+        // In this order: what is on its way is either disbelieved, or remembered by now and then forgotten.
+        known.gatherer.overtake(&ids);
+        ids.into_iter().for_each(|id| known.sources.remembered.forget(id));
     }
-}
 
-/// A neutral stand-in for a user's profile.
-fn fallback_user(user_id: UserId, state: ProfileState) -> UserProfile {
-    UserProfile { user_id, name: "User".to_owned(), avatar_url: None, state }
-}
-
-/// A neutral stand-in for a business' profile.
-fn fallback_business(business_id: BusinessId, state: ProfileState) -> BusinessProfile {
-    BusinessProfile { business_id, name: "Business".to_owned(), avatar_url: None, state }
+    /// Forgets everything, because changes may have gone unheard.
+    pub fn forget_all(&self) {
+        let Some(known) = &self.0.known else { return };
+        known.gatherer.overtake_all();
+        known.sources.remembered.forget_all();
+    }
 }

@@ -62,7 +62,8 @@ impl ProfileSettings {
             "CHAT_KAHA_URL must hold no user name and no password: kaha-main-v3 is shown tokens"
         );
         ensure!(url.query().is_none() && url.fragment().is_none(), "CHAT_KAHA_URL must end with its path");
-        let signer = signer.context("CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE, which signs what kaha-main-v3 is shown")?;
+        let signer =
+            signer.context("CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE, which signs what kaha-main-v3 is shown")?;
         Ok(Some((url, signer)))
     }
 

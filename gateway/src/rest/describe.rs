@@ -20,8 +20,10 @@ use utoipa::{
         (name = "conversations", description = "Make, list and show conversations, and change who takes part"),
         (name = "messages", description = "Read history and send"),
         (name = "presence", description = "Ask who is there"),
+        (name = "profiles", description = "Ask what somebody is called"),
         (name = "receipts", description = "Say what has been read, and ask what has not"),
         (name = "devices", description = "Register devices for notifications"),
+        (name = "tickets", description = "Open a WebSocket without setting a header or a subprotocol"),
         (name = "blocks", description = "Say whom you want nothing to do with"),
     ),
     modifiers(&Bearer)

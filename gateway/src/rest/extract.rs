@@ -1,5 +1,7 @@
 //! Extractors whose refusals are those of this interface: the parts of a request, read into their types.
 
+use std::{collections::HashSet, fmt::Display, hash::Hash, str::FromStr};
+
 use axum::{
     extract::{
         FromRequest, FromRequestParts, Request,
@@ -86,11 +88,51 @@ impl<'de> Deserialize<'de> for PageLimit {
     }
 }
 
+/// Ids, separated by commas.
+pub struct Ids<T>(pub Vec<T>);
+
+impl<T> Default for Ids<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy + Eq + Hash> Ids<T> {
+    /// Each once, in the order given.
+    pub fn distinct(mut self) -> Vec<T> {
+        let mut known = HashSet::with_capacity(self.0.len());
+        self.0.retain(|id| known.insert(*id));
+        self.0
+    }
+}
+
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Ids<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let ids = text.split(',').map(|id| id.parse().map_err(serde::de::Error::custom));
+        ids.collect::<Result<_, _>>().map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use chat_shared::ids::UserId;
     use serde::de::{IntoDeserializer, value::Error};
 
     use super::*;
+
+    #[test]
+    fn ids_are_separated_by_commas_and_nothing_else() {
+        let [one, two] = [UserId::random(), UserId::random()];
+        let read = |text: String| Ids::<UserId>::deserialize(IntoDeserializer::<Error>::into_deserializer(text)).ok();
+        let [first, second] = [one.as_uuid(), two.as_uuid()];
+        assert_eq!(read(format!("{first},{second}")).map(|ids| ids.0), Some(vec![one, two]));
+        assert_eq!(read(format!("{first},{second},{first}")).map(Ids::distinct), Some(vec![one, two]));
+        for wrong in [String::new(), ",".to_owned(), format!("{first},"), format!("{first};{second}"), "me".to_owned()]
+        {
+            assert!(read(wrong.clone()).is_none(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn absurd_page_sizes_are_bounded_or_refused() {

@@ -10,8 +10,13 @@ mod extract;
 mod messages;
 mod mute;
 mod presence;
+mod profiles;
 mod receipts;
 mod refusals;
+mod tickets;
+
+pub use extract::Body;
+pub use refusals::{AnyRefusal, BodyRefusal};
 
 use axum::{
     Json, Router,
@@ -49,6 +54,8 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(receipts::mark_read))
         .routes(routes!(receipts::unread))
         .routes(routes!(presence::list))
+        .routes(routes!(profiles::list))
+        .routes(routes!(tickets::issue))
         .routes(routes!(devices::list))
         .routes(routes!(devices::register, devices::remove))
         .routes(routes!(blocks::list))
@@ -56,8 +63,8 @@ fn described() -> OpenApiRouter<AppState> {
 }
 
 /// The closed list has no code for it, and a path that exists is not `not_found`.
-async fn wrong_method() -> Response {
-    let message = "this path does not take this method; `Allow` and /openapi.json say which it takes".to_owned();
+pub async fn wrong_method() -> Response {
+    let message = "this path does not take this method; `Allow` says which it takes".to_owned();
     let body = ErrorBody { code: ErrorCode::Invalid, message, retry_after_ms: None };
     (StatusCode::METHOD_NOT_ALLOWED, Json(body)).into_response()
 }
@@ -93,11 +100,13 @@ mod tests {
             "GET /v1/conversations/{conversation_id}/messages",
             "GET /v1/devices",
             "GET /v1/presence",
+            "GET /v1/profiles",
             "GET /v1/unread",
             "POST /v1/conversations",
             "POST /v1/conversations/{conversation_id}/messages",
             "POST /v1/conversations/{conversation_id}/participants",
             "POST /v1/conversations/{conversation_id}/read",
+            "POST /v1/tickets",
             "PUT /v1/blocks/{user_id}",
             "PUT /v1/conversations/{conversation_id}/mute",
             "PUT /v1/devices/{device_id}",

@@ -5,10 +5,13 @@ use chat_shared::{
     ids::UserId,
     wire::{ErrorBody, PresenceList},
 };
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{extract::InQuery, refusals::AnyRefusal};
+use super::{
+    extract::{Ids, InQuery},
+    refusals::AnyRefusal,
+};
 use crate::{auth::Identity, presence, refusal::Refusal, state::AppState};
 
 /// Whose presence.
@@ -17,17 +20,7 @@ use crate::{auth::Identity, presence, refusal::Refusal, state::AppState};
 pub struct PresenceQuery {
     /// Users with whom you share a conversation, or yourself; 1 to 100 ids, separated by commas.
     #[param(value_type = String, example = "936da01f-9abd-4d9d-80c7-02af85c822a8,67e55044-10b1-426f-9247-bb680e5fe0c8")]
-    user_ids: UserIds,
-}
-
-struct UserIds(Vec<UserId>);
-
-impl<'de> Deserialize<'de> for UserIds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let user_ids = text.split(',').map(|id| id.parse().map_err(serde::de::Error::custom));
-        user_ids.collect::<Result<_, _>>().map(Self)
-    }
+    user_ids: Ids<UserId>,
 }
 
 /// Ask who is there
@@ -57,23 +50,4 @@ pub async fn list(
 ) -> Result<Json<PresenceList>, Refusal> {
     let users = presence::presence_of(&state, identity.user_id, query.user_ids.0).await?;
     Ok(Json(PresenceList { users }))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde::de::{IntoDeserializer, value::Error};
-
-    use super::*;
-
-    #[test]
-    fn ids_are_separated_by_commas_and_nothing_else() {
-        let [one, two] = [UserId::random(), UserId::random()];
-        let read = |text: String| UserIds::deserialize(IntoDeserializer::<Error>::into_deserializer(text)).ok();
-        let [first, second] = [one.as_uuid(), two.as_uuid()];
-        assert_eq!(read(format!("{first},{second}")).map(|ids| ids.0), Some(vec![one, two]));
-        for wrong in [String::new(), ",".to_owned(), format!("{first},"), format!("{first};{second}"), "me".to_owned()]
-        {
-            assert!(read(wrong.clone()).is_none(), "{wrong:?}");
-        }
-    }
 }

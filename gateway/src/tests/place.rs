@@ -33,7 +33,7 @@ use crate::{
     delivery::Gateways,
     devices::Devices,
     history::{self, History, Place as PageOf},
-    profiles::Profiles,
+    profiles::{ProfileSettings, Profiles, Surroundings},
     receipts::Receipts,
     refusal::Refusal,
     send::{Acceptance, Sender},
@@ -69,6 +69,11 @@ impl Place {
     }
 
     pub async fn on(urls: &Urls) -> Self {
+        Self::with_profiles(urls, &ProfileSettings::none()).await
+    }
+
+    /// As `on`, with profiles from somewhere.
+    pub async fn with_profiles(urls: &Urls, settings: &ProfileSettings) -> Self {
         let connect = |url: &str| postgres::connect(&PostgresSettings::new(url, 8), "test").unwrap();
         let own = urls.of(Login::Gateway);
         let (pool, own_pool) = (connect(&urls.postgres), connect(&own.postgres));
@@ -81,7 +86,16 @@ impl Place {
         let content = content(&pool, &own_pool, &tasks).await;
         let database = Database::new(own_pool);
         let redis = Redis::open(&own.redis, &namespace).unwrap();
-        let (inboxes, profiles) = (Inboxes::on(&redis), Profiles::default());
+        let inboxes = Inboxes::on(&redis);
+        let surroundings = Surroundings {
+            redis: redis.clone(),
+            nats: nats.clone(),
+            database: database.clone(),
+            clock: clock.clone(),
+            signer: settings.signer().unwrap(),
+            tasks: tasks.clone(),
+        };
+        let profiles = Profiles::start(settings, surroundings).unwrap();
         let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(

@@ -1,0 +1,33 @@
+//! Who sees a user's profile unasked: whoever shares a conversation with them.
+
+use chat_shared::ids::UserId;
+
+use crate::{
+    database::{Database, statement},
+    refusal::Refusal,
+};
+
+/// Users of one page.
+pub(super) const PAGE_USERS: usize = 1000;
+
+/// A page of those who share a conversation with a user, who are themselves among them: those after a place, in the order
+/// of their ids.
+pub(super) async fn page(database: &Database, user_id: UserId, after: Option<UserId>) -> Result<Vec<UserId>, Refusal> {
+    let mut connection = database.connection().await?;
+    let found = statement(
+        sqlx::query_scalar!(
+            r#"select distinct theirs.user_id
+               from participants own join participants theirs using (conversation_id)
+               where own.user_id = $1 and ($2::uuid is null or theirs.user_id > $2)
+               order by theirs.user_id
+               limit $3"#,
+            user_id.as_uuid(),
+            after.map(UserId::as_uuid),
+            i64::try_from(PAGE_USERS).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&mut *connection),
+    )
+    .await?;
+    let ids = found.into_iter().map(|id| id.try_into().map_err(|error| Refusal::internal(&error)));
+    ids.collect()
+}

@@ -1,0 +1,310 @@
+//! What happens when kaha-main-v3 says that profiles have changed (R3.4, R10.2): Redis begins a new generation of each, all
+//! gateways forget what they remember, and whoever shares a conversation with them is pushed how they are now.
+//!
+//! **Invariant:** once a change is answered for, no gateway shows again what was fetched before it, but for one that the
+//! news did not reach: that one for a minute at the most.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use anyhow::Context;
+use chat_shared::{
+    delivery::{Delivery, all_gateways_subject},
+    ids::{BusinessId, UserId},
+    limits,
+};
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Known, Profiles, audience,
+    late::listed,
+    record::{ProfileId, View},
+    stored::Generation,
+    telemetry,
+};
+use crate::{database::Database, delivery::publish_on, refusal::Refusal};
+
+/// Gateways that listen as one: each change reaches one of them.
+const QUEUE_GROUP: &str = "gateways";
+/// Profiles that changed and that nobody has been told of yet. Over it nobody is; who asks is told right.
+const NEWS_MAX: usize = 10_000;
+/// Times that a changed profile is fetched, if kaha-main-v3 doesn't answer.
+const TRIES: u32 = 3;
+/// How long to wait before it is fetched again, or Redis is told again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long the profiles of one batch may take to arrive.
+const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+/// Pages of users who are told of one user's change.
+const AUDIENCE_PAGES_MAX: usize = 100;
+/// Changes that Redis doesn't take for now. Over it they are lost, which is logged: the profile is as it was, for a day at
+/// the most.
+const UNTOLD_MAX: usize = 50_000;
+
+/// Changed profiles whose audience is still to be told.
+#[derive(Default)]
+pub(super) struct Changes {
+    news: Mutex<HashMap<ProfileId, News>>,
+    rung: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct News {
+    generation: Generation,
+    tries: u32,
+}
+
+impl Changes {
+    fn add(&self, changed: impl Iterator<Item = (ProfileId, News)>) {
+        let mut news = self.news.lock();
+        for (id, change) in changed {
+            if news.len() < NEWS_MAX || news.contains_key(&id) {
+                news.insert(id, change);
+            } else {
+                metrics::counter!(telemetry::UNPUSHED_TOTAL).increment(1);
+            }
+        }
+        drop(news);
+        self.rung.notify_one();
+    }
+
+    /// As many as one call asks for.
+    fn take(&self) -> Vec<(ProfileId, News)> {
+        let mut news = self.news.lock();
+        let ids: Vec<_> = news.keys().take(limits::PROFILE_CALL_IDS_MAX).copied().collect();
+        ids.into_iter().filter_map(|id| Some((id, news.remove(&id)?))).collect()
+    }
+}
+
+/// Starts what hears of changes and what tells of them.
+pub(super) fn start(profiles: &Profiles, database: Database) {
+    let tasks = &profiles.0.tasks;
+    if profiles.0.known.is_none() {
+        return;
+    }
+    tasks.essential("profile_changes", listen(profiles.clone(), tasks.draining().clone()));
+    let (telling, stopping) = (profiles.clone(), tasks.stopping().clone());
+    tasks.lasting("profile_news", async move {
+        stopping.run_until_cancelled(tell(telling, database)).await;
+    });
+}
+
+impl Profiles {
+    /// Takes in that profiles have changed (R3.4, R10.2). When it returns Redis is right, and every gateway is told to
+    /// forget; what is pushed to clients follows.
+    pub async fn changed(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<(), Refusal> {
+        let ids = ProfileId::of(user_ids, business_ids);
+        let Some(known) = self.0.known.as_ref().filter(|_| !ids.is_empty()) else { return Ok(()) };
+        metrics::counter!(telemetry::CHANGED_TOTAL).increment(telemetry::number(ids.len()));
+        let generations = known.sources.stored.change(&ids).await;
+        // Only now, or they would take from Redis what they have just forgotten.
+        self.forget(user_ids, business_ids);
+        let (user_ids, business_ids) = (user_ids.to_vec(), business_ids.to_vec());
+        let subject = all_gateways_subject(&self.0.namespace);
+        let is_told = publish_on(&self.0.nats, subject, &Delivery::ProfilesChanged { user_ids, business_ids }).await;
+        let generations = generations.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        if !is_told {
+            return Err(Refusal::unavailable("NATS", &NotTold));
+        }
+        let news = generations.into_iter().map(|generation| News { generation, tries: 0 });
+        known.changes.add(ids.into_iter().zip(news));
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the other gateways could not be told of changed profiles")]
+struct NotTold;
+
+/// What kaha-main-v3 publishes. Fields and ids that can't be read are passed over.
+#[derive(Deserialize)]
+struct Announced {
+    #[serde(default)]
+    user_ids: Vec<Value>,
+    #[serde(default)]
+    business_ids: Vec<Value>,
+}
+
+impl Announced {
+    fn ids(&self) -> impl Iterator<Item = ProfileId> {
+        let users = self.user_ids.iter().filter_map(|id| Some(ProfileId::User(id.as_str()?.parse().ok()?)));
+        let businesses =
+            self.business_ids.iter().filter_map(|id| Some(ProfileId::Business(id.as_str()?.parse().ok()?)));
+        users.chain(businesses)
+    }
+}
+
+/// Hears over NATS of what has changed, until the gateway drains. What Redis doesn't take is kept and tried again.
+async fn listen(profiles: Profiles, draining: CancellationToken) -> anyhow::Result<()> {
+    let subject = format!("{}.profiles.changed", profiles.0.namespace);
+    let subscribed = profiles.0.nats.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await;
+    let mut announced = subscribed.context("subscribing to changes of profiles")?;
+    let mut untold = HashSet::new();
+    loop {
+        // Cancel safe: each branch only waits, for the next of a stream or for time to pass.
+        tokio::select! {
+            () = draining.cancelled() => return Ok(()),
+            message = announced.next() => {
+                let message = message.context("the subscription to changes of profiles ended")?;
+                let Ok(changed) = serde_json::from_slice::<Announced>(&message.payload) else {
+                    tracing::warn!("an announcement of changed profiles can't be read");
+                    continue;
+                };
+                note(&mut untold, changed.ids());
+            }
+            () = tokio::time::sleep(RETRY), if !untold.is_empty() => {}
+        }
+        take_in(&profiles, &mut untold).await;
+    }
+}
+
+fn note(untold: &mut HashSet<ProfileId>, changed: impl Iterator<Item = ProfileId>) {
+    for id in changed {
+        if untold.len() >= UNTOLD_MAX {
+            return tracing::error!(
+                "too many profiles have changed while Redis is out of reach; some stay as they were"
+            );
+        }
+        untold.insert(id);
+    }
+}
+
+/// Takes in what is untold, and leaves what could not be told.
+async fn take_in(profiles: &Profiles, untold: &mut HashSet<ProfileId>) {
+    let ids: Vec<_> = untold.iter().copied().collect();
+    for some in ids.chunks(limits::INTERNAL_IDS_MAX) {
+        let (mut user_ids, mut business_ids) = (Vec::new(), Vec::new());
+        for id in some {
+            match id {
+                ProfileId::User(id) => user_ids.push(*id),
+                ProfileId::Business(id) => business_ids.push(*id),
+            }
+        }
+        if profiles.changed(&user_ids, &business_ids).await.is_err() {
+            return;
+        }
+        for id in some {
+            untold.remove(id);
+        }
+    }
+}
+
+/// Fetches what has changed, and pushes it to whom it concerns.
+async fn tell(profiles: Profiles, database: Database) {
+    let Some(known) = &profiles.0.known else { return };
+    loop {
+        known.changes.rung.notified().await;
+        loop {
+            let news = known.changes.take();
+            if news.is_empty() {
+                break;
+            }
+            let arrived = known.fetch(&news).await;
+            for (id, view) in &arrived {
+                // No business takes part in conversations.
+                if let ProfileId::User(user_id) = id
+                    && let Err(refusal) = profiles.tell_audience(&database, *user_id, view).await
+                {
+                    tracing::debug!(%refusal, "some were not told of a changed profile");
+                }
+            }
+            let is_missing = |(id, news): &(ProfileId, News)| news.tries + 1 < TRIES && !arrived.contains_key(id);
+            let missing: Vec<_> = news.into_iter().filter(is_missing).collect();
+            if !missing.is_empty() {
+                tokio::time::sleep(RETRY).await;
+                known.changes.add_missing(missing);
+            }
+        }
+    }
+}
+
+impl Changes {
+    /// Lets those that did not arrive be fetched again, unless they have changed once more.
+    fn add_missing(&self, missing: Vec<(ProfileId, News)>) {
+        let newer: HashSet<_> = self.news.lock().keys().copied().collect();
+        let missing = missing.into_iter().filter(|(id, _)| !newer.contains(id));
+        self.add(missing.map(|(id, news)| (id, News { tries: news.tries + 1, ..news })));
+    }
+}
+
+impl Known {
+    async fn fetch(&self, news: &[(ProfileId, News)]) -> HashMap<ProfileId, View> {
+        let wanted: Vec<_> = news.iter().map(|(id, news)| (*id, Some(news.generation))).collect();
+        let (mut arrivals, deadline) = (self.gatherer.ask(&wanted), Instant::now() + ARRIVAL_MAX);
+        let mut arrived = HashMap::with_capacity(wanted.len());
+        while let Ok(Some((id, verdict))) = timeout_at(deadline, arrivals.recv()).await {
+            if let Some(verdict) = verdict {
+                arrived.insert(id, verdict.into());
+            }
+        }
+        arrived
+    }
+}
+
+impl Profiles {
+    async fn tell_audience(&self, database: &Database, user_id: UserId, view: &View) -> Result<(), Refusal> {
+        let profiles = listed(&[(ProfileId::User(user_id), view.clone())]);
+        // Their own devices, also if they share no conversation with anybody.
+        self.push(profiles.clone(), vec![user_id]).await;
+        let mut after = None;
+        for _ in 0..AUDIENCE_PAGES_MAX {
+            let page = audience::page(database, user_id, after).await?;
+            after = page.last().copied();
+            let is_last = page.len() < audience::PAGE_USERS;
+            let others: Vec<_> = page.into_iter().filter(|other| *other != user_id).collect();
+            if !others.is_empty() {
+                self.push(profiles.clone(), others).await;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+        tracing::warn!("a user shares conversations with so many that not all were told of their changed profile");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn announcements_are_read_as_far_as_they_can_be_r10_2() {
+        let (user_id, business_id) = (UserId::random(), BusinessId::random());
+        let body = json!({
+            "user_ids": [user_id.as_uuid(), 7, "me", null],
+            "business_ids": [business_id.as_uuid()],
+            "at": "now",
+        });
+        let announced: Announced = serde_json::from_value(body).unwrap();
+        let ids: Vec<_> = announced.ids().collect();
+        assert_eq!(ids, [ProfileId::User(user_id), ProfileId::Business(business_id)]);
+        assert_eq!(serde_json::from_value::<Announced>(json!({})).unwrap().ids().count(), 0);
+    }
+
+    #[test]
+    fn news_wait_in_bounded_number_and_the_latest_counts() {
+        let changes = Changes::default();
+        let id = ProfileId::User(UserId::random());
+        let news = |tries| News { generation: Generation::default(), tries };
+        let others = std::iter::repeat_with(|| (ProfileId::User(UserId::random()), news(0)));
+        changes.add(std::iter::once((id, news(0))).chain(others.take(NEWS_MAX)));
+        assert_eq!(changes.news.lock().len(), NEWS_MAX);
+        changes.add(std::iter::once((id, news(2))));
+        assert_eq!(changes.news.lock()[&id].tries, 2);
+        changes.add_missing(vec![(id, news(0))]);
+        assert_eq!(changes.news.lock()[&id].tries, 2, "it has changed once more since");
+        assert_eq!(changes.take().len(), limits::PROFILE_CALL_IDS_MAX);
+    }
+}
