@@ -169,31 +169,33 @@ async fn r10_5_a_redis_that_is_too_small_or_evicts_is_explained() -> Result<()> 
     let directory = scene.servers.scratch.join(format!("redis-{}", scene.namespace));
     std::fs::create_dir_all(&directory)?;
     let redis = Redis::start_in(&scene.servers.binaries, &directory, &Ports::fresh()).await?;
-    let client = redis::Client::open(redis.url())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
     for (memory, policy, words) in [
         ("100mb", "noeviction", &[&["limited to 100 MB", "256 MB", "raise maxmemory"][..]][..]),
         ("300mb", "allkeys-lru", &[&["allkeys-lru", "lose inboxes", "noeviction"][..]][..]),
         ("100mb", "volatile-ttl", &[&["limited to 100 MB"][..], &["volatile-ttl", "noeviction"][..]][..]),
         ("1kb", "noeviction", &[&["Redis is full"][..], &["raise maxmemory"][..]][..]),
     ] {
-        redis::cmd("CONFIG")
-            .arg(&["SET", "maxmemory-policy", policy, "maxmemory", memory])
-            .exec_async(&mut connection)
-            .await?;
+        limit(&redis, policy, memory).await?;
         for (role, login) in [(Gateway, Login::Gateway), (Notifier, Login::Notifier)] {
             let url = chat_dev::servers::logins::url_as(&redis.url(), login);
             let said = wrong(&scene, role, &[("CHAT_REDIS_URL", Some(&url))], words).await?;
             ensure!(said.of("ok").iter().any(|line| line.starts_with("NATS")), "{said:?}");
         }
     }
-    redis::cmd("CONFIG")
-        .arg(&["SET", "maxmemory-policy", "allkeys-lru", "maxmemory", "0"])
-        .exec_async(&mut connection)
-        .await?;
+    limit(&redis, "allkeys-lru", "0").await?;
     let url = chat_dev::servers::logins::url_as(&redis.url(), Login::Gateway);
     let said = scene.run(Gateway, CHECK, &[("CHAT_REDIS_URL", Some(&url))]).await?;
     ensure!(said.code == Some(0), "without a limit nothing is dropped: {}", said.out);
     ensure!(said.of("note").iter().any(|line| line.contains("noeviction before you set maxmemory")), "{}", said.out);
     redis.stop().await
+}
+
+/// Sets how much Redis may hold, and what it does then.
+async fn limit(redis: &Redis, policy: &str, memory: &str) -> Result<()> {
+    let client = redis::Client::open(redis.url())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    for (name, value) in [("maxmemory-policy", policy), ("maxmemory", memory)] {
+        redis::cmd("CONFIG").arg(&["SET", name, value]).exec_async(&mut connection).await?;
+    }
+    Ok(())
 }

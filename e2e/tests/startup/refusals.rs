@@ -154,6 +154,6 @@ async fn a_nats_server_without_jetstream_is_refused_with_the_words_to_look_for()
         refused(&scene, role, &[("CHAT_NATS_URL", Some(&url))], &["JetStream"]).await?;
     }
     let said = scene.run(Persister, &["--check-config"], &[("CHAT_NATS_URL", Some(&url))]).await?;
-    ensure!(said.code == Some(1) && said.out.contains("wrong   NATS: NATS has no JetStream"), "{said:?}");
+    ensure!(said.code == Some(1) && said.out.contains("wrong   NATS has no JetStream"), "{said:?}");
     server.kill().await
 }
