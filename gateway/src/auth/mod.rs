@@ -1,6 +1,8 @@
 //! Who is asking: users' tokens and tickets, other services' tokens, and the tokens that we show to other services.
 
 mod extract;
+#[cfg(test)]
+mod fuzz;
 mod jwks;
 mod keys;
 mod revocations;

@@ -93,6 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tests::mutation::numbers;
 
     fn extents() -> impl Strategy<Value = Extent> {
         (0..300_u64, 0..300_u64).prop_map(|(floor, more)| Extent { floor: Seq(floor), last: Seq(floor + more) })
@@ -120,6 +121,22 @@ mod tests {
                     Place::After(seq) => prop_assert!(range.first > seq),
                 }
                 prop_assert!(range.numbers().count() == limit || !extent.has_more(place, range));
+            }
+        }
+
+        #[test]
+        fn fuzz_no_number_is_too_large_for_a_page(
+            floor in numbers(), more in numbers(), seq in numbers(), direction in 0..3_usize, limit in 1..=100_usize
+        ) {
+            // Numbers in PostgreSQL are below 2^63; what a client names is any number.
+            let floor = floor >> 1;
+            let extent = Extent { floor: Seq(floor), last: Seq(floor.saturating_add(more).min(u64::MAX >> 1)) };
+            let place = [Place::Newest, Place::Before(Seq(seq)), Place::After(Seq(seq))][direction];
+            if let Some(range) = extent.page(place, limit) {
+                prop_assert!(range.first > extent.floor && range.first <= range.last && range.last <= extent.last);
+                prop_assert!(range.numbers().count() <= limit);
+                prop_assert_eq!(range.unbroken(place, |_| true), Some(range));
+                let _has_more = extent.has_more(place, range);
             }
         }
 

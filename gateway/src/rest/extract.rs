@@ -9,12 +9,12 @@ use axum::{
     },
     http::{StatusCode, request::Parts},
 };
-use chat_shared::limits;
+use chat_shared::{limits, wire::Map};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::refusal::Refusal;
 
-/// A JSON body.
+/// A JSON body: an object, never a list of its fields.
 pub struct Body<T>(pub T);
 
 /// What stands in the path.
@@ -28,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(body)) => Ok(Self(body)),
+            Ok(axum::Json(Map(body))) => Ok(Self(body)),
             Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(Refusal::too_large(format!("the body is over {} bytes", limits::BODY_BYTES_MAX)))
             }

@@ -28,11 +28,11 @@ pub struct HistoryQuery {
     /// Messages of the page: 50 unless given, 100 at the most; more than that gets 100.
     #[serde(default)]
     #[param(value_type = Option<usize>, minimum = 1, example = 50)]
-    limit: PageLimit,
+    pub(super) limit: PageLimit,
 }
 
 impl HistoryQuery {
-    fn place(&self) -> Result<Place, Refusal> {
+    pub(super) fn place(&self) -> Result<Place, Refusal> {
         match (self.before, self.after) {
             (None, None) => Ok(Place::Newest),
             (Some(seq), None) => Ok(Place::Before(seq)),

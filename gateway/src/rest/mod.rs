@@ -7,6 +7,8 @@ mod conversations;
 mod describe;
 mod devices;
 mod extract;
+#[cfg(test)]
+mod fuzz;
 mod messages;
 mod mute;
 mod presence;
