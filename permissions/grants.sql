@@ -38,7 +38,6 @@ grant execute on function make_message_partition (date) to chat_persister;
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
 grant select (conversation_id, last_seq, floor_seq, direct_low, direct_high) on table conversations to chat_notifier;
-grant select (blocker_id, blocked_id) on table blocks to chat_notifier;
 grant select (conversation_id, user_id, read_seq, muted_until) on table participants to chat_notifier;
 grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
     on table notification_devices to chat_notifier;

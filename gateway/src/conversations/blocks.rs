@@ -1,6 +1,8 @@
 //! Who wants nothing to do with whom. Of a pair that has a direct conversation each block and its end is a change of it,
 //! and so reaches the log, where it fences what is sent.
 
+use std::collections::HashSet;
+
 use chat_shared::{
     clock::Timestamp,
     delivery::Delivery,
@@ -19,7 +21,7 @@ use super::{
     rules,
 };
 use crate::{
-    database::{bounded, statement},
+    database::{Database, DatabaseError, bounded, statement},
     refusal::Refusal,
 };
 
@@ -89,6 +91,28 @@ async fn lock<const N: usize>(connection: &mut PgConnection, ids: [uuid::Uuid; N
     let locking = sqlx::query!("select pg_advisory_xact_lock($1)", key.cast_signed());
     statement(locking.execute(connection)).await?;
     Ok(())
+}
+
+/// Those of the pairs of whom one has blocked the other.
+pub async fn blocked_among(database: &Database, pairs: &[[UserId; 2]]) -> Result<HashSet<[UserId; 2]>, DatabaseError> {
+    let (ones, others): (Vec<_>, Vec<_>) = pairs.iter().map(|[one, other]| (one.as_uuid(), other.as_uuid())).unzip();
+    let mut connection = database.connection().await?;
+    // Nobody's request, and not counted as such.
+    let found = bounded(
+        sqlx::query_scalar!(
+            r#"select place as "place!"
+               from unnest($1::uuid[], $2::uuid[]) with ordinality as pair (one, other, place)
+               where exists (
+                   select from blocks where (blocker_id, blocked_id) in ((one, other), (other, one))
+               )"#,
+            &ones,
+            &others
+        )
+        .fetch_all(&mut *connection),
+    )
+    .await?;
+    let pair = |place: i64| pairs.get(usize::try_from(place).ok()?.checked_sub(1)?).copied();
+    Ok(found.into_iter().filter_map(pair).collect())
 }
 
 /// Who of the two has blocked the other.

@@ -12,6 +12,7 @@ mod mute;
 mod record;
 mod rules;
 
+pub use blocks::blocked_among;
 pub use record::{Membership, UnreadableRow, head, membership};
 
 use chat_shared::{clock::Clock, inbox::Inboxes};

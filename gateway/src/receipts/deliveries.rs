@@ -1,7 +1,7 @@
 //! What has reached a device: told to the other side of direct conversations, by Redis and core NATS alone.
 //!
-//! Nothing waits for it and nothing keeps it but the sender's inbox. What is lost with Redis or the gateway is made up
-//! for by the next message that is delivered or read.
+//! Nothing waits for it and nothing keeps it but the sender's inbox. What is lost with Redis, PostgreSQL or the gateway is
+//! made up for by the next message that is delivered or read. Between two of whom one has blocked the other nothing is told.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -25,6 +25,8 @@ use tokio::sync::Notify;
 
 use super::Receipts;
 use crate::{
+    conversations::blocked_among,
+    database::DatabaseError,
     delivery::{self, DirectMessage},
     state::AppState,
     telemetry,
@@ -79,15 +81,23 @@ pub(super) async fn tell(state: &AppState) {
         deliveries.rung.notified().await;
         tokio::time::sleep(limits::RECEIPTS_GATHER).await;
         let gathered = mem::take(&mut *deliveries.gathered.lock());
-        let events: Vec<_> =
-            gathered.into_iter().map(|((user_id, _), message)| event(&state.clock, user_id, &message)).collect();
-        for lot in events.chunks(LOT_MAX) {
+        let gathered: Vec<_> = gathered.into_iter().map(|((user_id, _), message)| (user_id, message)).collect();
+        for lot in gathered.chunks(LOT_MAX) {
             if let Err(error) = tell_lot(state, lot).await {
                 tracing::debug!(%error, "deliveries can't be told; the next ones will");
                 break;
             }
         }
     }
+}
+
+/// Why a lot can't be told.
+#[derive(Debug, thiserror::Error)]
+enum NotTold {
+    #[error(transparent)]
+    Inboxes(#[from] InboxError),
+    #[error(transparent)]
+    Blocks(#[from] DatabaseError),
 }
 
 fn event(clock: &Clock, user_id: UserId, message: &DirectMessage) -> Event {
@@ -102,8 +112,21 @@ fn event(clock: &Clock, user_id: UserId, message: &DirectMessage) -> Event {
     }
 }
 
-/// Puts each event in its audience's inboxes, and sends it to the gateways where they are connected.
-async fn tell_lot(state: &AppState, events: &[Event]) -> Result<(), InboxError> {
+/// Puts each in the sender's inbox, and sends it to the gateways where they are connected; but for those that were blocked
+/// since the message was accepted.
+async fn tell_lot(state: &AppState, lot: &[(UserId, Arc<DirectMessage>)]) -> Result<(), NotTold> {
+    let between = |(user_id, message): &(UserId, Arc<DirectMessage>)| [*user_id, message.sender_id];
+    let pairs: Vec<_> = lot.iter().map(between).collect();
+    let blocked = blocked_among(&state.database, &pairs).await?;
+    let open = lot.iter().zip(pairs).filter(|(_, pair)| !blocked.contains(pair));
+    let events: Vec<_> = open.map(|((user_id, message), _)| event(&state.clock, *user_id, message)).collect();
+    if events.is_empty() {
+        return Ok(());
+    }
+    tell_events(state, &events).await
+}
+
+async fn tell_events(state: &AppState, events: &[Event]) -> Result<(), NotTold> {
     let encoded: Vec<_> = events.iter().map(|event| (event, event.encode())).collect();
     let routings: Vec<_> = encoded
         .iter()

@@ -140,6 +140,20 @@ impl Lane {
         Ok(self.head.insert(head).clone())
     }
 
+    /// As `head`, if it passes a check. Nobody is refused by what is only remembered, since no append would find out that
+    /// they were let in since.
+    pub(super) async fn head_that(&mut self, passes: impl Fn(&Head) -> Result<(), Refusal>) -> Result<Head, Refusal> {
+        let is_remembered = self.head.is_some();
+        let head = self.head().await?;
+        match passes(&head) {
+            Ok(()) => return Ok(head),
+            Err(refusal) if !is_remembered => return Err(refusal),
+            Err(_) => *self.head = None,
+        }
+        let head = self.head().await?;
+        passes(&head).map(|()| head)
+    }
+
     /// As `head`, for a change of the conversation: what PostgreSQL says of its participants is the change itself.
     pub(super) async fn head_for_change(&mut self, change: &Event) -> Result<Head, Refusal> {
         if change.participants.version > 1 {

@@ -92,13 +92,7 @@ impl Sender {
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
         let mut envelope: Option<Envelope> = None;
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
-            let head = lane.head().await?;
-            if head.participants.find(request.user_id).is_none() {
-                return Err(Refusal::no_such_conversation());
-            }
-            if head.participants.is_blocked() {
-                return Err(Refusal::blocked());
-            }
+            let head = lane.head_that(|head| may_send(head, request.user_id)).await?;
             let sealed = match &envelope {
                 Some(sealed) => sealed.clone(),
                 None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
@@ -174,6 +168,16 @@ impl Sender {
         }
         Err(AppendError::HeadMoved.into())
     }
+}
+
+/// Who takes part reads; who reads may send, unless one of a pair has blocked the other.
+fn may_send(head: &Head, user_id: UserId) -> Result<(), Refusal> {
+    takes_part(head, user_id)?;
+    if head.participants.is_blocked() { Err(Refusal::blocked()) } else { Ok(()) }
+}
+
+fn takes_part(head: &Head, user_id: UserId) -> Result<(), Refusal> {
+    head.participants.find(user_id).map(drop).ok_or_else(Refusal::no_such_conversation)
 }
 
 /// Unique to a sender and conversation, so that nobody can take another's id.

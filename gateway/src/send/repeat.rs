@@ -7,7 +7,7 @@ use chat_shared::{
     wire::ErrorCode,
 };
 
-use super::{Acceptance, Request, Sender};
+use super::{Acceptance, Request, Sender, takes_part};
 use crate::{history, refusal::Refusal};
 
 impl Sender {
@@ -23,10 +23,9 @@ impl Sender {
     /// Looks for the message where the log's own window doesn't reach: in what PostgreSQL has stored, and in what it
     /// has yet to store. Nobody's lane is held meanwhile: what is accepted from now on is within that window.
     pub(super) async fn find_earlier(&self, request: &Request) -> Result<Option<Acceptance>, Refusal> {
-        let head = self.lanes.enter(request.command.conversation_id).await.head().await?;
-        if head.participants.find(request.user_id).is_none() {
-            return Err(Refusal::no_such_conversation());
-        }
+        let mut lane = self.lanes.enter(request.command.conversation_id).await;
+        let head = lane.head_that(|head| takes_part(head, request.user_id)).await?;
+        drop(lane);
         let (stored_seq, found) = match history::find_stored(&self.database, request.place).await {
             Ok(stored) => (stored.last_seq, stored.message),
             // Without PostgreSQL the log alone tells, as far back as it goes.

@@ -1,5 +1,6 @@
 //! The gateway's rooms against real servers, started by `cargo dev test`.
 
+mod blocks;
 mod conversations;
 mod devices;
 mod edge;
@@ -14,6 +15,7 @@ pub mod place;
 mod presence;
 mod profiles;
 mod receipts;
+mod removal;
 mod rest;
 mod revocations;
 mod tickets;

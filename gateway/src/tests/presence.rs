@@ -45,7 +45,7 @@ async fn run(place: &Place, state: AppState) -> AppState {
     state
 }
 
-async fn watch(client: &mut Client, user_ids: &[UserId]) -> Result<Vec<Presence>, ErrorCode> {
+pub async fn watch(client: &mut Client, user_ids: &[UserId]) -> Result<Vec<Presence>, ErrorCode> {
     match client.ask(Command::WatchPresence(WatchPresence { user_ids: user_ids.to_vec() })).await {
         Reply::Done { .. } => Ok(presence_of(client.push().await)),
         Reply::Rejected(Rejected { code, .. }) => Err(code),
@@ -53,14 +53,14 @@ async fn watch(client: &mut Client, user_ids: &[UserId]) -> Result<Vec<Presence>
     }
 }
 
-fn presence_of(push: Push) -> Vec<Presence> {
+pub fn presence_of(push: Push) -> Vec<Presence> {
     match push {
         Push::Presence { users } => users,
         other => panic!("{other:?} is not about presence"),
     }
 }
 
-fn is_online(presence: &[Presence]) -> Vec<(UserId, bool)> {
+pub fn is_online(presence: &[Presence]) -> Vec<(UserId, bool)> {
     presence.iter().map(|presence| (presence.user_id, presence.is_online)).collect()
 }
 

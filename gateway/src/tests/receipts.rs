@@ -322,7 +322,7 @@ async fn marking_by_rest_answers_once_it_is_written_r8_5() {
 }
 
 /// Does the notifier's work: puts an event in the inboxes of its audience, and sends it to where they are connected.
-async fn notify(place: &Place, at: StreamSeq, event: &Event) {
+pub async fn notify(place: &Place, at: StreamSeq, event: &Event) {
     let bytes = event.encode();
     let audience: Vec<_> = event.audience().collect();
     let routings: Vec<_> =
