@@ -7,7 +7,7 @@ use axum::{Router, routing::get};
 use chat_shared::{
     clock::Clock,
     ids::GatewayId,
-    inbox::Inboxes,
+    inbox::{Inboxes, RedisUnfit},
     jobs::Jobs,
     lifecycle::Tasks,
     log::{self, Log},
@@ -52,6 +52,11 @@ const LOG_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    // What no waiting mends is said before anything is connected to or made.
+    let (nats_url, redis_url) = (config.nats.url()?, config.redis.url()?);
+    let pool = postgres::connect(&config.postgres, "chat-gateway")?;
+    let master_key = Arc::new(config.master_key.read()?);
+    let (tokens, signer) = (config.tokens.verifier()?, config.profiles.signer()?);
     let tasks = Tasks::default();
     let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
     // From the first moment on, so that nobody is sent here before the gateway listens.
@@ -59,32 +64,30 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::describe();
     let resync = Arc::new(Notify::new());
     let rung = Arc::clone(&resync);
-    let nats = log::connect(config.nats.url()?.expose(), "chat-gateway", move |event| {
+    let nats = log::connect(nats_url.expose(), "chat-gateway", move |event| {
         // Core messages are lost while disconnected, and when a subscription's queue is full.
         if matches!(event, async_nats::Event::Connected | async_nats::Event::SlowConsumer(_)) {
             rung.notify_one();
         }
     })
-    .await
-    .context("connecting to NATS")?;
-    let pool = postgres::connect(&config.postgres, "chat-gateway")?;
+    .await?;
     postgres::check(&pool).await?;
     let log = Log::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     postgres::check_log(&pool, &log).await?;
     let jobs = Jobs::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
-    let redis = Redis::open(config.redis.url()?.expose(), &config.namespace.namespace)?;
+    let redis = Redis::open(redis_url.expose(), &config.namespace.namespace)?;
     let inboxes = Inboxes::on(&redis);
-    if let Err(problem) = inboxes.check().await {
-        tracing::error!(%problem, "Redis is not as it should be; chat goes on without what it lacks");
+    match inboxes.check().await {
+        Ok(()) => {}
+        Err(RedisUnfit::Unreachable(error)) => tracing::warn!(%error, "chat goes on without Redis until it is back"),
+        Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
     }
     let clock = Clock::System;
-    let master_key = Arc::new(config.master_key.read()?);
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
-    let signer = config.profiles.signer()?;
     let profiles = Profiles::start(
         &config.profiles,
         Surroundings {
@@ -96,7 +99,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tasks: tasks.clone(),
         },
     )?;
-    let tokens = config.tokens.verifier()?;
     let state = AppState::from(Parts {
         conversations: Conversations::new(
             database.clone(),

@@ -195,8 +195,7 @@ async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client>
         }
         other => tracing::debug!(event = %other, "NATS"),
     })
-    .await
-    .context("connecting to NATS")?;
+    .await?;
     latch.set(true);
     Ok(client)
 }

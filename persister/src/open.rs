@@ -35,7 +35,8 @@ pub async fn log(
         };
         match log::connect(url.expose(), "chat-persister", follow).await {
             Ok(client) => break client,
-            Err(error) => tracing::warn!(%error, "NATS is out of reach, trying again"),
+            Err(error) if error.is_transient() => tracing::warn!(%error, "trying again"),
+            Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(RETRY_DELAY).await;
     };

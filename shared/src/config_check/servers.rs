@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind};
+use async_nats::Client;
 use sqlx::PgPool;
 use tokio::time::timeout;
 
@@ -77,29 +77,15 @@ pub async fn nats(
     let client = match timeout(CONNECT_MAX, log::connect(url.expose(), application, |_| {})).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => {
-            report.wrong(format_args!("NATS is out of reach or refused: {error}; {}", advice(error.kind())));
+            report.wrong(error);
             return None;
         }
         Err(_) => {
-            report.wrong(format_args!(
-                "NATS is out of reach: there was no answer; {}",
-                advice(ConnectErrorKind::TimedOut)
-            ));
+            report.wrong("NATS is out of reach: there was no answer; is it running, and is the address right?");
             return None;
         }
     };
     Box::pin(stream(report, &client, settings, namespace)).await
-}
-
-fn advice(kind: ConnectErrorKind) -> &'static str {
-    match kind {
-        ConnectErrorKind::ServerParse => "the address is written like nats://user:password@host:4222",
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "check user and password in the address"
-        }
-        ConnectErrorKind::Tls => "check the server's certificate",
-        _ => "is it running, and is the address right?",
-    }
 }
 
 async fn stream(

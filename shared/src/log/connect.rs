@@ -10,6 +10,30 @@ use crate::limits;
 /// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
 const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
 
+/// NATS didn't let us in, or isn't there.
+#[derive(Debug, thiserror::Error)]
+#[error("NATS is out of reach or refused: {0}; {advice}", advice = advice(.0.kind()))]
+pub struct NotConnected(async_nats::ConnectError);
+
+impl NotConnected {
+    /// Whether it may pass without anybody doing something about it.
+    pub fn is_transient(&self) -> bool {
+        use ConnectErrorKind::{Authentication, AuthorizationViolation, ServerParse};
+        !matches!(self.0.kind(), ServerParse | Authentication | AuthorizationViolation)
+    }
+}
+
+fn advice(kind: ConnectErrorKind) -> &'static str {
+    match kind {
+        ConnectErrorKind::ServerParse => "the address is written like nats://user:password@host:4222",
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            "check user and password in the address"
+        }
+        ConnectErrorKind::Tls => "check the server's certificate",
+        _ => "is it running, and is the address right?",
+    }
+}
+
 /// Connects to NATS and keeps trying after a disconnection, at most two seconds apart. `urls` are the addresses of one
 /// server or, separated by commas, of several of its cluster: whichever answers first. The user's name and password are
 /// those of the first address that has them, and count for all servers, also for those that the cluster tells of.
@@ -17,12 +41,12 @@ pub async fn connect(
     urls: &str,
     name: &str,
     events: impl Fn(Event) + Send + Sync + Clone + 'static,
-) -> Result<Client, async_nats::ConnectError> {
+) -> Result<Client, NotConnected> {
     let addresses: Vec<ServerAddr> = urls
         .split(',')
         .map(|url| url.trim().parse())
         .collect::<Result<_, std::io::Error>>()
-        .map_err(|_| async_nats::ConnectError::from(ConnectErrorKind::ServerParse))?;
+        .map_err(|_| NotConnected(ConnectErrorKind::ServerParse.into()))?;
     let options = ConnectOptions::new()
         .name(name)
         .connection_timeout(Duration::from_secs(3))
@@ -39,7 +63,7 @@ pub async fn connect(
             let events = events.clone();
             async move { events(event) }
         });
-    as_user(options, &addresses).connect(addresses).await
+    as_user(options, &addresses).connect(addresses).await.map_err(NotConnected)
 }
 
 /// Answers are heard under a prefix of the user's own, so that no user needs the right to hear those of others.

@@ -12,7 +12,7 @@ mod topology;
 
 pub use append::{AppendError, Appended, Head};
 pub use check::{Examined, examine};
-pub use connect::connect;
+pub use connect::{NotConnected, connect};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub use rounds::{Appender, Newest};
 pub(crate) use together::{Part, publish_together};
