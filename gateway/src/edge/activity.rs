@@ -22,6 +22,7 @@ use super::admission::Place;
 
 /// How long a connection may take for what.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "bounds end in `_max`")]
 pub struct Waits {
     /// From the first byte of a request, or from the beginning of the connection, to the end of the head. Then it is closed.
     pub head_max: Duration,

@@ -10,7 +10,7 @@ use super::{Origins, TrustedProxies};
 pub struct EdgeSettings {
     /// Origins that browsers may connect from, separated by commas, such as `https://app.example`.
     ///
-    /// Compared exactly, for WebSockets and for REST (CORS). Requests without an Origin, which no browser sends across sites,
+    /// Compared exactly, for each WebSocket and for REST (CORS). Requests without an Origin, which no browser sends across sites,
     /// are not concerned. Without it no page of another site reaches this gateway.
     #[arg(long, env = "CHAT_ALLOWED_ORIGINS", default_value = "", value_name = "ORIGINS")]
     pub allowed_origins: Origins,

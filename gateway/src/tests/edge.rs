@@ -111,7 +111,7 @@ impl Raw {
     }
 
     /// Waits until the gateway has closed the connection without another word.
-    async fn is_closed(mut self) {
+    async fn until_closed(mut self) {
         let mut bytes = [0; 1];
         let read = timeout(DEADLINE, self.0.read(&mut bytes)).await.expect("it is closed");
         assert!(matches!(read, Ok(0) | Err(_)), "there is something to read");
@@ -158,9 +158,9 @@ const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = ONE.saturating_add(1);
 
 #[tokio::test]
-async fn who_opens_and_says_nothing_or_too_little_is_closed() {
+async fn who_opens_and_says_nothing_or_too_little_until_closed() {
     let stand = Stand::start(generous(), Waits { head_max: SHORT, ..PATIENT }).await;
-    stand.connect().await.is_closed().await;
+    stand.connect().await.until_closed().await;
     let mut slow = stand.connect().await;
     // Each byte comes in time, but not the last.
     for byte in request("/", &format!("X-Slow: {}\r\n", "x".repeat(100_000))).bytes() {
@@ -169,7 +169,7 @@ async fn who_opens_and_says_nothing_or_too_little_is_closed() {
         }
         tokio::task::yield_now().await;
     }
-    slow.is_closed().await;
+    slow.until_closed().await;
     until("giving their places back", async || stand.edge.door.admission.open() == 0).await;
 }
 
@@ -180,17 +180,17 @@ async fn a_connection_may_rest_between_requests_but_not_within_one() {
     rests.say(&request("/", "")).await;
     assert_eq!(rests.answer().await.body, "here");
     // As long as a head may take.
-    stand.connect().await.is_closed().await;
+    stand.connect().await.until_closed().await;
     rests.say(&request("/", "")).await;
     assert_eq!(rests.answer().await.body, "here");
     rests.say("GET / HT").await;
-    rests.is_closed().await;
+    rests.until_closed().await;
 
     let stand = Stand::start(generous(), Waits { idle_max: SHORT, ..PATIENT }).await;
     let mut rests = stand.connect().await;
     rests.say(&request("/", "")).await;
     assert_eq!(rests.answer().await.status(), 200);
-    rests.is_closed().await;
+    rests.until_closed().await;
     let mut reads_nothing = stand.connect().await;
     reads_nothing.say(&request("/much", "")).await;
     until("giving up on who doesn't take the answer", async || stand.edge.door.admission.open() == 0).await;
@@ -202,7 +202,7 @@ async fn a_body_or_an_answer_that_takes_too_long_is_refused_as_documented() {
     let mut slow = stand.connect().await;
     slow.say("POST / HTTP/1.1\r\nHost: chat.example\r\nContent-Length: 10\r\n\r\nhalf").await;
     assert_eq!(slow.answer().await.refusal(), (408, ErrorCode::Unavailable));
-    slow.is_closed().await;
+    slow.until_closed().await;
     let whole = stand.ask("POST / HTTP/1.1\r\nHost: chat.example\r\nContent-Length: 5\r\n\r\nwhole").await;
     assert_eq!((whole.status(), whole.body.as_str()), (200, "whole"));
 
@@ -236,7 +236,7 @@ async fn one_more_connection_than_there_may_be_is_told_to_come_back_later() {
     // Also one that says nothing.
     let mut third = stand.connect().await;
     assert_eq!(third.answer().await.refusal(), (503, ErrorCode::Unavailable));
-    third.is_closed().await;
+    third.until_closed().await;
     let mut other = Raw::connect(stand.address, 2).await;
     other.say(&request("/", "")).await;
     assert_eq!(other.answer().await.status(), 200, "another address has places of its own");
@@ -312,7 +312,7 @@ async fn every_answer_is_kept_from_being_guessed_kept_or_framed() {
 async fn browsers_are_told_of_listed_origins_and_of_no_others() {
     let stand = Stand::start(limited(|settings| settings.requests_per_address_max = TWO), PATIENT).await;
     let preflight = |origins: &[&str]| {
-        let origins: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
+        let origins = origin_headers(origins);
         format!("OPTIONS / HTTP/1.1\r\nHost: chat.example\r\n{origins}Access-Control-Request-Method: PUT\r\n\r\n")
     };
     let allowed = stand.ask(&preflight(&[ORIGIN])).await;
@@ -357,12 +357,16 @@ async fn a_gateway_that_stops_finishes_what_it_has_begun_and_keeps_nobody_waitin
     busy.say("POST / HTTP/1.1\r\nHost: chat.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
     assert_eq!(busy.answer().await.status(), 100, "it is being answered");
     stand.tasks.draining().cancel();
-    silent.is_closed().await;
-    rests.is_closed().await;
+    silent.until_closed().await;
+    rests.until_closed().await;
     busy.say("hello").await;
     let answer = busy.answer().await;
     assert_eq!((answer.body.as_str(), answer.header("connection")), ("hello", Some("close")));
-    busy.is_closed().await;
+    busy.until_closed().await;
+}
+
+fn origin_headers(origins: &[&str]) -> String {
+    origins.iter().flat_map(|origin| ["Origin: ", origin, "\r\n"]).collect()
 }
 
 const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -378,7 +382,7 @@ fn handshake(gateway: &Gateway, headers: &str) -> String {
 async fn no_page_of_another_origin_opens_a_socket_r6_4() {
     let gateway = Gateway::behind(generous(), PATIENT).await;
     let open = async |origins: &[&str]| {
-        let origins: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
+        let origins = origin_headers(origins);
         let mut raw = Raw::connect(gateway.address, 1).await;
         raw.say(&handshake(&gateway, &origins)).await;
         raw.answer().await
