@@ -16,7 +16,7 @@ pub const APPEND_RETRIES_TOTAL: &str = "chat_gateway_append_retries_total";
 pub const CONNECTIONS: &str = "chat_gateway_connections";
 /// Connections that ended, by `reason`: that of the close code, or `client_gone`.
 pub const CLOSED_TOTAL: &str = "chat_gateway_closed_total";
-/// Open sockets, WebSockets and others.
+/// Open sockets, whatever they carry.
 pub const SOCKETS: &str = "chat_gateway_sockets";
 /// Connections and requests that the edge refused, by `reason`.
 pub const EDGE_REFUSED_TOTAL: &str = "chat_gateway_edge_refused_total";
@@ -76,7 +76,7 @@ pub fn describe() {
     describe_counter!(APPEND_RETRIES_TOTAL, "Appends repeated because another append came first");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(CLOSED_TOTAL, "Connections that ended");
-    describe_gauge!(SOCKETS, "Open sockets, WebSockets and others");
+    describe_gauge!(SOCKETS, "Open sockets, whatever they carry");
     describe_counter!(EDGE_REFUSED_TOTAL, "Connections and requests refused before anything looked at them");
     describe_gauge!(REVOCATIONS, "Logouts remembered until their tokens have expired");
     describe_counter!(REVOCATIONS_DROPPED_TOTAL, "Logouts forgotten before, because there were too many");
