@@ -14,23 +14,23 @@ const NOBODY: &[Login] = &[];
 /// Reads a key that it was not told beforehand.
 const SNEAKY_SCRIPT: &str = "return redis.call('GET', ARGV[1])";
 
-/// A command with its arguments, and who may give it. `NS` is the namespace.
+/// A command with its arguments, and who may give it. `{ns}` is the namespace.
 const COMMANDS: &[(&str, &[Login])] = &[
     ("PING", BOTH),
     ("INFO server", BOTH),
-    ("XRANGE NS:{00}:entries - +", BOTH),
-    ("XADD NS:{00}:entries * event x", BOTH),
-    ("XTRIM NS:{00}:entries MAXLEN 0", OF_GATEWAY),
-    ("HGETALL NS:{00}:sessions", BOTH),
-    ("DEL NS:{00}:entries", OF_GATEWAY),
-    ("SMEMBERS NS:gateways", BOTH),
-    ("SET NS:gateway:00 1", OF_GATEWAY),
-    ("GET NS:profile:user:00", OF_GATEWAY),
-    ("SET NS:profile:user:00 x", OF_GATEWAY),
-    ("GETDEL NS:ticket:00", OF_GATEWAY),
-    ("SET NS:ticket:00 x", OF_GATEWAY),
-    ("ZRANGE NS:revoked 0 -1", OF_GATEWAY),
-    ("ZCOUNT NS:revoked -inf +inf", OF_GATEWAY),
+    ("XRANGE {ns}:{00}:entries - +", BOTH),
+    ("XADD {ns}:{00}:entries * event x", BOTH),
+    ("XTRIM {ns}:{00}:entries MAXLEN 0", OF_GATEWAY),
+    ("HGETALL {ns}:{00}:sessions", BOTH),
+    ("DEL {ns}:{00}:entries", OF_GATEWAY),
+    ("SMEMBERS {ns}:gateways", BOTH),
+    ("SET {ns}:gateway:00 1", OF_GATEWAY),
+    ("GET {ns}:profile:user:00", OF_GATEWAY),
+    ("SET {ns}:profile:user:00 x", OF_GATEWAY),
+    ("GETDEL {ns}:ticket:00", OF_GATEWAY),
+    ("SET {ns}:ticket:00 x", OF_GATEWAY),
+    ("ZRANGE {ns}:revoked 0 -1", OF_GATEWAY),
+    ("ZCOUNT {ns}:revoked -inf +inf", OF_GATEWAY),
     ("GET other:{00}:badge", NOBODY),
     ("GET anything", NOBODY),
     ("KEYS *", NOBODY),
@@ -50,7 +50,7 @@ const COMMANDS: &[(&str, &[Login])] = &[
     ("SAVE", NOBODY),
     ("SHUTDOWN NOSAVE", NOBODY),
     ("REPLICAOF 127.0.0.1 1", NOBODY),
-    ("DUMP NS:{00}:entries", NOBODY),
+    ("DUMP {ns}:{00}:entries", NOBODY),
     ("SCRIPT FLUSH", NOBODY),
     ("EVAL return{} 0", NOBODY),
     ("PUBLISH anywhere x", NOBODY),
@@ -64,7 +64,7 @@ fn r6_4_each_service_does_in_redis_what_it_needs_and_nothing_else() -> Result<()
         for login in [Gateway, Notifier] {
             let mut connection = connect(&fleet.urls().of(login).redis).await?;
             for (command, allowed) in COMMANDS {
-                let mut words = command.split(' ').map(|word| word.replace("NS", fleet.namespace()));
+                let mut words = command.split(' ').map(|word| word.replace("{ns}", fleet.namespace()));
                 let mut tried = redis::cmd(&words.next().context("a command has a name")?);
                 for word in words {
                     tried.arg(word);
