@@ -17,7 +17,7 @@ mod verifier;
 pub use extract::{authenticate, bearer, redeem, verify};
 pub use keys::KeySource;
 pub use revocations::Revocations;
-pub use service::{Service, ServiceVerifier};
+pub use service::ServiceVerifier;
 pub use signing::Signer;
 pub use tickets::Tickets;
 pub use token::{TokenError, VerifierSettings};

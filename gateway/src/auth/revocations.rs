@@ -76,7 +76,9 @@ impl Revocations {
     pub fn learn(&self, connections: &Registry, revocations: &[Revocation]) {
         {
             let mut known = self.known.write();
-            revocations.iter().for_each(|revocation| known.add(revocation));
+            for revocation in revocations {
+                known.add(revocation);
+            }
             let dropped = known.bound(REVOCATIONS_MAX);
             if dropped > 0 {
                 tracing::error!(

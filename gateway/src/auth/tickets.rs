@@ -53,7 +53,6 @@ impl Tickets {
 
     fn key(&self, ticket: &[u8; BYTES]) -> String {
         let hash = digest::digest(&digest::SHA256, ticket);
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}:ticket:{hex}", self.redis.namespace())
+        format!("{}:ticket:{}", self.redis.namespace(), BASE64.encode(hash))
     }
 }

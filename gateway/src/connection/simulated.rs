@@ -3,13 +3,15 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use chat_shared::{
-    clock::Timestamp,
     ids::{DeviceId, UserId},
-    wire::{Command, CommandFrame, Connected, Encoding, Hello, Push, Reply, ServerFrame},
+    wire::{CloseCode, Command, CommandFrame, Connected, Encoding, Hello, Push, Reply, ServerFrame},
 };
 
-use super::{Connection, commands, hello, outbox::Outgoing};
-use crate::{presence::Parting, state::AppState};
+use super::{
+    Connection, commands, hello,
+    outbox::{Ending, Outgoing},
+};
+use crate::{auth::Identity, presence::Parting, state::AppState};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -33,12 +35,38 @@ impl Client {
 
     /// Says hello, and gives what `ready` says.
     pub async fn hello(state: &AppState, user_id: UserId, hello: Hello) -> (Self, Connected) {
-        let removals = state.connections.removals();
-        let connection = Arc::new(Connection::new(user_id, Encoding::Json, Timestamp(i64::MAX), removals));
+        Self::hello_as(state, Identity::for_ever(user_id), hello).await
+    }
+
+    /// As `hello`, with a certain token.
+    pub async fn hello_as(state: &AppState, identity: Identity, hello: Hello) -> (Self, Connected) {
+        let connection = Arc::new(Connection::new(identity, Encoding::Json, state.connections.removals()));
         hello::arrive(state, &connection, hello).await;
         let mut client = Self { state: state.clone(), connection, pushes: VecDeque::new() };
         let Push::Ready(ready) = client.push().await else { panic!("ready comes first") };
         (client, ready)
+    }
+
+    /// How the gateway ends the connection of somebody who says hello. It pushes nothing before.
+    pub async fn turned_away(state: &AppState, identity: Identity) -> CloseCode {
+        let connection = Arc::new(Connection::new(identity, Encoding::Json, state.connections.removals()));
+        hello::arrive(state, &connection, Hello { device_id: DeviceId::random(), resume: None }).await;
+        assert_eq!(connection.outbox.len(), 0);
+        Self { state: state.clone(), connection, pushes: VecDeque::new() }.closed().await
+    }
+
+    /// How the gateway ends the connection.
+    pub async fn closed(&self) -> CloseCode {
+        let ending = tokio::time::timeout(DEADLINE, self.connection.outbox.closed());
+        match ending.await.expect("the connection ends in time") {
+            Ending::Closed(code) => code,
+            Ending::Left => panic!("the gateway ends it"),
+        }
+    }
+
+    /// Whether the connection goes on.
+    pub fn is_open(&self) -> bool {
+        !self.connection.is_closing()
     }
 
     /// Gives a command, and waits for its reply. What is pushed before it is kept for later.

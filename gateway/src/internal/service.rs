@@ -11,7 +11,7 @@ use governor::{
 
 use super::Internal;
 use crate::{
-    auth::{Service, TokenError, bearer},
+    auth::{TokenError, bearer},
     refusal::Refusal,
 };
 
@@ -40,7 +40,7 @@ impl<S: Scope> FromRequestParts<Internal> for Allowed<S> {
         let services = internal.services.as_ref().ok_or_else(nobody)?;
         let token = bearer(&parts.headers).ok_or(TokenError::Missing)?;
         let service = services.verify(token).await?;
-        internal.rates.check(&service)?;
+        internal.rates.check(&service.name)?;
         if !service.may(S::NAME) {
             return Err(Refusal::forbidden(format!("the token lacks the scope {}", S::NAME)));
         }
@@ -70,8 +70,25 @@ impl ServiceRates {
         Self { services, clock: DefaultClock::default() }
     }
 
-    fn check(&self, service: &Service) -> Result<(), Refusal> {
-        let checked = self.services.check_key(&service.name);
+    fn check(&self, name: &Arc<str>) -> Result<(), Refusal> {
+        let checked = self.services.check_key(name);
         checked.map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::wire::ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_asks_too_much_is_told_to_wait_and_others_are_not_concerned_r6_3() {
+        let rates = ServiceRates::start(&Tasks::default());
+        let [busy, quiet] = ["busy", "quiet"].map(Arc::from);
+        let refusal = (0..100_000).find_map(|_| rates.check(&busy).err()).expect("there is a limit");
+        assert_eq!(refusal.code, ErrorCode::RateLimited);
+        assert!(refusal.retry_after.is_some());
+        assert_eq!(rates.check(&quiet), Ok(()));
     }
 }

@@ -14,7 +14,7 @@ use crate::auth::{KeySource, ServiceVerifier};
 pub struct InternalSettings {
     /// Address for the platform's other services: /internal/v1/…, /.well-known/jwks.json.
     ///
-    /// Keep it inside the cluster. It is served only if one of the two settings that follow, or CHAT_SERVICE_KEY_FILE, is set.
+    /// Keep it inside the cluster. It is served only if one of the two settings that follow, or `CHAT_SERVICE_KEY_FILE`, is set.
     #[arg(long, env = "CHAT_INTERNAL_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT")]
     pub internal_listen: SocketAddr,
     /// Address of the JSON Web Key Set that services' tokens are checked with: EC P-256, Ed25519 or RSA. Optional.

@@ -1,0 +1,178 @@
+//! Logouts, on gateways that stand side by side, and while Redis or NATS is away.
+
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    ids::{DeviceId, LoginId, UserId},
+    wire::{CloseCode, Command, ErrorCode, Hello, NotificationAddress, RegisterDevice, Rejected, RenewToken, Reply},
+};
+use reqwest::Method;
+use serde_json::json;
+
+use super::{
+    gateway::{self, Gateway, token},
+    outages::private,
+    place::{Place, until, users},
+    presence::start,
+};
+use crate::{auth::Identity, connection::simulated::Client, state::AppState};
+
+/// Somebody whose token was issued just now.
+fn logged_in(user_id: UserId, sid: &str) -> Identity {
+    let issued_at = Clock::System.now();
+    Identity { issued_at, login: Some(LoginId::of(sid)), ..Identity::for_ever(user_id) }
+}
+
+async fn connect(state: &AppState, identity: Identity) -> Client {
+    let hello = Hello { device_id: DeviceId::random(), resume: None };
+    Client::hello_as(state, identity, hello).await.0
+}
+
+async fn register_device(place: &Place, user_id: UserId) {
+    let address = NotificationAddress::Webhook { token: DeviceId::random().as_uuid().to_string() };
+    let request = RegisterDevice { address, app_id: "app".to_owned(), locale: None };
+    place.devices().register(user_id, DeviceId::random(), request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_ends_on_every_gateway_and_the_others_of_its_user_go_on_r6_4() {
+    let place = Place::new().await;
+    let [first, second] = [start(&place).await, start(&place).await];
+    let [ana, ben] = users();
+    let (phone, laptop, other) = (logged_in(ana, "phone"), logged_in(ana, "laptop"), logged_in(ben, "phone"));
+    register_device(&place, ana).await;
+    let ending = [connect(&first, phone).await, connect(&second, phone).await];
+    let staying = [connect(&first, laptop).await, connect(&second, laptop).await, connect(&second, other).await];
+    first.revocations.revoke(&first, ana, phone.login).await.unwrap();
+    for client in &ending {
+        assert_eq!(client.closed().await, CloseCode::LoggedOut);
+    }
+    for state in [&first, &second] {
+        let later = logged_in(ana, "phone");
+        assert_eq!(
+            [phone, later, laptop, other].map(|who| state.revocations.is_revoked(&who)),
+            [true, true, false, false]
+        );
+        assert_eq!(Client::turned_away(state, phone).await, CloseCode::LoggedOut);
+    }
+    assert!(staying.iter().all(Client::is_open));
+    assert_eq!(place.devices().list(ana).await.unwrap().devices.len(), 1, "it may be another login's");
+}
+
+#[tokio::test]
+async fn a_user_is_logged_out_everywhere_and_may_log_in_again_r6_4() {
+    let place = Place::new().await;
+    let [first, second] = [start(&place).await, start(&place).await];
+    let [ana, ben] = users();
+    register_device(&place, ana).await;
+    register_device(&place, ben).await;
+    let ending = [connect(&first, logged_in(ana, "phone")).await, connect(&second, Identity::for_ever(ana)).await];
+    let other = connect(&second, logged_in(ben, "phone")).await;
+    first.revocations.revoke(&first, ana, None).await.unwrap();
+    for client in &ending {
+        assert_eq!(client.closed().await, CloseCode::LoggedOut);
+    }
+    assert!(other.is_open());
+    let again = Identity { issued_at: Timestamp(Clock::System.now().0 + 1), ..logged_in(ana, "phone") };
+    assert!(connect(&second, again).await.is_open());
+    let devices = place.devices();
+    assert!(devices.list(ana).await.unwrap().devices.is_empty());
+    assert_eq!(devices.list(ben).await.unwrap().devices.len(), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_later_and_one_that_was_deaf_learn_of_it_r6_4() {
+    let place = Place::new().await;
+    let first = start(&place).await;
+    // It hears nothing from NATS.
+    let deaf = gateway::state(&place).await;
+    deaf.revocations.start(&deaf).await;
+    let [ana, ben] = users();
+    let identities = [logged_in(ana, "phone"), logged_in(ben, "phone")];
+    let client = connect(&deaf, identities[0]).await;
+    first.revocations.revoke(&first, ana, identities[0].login).await.unwrap();
+    first.revocations.revoke(&first, ben, None).await.unwrap();
+    let later = gateway::state(&place).await;
+    later.revocations.start(&later).await;
+    assert_eq!(identities.map(|identity| later.revocations.is_revoked(&identity)), [true; 2]);
+    deaf.revocations.look_soon();
+    assert_eq!(client.closed().await, CloseCode::LoggedOut);
+    until("looking", async || deaf.revocations.is_revoked(&identities[1])).await;
+}
+
+#[tokio::test]
+async fn many_logouts_are_read_whole_and_old_ones_not_at_all_r6_4() {
+    let place = Place::new().await;
+    let first = gateway::state(&place).await;
+    let (now, user_id) = (Clock::System.now(), UserId::random());
+    let mut connection = place.redis.connection();
+    let key = format!("{}:revoked", place.namespace);
+    let mut add = redis::cmd("ZADD");
+    add.arg(&key);
+    // More than a page of the same moment, and some pages of different ones.
+    for number in 0..10_000_i64 {
+        let at = if number < 5_000 { now.0 - 1_000_000 } else { now.0 - 1_000_000 + number };
+        add.arg(at).arg(format!("{}:{}", user_id.as_uuid().simple(), LoginId::of(&number.to_string())));
+    }
+    add.arg(now.0 - 48 * 3_600_000).arg(format!("{}:{}", user_id.as_uuid().simple(), LoginId::of("old")));
+    add.arg(now.0).arg("nonsense");
+    let () = add.query_async(&mut connection).await.unwrap();
+    first.revocations.look(&first.connections, now).await.unwrap();
+    let is_revoked = |sid: &str| first.revocations.is_revoked(&logged_in(user_id, sid));
+    assert!((0..10_000).all(|number| is_revoked(&number.to_string())));
+    assert!(!is_revoked("old"));
+}
+
+#[tokio::test]
+async fn without_redis_a_logout_is_in_force_and_is_kept_when_redis_is_back_r6_4() {
+    let (_directory, servers, place) = private().await;
+    let [first, second] = [start(&place).await, start(&place).await];
+    for state in [&first, &second] {
+        state.revocations.start(state).await;
+    }
+    let [ana, ben] = users();
+    let [phone, other] = [logged_in(ana, "phone"), logged_in(ben, "phone")];
+    first.revocations.revoke(&first, ben, other.login).await.unwrap();
+    let client = connect(&second, phone).await;
+    servers.redis.kill().await.unwrap();
+    let refusal = first.revocations.revoke(&first, ana, phone.login).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::Unavailable, "whoever asked repeats it");
+    assert_eq!(client.closed().await, CloseCode::LoggedOut);
+    assert!(second.revocations.is_revoked(&phone));
+    assert_eq!(second.tickets.issue(phone).await.unwrap_err().code, ErrorCode::Unavailable);
+    assert_eq!(second.tickets.take(&"A".repeat(43)).await.unwrap_err().code, ErrorCode::Unavailable);
+    // It has lost everything, and nobody repeats anything.
+    servers.redis.start().await.unwrap();
+    until("writing it again", async || {
+        let later = gateway::state(&place).await;
+        let looked = later.revocations.look(&later.connections, Clock::System.now()).await;
+        looked.is_ok() && [phone, other].iter().all(|identity| later.revocations.is_revoked(identity))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_refused_by_rest_and_a_connection_is_not_renewed_with_one_r6_4() {
+    let gateway = Gateway::start().await;
+    let [ana] = users();
+    let now_s = Clock::System.now().0 / 1000;
+    let of_login = |sid: &str| token(ana, &json!({ "sid": sid, "iat": now_s }));
+    let ask = async |token: &str| {
+        let url = format!("http://{}/v1/unread", gateway.address);
+        gateway.http.request(Method::GET, url).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    let mut client = connect(&gateway.state, logged_in(ana, "laptop")).await;
+    gateway.state.revocations.revoke(&gateway.state, ana, Some(LoginId::of("phone"))).await.unwrap();
+    assert_eq!((ask(&of_login("phone")).await, ask(&of_login("laptop")).await), (401, 200));
+    let reply = client.ask(Command::RenewToken(RenewToken { token: of_login("phone") })).await;
+    assert!(matches!(reply, Reply::Rejected(Rejected { code: ErrorCode::Unauthenticated, .. })));
+    // Another login's token takes its place: then it is that login's connection.
+    let reply = client.ask(Command::RenewToken(RenewToken { token: of_login("tablet") })).await;
+    assert!(matches!(reply, Reply::Done { .. }));
+    gateway.state.revocations.revoke(&gateway.state, ana, Some(LoginId::of("laptop"))).await.unwrap();
+    assert!(client.is_open());
+    gateway.state.revocations.revoke(&gateway.state, ana, Some(LoginId::of("tablet"))).await.unwrap();
+    assert_eq!(client.closed().await, CloseCode::LoggedOut);
+    // Nobody knows when a token was issued that doesn't say.
+    gateway.state.revocations.revoke(&gateway.state, ana, None).await.unwrap();
+    assert_eq!(ask(&token(ana, &json!({}))).await, 401);
+}
