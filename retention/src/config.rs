@@ -22,8 +22,8 @@ pub struct Arguments {
 /// What is done instead of running as a service.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring the schema of the database up to date, then exit. Harmless when repeated or run twice at once. The database's
-    /// user must be allowed to make tables.
+    /// Bring the schema of the database up to date, and what the services' roles may do in it, then exit. Harmless when
+    /// repeated or run twice at once. The database's user must own the tables, or be allowed to make them.
     Migrate(MigrateSettings),
     /// Make the partitions and content keys that are missing now, then exit.
     Prepare(PrepareSettings),
