@@ -138,3 +138,29 @@ fn r10_5_a_redis_that_is_too_small_is_named_and_chat_goes_on() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn r10_5_services_start_without_redis_and_say_so() -> Result<()> {
+    on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
+        let redis = &fleet.servers().context("the fleet has its own servers")?.redis;
+        redis.kill().await?;
+        for (service, words) in
+            [(fleet.gateway(0), "chat goes on without Redis"), (fleet.notifier(), "events go to all gateways now")]
+        {
+            service.stop().await?;
+            let before = std::fs::read(service.log())?.len();
+            service.start_ready().await?;
+            chat_e2e::eventually("the service's word about Redis", || async {
+                let said = std::fs::read(service.log())?;
+                Ok(String::from_utf8_lossy(&said[before..]).contains(words).then_some(()))
+            })
+            .await?;
+        }
+        let [asha, bikram] = fleet.people()?;
+        let conversation_id = fleet.direct(&asha, &bikram).await?;
+        let mut reader = fleet.connect(&bikram, 1).await?;
+        fleet.api(&asha, 0).say(conversation_id, &said("hello")).await?;
+        reader.expect([1]).await?;
+        redis.start().await
+    })
+}
