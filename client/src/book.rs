@@ -11,6 +11,8 @@ use std::{
 use chat_shared::wire::{ErrorCode, SendMessage};
 use tokio::time::Instant;
 
+use crate::limits::HINT_MAX;
+
 /// Where a send stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -159,9 +161,9 @@ impl<W> Book<W> {
     }
 }
 
-/// When to repeat a rejected send: after the gateway's delay, spread over as long again.
+/// When to repeat a rejected send: after the gateway's delay, within reason, spread over as long again.
 pub(crate) fn repeat_delay(retry_after: Option<Duration>, chance: f64) -> Duration {
-    let delay = retry_after.unwrap_or(REPEAT_DELAY_DEFAULT);
+    let delay = retry_after.unwrap_or(REPEAT_DELAY_DEFAULT).min(HINT_MAX);
     delay + delay.mul_f64(chance.clamp(0.0, 1.0))
 }
 

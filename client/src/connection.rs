@@ -222,7 +222,7 @@ fn closed(payload: &[u8]) -> Ending {
     }
 }
 
-fn decode(encoding: Encoding, frame: &Frame<'_>) -> Inbound {
+pub(crate) fn decode(encoding: Encoding, frame: &Frame<'_>) -> Inbound {
     #[derive(Deserialize)]
     struct Header {
         #[serde(rename = "type")]
@@ -265,6 +265,16 @@ async fn write_frames(
         if writer.flush().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// One without a socket, and what would be written to it.
+    pub(crate) fn detached(ready: Connected) -> (Self, mpsc::Receiver<Outbound>) {
+        let (outbox, to_write) = mpsc::channel(OUTBOX_FRAMES_MAX);
+        let (_, inbound) = mpsc::channel(1);
+        (Self { ready, inbound, outbox, token: Arc::from("token"), tasks: JoinSet::new() }, to_write)
     }
 }
 

@@ -208,7 +208,9 @@ impl Order {
     }
 
     /// A part of history has come.
-    pub(crate) fn fetched(&mut self, id: ConversationId, page: HistoryPage) -> Fetched {
+    pub(crate) fn fetched(&mut self, id: ConversationId, mut page: HistoryPage) -> Fetched {
+        // Only a gateway at fault has others there, and they would be handed over out of their order.
+        page.messages.retain(|message| message.conversation_id == id);
         let Some(after) = self.fetching.remove(&id) else { return Fetched::Progress };
         let Some(line) = self.lines.get_mut(&id) else { return Fetched::Progress };
         self.unchecked -= usize::from(std::mem::take(&mut line.is_unchecked));

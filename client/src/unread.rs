@@ -39,6 +39,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     entries: HashMap<ConversationId, Entry>,
+    /// It may go round: a gateway that lies about numbers spoils them, and nothing else.
     total: u64,
     /// Conversations whose number may be another than was told. Each at most once.
     changed: VecDeque<ConversationId>,
@@ -50,7 +51,7 @@ impl Unread {
     pub(crate) fn new(marks: BTreeMap<ConversationId, ReadMark>) -> Self {
         let entry = |mark: ReadMark| Entry { mark, is_known: true, told: mark.unread(), ..Entry::default() };
         let entries: HashMap<_, _> = marks.into_iter().map(|(id, mark)| (id, entry(mark))).collect();
-        Self { total: entries.values().map(Entry::unread).sum(), entries, ..Self::default() }
+        Self { total: entries.values().map(Entry::unread).fold(0, u64::wrapping_add), entries, ..Self::default() }
     }
 
     /// What the next run begins with.
@@ -187,7 +188,7 @@ impl Unread {
         let before = entry.unread();
         change(entry);
         let after = entry.unread();
-        self.total = self.total - before + after;
+        self.total = self.total.wrapping_sub(before).wrapping_add(after);
         if entry.told != after && !std::mem::replace(&mut entry.is_queued, true) {
             self.changed.push_back(conversation_id);
         }

@@ -31,6 +31,14 @@ pub(super) struct Loading {
     page_pause: Option<Instant>,
 }
 
+#[cfg(test)]
+impl Loading {
+    /// The number of the load whose result would be taken in.
+    pub(super) const fn wanted(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Session {
     /// Wants the conversation list, as it is from now on.
     pub(super) fn request_load(&mut self) {

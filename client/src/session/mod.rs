@@ -3,6 +3,8 @@
 
 mod delivery;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod link;
 mod realtime;
 
@@ -147,6 +149,17 @@ enum Turn {
 
 /// Starts a session in a task of its own, which ends when the application closes it or drops both halves.
 pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
+    let (session, started) = prepare(options)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the client has this one task; all others belong to it and end with it"
+    )]
+    drop(tokio::spawn(session.run()));
+    Ok(started)
+}
+
+/// A session that waits for its first turn.
+fn prepare(options: ClientOptions) -> Result<(Session, Started), ConnectError> {
     let rest = rest(&options)?;
     let (ask, asks) = mpsc::channel(ASKS_MAX);
     let (events, taker) = mpsc::channel(EVENTS_MAX);
@@ -182,12 +195,7 @@ pub(crate) fn start(options: ClientOptions) -> Result<Started, ConnectError> {
         status,
         missing_at: None,
     };
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the client has this one task; all others belong to it and end with it"
-    )]
-    drop(tokio::spawn(session.run()));
-    Ok(Started { asks: ask, events: taker, status: watcher, progress, unread, rest })
+    Ok((session, Started { asks: ask, events: taker, status: watcher, progress, unread, rest }))
 }
 
 fn rest(options: &ClientOptions) -> Result<Rest, ConnectError> {
