@@ -92,13 +92,13 @@ impl Sent {
         let masked = if self.mask.is_some() { 0x80 } else { 0 };
         let mut bytes = vec![self.first];
         match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(length @ ..126), _) if !self.is_long => bytes.push(masked | length),
+            (Ok(length @ ..126), _) if !self.is_long => bytes.push(masked + length),
             (_, Ok(length)) if !self.is_long => {
-                bytes.push(masked | 126);
+                bytes.push(masked + 126);
                 bytes.extend(length.to_be_bytes());
             }
             _ => {
-                bytes.push(masked | 127);
+                bytes.push(masked + 127);
                 bytes.extend(length.to_be_bytes());
             }
         }
