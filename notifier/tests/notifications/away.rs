@@ -1,6 +1,7 @@
 //! Users who are away are notified, once, unless something speaks against it.
 
 use anyhow::Result;
+use chat_dev::{push_services::Behaviour, wait};
 use chat_shared::{
     ids::UserId,
     wire::{Platform, Resume},
@@ -9,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     people::{Conversation, Gateway},
-    stage::Stage,
+    stage::{DEADLINE, Stage},
 };
 
 #[tokio::test]
@@ -67,6 +68,40 @@ async fn nobody_is_notified_of_what_is_read_muted_or_none_of_their_business_r5_3
     }
     let received = stage.all_received().await?;
     assert_eq!(received.len(), 1, "whose mute is over");
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn nobody_is_notified_of_a_blocked_direct_conversation_nor_of_what_waits_since_before_r6_4() -> Result<()> {
+    let stage = Stage::set().await?;
+    let [asha, ben, chandra] = [(); 3].map(|()| UserId::random());
+    for user_id in [asha, ben] {
+        stage.device(user_id, Platform::Fcm, None).await?;
+    }
+    let mut direct = Conversation::direct(&stage, [asha, ben]).await?;
+    let mut others =
+        [Conversation::of(&stage, &[asha, ben]).await?, Conversation::direct(&stage, [ben, chandra]).await?];
+    stage.services.behave(Platform::Fcm, Behaviour::Failing { status: 503, retry_after: None });
+    direct.message(&stage, asha).await?;
+    let notifier = stage.notifier().await?;
+    wait::until("a notification that waits", DEADLINE, async || {
+        Ok((notifier.count("chat_notifier_job_retries_total").await? > 0).then_some(()))
+    })
+    .await?;
+    stage.block(ben, asha).await?;
+    stage.services.behave(Platform::Fcm, Behaviour::Normal);
+    // What was on its way as they were blocked concerns either of the two.
+    direct.message(&stage, ben).await?;
+    notifier.wait_for("blocked", 2).await?;
+    let mut sent = Vec::new();
+    for (conversation, sender_id) in others.iter_mut().zip([asha, chandra]) {
+        sent.push(conversation.message(&stage, sender_id).await?.as_uuid().to_string());
+    }
+    notifier.wait_for("sent", 2).await?;
+    let mut received: Vec<_> = stage.all_received().await?.into_iter().filter_map(|it| it.message_id).collect();
+    sent.sort_unstable();
+    received.sort_unstable();
+    assert_eq!(received, sent, "groups and others go on");
     notifier.stop().await
 }
 

@@ -65,6 +65,18 @@ impl Stage {
         })
     }
 
+    /// Has one user block another.
+    pub async fn block(&self, blocker: UserId, blocked: UserId) -> Result<()> {
+        sqlx::query!(
+            "insert into blocks (blocker_id, blocked_id, created_at) values ($1, $2, now())",
+            blocker.as_uuid(),
+            blocked.as_uuid(),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// How many devices of a user are registered.
     pub async fn devices(&self, user_id: UserId) -> Result<i64> {
         let counting = sqlx::query_scalar!(
@@ -128,6 +140,22 @@ impl Conversation {
             .await?;
         }
         Ok(Self { id, members: members.to_vec(), seq: 0, head: StreamSeq::ZERO })
+    }
+
+    /// A new direct conversation.
+    pub async fn direct(stage: &Stage, pair: [UserId; 2]) -> Result<Self> {
+        let conversation = Self::of(stage, &pair).await?;
+        sqlx::query!(
+            "update conversations
+             set kind = 'direct', direct_low = least($2::uuid, $3::uuid), direct_high = greatest($2::uuid, $3::uuid)
+             where conversation_id = $1",
+            conversation.id.as_uuid(),
+            pair[0].as_uuid(),
+            pair[1].as_uuid(),
+        )
+        .execute(&stage.pool)
+        .await?;
+        Ok(conversation)
     }
 
     /// Its next message, which can't be opened.
