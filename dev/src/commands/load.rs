@@ -11,7 +11,7 @@ use crate::{
     load::{
         machine,
         peer::Peer,
-        scenario::{backlog, dm, history, hostile, idle, jitter, outage, reading, reconnect, seed, storm},
+        scenario::{backlog, dm, history, hostile, idle, jitter, lists, outage, reading, reconnect, seed, storm},
         setting::Setting,
     },
     signals::Ending,
@@ -56,6 +56,8 @@ enum Scenario {
     Backlog(backlog::Options),
     /// Users read pages of conversations with millions of messages
     History(history::Options),
+    /// Users read their conversation lists: with names at hand, without, and while kaha-main-v3 is down
+    Lists(lists::Options),
     /// A tenth of the clients break the rules while the others write to each other
     Hostile(hostile::Options),
     /// What the requirements count on for 50,000 users: messages, reading, typing, coming and going, and what Redis and
@@ -220,6 +222,7 @@ async fn measure(options: Options) -> Result<ExitCode> {
         }
         Scenario::Backlog(options) => Box::pin(backlog::run(&options, &setting)).await,
         Scenario::History(options) => history::run(&options, &setting).await,
+        Scenario::Lists(options) => Box::pin(lists::run(&options, &setting)).await,
         Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
         Scenario::Seed(options) => Box::pin(seed::run(&options, &setting)).await,
         Scenario::Reconnect(options) => Box::pin(reconnect::run(&options, &setting)).await,
@@ -243,6 +246,7 @@ impl Scenario {
             Self::Reconnect(options) => (options.connections(), false),
             Self::Reading(options) => (options.connections(), false),
             Self::History(_) => (PAGES_IN_FLIGHT_MAX, true),
+            Self::Lists(_) => (lists::CONNECTIONS_MAX, true),
         };
         // All of an ejabberd are one process.
         let is_one = is_one || self.peers().contains(&Peer::Ejabberd);

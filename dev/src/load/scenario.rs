@@ -6,6 +6,7 @@ pub mod history;
 pub mod hostile;
 pub mod idle;
 pub mod jitter;
+pub mod lists;
 pub mod outage;
 pub mod reading;
 pub mod reconnect;
