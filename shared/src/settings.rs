@@ -188,7 +188,9 @@ impl MasterKeySettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs and metrics")]
 pub struct TelemetrySettings {
-    /// How log lines are written.
+    /// How log lines are written, on standard output.
+    ///
+    /// Both hold the same. What collects logs reads `json`.
     #[arg(long, env = "CHAT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json, value_name = "FORMAT")]
     pub log_format: LogFormat,
     /// Which log lines are written, such as `info` or `info,chat_gateway=debug`.
