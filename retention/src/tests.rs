@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_dev::{
-    servers::{Login, Urls, postgres::copy_database},
+    paths,
+    ports::Ports,
+    servers::{Durability, Login, Postgres, Urls, postgres::copy_database},
     test_servers::{TestServers, unique_namespace},
     wait,
 };
@@ -155,6 +157,44 @@ async fn migrating_twice_at_once_and_again_is_harmless() {
     tokio::try_join!(migrate(&pool, &settings), migrate(&pool, &settings)).unwrap();
     postgres::check(&pool).await.unwrap();
     migrate(&pool, &settings).await.unwrap();
+}
+
+/// Whether the notifiers' role may read messages.
+async fn notifiers_read_messages(pool: &PgPool) -> bool {
+    sqlx::query_scalar("select has_table_privilege('chat_notifier', 'messages', 'select')")
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn each_migration_takes_back_what_was_granted_besides() {
+    let urls = isolated().await;
+    let owner = settings(urls.of(Login::Owner).postgres);
+    let pool = connect(&owner);
+    sqlx::raw_sql("grant select on messages to chat_notifier").execute(&pool).await.unwrap();
+    assert!(notifiers_read_messages(&pool).await);
+    migrate(&pool, &owner).await.unwrap();
+    assert!(!notifiers_read_messages(&pool).await);
+    let notifier = settings(urls.of(Login::Notifier).postgres);
+    let error = migrate(&connect(&notifier), &notifier).await.unwrap_err().to_string();
+    assert!(error.contains("the user who owns the tables"), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_services_roles_the_schema_is_migrated_and_no_right_is_granted() {
+    let servers = TestServers::from_env().unwrap();
+    let directory = paths::scratch("retention-test").unwrap();
+    let own = Postgres::start_in(&servers.binaries, directory.path(), Durability::ThrowAway, &Ports::fresh()).await;
+    let own = own.unwrap();
+    let settings = settings(own.url());
+    let pool = connect(&settings);
+    sqlx::raw_sql("drop role chat_notifier_text, chat_notifier_2").execute(&pool).await.unwrap();
+    migrate(&pool, &settings).await.unwrap();
+    postgres::check(&pool).await.unwrap();
+    let gateways_read =
+        sqlx::query_scalar("select has_any_column_privilege('chat_gateway', 'messages', 'select')").fetch_one(&pool);
+    assert!(!gateways_read.await.unwrap_or(true));
 }
 
 #[tokio::test]

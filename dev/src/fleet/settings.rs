@@ -73,11 +73,13 @@ impl Settings<'_> {
 
     /// Where a service finds the servers that it needs, with a name and password of its own.
     fn urls_of(&self, role: Role) -> Vec<(&'static str, String)> {
-        let shows_text = |(name, value): &(String, String)| name == "CHAT_NOTIFICATION_CONTENT" && value == "text";
+        let own = self.of_services.iter().map(|setting| (&setting.name, &setting.value));
+        let mut settings = self.extra.iter().map(|(name, value)| (name, value)).chain(own);
+        let shows_text = settings.any(|(name, value)| name == "CHAT_NOTIFICATION_CONTENT" && value == "text");
         let login = match role {
             Role::Gateway => Login::Gateway,
             Role::Persister => Login::Persister,
-            Role::Notifier if self.extra.iter().any(shows_text) => Login::TextNotifier,
+            Role::Notifier if shows_text => Login::TextNotifier,
             Role::Notifier => Login::Notifier,
             Role::Retention => Login::Retention,
         };

@@ -241,6 +241,9 @@ fn settings(durability: Durability) -> impl Iterator<Item = &'static str> {
 /// Sorts by code point everywhere, so that no locale of the machine matters.
 fn make_cluster(tools: &Path, data: &Path, account: Option<&Account>, passwords: &Passwords) -> Result<()> {
     if data.join("PG_VERSION").is_file() {
+        let rules = std::fs::read_to_string(data.join("pg_hba.conf"))?;
+        let lets_anybody_in = rules.lines().any(|rule| !rule.starts_with('#') && rule.trim_end().ends_with("trust"));
+        ensure!(!lets_anybody_in, "{} was made without passwords; begin anew with --fresh", data.display());
         return Ok(());
     }
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
