@@ -14,6 +14,16 @@ pub async fn count(url: &str, statement: &str) -> Result<i64> {
     Ok(count)
 }
 
+/// The tables that hold rows, partitions among them, as a statement names them.
+pub async fn tables(url: &str) -> Result<Vec<String>> {
+    let statement = "select format('%I.%I', schemaname, tablename) from pg_tables
+                     where schemaname not in ('pg_catalog', 'information_schema') order by 1";
+    let mut connection = PgConnection::connect(url).await?;
+    let rows = connection.fetch_all(AssertSqlSafe(statement)).await?;
+    connection.close().await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Carries out a statement.
 pub async fn execute(url: &str, statement: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;

@@ -53,8 +53,7 @@ impl Notice {
 /// # Errors
 /// If NATS is out of reach.
 pub async fn announce_profiles(nats_url: &str, namespace: &str, users: &[Uuid], businesses: &[Uuid]) -> Result<()> {
-    let servers: Vec<&str> = nats_url.split(',').collect();
-    let nats = async_nats::connect(servers).await.context("connecting to NATS")?;
+    let nats = chat_shared::log::connect(nats_url, "kaha-main-v3", |_| ()).await.context("connecting to NATS")?;
     let body = changed_profiles(users, businesses).to_string();
     nats.publish(format!("{namespace}.{CHANGED_SUBJECT}"), body.into()).await?;
     nats.flush().await?;
