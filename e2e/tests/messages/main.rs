@@ -1,6 +1,7 @@
 //! Messages from one person to others: delivered, ordered, kept once, and nobody else's business.
 
 mod access;
+mod blocks;
 mod delivery;
 mod groups;
 mod history;
