@@ -1,11 +1,8 @@
 //! The two encodings of a frame, chosen by the WebSocket subprotocol.
 
-use serde::{
-    Deserialize, Serialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Command, CommandFrame, Map};
+use super::{Command, CommandFrame, Map, plain::Plain};
 
 /// Maps and lists within each other in a frame. The deepest of ours has four.
 const DEPTH_MAX: usize = 32;
@@ -52,14 +49,15 @@ impl Encoding {
     }
 
     /// Refuses what would cost more than its bytes, with the same bound for both encodings: what is nested too deeply,
-    /// and lists and maps that claim to be longer than they are, for which room would be made in advance.
+    /// and lists and maps that claim to be longer than they are, for which room would be made in advance. And what the
+    /// other encoding couldn't say.
     fn check(self, bytes: &[u8]) -> Result<(), DecodeError> {
         match self {
             Self::Json if json_depth(bytes) > DEPTH_MAX => {
                 Err(DecodeError::Malformed("it is nested too deeply".into()))
             }
             Self::Json => Ok(()),
-            Self::MessagePack => read_packed::<IgnoredAny>(bytes).map(|_| ()),
+            Self::MessagePack => read_packed::<Plain>(bytes).map(|_| ()),
         }
     }
 

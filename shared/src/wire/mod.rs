@@ -11,6 +11,7 @@ mod device;
 mod encoding;
 mod error;
 mod map;
+mod plain;
 mod profile;
 mod push;
 mod realtime;

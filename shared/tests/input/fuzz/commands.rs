@@ -107,6 +107,9 @@ proptest! {
         let cost = allocation_counter::measure(|| decoded = Some(decode_command(encoding, &bytes)));
         prop_assert!(cost.bytes_max <= cost_max(bytes.len()), "{} bytes cost {}", bytes.len(), cost.bytes_max);
         if let Some(Ok(frame)) = decoded {
+            // Whatever one encoding says, the other can say too, and means the same by it.
+            let value: Value = encoding.decode(&bytes).unwrap();
+            prop_assert_eq!(in_both(&value), [(); 2].map(|()| Verdict::Command(frame.clone())));
             // Whatever was made of it is a command that can be said again.
             let again = decode_command(encoding, &encoding.encode(&frame).unwrap());
             prop_assert_eq!(again, Ok(frame));
@@ -117,6 +120,26 @@ proptest! {
 /// Bytes of memory while a frame is read. A value of one byte, in a field that nobody knows, takes 32.
 pub fn cost_max(frame_bytes: usize) -> u64 {
     u64::try_from(frame_bytes * 128 + 16 * 1024).unwrap()
+}
+
+#[test]
+fn what_json_could_not_say_is_no_packed_command() {
+    let id = [0x93, 0x6d, 0xa0, 0x1f, 0x9a, 0xbd, 0x4d, 0x9d, 0x80, 0xc7, 0x02, 0xaf, 0x85, 0xc8, 0x22, 0xa8];
+    let confirm = b"\xa4type\xa7confirm";
+    let plain = [&b"\x82"[..], confirm, b"\xa6cursor\x05"].concat();
+    assert!(matches!(verdict(Encoding::MessagePack, &plain), Verdict::Command(_)));
+    for odd in [
+        [&b"\x82"[..], confirm, b"\x00\x05"].concat(),
+        [&b"\x82"[..], confirm, b"\xc4\x06cursor\x05"].concat(),
+        [&b"\x82\xa4type\xc4\x07confirm"[..], b"\xa6cursor\x05"].concat(),
+        [&b"\x82\xa4type\xabrenew_token"[..], b"\xa5token\xc4\x01x"].concat(),
+        [&b"\x82\xa4type\xa5hello"[..], b"\xa9device_id\xc4\x10", &id].concat(),
+        [&b"\x83"[..], confirm, b"\xa6cursor\x05\xa1x\xd4\x01\x00"].concat(),
+        [&b"\x83"[..], confirm, b"\xa6cursor\x05\xa1x\xa1\xff"].concat(),
+        [&b"\x83"[..], confirm, b"\xa6cursor\x05\xa1x\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00"].concat(),
+    ] {
+        assert_eq!(verdict(Encoding::MessagePack, &odd), Verdict::Closed, "{}", odd.escape_ascii());
+    }
 }
 
 #[test]
