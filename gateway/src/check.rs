@@ -10,10 +10,7 @@ use reqwest::{StatusCode, Url};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{
-    auth::{KeySource, Signer},
-    config::Config,
-};
+use crate::{auth::KeySource, config::Config};
 
 const APPLICATION: &str = "chat-gateway";
 /// What this service does with tables of PostgreSQL.
@@ -86,13 +83,11 @@ fn tell(report: &mut Report, what: &str, outcome: anyhow::Result<String>) {
 /// Asks kaha-main-v3 for the profile of nobody.
 async fn kaha(report: &mut Report, config: &Config) {
     let settings = &config.profiles;
-    let (url, key) = match (&settings.kaha_url, &settings.service_key_file) {
-        (None, _) => return report.note("kaha-main-v3: no address, so everybody is called by a neutral name"),
-        (Some(_), None) => return report.wrong("kaha-main-v3: CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE beside it"),
-        (Some(url), Some(key)) => (url, key),
+    let Some(url) = &settings.kaha_url else {
+        return report.note("kaha-main-v3: no address, so everybody is called by a neutral name");
     };
-    let signer = Signer::read(key, settings.service_next_key_file.as_deref(), &settings.service_name);
-    let Some(signer) = report.part("key that signs for kaha-main-v3", signer) else { return };
+    let signer = report.part("key that signs for kaha-main-v3", settings.signer());
+    let Some(signer) = signer.flatten() else { return };
     let token = signer.token(&settings.kaha_audience, KAHA_SCOPE, Clock::System.now());
     match ask_kaha(url, &token).await {
         Ok(StatusCode::OK) => report.ok("kaha-main-v3: it takes our token and answers"),

@@ -44,6 +44,8 @@ const TRIES: u32 = 3;
 const RETRY: Duration = Duration::from_secs(2);
 /// How long the profiles of one batch may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+/// How long a gateway that stops takes in what it has heard.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// Pages of users who are told of one user's change.
 const AUDIENCE_PAGES_MAX: usize = 100;
 /// Changes that Redis doesn't take for now. Over it they are lost, which is logged: the profile is as it was, for a day at
@@ -152,23 +154,34 @@ async fn listen(profiles: Profiles, draining: CancellationToken) -> anyhow::Resu
     loop {
         // Cancel safe: each branch only waits, for the next of a stream or for time to pass.
         tokio::select! {
-            () = draining.cancelled() => return Ok(()),
+            () = draining.cancelled() => break,
             message = announced.next() => {
-                let message = message.context("the subscription to changes of profiles ended")?;
-                let Ok(changed) = serde_json::from_slice::<Announced>(&message.payload) else {
-                    tracing::warn!("an announcement of changed profiles can't be read");
-                    continue;
-                };
-                note(&mut untold, changed.ids());
+                note(&mut untold, &message.context("the subscription to changes of profiles ended")?.payload);
             }
             () = tokio::time::sleep(RETRY), if !untold.is_empty() => {}
         }
         take_in(&profiles, &mut untold).await;
     }
+    // Others of the group hear what is said from now on; what this one has heard already it takes in.
+    if announced.drain().await.is_err() {
+        return Ok(());
+    }
+    let rest = async {
+        while let Some(message) = announced.next().await {
+            note(&mut untold, &message.payload);
+        }
+        take_in(&profiles, &mut untold).await;
+    };
+    let _in_time = tokio::time::timeout(REST_MAX, rest).await;
+    Ok(())
 }
 
-fn note(untold: &mut HashSet<ProfileId>, changed: impl Iterator<Item = ProfileId>) {
-    for id in changed {
+/// Notes what an announcement says has changed.
+fn note(untold: &mut HashSet<ProfileId>, announcement: &[u8]) {
+    let Ok(announced) = serde_json::from_slice::<Announced>(announcement) else {
+        return tracing::warn!("an announcement of changed profiles can't be read");
+    };
+    for id in announced.ids() {
         if untold.len() >= UNTOLD_MAX {
             return tracing::error!(
                 "too many profiles have changed while Redis is out of reach; some stay as they were"

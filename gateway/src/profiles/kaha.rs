@@ -13,7 +13,6 @@ use anyhow::Context;
 use chat_shared::{
     breaker::{Breaker, Rules},
     clock::{Clock, Timestamp},
-    limits,
     outbound::is_loopback_url,
 };
 use parking_lot::Mutex;
@@ -166,10 +165,9 @@ impl Kaha {
         self.breaker.is_open() || self.is_left_alone(Instant::now())
     }
 
-    /// What it says of ids, [`limits::PROFILE_CALL_IDS_MAX`] at the most. One that is missing then is one that it said
+    /// What it says of ids, [`chat_shared::limits::PROFILE_CALL_IDS_MAX`] at the most. One that is missing then is one that it said
     /// nothing usable of.
     pub async fn ask(&self, ids: &[ProfileId]) -> Result<HashMap<ProfileId, Verdict>, CallError> {
-        debug_assert!(ids.len() <= limits::PROFILE_CALL_IDS_MAX, "the gatherer bounds them");
         let mut attempt = 1;
         loop {
             match self.attempt(ids).await {
@@ -235,7 +233,10 @@ impl Kaha {
                     tracing::info!("kaha-main-v3 is back");
                 }
             }
-            Some(CallError::Busy(_, wait)) => {
+            Some(error @ CallError::Busy(_, wait)) => {
+                if self.may_log(now) {
+                    tracing::warn!(%error, "profiles are shown as they were last known");
+                }
                 *self.left_alone_until.lock() = Some(now + *wait);
                 self.breaker.close(now);
             }
@@ -248,12 +249,12 @@ impl Kaha {
         if let Some(CallError::TokenRefused(_)) = error {
             *self.token.lock() = None;
         }
-        if let Some(error @ (CallError::TokenRefused(_) | CallError::RequestRefused(_) | CallError::Busy(..))) = error
+        if let Some(error @ (CallError::TokenRefused(_) | CallError::RequestRefused(_))) = error
             && self.may_log(now)
         {
             tracing::error!(%error, "profiles can't be asked for");
         }
-        metrics::gauge!(telemetry::BREAKER_OPEN).set(if self.has_failed() { 1 } else { 0 });
+        metrics::gauge!(telemetry::BREAKER_OPEN).set(i32::from(self.has_failed()));
     }
 
     fn is_left_alone(&self, now: Instant) -> bool {

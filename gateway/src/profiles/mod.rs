@@ -19,6 +19,7 @@ mod stored;
 mod telemetry;
 
 pub use names::name_of;
+pub use record::ProfileId;
 pub use settings::ProfileSettings;
 
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use self::{
     find::{list, neutral, view},
     gather::{Gatherer, Sources},
     kaha::Kaha,
-    record::{ProfileId, View},
+    record::View,
     remembered::Remembered,
     stored::Stored,
     telemetry::Source,
@@ -80,12 +81,12 @@ struct Known {
 }
 
 impl Profiles {
-    /// Starts what fetches profiles and hears of their changes. Fails if the settings make no sense.
+    /// Starts what fetches profiles and hears of their changes.
     pub fn start(settings: &ProfileSettings, surroundings: Surroundings) -> anyhow::Result<Self> {
         let Surroundings { redis, nats, database, clock, signer, tasks } = surroundings;
         telemetry::describe();
         let mut known = None;
-        if let Some((url, signer)) = settings.kaha(signer)? {
+        if let Some((url, signer)) = settings.kaha_url.as_ref().zip(signer) {
             let kaha = Kaha::new(url, &settings.kaha_audience, signer, clock.clone())?;
             let remembered = Remembered::default();
             let sources = Arc::new(Sources { kaha, stored: Stored::on(&redis), remembered, clock });
@@ -151,7 +152,9 @@ impl Profiles {
         let ids = ProfileId::of(user_ids, business_ids);
         // In this order: what is on its way is either disbelieved, or remembered by now and then forgotten.
         known.gatherer.overtake(&ids);
-        ids.into_iter().for_each(|id| known.sources.remembered.forget(id));
+        for id in ids {
+            known.sources.remembered.forget(id);
+        }
     }
 
     /// Forgets everything, because changes may have gone unheard.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use reqwest::Url;
 
@@ -40,31 +40,19 @@ pub struct ProfileSettings {
 }
 
 impl ProfileSettings {
-    /// Reads the keys that sign our tokens, if there are any.
+    /// Looks whether the address makes sense, and reads the keys that sign our tokens, if there are any.
     pub fn signer(&self) -> anyhow::Result<Option<Arc<Signer>>> {
+        self.kaha_url.as_ref().map_or(Ok(()), check_address)?;
         let next = self.service_next_key_file.as_deref();
-        match &self.service_key_file {
-            Some(key) => Ok(Some(Arc::new(Signer::read(key, next, &self.service_name)?))),
-            None => {
-                ensure!(next.is_none(), "CHAT_SERVICE_NEXT_KEY_FILE needs CHAT_SERVICE_KEY_FILE beside it");
-                Ok(None)
-            }
+        if let Some(key) = &self.service_key_file {
+            return Ok(Some(Arc::new(Signer::read(key, next, &self.service_name)?)));
         }
-    }
-
-    /// Where kaha-main-v3 is and what signs our tokens; none if it isn't to be asked.
-    pub(super) fn kaha(&self, signer: Option<Arc<Signer>>) -> anyhow::Result<Option<(&Url, Arc<Signer>)>> {
-        let Some(url) = &self.kaha_url else { return Ok(None) };
-        let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
-        ensure!(is_web, "CHAT_KAHA_URL must begin with https:// or http:// and name a host");
         ensure!(
-            url.username().is_empty() && url.password().is_none(),
-            "CHAT_KAHA_URL must hold no user name and no password: kaha-main-v3 is shown tokens"
+            self.kaha_url.is_none(),
+            "CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE beside it, which signs what kaha-main-v3 is shown"
         );
-        ensure!(url.query().is_none() && url.fragment().is_none(), "CHAT_KAHA_URL must end with its path");
-        let signer =
-            signer.context("CHAT_KAHA_URL needs CHAT_SERVICE_KEY_FILE, which signs what kaha-main-v3 is shown")?;
-        Ok(Some((url, signer)))
+        ensure!(next.is_none(), "CHAT_SERVICE_NEXT_KEY_FILE needs CHAT_SERVICE_KEY_FILE beside it");
+        Ok(None)
     }
 
     /// Those of a gateway without kaha-main-v3.
@@ -80,6 +68,17 @@ impl ProfileSettings {
     }
 }
 
+fn check_address(url: &Url) -> anyhow::Result<()> {
+    let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    ensure!(is_web, "CHAT_KAHA_URL must begin with https:// or http:// and name a host");
+    ensure!(
+        url.username().is_empty() && url.password().is_none(),
+        "CHAT_KAHA_URL must hold no user name and no password: kaha-main-v3 is shown tokens"
+    );
+    ensure!(url.query().is_none() && url.fragment().is_none(), "CHAT_KAHA_URL must end with its path");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,14 +87,14 @@ mod tests {
     fn an_address_without_a_key_or_with_what_does_not_belong_there_is_refused() {
         let problem = |url: &str| {
             let settings = ProfileSettings { kaha_url: Some(url.parse().unwrap()), ..ProfileSettings::none() };
-            settings.kaha(None).map(|_| ()).unwrap_err().to_string()
+            settings.signer().unwrap_err().to_string()
         };
         assert!(problem("https://kaha.internal").contains("CHAT_SERVICE_KEY_FILE"));
         assert!(problem("ftp://kaha.internal").contains("https://"));
         assert!(problem("https://me:secret@kaha.internal").contains("password"));
         assert!(!problem("https://me:secret@kaha.internal").contains("secret"));
         assert!(problem("https://kaha.internal/?v=3").contains("path"));
-        assert!(ProfileSettings::none().kaha(None).unwrap().is_none());
+        assert!(ProfileSettings::none().signer().unwrap().is_none());
         let next = ProfileSettings { service_next_key_file: Some("next.pem".into()), ..ProfileSettings::none() };
         assert!(next.signer().unwrap_err().to_string().contains("CHAT_SERVICE_KEY_FILE"));
     }

@@ -170,7 +170,11 @@ impl Stored {
                 Ok(answers)
             }
             Ok(_) => Err(unexpected_answer()),
-            Err(error) => Err(self.failed(asked_at, error.into())),
+            // One that answers, if only that it is full, is not out of reach.
+            Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {
+                Err(self.failed(asked_at, error.into()))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use chat_dev::kaha::{Behaviour, Fault, PROFILE_MARK};
 use chat_shared::{
-    clock::Clock,
     ids::{BusinessId, UserId},
     limits,
     redis::bounded,
@@ -21,7 +20,7 @@ use super::{
     outages,
     place::{until, users},
 };
-use crate::profiles::Profiles;
+use crate::profiles::{ProfileId, Profiles};
 
 /// What somebody is shown of one user.
 async fn one(profiles: &Profiles, user_id: UserId) -> UserProfile {
@@ -64,7 +63,7 @@ async fn a_page_with_a_cold_cache_costs_one_call_and_with_a_warm_one_none_r3_1_r
         assert!(!conversation.name.is_fallback);
         assert!(conversation.profiles.iter().all(|profile| profile.state == ProfileState::Current));
     }
-    let other_gateway = ground.gateway(Clock::System);
+    let other_gateway = ground.gateway();
     assert!(other_gateway.users(ana, &everybody).await.iter().all(|profile| profile.state == ProfileState::Current));
     assert_eq!(ground.kaha.calls().all().len(), calls_before + 1, "a warm page costs none, on any gateway");
     assert!(ground.kaha.calls().complaints().is_empty(), "{:?}", ground.kaha.calls().complaints());
@@ -115,27 +114,34 @@ async fn profiles_are_current_for_a_day_and_kept_for_thirty_more_r11_1_r11_2_r3_
         ground.place.profiles.list(viewer, &[], &[business]).await.businesses[0].state == ProfileState::Current
     })
     .await;
-    for (kind, id) in [('u', user.as_uuid()), ('b', business.as_uuid())] {
-        let key = format!("{}:profile:{kind}:{}", ground.place.namespace, id.simple());
+    for id in [ProfileId::User(user), ProfileId::Business(business)] {
         let mut redis = ground.place.redis.connection();
-        let left: u64 = bounded(redis::cmd("PTTL").arg(key).query_async(&mut redis)).await.unwrap();
+        let left: u64 = bounded(redis::cmd("PTTL").arg(ground.key(id)).query_async(&mut redis)).await.unwrap();
         let kept = limits::PROFILE_FRESH + limits::PROFILE_STALE;
-        let minute = Duration::from_mins(1);
-        assert!((kept - minute..=kept).contains(&Duration::from_millis(left)), "{left} ms");
+        assert!((kept - Duration::from_mins(5)..=kept).contains(&Duration::from_millis(left)), "{left} ms");
+        // Not yet a day later it is current.
+        ground.age(id, limits::PROFILE_FRESH - Duration::from_hours(1)).await;
     }
+    let list = async |profiles: &Profiles| profiles.list(viewer, &[user], &[business]).await;
+    let shown = list(&ground.gateway()).await;
+    assert_eq!([shown.users[0].state, shown.businesses[0].state], [ProfileState::Current; 2]);
+    assert_eq!(ground.kaha.calls().all().len(), 2, "what is current is not asked for");
 
     // A day later it is asked for again, and while that fails it is shown as it was.
     ground.kaha.behave(Behaviour::Down);
-    let tomorrow = ground.gateway(Clock::fixed(Clock::System.now().after(limits::PROFILE_FRESH)));
-    let shown = one(&tomorrow, user).await;
-    assert_eq!((shown.state, shown.name), (ProfileState::Stale, ground.kaha.profiles().user(user.as_uuid()).unwrap().name));
-    let new = one(&tomorrow, UserId::random()).await;
+    for id in [ProfileId::User(user), ProfileId::Business(business)] {
+        ground.age(id, Duration::from_hours(2)).await;
+    }
+    let shown = list(&ground.gateway()).await;
+    let (kept_user, kept_business) = (&shown.users[0], &shown.businesses[0]);
+    assert_eq!([kept_user.state, kept_business.state], [ProfileState::Stale; 2]);
+    assert_eq!(kept_user.name, ground.kaha.profiles().user(user.as_uuid()).unwrap().name);
+    assert_eq!(kept_business.name, ground.kaha.profiles().business(business.as_uuid()).unwrap().name);
+    let new = one(&ground.gateway(), UserId::random()).await;
     assert_eq!((new.state, new.name.as_str(), new.avatar_url), (ProfileState::Unavailable, "User", None));
-
-    // And a minute before it is not.
-    let an_hour_before = Clock::System.now().after(limits::PROFILE_FRESH - Duration::from_hours(1));
-    let shown = one(&ground.gateway(Clock::fixed(an_hour_before)), user).await;
-    assert_eq!(shown.state, ProfileState::Current);
+    ground.kaha.behave(Behaviour::Normal);
+    ground.kaha.profiles().set_user(user.as_uuid(), "Asha Rai", None);
+    assert_eq!(until_current(&ground.gateway(), &[user]).await[0].name, "Asha Rai");
 }
 
 #[tokio::test]
@@ -145,20 +151,24 @@ async fn whatever_kaha_does_nobody_is_refused_and_what_was_known_is_shown_r3_3_r
     let conversation = ground.place.direct(ana, ben).await;
     until_current(&ground.place.profiles, &[ana, ben]).await;
     let name = ground.kaha.profiles().user(ben.as_uuid()).unwrap().name;
+    ground.age(ProfileId::User(ben), limits::PROFILE_FRESH).await;
     let wrong = [Fault::BrokenJson, Fault::Body("[]".to_owned()), Fault::Huge, Fault::CutShort];
     let failing = [500, 503, 401, 403, 404, 302].map(|status| Behaviour::Failing { status, retry_after: None });
     let behaviours = wrong.into_iter().map(Behaviour::Wrong).chain(failing);
     for behaviour in behaviours.chain([Behaviour::Down, Behaviour::BlackHole]) {
         ground.kaha.behave(behaviour.clone());
-        let tomorrow = ground.gateway(Clock::fixed(Clock::System.now().after(limits::PROFILE_FRESH)));
-        let shown = one(&tomorrow, ben).await;
+        let (profiles, calls) = (ground.gateway(), ground.kaha.calls().all().len());
+        let shown = one(&profiles, ben).await;
         assert_eq!((shown.state, &shown.name), (ProfileState::Stale, &name), "{behaviour:?}");
-        let new = one(&tomorrow, UserId::random()).await;
+        let is_heard = behaviour != Behaviour::Down;
+        until("the call", async || !is_heard || ground.kaha.calls().all().len() > calls).await;
+        let new = one(&profiles, UserId::random()).await;
         assert_eq!((new.state, new.name.as_str()), (ProfileState::Unavailable, "User"), "{behaviour:?}");
         let listed = ground.place.conversations.list(ana, 50, None).await.unwrap();
         assert_eq!(listed.conversations[0].conversation_id, conversation.conversation_id);
     }
     ground.kaha.behave(Behaviour::Normal);
+    until_current(&ground.gateway(), &[ben]).await;
 }
 
 #[tokio::test]
@@ -188,21 +198,18 @@ async fn an_id_that_kaha_does_not_know_is_nobody_and_not_asked_for_again_at_once
     let profiles = &ground.place.profiles;
     until("learning that it is nobody", async || one(profiles, gone).await.state == ProfileState::Unknown).await;
     assert_eq!(one(profiles, gone).await.name, "User");
-    assert_eq!(one(&ground.gateway(Clock::System), gone).await.state, ProfileState::Unknown);
+    assert_eq!(one(&ground.gateway(), gone).await.state, ProfileState::Unknown);
     assert_eq!(ground.kaha.calls().for_any(&[gone.as_uuid()]).len(), 1);
-    let later = ground.gateway(Clock::fixed(Clock::System.now().after(Duration::from_mins(6))));
-    until("asking again", async || {
-        one(&later, gone).await;
-        ground.kaha.calls().for_any(&[gone.as_uuid()]).len() > 1
-    })
-    .await;
+    ground.age(ProfileId::User(gone), Duration::from_mins(6)).await;
+    ground.kaha.profiles().set_user(gone.as_uuid(), "Asha Rai", None);
+    assert_eq!(until_current(&ground.gateway(), &[gone]).await[0].name, "Asha Rai");
 }
 
 #[tokio::test]
 async fn kaha_is_left_alone_while_it_fails_and_asked_again_when_it_is_back_r3_5() {
     let ground = Ground::new().await;
     ground.kaha.behave(Behaviour::Failing { status: 500, retry_after: None });
-    let profiles = ground.gateway(Clock::System);
+    let profiles = ground.gateway();
     until("leaving it alone", async || {
         let (user, before) = (UserId::random(), ground.kaha.calls().all().len());
         let shown = one(&profiles, user).await;
@@ -219,7 +226,7 @@ async fn kaha_is_left_alone_for_as_long_as_it_wishes() {
     let ground = Ground::new().await;
     let retry_after = Some(Duration::from_secs(30));
     ground.kaha.behave(Behaviour::Failing { status: 429, retry_after });
-    let profiles = ground.gateway(Clock::System);
+    let profiles = ground.gateway();
     until("its wish", async || {
         one(&profiles, UserId::random()).await;
         !ground.kaha.calls().all().is_empty()
@@ -242,7 +249,7 @@ async fn kaha_is_left_alone_for_as_long_as_it_wishes() {
 async fn without_redis_kaha_and_memory_are_enough_r3_5() {
     let ground = Ground::new().await;
     let (_directory, servers, place) = outages::private().await;
-    let profiles = ground.gateway_on(&place, Clock::System);
+    let profiles = ground.gateway_on(&place);
     servers.redis.pause().unwrap();
     let user = UserId::random();
     let shown = until_current(&profiles, &[user]).await;

@@ -8,7 +8,6 @@ use std::sync::{
 use axum::{Json, Router, extract::State, routing::post};
 use chat_dev::kaha::{Behaviour, announce_profiles};
 use chat_shared::{
-    clock::Clock,
     delivery::{Delivery, NumberedEvent, Recipient, all_gateways_subject, gateway_subject},
     ids::{ConversationId, UserId},
     inbox::{Routed, Routing},
@@ -50,7 +49,7 @@ async fn a_change_reaches_every_gateway_and_whoever_shares_a_conversation_r3_4_r
     let [ana, ben, eve] = users();
     ground.place.direct(ana, ben).await;
     let here = presence::start(&ground.place).await;
-    ground.place.profiles = ground.gateway(Clock::System);
+    ground.place.profiles = ground.gateway();
     let there = presence::start(&ground.place).await;
     let [mut anas, mut bens] = [Client::connect(&here, ana).await, Client::connect(&there, ben).await];
     let mut eves = Client::connect(&there, eve).await;
@@ -174,7 +173,7 @@ async fn what_was_fetched_before_a_change_is_nowhere_after_it_r10_2() {
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), ground::KEY).unwrap();
     let settings = ground::settings(&url, key.path());
-    let gateways = [(); 3].map(|()| ground::start(&settings, &place, Clock::System));
+    let gateways = [(); 3].map(|()| ground::start(&settings, &place));
     let [asking, telling, other] = &gateways;
     let user = UserId::random();
     assert_eq!(one(asking, user).await.state, ProfileState::Unavailable, "the answer waits");

@@ -1,5 +1,7 @@
 //! A stand-in for kaha-main-v3, and gateways that ask it.
 
+use std::time::Duration;
+
 use chat_dev::{
     kaha::{Kaha, KahaPorts},
     test_servers::TestServers,
@@ -12,7 +14,7 @@ use chat_shared::{
 };
 
 use crate::{
-    profiles::{ProfileSettings, Profiles, Surroundings},
+    profiles::{ProfileId, ProfileSettings, Profiles, Surroundings},
     tests::place::Place,
 };
 
@@ -40,20 +42,39 @@ impl Ground {
     }
 
     /// The profiles of another gateway of this place.
-    pub fn gateway(&self, clock: Clock) -> Profiles {
-        self.gateway_on(&self.place, clock)
+    pub fn gateway(&self) -> Profiles {
+        self.gateway_on(&self.place)
     }
 
     /// The profiles of a gateway of another place that asks the same kaha-main-v3.
-    pub fn gateway_on(&self, place: &Place, clock: Clock) -> Profiles {
-        start(&self.settings, place, clock)
+    pub fn gateway_on(&self, place: &Place) -> Profiles {
+        start(&self.settings, place)
+    }
+
+    /// Lets what Redis has of an id be older than it is.
+    pub async fn age(&self, id: ProfileId, by: Duration) {
+        let (key, mut redis) = (self.key(id), self.place.redis.connection());
+        let value: String = bounded(redis::cmd("GET").arg(&key).query_async(&mut redis)).await.unwrap();
+        let [generation, fetched_at, said] = value.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{value}") };
+        let fetched_at = fetched_at.parse::<i64>().unwrap() - i64::try_from(by.as_millis()).unwrap();
+        let value = format!("{generation} {fetched_at} {said}");
+        bounded::<()>(redis::cmd("SET").arg(&key).arg(value).arg("KEEPTTL").query_async(&mut redis)).await.unwrap();
+    }
+
+    /// Where Redis has an id.
+    pub fn key(&self, id: ProfileId) -> String {
+        let kind = match id {
+            ProfileId::User(_) => 'u',
+            ProfileId::Business(_) => 'b',
+        };
+        format!("{}:profile:{kind}:{}", self.place.namespace, id.as_uuid().simple())
     }
 
     /// As if it had never been asked for them.
     pub async fn forget_everything(&self, user_ids: &[UserId]) {
         self.place.profiles.forget(user_ids, &[]);
         for user_id in user_ids {
-            let key = format!("{}:profile:u:{}", self.place.namespace, user_id.as_uuid().simple());
+            let key = self.key(ProfileId::User(*user_id));
             let mut redis = self.place.redis.connection();
             let _gone: u64 = bounded(redis::cmd("DEL").arg(key).query_async(&mut redis)).await.unwrap();
         }
@@ -70,12 +91,12 @@ pub fn settings(url: &str, key: &std::path::Path) -> ProfileSettings {
 }
 
 /// The profiles of one more gateway of a place.
-pub fn start(settings: &ProfileSettings, place: &Place, clock: Clock) -> Profiles {
+pub fn start(settings: &ProfileSettings, place: &Place) -> Profiles {
     let surroundings = Surroundings {
         redis: place.redis.clone(),
         nats: place.nats.clone(),
         database: place.database.clone(),
-        clock,
+        clock: Clock::System,
         signer: settings.signer().unwrap(),
         tasks: place.tasks.clone(),
     };
