@@ -87,7 +87,7 @@ pub(super) async fn lock_pair(connection: &mut PgConnection, pair: [UserId; 2]) 
 /// A lock that stands for these ids. Others may happen to share it; they wait for each other and no more. Whoever takes that
 /// of a user and that of a pair takes them in this order.
 async fn lock<const N: usize>(connection: &mut PgConnection, ids: [uuid::Uuid; N]) -> Result<(), Refusal> {
-    let key = ids.iter().map(|id| id.as_u64_pair()).fold(0, |key, (high, low)| key ^ high.rotate_left(1) ^ low);
+    let key = ids.iter().map(uuid::Uuid::as_u64_pair).fold(0, |key, (high, low)| key ^ high.rotate_left(1) ^ low);
     let locking = sqlx::query!("select pg_advisory_xact_lock($1)", key.cast_signed());
     statement(locking.execute(connection)).await?;
     Ok(())

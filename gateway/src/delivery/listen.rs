@@ -85,7 +85,9 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::Profiles { profiles, user_ids } => push_profiles(state, &profiles, &user_ids),
         Delivery::Revoked(revocations) => state.revocations.learn(&state.connections, &revocations),
         Delivery::BlocksChanged { pair, conversation_id } => {
-            conversation_id.into_iter().for_each(|conversation_id| state.sender.forget(conversation_id));
+            if let Some(conversation_id) = conversation_id {
+                state.sender.forget(conversation_id);
+            }
             state.watches.suspect(state, pair);
         }
         Delivery::ParticipantRemoved { conversation_id, user_id, version } => {

@@ -132,8 +132,8 @@ impl<C: Clone> Lists<C> {
             if watcher.hidden.contains(&user_id) {
                 return Some(Presence { user_id, is_online: false, last_seen_at: None });
             }
-            let watched = self.users.get(&user_id).filter(|_| watcher.list.contains(&user_id));
-            watched.and_then(|watched| watched.known).map(|known| known.presence)
+            let known = self.users.get(&user_id).filter(|_| watcher.list.contains(&user_id))?.known;
+            known.map(|known| known.presence)
         };
         user_ids.filter_map(shown).collect()
     }
