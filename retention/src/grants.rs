@@ -22,7 +22,7 @@ pub async fn apply(connection: &mut PgConnection) -> sqlx::Result<()> {
         return Ok(());
     }
     let mut transaction = connection.begin().await?;
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *transaction).await?;
     sqlx::raw_sql(GRANTS).execute(&mut *transaction).await?;
     transaction.commit().await?;
     say(format_args!("rights are granted to {}", ROLES.join(", ")));
@@ -30,10 +30,12 @@ pub async fn apply(connection: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 async fn missing_roles(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar(
-        "select role from unnest($1::text[]) as role where not exists (select from pg_roles where rolname = role)",
+    let roles = ROLES.map(str::to_owned);
+    sqlx::query_scalar!(
+        r#"select role as "role!" from unnest($1::text[]) as role
+           where not exists (select from pg_roles where rolname = role)"#,
+        roles.as_slice(),
     )
-    .bind(ROLES.as_slice())
     .fetch_all(connection)
     .await
 }
