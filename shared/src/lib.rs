@@ -30,7 +30,7 @@ pub mod log;
 #[cfg(feature = "services")]
 pub mod outbound;
 #[cfg(feature = "services")]
-mod packed;
+pub mod packed;
 #[cfg(feature = "services")]
 pub mod postgres;
 #[cfg(feature = "services")]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 const DEPTH_MAX: usize = 32;
 
 /// What the bytes say.
-pub(crate) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
+pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     let mut reader = Deserializer::from_read_ref(bytes);
     reader.set_max_depth(DEPTH_MAX);
     T::deserialize(&mut reader)

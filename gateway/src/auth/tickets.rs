@@ -5,7 +5,7 @@
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chat_shared::{
-    limits,
+    limits, packed,
     redis::{Redis, bounded},
     wire::Ticket,
 };
@@ -48,7 +48,7 @@ impl Tickets {
         let mut connection = self.redis.connection();
         let kept: Option<Vec<u8>> =
             bounded(take.query_async(&mut connection)).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
-        kept.map(|kept| rmp_serde::from_slice(&kept)).transpose().map_err(|error| Refusal::internal(&error))
+        kept.map(|kept| packed::read(&kept)).transpose().map_err(|error| Refusal::internal(&error))
     }
 
     fn key(&self, ticket: &[u8; BYTES]) -> String {

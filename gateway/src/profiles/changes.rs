@@ -14,6 +14,7 @@ use chat_shared::{
     delivery::{Delivery, all_gateways_subject},
     ids::{BusinessId, UserId},
     limits,
+    wire::Map,
 };
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -178,7 +179,7 @@ async fn listen(profiles: Profiles, draining: CancellationToken) -> anyhow::Resu
 
 /// Notes what an announcement says has changed.
 fn note(untold: &mut HashSet<ProfileId>, announcement: &[u8]) {
-    let Ok(announced) = serde_json::from_slice::<Announced>(announcement) else {
+    let Ok(Map(announced)) = serde_json::from_slice::<Map<Announced>>(announcement) else {
         return tracing::warn!("an announcement of changed profiles can't be read");
     };
     for id in announced.ids() {
