@@ -133,7 +133,7 @@ fn who_is_hidden_seems_to_be_away_until_they_are_shown_again_r6_4() {
     let first = lists.replace(session_id, &[ana, ben], &HashSet::from([ana]), &read);
     assert_eq!(first, [("watcher", vec![away(ana), came(ben, 0).presence])]);
     assert_eq!(lists.learn(&[went(ana, 60)]), [], "whatever they do");
-    let mut check = |lists: &mut Named, hidden: &[UserId]| {
+    let check = |lists: &mut Named, hidden: &[UserId]| {
         lists.suspect(session_id);
         let suspects = lists.take_suspects();
         lists.settle(&suspects[0], &allowed([ana, ben], hidden.iter().copied()))
