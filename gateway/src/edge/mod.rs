@@ -6,6 +6,7 @@ mod activity;
 mod address;
 mod admission;
 mod bounds;
+mod files;
 mod headers;
 mod origins;
 mod rates;
@@ -48,6 +49,7 @@ pub struct Edge {
 impl Edge {
     /// As it is set.
     pub fn start(settings: &EdgeSettings, waits: Waits, tasks: &Tasks) -> Arc<Self> {
+        files::allow(settings.connections_max.get().into());
         let bound = |bound: NonZeroU32| usize::try_from(bound.get()).unwrap_or(usize::MAX);
         let admission = Admission::new(bound(settings.connections_max), bound(settings.connections_per_address_max));
         Arc::new(Self {

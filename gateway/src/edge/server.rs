@@ -26,7 +26,7 @@ use crate::{refusal::Refusal, telemetry};
 /// Bytes of a head that are read at all. What is less and still too much is refused with a reason, see `heads`.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long to wait when no socket can be accepted, most likely because the process has too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Sockets there is no room for, that are seen off at the same time; others are dropped unheard.
 const SEEN_OFF_MAX: usize = 64;
 /// How long one of those may take.

@@ -28,6 +28,9 @@ pub enum AnyRefusal {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only describes; refusals are answered by `Refusal`")]
 pub enum BodyRefusal {
+    /// `unavailable`: the body did not come in time; repeat it, with the same ids.
+    #[response(status = 408)]
+    Late(ErrorBody),
     /// `too_large`: the body or a text is over its bound.
     #[response(status = 413)]
     TooLarge(ErrorBody),
