@@ -1,6 +1,6 @@
 //! What each service may say to NATS, and what it may hear.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
 use async_nats::{Client, Event, HeaderMap, header};
@@ -131,7 +131,7 @@ fn r6_4_each_service_says_to_nats_and_hears_from_it_what_it_needs_and_nothing_el
         for login in [Retention, Owner] {
             ensure!(User::connect(&fleet.urls().of(login).nats).await.is_err(), "{login:?} has nothing to do in NATS");
         }
-        let nobody = fleet.urls().nats.replace(|letter: char| letter == '@', "x@");
+        let nobody = fleet.urls().nats.replace('@', "x@");
         ensure!(User::connect(&nobody).await.is_err(), "a wrong password is refused");
         assert_as_stated(&found)
     })
@@ -149,7 +149,7 @@ impl User {
         let noting = Arc::clone(&refused);
         let client = log::connect(url, "privileges", move |event| {
             if let Event::ServerError(error) = event {
-                noting.lock().unwrap().push(error.to_string());
+                locked(&noting).push(error.to_string());
             }
         });
         Ok(Self { client: client.await?, refused })
@@ -179,12 +179,16 @@ impl User {
     async fn was_refused(&self, what: &str) -> Result<bool> {
         self.client.publish(END, "".into()).await?;
         self.client.flush().await?;
-        let refused = |what: &str| self.refused.lock().unwrap().iter().any(|error| has(error, what));
+        let refused = |what: &str| locked(&self.refused).iter().any(|error| has(error, what));
         eventually("a refusal of what nobody may say", || async { Ok(refused(END).then_some(())) }).await?;
         let was_refused = refused(what);
-        self.refused.lock().unwrap().clear();
+        locked(&self.refused).clear();
         Ok(was_refused)
     }
+}
+
+fn locked(refused: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
+    refused.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn has(error: &str, what: &str) -> bool {
