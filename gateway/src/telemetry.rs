@@ -32,7 +32,7 @@ pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
 pub const RESUMES_TOTAL: &str = "chat_gateway_resumes_total";
 /// Gaps in live pushes that were filled from the inbox.
 pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";
-/// Removals and blocks that were answered before every live gateway had taken them in.
+/// Removals, blocks and logouts that were answered before every live gateway had taken them in.
 pub const UNHEARD_TOTAL: &str = "chat_gateway_unheard_total";
 /// Statements sent to PostgreSQL by requests.
 pub const STATEMENTS_TOTAL: &str = "chat_gateway_sql_statements_total";
@@ -84,7 +84,7 @@ pub fn describe() {
     describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
     describe_counter!(RESUMES_TOTAL, "Connections that said hello");
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
-    describe_counter!(UNHEARD_TOTAL, "Removals and blocks answered before every live gateway had taken them in");
+    describe_counter!(UNHEARD_TOTAL, "Removals, blocks and logouts answered before every live gateway had taken them in");
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
     describe_counter!(REJECTED_TOTAL, "Commands refused");
     describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");

@@ -51,7 +51,7 @@ impl Gateways {
             Err(_) => "not all of them answered in time".to_owned(),
         };
         metrics::counter!(telemetry::UNHEARD_TOTAL).increment(1);
-        tracing::warn!(error, "some gateway may not have heard of a removal or a block");
+        tracing::warn!(error, "some gateway may not have heard of a removal, a block or a logout");
     }
 
     async fn tell_all(&self, delivery: &Delivery) -> Result<(), NotTold> {

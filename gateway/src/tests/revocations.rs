@@ -151,6 +151,24 @@ async fn without_redis_a_logout_is_in_force_and_is_kept_when_redis_is_back_r6_4(
 }
 
 #[tokio::test]
+async fn without_nats_a_logout_is_kept_and_whoever_asked_is_told_to_repeat_it_r6_4() {
+    let (_directory, servers, place) = private().await;
+    let [first, second] = [start(&place).await, start(&place).await];
+    let [ana] = users();
+    let phone = logged_in(ana, "phone");
+    let client = connect(&second, phone).await;
+    servers.nats.kill().await.unwrap();
+    until("noticing", async || {
+        let revoked = first.revocations.revoke(&first, ana, phone.login).await;
+        revoked.is_err_and(|refusal| refusal.code == ErrorCode::Unavailable)
+    })
+    .await;
+    assert!(first.revocations.is_revoked(&phone));
+    second.revocations.look(&second.connections, Clock::System.now()).await.unwrap();
+    assert_eq!(client.closed().await, CloseCode::LoggedOut);
+}
+
+#[tokio::test]
 async fn revoked_tokens_are_refused_by_rest_and_a_connection_is_not_renewed_with_one_r6_4() {
     let gateway = Gateway::start().await;
     let [ana] = users();

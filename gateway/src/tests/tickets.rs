@@ -53,7 +53,7 @@ const REFUSED: Result<(), (u16, ErrorCode)> = Err((401, ErrorCode::Unauthenticat
 
 #[tokio::test]
 async fn a_ticket_opens_one_websocket_on_any_gateway_r6_4() {
-    let (first, second) = pair().await;
+    let (first, second) = Box::pin(pair()).await;
     let [ana] = users();
     let Ticket { ticket, expires_in_s } = issue(&first, ana).await;
     assert_eq!((ticket.len(), expires_in_s), (43, 30));
@@ -68,7 +68,7 @@ async fn a_ticket_opens_one_websocket_on_any_gateway_r6_4() {
 
 #[tokio::test]
 async fn of_many_that_show_one_ticket_at_once_one_gets_in_r6_4() {
-    let (first, second) = pair().await;
+    let (first, second) = Box::pin(pair()).await;
     let [ana] = users();
     let query = format!("?ticket={}", issue(&first, ana).await.ticket);
     let opening = (0..20).map(|number| open(if number % 2 == 0 { first.address } else { second }, &query, None));
@@ -97,7 +97,7 @@ async fn what_is_no_ticket_opens_nothing_and_uses_nothing_up_r6_4() {
 
 #[tokio::test]
 async fn a_ticket_is_worth_as_much_as_the_token_it_was_made_with_r6_4() {
-    let (gateway, second) = pair().await;
+    let (gateway, second) = Box::pin(pair()).await;
     let state = &gateway.state;
     let [ana, ben] = users();
     let expired = Identity { expires_at: Clock::System.now(), ..Identity::for_ever(ana) };
