@@ -7,6 +7,7 @@ use chat_shared::{
     ids::BusinessId,
     wire::{Encoding, ProfileState},
 };
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::view;
@@ -130,7 +131,7 @@ fn r3_4_those_in_the_same_conversations_are_told_and_nobody_else() -> Result<()>
             let frame = unconcerned
                 .frame_where(|frame| matches!(frame["type"].as_str(), Some("profile" | "conversation")))
                 .await?;
-            assert_ne!(frame["profiles"]["users"][0]["user_id"], serde_json::json!(id), "{way:?}");
+            assert_ne!(frame["profiles"]["users"][0]["user_id"], json!(id), "{way:?}");
         }
         Ok(())
     })
@@ -189,6 +190,25 @@ fn r3_4_whoever_was_deleted_is_gone_from_redis_and_every_answer() -> Result<()> 
             })
             .await?;
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_changed_by_hand_is_told_as_kaha_would() -> Result<()> {
+    on_shared_fleet(async |fleet| {
+        let [asha, bikram] = fleet.people()?;
+        let api = fleet.api(&asha, 1);
+        view::known(&api, &[bikram.id]).await?;
+        let mut socket = fleet.ready_socket(&bikram, 0, Encoding::Json).await?;
+        let post = async |path: &str, body: Value| {
+            let url = format!("{}/dev/{path}", fleet.kaha().url());
+            anyhow::Ok(reqwest::Client::new().post(url).json(&body).send().await?.status().as_u16())
+        };
+        assert_eq!(post("profiles", json!({ "user_id": bikram.id, "name": "Bikram, by hand" })).await?, 204);
+        view::user_named(&api, bikram.id, "Bikram, by hand").await?;
+        assert_eq!(post("logout", json!({ "user_id": bikram.id })).await?, 204);
+        assert_eq!(socket.close_code().await?.0, 4506);
         Ok(())
     })
 }
