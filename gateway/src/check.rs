@@ -10,7 +10,7 @@ use reqwest::{StatusCode, Url};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{auth::KeySource, config::Config};
+use crate::config::Config;
 
 const APPLICATION: &str = "chat-gateway";
 /// What this service does with tables of PostgreSQL.
@@ -56,19 +56,15 @@ async fn users_keys(report: &mut Report, config: &Config) {
 
 async fn services_keys(report: &mut Report, config: &Config) {
     let what = "keys of services' tokens";
-    let settings = &config.internal;
-    match (&settings.service_jwks_url, settings.service_public_key_files.as_slice()) {
-        (None, []) => report.note(format_args!("{what}: none, so no service may call the internal interface")),
-        (Some(url), []) => tell(report, what, KeySource::Jwks(url.clone()).try_once().await),
-        (None, paths) => tell(report, what, KeySource::PublicKeys(paths.to_vec()).try_once().await),
-        (Some(_), _) => report.wrong(format_args!(
-            "{what}: CHAT_SERVICE_JWKS_URL and CHAT_SERVICE_PUBLIC_KEY_FILES are both set: keep one of them"
-        )),
+    match config.internal.keys() {
+        Err(error) => report.wrong(format_args!("{what}: {error:#}")),
+        Ok(None) => report.note(format_args!("{what}: none, so no service may call the internal interface")),
+        Ok(Some(source)) => tell(report, what, source.try_once().await),
     }
-    if settings.service_audience == config.tokens.jwt_audience {
+    if config.internal.service_audience == config.tokens.jwt_audience {
         report.wrong(
-            "CHAT_SERVICE_AUDIENCE: it is the same as CHAT_JWT_AUDIENCE, so a user's token could open the internal \
-             interface; give another one",
+            "CHAT_SERVICE_AUDIENCE is the same as CHAT_JWT_AUDIENCE, so that users' tokens would be taken for services'; \
+             give another one",
         );
     }
 }
@@ -83,11 +79,13 @@ fn tell(report: &mut Report, what: &str, outcome: anyhow::Result<String>) {
 /// Asks kaha-main-v3 for the profile of nobody.
 async fn kaha(report: &mut Report, config: &Config) {
     let settings = &config.profiles;
-    let Some(url) = &settings.kaha_url else {
+    let signer = match settings.signer() {
+        Ok(signer) => signer,
+        Err(error) => return report.wrong(format_args!("kaha-main-v3: {error:#}")),
+    };
+    let (Some(url), Some(signer)) = (&settings.kaha_url, signer) else {
         return report.note("kaha-main-v3: no address, so everybody is called by a neutral name");
     };
-    let signer = report.part("key that signs for kaha-main-v3", settings.signer());
-    let Some(signer) = signer.flatten() else { return };
     let token = signer.token(&settings.kaha_audience, KAHA_SCOPE, Clock::System.now());
     match ask_kaha(url, &token).await {
         Ok(StatusCode::OK) => report.ok("kaha-main-v3: it takes our token and answers"),

@@ -39,23 +39,31 @@ fn parse<T: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Cl
     })
 }
 
-/// What is wrong, with the variable that it may come from. Secrets are taken as any text, so none is in an error.
+/// What is wrong, with the variable that it may come from. What --help hides is hidden here too.
 fn in_one_line(error: &clap::Error, command: &clap::Command) -> String {
     let text = error.to_string();
-    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
-        return format!("{what}; --help shows all settings");
-    };
+    let mut what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    if let Some(setting) = setting_of(error, command) {
+        if setting.is_hide_env_values_set()
+            && let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        {
+            what = what.replace(value, "…");
+        }
+        if let Some(variable) = setting.get_env() {
+            what = format!("{}: {what}", variable.to_string_lossy());
+        }
+    }
+    format!("{what}; --help shows all settings")
+}
+
+/// The setting that an error is about, if it is about one.
+fn setting_of<'a>(error: &clap::Error, command: &'a clap::Command) -> Option<&'a clap::Arg> {
+    let ContextValue::String(option) = error.get(ContextKind::InvalidArg)? else { return None };
     let long = option.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
-    let commands = std::iter::once(command).chain(command.get_subcommands());
-    let variable = commands
+    std::iter::once(command)
+        .chain(command.get_subcommands())
         .flat_map(clap::Command::get_arguments)
         .find(|argument| argument.get_long() == Some(long))
-        .and_then(clap::Arg::get_env);
-    match variable {
-        Some(variable) => format!("{}: {what}; --help shows all settings", variable.to_string_lossy()),
-        None => format!("{what}; --help shows all settings"),
-    }
 }
 
 /// Prints one line on standard output, for the person who runs a one-off command. The services themselves write logs.
@@ -99,6 +107,9 @@ mod tests {
         /// Where.
         #[arg(long, env = "CHAT_TEST_LISTEN", default_value = "127.0.0.1:1")]
         listen: SocketAddr,
+        /// How many, but that is a secret.
+        #[arg(long, env = "CHAT_TEST_SECRET", hide_env_values = true, default_value = "1")]
+        secret: u8,
     }
 
     fn refusal(arguments: &[&str]) -> String {
@@ -118,6 +129,12 @@ mod tests {
             let line = refusal(&arguments);
             assert!(!line.contains('\n') && words.iter().all(|word| line.contains(word)), "{line}");
         }
+    }
+
+    #[test]
+    fn what_help_hides_is_hidden_when_it_is_wrong() {
+        let line = refusal(&["service", "--secret=hush-hush"]);
+        assert!(line.starts_with("CHAT_TEST_SECRET: ") && !line.contains("hush-hush"), "{line}");
     }
 
     #[test]
