@@ -13,7 +13,7 @@ use crate::mask::Masked;
 
 /// Text that was meant to be an id and isn't one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id must be a UUID of version 4, such as 936da01f-9abd-4d9d-80c7-02af85c822a8")]
+#[error("an id must be a UUID of version 4: 8-4-4-4-12 hexadecimal digits")]
 pub struct InvalidId;
 
 macro_rules! id {

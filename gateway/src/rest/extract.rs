@@ -9,7 +9,10 @@ use axum::{
     },
     http::{StatusCode, request::Parts},
 };
-use chat_shared::{limits, wire::Map};
+use chat_shared::{
+    limits,
+    wire::{Map, without_values},
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::refusal::Refusal;
@@ -35,7 +38,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Err(JsonRejection::MissingJsonContentType(_)) => {
                 Err(Refusal::invalid("the body must be JSON; say so with `Content-Type: application/json`"))
             }
-            Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
+            Err(rejection) => Err(Refusal::invalid(without_values(&rejection.body_text()))),
         }
     }
 }
@@ -47,7 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(error @ PathRejection::MissingPathParams(_)) => Err(Refusal::internal(&error)),
-            Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
+            Err(rejection) => Err(Refusal::invalid(without_values(&rejection.body_text()))),
         }
     }
 }
@@ -59,7 +62,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for InQuery<T> {
         let query: Result<_, QueryRejection> = axum::extract::Query::from_request_parts(parts, state).await;
         query
             .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|rejection| Refusal::invalid(rejection.body_text()))
+            .map_err(|rejection| Refusal::invalid(without_values(&rejection.body_text())))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Command, CommandFrame, Map, plain::Plain};
+use super::{Command, CommandFrame, Map, plain::Plain, without_values};
 
 /// Maps and lists within each other in a frame. The deepest of ours has four.
 const DEPTH_MAX: usize = 32;
@@ -63,7 +63,8 @@ impl Encoding {
 
     fn read<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
         let read = match self {
-            Self::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Malformed(error.to_string())),
+            Self::Json => serde_json::from_slice(bytes)
+                .map_err(|error| DecodeError::Malformed(without_values(&error.to_string()))),
             Self::MessagePack => read_packed(bytes),
         };
         read.map(|Map(frame)| frame)
@@ -74,7 +75,8 @@ fn read_packed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut reader = rmp_serde::Deserializer::new(bytes).with_human_readable();
     // The reader refuses what reaches its bound.
     reader.set_max_depth(DEPTH_MAX + 1);
-    let value = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    let value =
+        T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed(without_values(&error.to_string())))?;
     if reader.into_inner().is_empty() {
         Ok(value)
     } else {

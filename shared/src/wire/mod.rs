@@ -7,6 +7,7 @@ mod account;
 mod body;
 mod close;
 mod command;
+mod complaint;
 mod device;
 mod encoding;
 mod error;
@@ -26,6 +27,7 @@ pub use command::{
     Command, CommandFrame, Confirm, Heartbeat, Hello, MarkRead, RenewToken, Resume, SendMessage, SetTyping,
     WatchPresence,
 };
+pub use complaint::without_values;
 pub use device::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice};
 pub use encoding::{DecodeError, Encoding, decode_command};
 pub use error::{ErrorBody, ErrorCode};
