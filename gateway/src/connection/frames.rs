@@ -4,10 +4,15 @@
 //! cost. So a reader is made for each frame, once its header says how long it is, and an idle connection keeps only
 //! a small buffer.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use chat_shared::limits;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocketError, after_handshake_split};
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader, sink};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, BufReader, copy_buf, sink},
+    time::timeout,
+};
 
 use super::pace::Pace;
 
@@ -19,6 +24,9 @@ const HEADER_BYTES_MAX: usize = 14;
 const CONTROL_BYTES_MAX: usize = 125;
 /// Set in the first byte of those.
 const CONTROL: u8 = 0x08;
+/// Bytes that are read past when a connection ends, and how long.
+const DISCARDED_BYTES_MAX: u64 = 256 * 1024;
+const DISCARD_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Set in the second byte of every frame that a client sends.
 const MASKED: u8 = 0x80;
 
@@ -59,6 +67,13 @@ impl<R: AsyncRead + Unpin + Send> Frames<R> {
         self.socket.read_exact(&mut start).await?;
         // In a box of its own, since most of the time there is no frame.
         Box::pin(self.finish(start)).await
+    }
+
+    /// Reads past what still comes until the client closes, for a moment: a socket that is closed with something unread is
+    /// reset, and the client might never see why it was closed.
+    pub(super) async fn discard(&mut self) {
+        let mut rest = (&mut self.socket).take(DISCARDED_BYTES_MAX);
+        let _late = timeout(DISCARD_WAIT_MAX, copy_buf(&mut rest, &mut sink())).await;
     }
 
     async fn finish(&mut self, start: [u8; 2]) -> Result<Received, WebSocketError> {

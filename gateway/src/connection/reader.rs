@@ -45,6 +45,7 @@ pub(super) async fn serve(
     }
     // However the reading ended, the writer ends too.
     connection.leave();
+    Box::pin(frames.discard()).await;
 }
 
 /// From hello to goodbye.

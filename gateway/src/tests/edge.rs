@@ -158,7 +158,7 @@ const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = ONE.saturating_add(1);
 
 #[tokio::test]
-async fn who_opens_and_says_nothing_or_too_little_until_closed() {
+async fn who_opens_and_says_nothing_or_too_little_is_closed() {
     let stand = Stand::start(generous(), Waits { head_max: SHORT, ..PATIENT }).await;
     stand.connect().await.until_closed().await;
     let mut slow = stand.connect().await;
