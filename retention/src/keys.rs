@@ -21,7 +21,8 @@ pub enum KeysFailed {
     /// The stored keys belong to another master key.
     #[error(
         "the content key of {day} is wrapped by master key {stored}, but this service was given {given}. \
-         Give it the master key that they were made with, the same as the gateways'; nothing was changed"
+         Give it the one that made them (CHAT_MASTER_KEY or CHAT_MASTER_KEY_FILE), the same as the gateways'; nothing was \
+         changed"
     )]
     OtherMasterKey {
         /// The day of the key.

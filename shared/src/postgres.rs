@@ -47,10 +47,11 @@ pub enum PostgresError {
         reason: String,
     },
     /// It answers, and wants nothing to do with us.
-    #[error(
-        "PostgreSQL refuses this service: {0}; check user, password and database in the address, and what the user may do"
-    )]
+    #[error("PostgreSQL refuses this service: {0}; check user and password in the address, and what the user may do")]
     Refused(String),
+    /// The database isn't there, or not yet.
+    #[error("PostgreSQL can't be used yet: {0}; make the database, or check the address")]
+    NoDatabase(String),
     /// The server is too old.
     #[error("PostgreSQL {found} is too old: 15 or later is needed; upgrade the server")]
     TooOld {
@@ -58,7 +59,9 @@ pub enum PostgresError {
         found: String,
     },
     /// The schema isn't the one this program was built for.
-    #[error("the schema in PostgreSQL lacks migration {missing}; run `chat-retention migrate` against this database first")]
+    #[error(
+        "the schema in PostgreSQL lacks migration {missing}; run `chat-retention migrate` against this database first"
+    )]
     NotMigrated {
         /// The first migration that is missing.
         missing: i64,
@@ -79,21 +82,25 @@ pub enum PostgresError {
 impl From<sqlx::Error> for PostgresError {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error() {
+            Some(told) if told.code().as_deref() == Some(NO_DATABASE) => Self::NoDatabase(told.message().to_owned()),
             Some(told) if told.code().is_some_and(|code| is_refusal(&code)) => Self::Refused(told.message().to_owned()),
             _ => Self::Database(error),
         }
     }
 }
 
-/// Whether a code says that user, password, database or rights are wrong, which no waiting mends.
+/// PostgreSQL's code for a database that isn't there.
+const NO_DATABASE: &str = "3D000";
+
+/// Whether a code says that user, password or rights are wrong, which no waiting mends.
 fn is_refusal(code: &str) -> bool {
-    code.starts_with("28") || matches!(code, "3D000" | "42501")
+    code.starts_with("28") || code == "42501"
 }
 
 impl PostgresError {
     /// Whether it may pass without anybody doing something about it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Unreachable { .. })
+        matches!(self, Self::Database(_) | Self::Unreachable { .. } | Self::NoDatabase(_))
     }
 }
 

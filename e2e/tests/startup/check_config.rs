@@ -114,7 +114,7 @@ async fn r10_4_r10_5_each_thing_that_is_wrong_is_said_and_nothing_stops_the_othe
     let (_, place) = scene.urls.redis.rsplit_once('@').context("a user in the address")?;
     let wrong_redis = format!("redis://chat_gateway:{HUSHED}@{place}");
     for (role, change, words) in [
-        (Gateway, ("CHAT_POSTGRES_URL", &wrong_password), ["PostgreSQL", "check user, password"]),
+        (Gateway, ("CHAT_POSTGRES_URL", &wrong_password), ["PostgreSQL", "check user and password"]),
         (Gateway, ("CHAT_NATS_URL", &wrong_nats), ["NATS", "check user and password"]),
         (Gateway, ("CHAT_REDIS_URL", &wrong_redis), ["Redis", "check address, user and password"]),
         (Notifier, ("CHAT_REDIS_URL", &wrong_redis), ["Redis", "check address, user and password"]),

@@ -117,10 +117,22 @@ async fn r10_4_servers_that_cannot_be_used_are_named_with_what_to_do() -> Result
     let wrong_nats = format!("nats://chat_persister:{HUSHED}@{place}");
     for (role, changes, words) in [
         (Gateway, ("CHAT_POSTGRES_URL", &no_postgres), ["PostgreSQL at 127.0.0.1", "is it running"]),
-        (Gateway, ("CHAT_POSTGRES_URL", &wrong_password), ["password authentication failed", "check user, password"]),
-        (Persister, ("CHAT_POSTGRES_URL", &wrong_password), ["password authentication failed", "check user, password"]),
-        (Retention, ("CHAT_POSTGRES_URL", &wrong_password), ["password authentication failed", "check user, password"]),
-        (Persister, ("CHAT_POSTGRES_URL", &wrong_database), ["does not exist", "check user, password and database"]),
+        (
+            Gateway,
+            ("CHAT_POSTGRES_URL", &wrong_password),
+            ["password authentication failed", "check user and password"],
+        ),
+        (
+            Persister,
+            ("CHAT_POSTGRES_URL", &wrong_password),
+            ["password authentication failed", "check user and password"],
+        ),
+        (
+            Retention,
+            ("CHAT_POSTGRES_URL", &wrong_password),
+            ["password authentication failed", "check user and password"],
+        ),
+        (Gateway, ("CHAT_POSTGRES_URL", &wrong_database), ["does not exist", "make the database"]),
         (Persister, ("CHAT_NATS_URL", &wrong_nats), ["authorization violation", "check user and password"]),
         (Gateway, ("CHAT_NATS_URL", &no_nats), ["NATS is out of reach", "is it running"]),
         (Notifier, ("CHAT_NATS_URL", &no_nats), ["NATS is out of reach", "is it running"]),
