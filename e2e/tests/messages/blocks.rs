@@ -61,10 +61,10 @@ fn r6_4_a_block_holds_at_every_gateway_once_it_is_answered_and_groups_go_on() ->
         assert_eq!(fleet.api(&asha, 1).delete(&path(bikram.id)).await?.status, 204);
         assert_eq!(answers(fleet, [&asha, &bikram], direct).await?, ["201"; 4]);
         // Whatever the other one was pushed meanwhile, nothing of it was about the block.
-        let last = fleet.api(&asha, 0).say(direct, &said("that is all")).await?;
+        let fence = fleet.api(&asha, 0).say(direct, &said("that is all")).await?;
         loop {
             let frame = theirs.frame().await?;
-            if frame["message"]["message_id"] == json!(last.message_id) {
+            if frame["message"]["message_id"] == json!(fence.message_id) {
                 return Ok(());
             }
             let is_new = frame["conversation"]["version"] == 1;
