@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use chat_shared::outbound::is_loopback_url;
+use chat_shared::{outbound::is_loopback_url, wire::Map};
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
@@ -48,7 +48,7 @@ pub(super) fn read(
     allow_loopback: bool,
 ) -> Result<HashMap<ProfileId, Verdict>, Unreadable> {
     // What serde_json says of an error may quote the body.
-    let body: Body = serde_json::from_slice(body).map_err(|_| Unreadable("no JSON of the right form"))?;
+    let Map(body): Map<Body> = serde_json::from_slice(body).map_err(|_| Unreadable("no JSON of the right form"))?;
     let (users, businesses): (Vec<_>, Vec<_>) = asked.iter().partition(|id| matches!(id, ProfileId::User(_)));
     let mut verdicts = HashMap::with_capacity(asked.len());
     for (asked, entries) in [(users, body.users), (businesses, body.businesses)] {
@@ -132,8 +132,8 @@ mod tests {
 
     use super::*;
 
-    fn known(name: &str, avatar_url: Option<&str>) -> Option<Verdict> {
-        Some(Verdict::Known(Arc::new(Profile { name: name.into(), avatar_url: avatar_url.map(Into::into) })))
+    fn known(name: &str, avatar_url: Option<&str>) -> Verdict {
+        Verdict::Known(Arc::new(Profile { name: name.into(), avatar_url: avatar_url.map(Into::into) }))
     }
 
     #[test]
@@ -150,9 +150,9 @@ mod tests {
             "page": { "next": null },
         });
         let verdicts = read(body.to_string().as_bytes(), &asked, false).unwrap();
-        assert_eq!(verdicts.get(&asked[0]).cloned(), known("Asha Rai", Some("https://example.com/a.jpg")));
+        assert_eq!(verdicts.get(&asked[0]), Some(&known("Asha Rai", Some("https://example.com/a.jpg"))));
         assert_eq!(verdicts.get(&asked[1]), Some(&Verdict::Unknown));
-        assert_eq!(verdicts.get(&asked[2]).cloned(), known("Tea House", None));
+        assert_eq!(verdicts.get(&asked[2]), Some(&known("Tea House", None)));
         assert_eq!(verdicts.len(), 3, "nothing of those whom nobody asked for");
     }
 
@@ -177,9 +177,17 @@ mod tests {
     #[test]
     fn an_answer_without_the_lists_asked_for_is_none_r3_5() {
         let (user, business) = (ProfileId::User(UserId::random()), ProfileId::Business(BusinessId::random()));
-        for wrong in
-            ["", "null", "[]", "{}", "{\"users\":{}}", "{\"users\":[]", "{\"users\":[7]}", "{\"businesses\":[]}"]
-        {
+        for wrong in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "[[],[]]",
+            "{\"users\":{}}",
+            "{\"users\":[]",
+            "{\"users\":[7]}",
+            "{\"businesses\":[]}",
+        ] {
             assert!(read(wrong.as_bytes(), &[user], false).is_err(), "{wrong}");
         }
         assert!(read(b"{\"users\":[]}", &[user], false).is_ok());

@@ -253,7 +253,8 @@ impl Changes {
 impl Known {
     async fn fetch(&self, news: &[(ProfileId, News)]) -> HashMap<ProfileId, View> {
         let wanted: Vec<_> = news.iter().map(|(id, news)| (*id, Some(news.generation))).collect();
-        let (mut arrivals, deadline) = (self.gatherer.ask(&wanted), Instant::now() + ARRIVAL_MAX);
+        let (mut arrivals, deadline) =
+            (self.gatherer.ask(&wanted, &self.sources.remembered), Instant::now() + ARRIVAL_MAX);
         let mut arrived = HashMap::with_capacity(wanted.len());
         while let Ok(Some((id, verdict))) = timeout_at(deadline, arrivals.recv()).await {
             if let Some(verdict) = verdict {

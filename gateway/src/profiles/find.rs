@@ -47,7 +47,7 @@ impl Profiles {
             // Nobody waits for one that failed last time; it is asked all the same, in case it is back.
             let wait = if known.sources.kaha.has_failed() { Duration::ZERO } else { limits::PROFILE_WAIT_MAX };
             let deadline = Instant::now() + wait;
-            let mut arrivals = known.gatherer.ask(&wanted);
+            let mut arrivals = known.gatherer.ask(&wanted, &known.sources.remembered);
             let in_time = collect(&mut arrivals, deadline, &mut views).await;
             answered = in_time.answered;
             if !in_time.is_all {

@@ -10,14 +10,17 @@ use std::{
     time::Duration,
 };
 
-use chat_shared::{clock::Clock, limits};
+use chat_shared::{
+    clock::{Clock, Timestamp},
+    limits,
+};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    kaha::{CallError, Kaha},
+    kaha::Kaha,
     record::{ProfileId, Verdict},
     remembered::{Before, Remembered},
     stored::{Generation, Stored},
@@ -74,16 +77,22 @@ pub(super) struct Sources {
     pub clock: Clock,
 }
 
-/// What one call asks for, each with the moment before it.
-type Batch = Vec<(ProfileId, Option<Generation>, Before)>;
+/// What a call asks for, with the moment before it.
+type Asked = (ProfileId, Option<Generation>, Before);
 
 impl Gatherer {
-    /// Asks for ids soon; the answers arrive in any order.
-    pub fn ask(&self, wanted: &[Wanted]) -> Arrivals {
+    /// Asks for ids soon; the answers arrive in any order. What has been remembered since it was looked for arrives at once.
+    pub fn ask(&self, wanted: &[Wanted], remembered: &Remembered) -> Arrivals {
         let (joiner, arrivals) = mpsc::channel(wanted.len().max(1));
         let mut flights = self.flights.lock();
         for (id, generation) in wanted {
-            flights.join(*id, *generation, &joiner);
+            // What has landed is remembered before its flight is gone, under the same lock.
+            if let Some(verdict) = remembered.get(*id) {
+                // There is room for each id once.
+                let _told = joiner.try_send((*id, Some(verdict)));
+            } else {
+                flights.join(*id, *generation, &joiner);
+            }
         }
         let is_ringing = !flights.waiting.is_empty();
         drop(flights);
@@ -129,7 +138,7 @@ impl Gatherer {
     }
 
     /// The ids of the next call.
-    fn take(&self, remembered: &Remembered) -> Option<Batch> {
+    fn take(&self, remembered: &Remembered) -> Option<Vec<Asked>> {
         let mut flights = self.flights.lock();
         let count = flights.waiting.len().min(limits::PROFILE_CALL_IDS_MAX);
         let ids: Vec<_> = flights.waiting.drain(..count).collect();
@@ -147,58 +156,78 @@ impl Gatherer {
         (!batch.is_empty()).then_some(batch)
     }
 
-    async fn call(&self, sources: &Sources, batch: Batch) {
+    async fn call(&self, sources: &Sources, batch: Vec<Asked>) {
         let ids: Vec<_> = batch.iter().map(|(id, ..)| *id).collect();
         let asked_at = sources.clock.now();
-        let mut verdicts = match sources.kaha.ask(&ids).await {
-            Ok(verdicts) => verdicts,
-            Err(CallError::Resting) => HashMap::new(),
-            Err(error) => {
-                tracing::debug!(%error, "profiles were not fetched");
-                HashMap::new()
-            }
-        };
-        let known_by_redis = batch.iter().filter_map(|(id, generation, _)| Some((*id, (*generation)?)));
-        let kept: Vec<_> =
-            known_by_redis.filter_map(|(id, generation)| Some((id, generation, verdicts.get(&id)?.clone()))).collect();
+        let verdicts = sources.kaha.ask(&ids).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "profiles were not fetched");
+            HashMap::new()
+        });
         // Nobody is told before Redis has said whether it changed meanwhile.
-        let generations = if kept.is_empty() { Ok(Vec::new()) } else { sources.stored.store(&kept, asked_at).await };
-        let newer: HashMap<_, _> = match generations {
-            Ok(now) => kept
-                .iter()
-                .zip(now)
-                .filter(|((_, asked, _), now)| asked != now)
-                .map(|((id, ..), now)| (*id, now))
-                .collect(),
+        let newer = sources.keep(&batch, &verdicts, asked_at).await;
+        let mut is_ringing = false;
+        for (id, _, before) in batch {
+            let (verdict, newer) = (verdicts.get(&id), newer.get(&id).copied());
+            is_ringing |= self.settle(&sources.remembered, id, verdict, newer, before);
+        }
+        if is_ringing {
+            self.rung.notify_one();
+        }
+    }
+
+    /// Tells whoever wants an id what came of it; true if it changed meanwhile and is to be asked for again.
+    fn settle(
+        &self,
+        remembered: &Remembered,
+        id: ProfileId,
+        verdict: Option<&Verdict>,
+        newer: Option<Generation>,
+        before: Before,
+    ) -> bool {
+        let mut flights = self.flights.lock();
+        if flights.go_again(id, newer, verdict.is_some()) {
+            return true;
+        }
+        let Some(flight) = flights.by_id.remove(&id) else { return false };
+        // Under the lock, so that whoever forgets it comes after this or has been seen by it.
+        if let Some(verdict) = verdict
+            && !flight.is_overtaken
+            && newer.is_none()
+        {
+            remembered.put(id, verdict.clone(), before);
+        }
+        drop(flights);
+        for joiner in flight.joiners {
+            // There is room for each id once; whoever is gone needs nothing.
+            let _told = joiner.try_send((id, verdict.cloned()));
+        }
+        false
+    }
+}
+
+impl Sources {
+    /// Keeps what was fetched, and gives those that are in another generation by now than when they were asked for.
+    async fn keep(
+        &self,
+        batch: &[Asked],
+        verdicts: &HashMap<ProfileId, Verdict>,
+        asked_at: Timestamp,
+    ) -> HashMap<ProfileId, Generation> {
+        let fetched = |(id, generation, _): &Asked| Some((*id, (*generation)?, verdicts.get(id)?.clone()));
+        let fetched: Vec<_> = batch.iter().filter_map(fetched).collect();
+        if fetched.is_empty() {
+            return HashMap::new();
+        }
+        match self.stored.store(&fetched, asked_at).await {
+            Ok(now) => {
+                let generations = fetched.into_iter().zip(now);
+                let newer = generations.filter(|((_, asked, _), now)| asked != now);
+                newer.map(|((id, ..), now)| (id, now)).collect()
+            }
             Err(error) => {
                 tracing::debug!(%error, "profiles were not kept");
                 HashMap::new()
             }
-        };
-        let mut is_ringing = false;
-        for (id, _, before) in batch {
-            let mut flights = self.flights.lock();
-            let verdict = verdicts.remove(&id);
-            if flights.go_again(id, newer.get(&id).copied(), verdict.is_some()) {
-                is_ringing = true;
-                continue;
-            }
-            let Some(flight) = flights.by_id.remove(&id) else { continue };
-            // Under the lock, so that whoever forgets it comes after this or has been seen by it.
-            if let Some(verdict) = &verdict
-                && !flight.is_overtaken
-                && !newer.contains_key(&id)
-            {
-                sources.remembered.put(id, verdict.clone(), before);
-            }
-            drop(flights);
-            for joiner in flight.joiners {
-                // There is room for each id once; whoever is gone needs nothing.
-                let _told = joiner.try_send((id, verdict.clone()));
-            }
-        }
-        if is_ringing {
-            self.rung.notify_one();
         }
     }
 }
@@ -256,17 +285,18 @@ mod tests {
     #[test]
     fn an_id_is_asked_for_once_however_many_want_it_r11_4() {
         let (gatherer, remembered, ids) = (Gatherer::default(), Remembered::default(), ids(250));
-        let (_first, _second) = (gatherer.ask(&wanted(&ids[..150])), gatherer.ask(&wanted(&ids)));
+        let (_first, _second) =
+            (gatherer.ask(&wanted(&ids[..150]), &remembered), gatherer.ask(&wanted(&ids), &remembered));
         let batch = |gatherer: &Gatherer| gatherer.take(&remembered).map(|batch| batch.len());
         assert_eq!([batch(&gatherer), batch(&gatherer), batch(&gatherer)], [Some(200), Some(50), None]);
-        let _joiner = gatherer.ask(&wanted(&ids[..10]));
+        let _joiner = gatherer.ask(&wanted(&ids[..10]), &remembered);
         assert_eq!(batch(&gatherer), None, "they are on their way");
     }
 
     #[test]
     fn what_changed_on_its_way_is_asked_for_again_a_few_times_r10_2() {
         let (gatherer, remembered, ids) = (Gatherer::default(), Remembered::default(), ids(1));
-        let _arrivals = gatherer.ask(&wanted(&ids));
+        let _arrivals = gatherer.ask(&wanted(&ids), &remembered);
         gatherer.overtake(&ids);
         for _ in 0..OVERTAKEN_MAX {
             assert_eq!(gatherer.take(&remembered).unwrap().len(), 1, "what changes before it goes is no matter");
@@ -279,12 +309,21 @@ mod tests {
     }
 
     #[test]
+    fn what_landed_while_it_was_looked_for_is_not_asked_for_again_r11_4() {
+        let (gatherer, remembered, ids) = (Gatherer::default(), Remembered::default(), ids(1));
+        remembered.put(ids[0], Verdict::Unknown, remembered.before(ids[0]));
+        let mut arrivals = gatherer.ask(&wanted(&ids), &remembered);
+        assert_eq!(arrivals.try_recv(), Ok((ids[0], Some(Verdict::Unknown))));
+        assert!(gatherer.take(&remembered).is_none());
+    }
+
+    #[test]
     fn there_is_an_end_to_what_is_asked_for_at_once() {
-        let (gatherer, ids) = (Gatherer::default(), ids(FLIGHTS_MAX + 1));
-        let mut arrivals = gatherer.ask(&wanted(&ids));
+        let (gatherer, remembered, ids) = (Gatherer::default(), Remembered::default(), ids(FLIGHTS_MAX + 1));
+        let mut arrivals = gatherer.ask(&wanted(&ids), &remembered);
         assert_eq!(gatherer.flights.lock().by_id.len(), FLIGHTS_MAX);
         drop(arrivals.try_recv());
-        let mut none = gatherer.ask(&wanted(&ids[FLIGHTS_MAX..]));
+        let mut none = gatherer.ask(&wanted(&ids[FLIGHTS_MAX..]), &remembered);
         assert_eq!(none.try_recv(), Err(mpsc::error::TryRecvError::Disconnected), "nothing will come");
     }
 }
