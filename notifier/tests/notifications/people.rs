@@ -66,11 +66,11 @@ impl Stage {
     }
 
     /// Has one user block another.
-    pub async fn block(&self, blocker: UserId, blocked: UserId) -> Result<()> {
+    pub async fn block(&self, by: UserId, user_id: UserId) -> Result<()> {
         sqlx::query!(
             "insert into blocks (blocker_id, blocked_id, created_at) values ($1, $2, now())",
-            blocker.as_uuid(),
-            blocked.as_uuid(),
+            by.as_uuid(),
+            user_id.as_uuid(),
         )
         .execute(&self.pool)
         .await?;
