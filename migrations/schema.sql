@@ -1,7 +1,8 @@
 -- The schema after all migrations. Written by: cargo dev prepare
 
 CREATE FUNCTION public.conversations_direct_has_two() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 begin
     if exists (
@@ -16,7 +17,8 @@ end
 $$;
 
 CREATE FUNCTION public.make_message_partition(day date) RETURNS boolean
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 declare
     partition text := 'messages_' || to_char(day, 'YYYYMMDD');
@@ -39,7 +41,8 @@ end
 $$;
 
 CREATE FUNCTION public.participants_count() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 begin
     if tg_op = 'INSERT' then
@@ -50,6 +53,13 @@ begin
     return null;
 end
 $$;
+
+CREATE TABLE public.blocks (
+    blocker_id uuid NOT NULL,
+    blocked_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT blocks_somebody_else CHECK ((blocker_id <> blocked_id))
+);
 
 CREATE TABLE public.content_keys (
     day date NOT NULL,
@@ -178,6 +188,9 @@ ALTER TABLE public.participants ALTER COLUMN "position" ADD GENERATED ALWAYS AS 
     CACHE 1
 );
 
+ALTER TABLE ONLY public.blocks
+    ADD CONSTRAINT blocks_pkey PRIMARY KEY (blocker_id, blocked_id);
+
 ALTER TABLE ONLY public.content_keys
     ADD CONSTRAINT content_keys_pkey PRIMARY KEY (day);
 
@@ -213,6 +226,8 @@ ALTER TABLE ONLY public.outbox
 
 ALTER TABLE ONLY public.participants
     ADD CONSTRAINT participants_pkey PRIMARY KEY (conversation_id, user_id);
+
+CREATE INDEX blocks_by_blocked ON public.blocks USING btree (blocked_id);
 
 CREATE INDEX messages_by_message ON ONLY public.messages USING btree (conversation_id, message_id);
 
