@@ -84,7 +84,10 @@ pub fn describe() {
     describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
     describe_counter!(RESUMES_TOTAL, "Connections that said hello");
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
-    describe_counter!(UNHEARD_TOTAL, "Removals, blocks and logouts answered before every live gateway had taken them in");
+    describe_counter!(
+        UNHEARD_TOTAL,
+        "Removals, blocks and logouts answered before every live gateway had taken them in"
+    );
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
     describe_counter!(REJECTED_TOTAL, "Commands refused");
     describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");

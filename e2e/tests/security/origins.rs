@@ -1,4 +1,4 @@
-//! Pages of other sites: their Origin keeps them out, of WebSockets and of what REST answers.
+//! Pages of other sites: their Origin keeps them out, of `WebSocket`s and of what REST answers.
 
 use anyhow::Result;
 use chat_e2e::{http, on_shared_fleet};

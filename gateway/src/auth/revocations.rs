@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::connection::State as NatsState;
 use chat_shared::{
     clock::Timestamp,
     delivery::{Delivery, Revocation, all_gateways_subject},
@@ -104,15 +103,14 @@ impl Revocations {
         self.learn(&state.connections, &revocations);
         let told = Delivery::Revoked(revocations.to_vec());
         let gateways = Gateways::new(state.nats.clone(), state.namespace.clone(), state.inboxes.clone());
-        let ((), kept) = tokio::join!(gateways.tell(&told), self.keep(&revocations, state.clock.now()));
+        let (is_heard, kept) = tokio::join!(gateways.tell(&told), self.keep(&revocations, state.clock.now()));
         // Again, for a gateway that has started since it was said and has looked before it was kept.
-        let is_told = delivery::publish(state, all_gateways_subject(&state.namespace), &told).await
-            && state.nats.connection_state() == NatsState::Connected;
+        delivery::publish(state, all_gateways_subject(&state.namespace), &told).await;
         if login.is_none() {
             state.devices.remove_all(user_id).await?;
         }
         kept.map_err(|error| Refusal::unavailable("Redis", &error))?;
-        if is_told { Ok(()) } else { Err(Refusal::unavailable("NATS", &NotTold)) }
+        if is_heard { Ok(()) } else { Err(Refusal::unavailable("another gateway", &Unheard)) }
     }
 
     /// Has Redis read soon: something may have been lost on the way to this gateway.
@@ -141,7 +139,7 @@ impl Revocations {
                 break;
             }
         }
-        self.unread_from.store(before(now, LOOK_BACK).0, Ordering::Relaxed);
+        self.unread_from.store(now.before(LOOK_BACK).0, Ordering::Relaxed);
         let count = redis::cmd("ZCOUNT").arg(self.key()).arg(earliest.0).arg("+inf").to_owned();
         let mut connection = self.redis.connection();
         let kept: usize = bounded(count.query_async(&mut connection)).await?;
@@ -218,7 +216,7 @@ impl Revocations {
 
     /// What was revoked earlier concerns no token that hasn't expired.
     fn earliest(&self, now: Timestamp) -> Timestamp {
-        before(now, self.remembered_for)
+        now.before(self.remembered_for)
     }
 
     /// A sorted set: who, at which moment.
@@ -227,14 +225,10 @@ impl Revocations {
     }
 }
 
-/// NATS is away.
+/// NATS is away, or a gateway is that has not been gone for long.
 #[derive(Debug, thiserror::Error)]
-#[error("the other gateways could not be told")]
-struct NotTold;
-
-fn before(now: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp(now.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
-}
+#[error("not every gateway has said that it heard")]
+struct Unheard;
 
 /// How a revocation is written in Redis, beside its moment.
 fn member(Revocation { user_id, login, .. }: &Revocation) -> String {

@@ -56,7 +56,13 @@ mod tests {
 
     fn message(conversation_id: ConversationId, seq: u64) -> Arc<DirectMessage> {
         let participants = Participants::default();
-        Arc::new(DirectMessage { conversation_id, participants, sender_id: UserId::random(), seq: Seq(seq) })
+        Arc::new(DirectMessage {
+            conversation_id,
+            participants,
+            sender_id: UserId::random(),
+            seq: Seq(seq),
+            sent_at: chat_shared::clock::Timestamp(0),
+        })
     }
 
     fn numbers(taken: &[Arc<DirectMessage>]) -> Vec<u64> {

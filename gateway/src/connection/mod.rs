@@ -367,6 +367,7 @@ mod tests {
             participants: Participants::default(),
             sender_id: UserId::random(),
             seq: Seq(7),
+            sent_at: Timestamp(0),
         })
     }
 
@@ -410,7 +411,13 @@ mod tests {
         let (connection, epoch) = connection(0);
         let direct = |sender_id, seq| {
             let (conversation_id, participants) = (ConversationId::random(), Participants::default());
-            Shown::for_test(DirectMessage { conversation_id, participants, sender_id, seq: Seq(seq) })
+            Shown::for_test(DirectMessage {
+                conversation_id,
+                participants,
+                sender_id,
+                seq: Seq(seq),
+                sent_at: Timestamp(0),
+            })
         };
         connection.push_entry(Cursor(1), &direct(UserId::random(), 11));
         connection.push_entry(Cursor(2), &direct(connection.user_id, 12));

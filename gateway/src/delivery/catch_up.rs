@@ -137,6 +137,9 @@ pub async fn resync(state: AppState) {
 async fn catch_up_all(state: &AppState) {
     let connections = state.connections.all();
     tracing::info!(connections = connections.len(), "every connection catches up");
+    // Also removals and blocks may have gone unheard.
+    state.sender.forget_all();
+    state.watches.suspect_all();
     state.watches.refresh();
     state.revocations.look_soon();
     state.profiles.forget_all();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chat_shared::{
+    clock::Timestamp,
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
     position::{Cursor, Seq},
@@ -33,6 +34,8 @@ pub struct DirectMessage {
     pub sender_id: UserId,
     /// Its number.
     pub seq: Seq,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
 }
 
 impl DirectMessage {
@@ -41,7 +44,8 @@ impl DirectMessage {
         let Fact::MessageSent(message) = &event.fact else { return None };
         let (conversation_id, participants) = (event.conversation_id, event.participants.clone());
         let is_direct = event.kind == ConversationKind::Direct;
-        is_direct.then_some(Self { conversation_id, participants, sender_id: message.sender_id, seq: event.seq })
+        let (sender_id, seq, sent_at) = (message.sender_id, event.seq, event.sent_at);
+        is_direct.then_some(Self { conversation_id, participants, sender_id, seq, sent_at })
     }
 }
 

@@ -42,16 +42,18 @@ impl Gateways {
         Self { nats, namespace, inboxes }
     }
 
-    /// Returns once every gateway whose lease holds has taken it in, or after half a second, which is logged and counted.
-    pub async fn tell(&self, delivery: &Delivery) {
+    /// Returns once every gateway whose lease holds has taken it in, or after half a second, which is logged and counted;
+    /// whether all of them have.
+    pub async fn tell(&self, delivery: &Delivery) -> bool {
         let told = tokio::time::timeout(HEARD_WAIT_MAX, Box::pin(self.tell_all(delivery))).await;
         let error = match told {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "not all of them answered in time".to_owned(),
         };
         metrics::counter!(telemetry::UNHEARD_TOTAL).increment(1);
-        tracing::warn!(error, "some gateway may not have heard of a removal, a block or a logout");
+        tracing::warn!(error, "some gateway may not have heard of a removal, a block, a logout or a changed profile");
+        false
     }
 
     async fn tell_all(&self, delivery: &Delivery) -> Result<(), NotTold> {
@@ -72,9 +74,44 @@ impl Gateways {
     }
 }
 
-/// Says to whoever asked that this gateway has taken it in.
+/// Says to whoever asked that this gateway has taken it in. Only gateways are answered, where only they listen: else whoever
+/// may publish to gateways could have them publish anywhere.
 pub(super) async fn answer(state: &AppState, asker: Subject) {
+    if !is_gateway(&state.namespace, &asker) {
+        return;
+    }
     let gateway_id = state.gateway_id.as_uuid().to_string();
     // If it is lost, whoever asked waits for as long as they do, and goes on.
     let _lost = tokio::time::timeout(PUBLISH_WAIT_MAX, state.nats.publish(asker, gateway_id.into())).await;
+}
+
+/// Whether a subject is one gateway's.
+fn is_gateway(namespace: &str, subject: &str) -> bool {
+    let Some(id) = subject.rsplit('.').next().and_then(|id| id.parse().ok()) else { return false };
+    subject == gateway_subject(namespace, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_but_gateways_is_answered() {
+        let gateway_id = GatewayId::random();
+        assert!(is_gateway("chat", &gateway_subject("chat", gateway_id)));
+        let id = gateway_id.as_uuid().simple();
+        for other in [
+            format!("chat.7.message.{id}"),
+            "chat.7.fact".to_owned(),
+            "chat.gateways".to_owned(),
+            "chat.notifications".to_owned(),
+            format!("other.gateway.{id}"),
+            format!("chat.gateway.{id}.more"),
+            format!("chat.gateway.{}", gateway_id.as_uuid()),
+            "chat.gateway.".to_owned(),
+            String::new(),
+        ] {
+            assert!(!is_gateway("chat", &other), "{other}");
+        }
+    }
 }

@@ -59,11 +59,13 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
                     latch.set(true);
                 }
                 match Delivery::decode(&message.payload) {
-                    Ok(delivery) => deliver(&state, delivery),
+                    Ok(delivery) => {
+                        deliver(&state, delivery);
+                        if let Some(asker) = message.reply {
+                            gateways::answer(&state, asker).await;
+                        }
+                    }
                     Err(error) => tracing::warn!(%error, "a delivery could not be read"),
-                }
-                if let Some(asker) = message.reply {
-                    gateways::answer(&state, asker).await;
                 }
             }
         }
@@ -87,6 +89,7 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::BlocksChanged { pair, conversation_id } => {
             if let Some(conversation_id) = conversation_id {
                 state.sender.forget(conversation_id);
+                state.receipts.blocks_changed(conversation_id);
             }
             state.watches.suspect(state, pair);
         }

@@ -34,6 +34,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chat_shared::lifecycle::Tasks;
+use tokio::sync::oneshot;
 
 use self::rates::AddressRates;
 use crate::{refusal::Refusal, telemetry};
@@ -44,6 +45,7 @@ pub struct Edge {
     pub door: Arc<Door>,
     origins: Origins,
     rates: AddressRates,
+    tasks: Tasks,
 }
 
 impl Edge {
@@ -56,12 +58,13 @@ impl Edge {
             door: Arc::new(Door { admission, proxies: settings.trusted_proxies.clone(), waits: Arc::new(waits) }),
             origins: settings.allowed_origins.clone(),
             rates: AddressRates::start(settings.requests_per_address_max, tasks),
+            tasks: tasks.clone(),
         })
     }
 
     /// Puts everything that this room does with a request before a router.
     pub fn protect(self: &Arc<Self>, router: Router) -> Router {
-        within_bounds(router, &self.door.waits)
+        within_bounds(router, &self.door.waits, &self.tasks)
             .layer(middleware::from_fn_with_state(Arc::clone(self), count))
             .layer(self.origins.cors())
             .layer(middleware::map_response(headers::secured))
@@ -96,15 +99,35 @@ impl Edge {
 }
 
 /// Bounds for a port that only services of ours reach: heads, bodies, times.
-pub fn bounded(router: Router, door: &Door) -> Router {
-    within_bounds(router, &door.waits).layer(middleware::map_response(headers::secured))
+pub fn bounded(router: Router, door: &Door, tasks: &Tasks) -> Router {
+    within_bounds(router, &door.waits, tasks).layer(middleware::map_response(headers::secured))
 }
 
-fn within_bounds(router: Router, waits: &Arc<Waits>) -> Router {
+fn within_bounds(router: Router, waits: &Arc<Waits>, tasks: &Tasks) -> Router {
     router
+        .layer(middleware::from_fn_with_state(tasks.clone(), carry_through))
         .layer(middleware::from_fn_with_state(Arc::clone(waits), bounds::in_time))
         .layer(middleware::from_fn(bounds::small_head))
 }
+
+/// Carries every request that may change something to its end, also when its client hangs up: what follows a change,
+/// such as telling the other gateways, must not be left out.
+async fn carry_through(State(tasks): State<Tasks>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (answer, answered) = oneshot::channel();
+    tasks.best_effort("request", async move {
+        // Whoever has hung up needs no answer.
+        let _unread = answer.send(next.run(request).await);
+    });
+    answered.await.unwrap_or_else(|_| Refusal::internal(&Ended).into_response())
+}
+
+/// A request's task ended without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a request ended without an answer")]
+struct Ended;
 
 async fn count(State(edge): State<Arc<Edge>>, client: Client, request: Request, next: Next) -> Response {
     match edge.rates.check(client.address) {

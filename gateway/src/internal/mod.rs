@@ -89,7 +89,7 @@ pub async fn start(
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) -> anyhow::Result<()> {
     let admission = Admission::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
     let door = Arc::new(Door { admission, proxies: TrustedProxies::default(), waits: Arc::new(Waits::default()) });
-    edge::serve(listener, edge::bounded(router, &door), door, tasks).await
+    edge::serve(listener, edge::bounded(router, &door, &tasks), door, tasks).await
 }
 
 /// All routes.

@@ -236,6 +236,14 @@ impl<C: Clone> Lists<C> {
         }
     }
 
+    /// As `suspect`, of all lists.
+    pub fn suspect_all(&mut self) {
+        for (session_id, watcher) in &mut self.watchers {
+            watcher.withheld.get_or_insert_default();
+            self.suspects.insert(*session_id);
+        }
+    }
+
     /// Takes the lists that have to be authorised again, but for those that are being made.
     pub fn take_suspects(&mut self) -> Vec<Suspect> {
         let (watchers, mut taken) = (&self.watchers, Vec::new());

@@ -111,6 +111,12 @@ impl Watches {
         self.suspected.notify_one();
     }
 
+    /// Looks whether everybody may still watch whom they watch: a removal or a block may have gone unheard.
+    pub fn suspect_all(&self) {
+        self.lists.lock().suspect_all();
+        self.suspected.notify_one();
+    }
+
     /// Pairs of a connection and a user whom it watches.
     #[cfg(test)]
     pub fn pairs(&self) -> usize {

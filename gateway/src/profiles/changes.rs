@@ -11,9 +11,10 @@ use std::{
 
 use anyhow::Context;
 use chat_shared::{
-    delivery::{Delivery, all_gateways_subject},
+    delivery::Delivery,
     ids::{BusinessId, UserId},
     limits,
+    redis::RedisError,
     wire::Map,
 };
 use futures_util::StreamExt;
@@ -33,7 +34,7 @@ use super::{
     stored::Generation,
     telemetry,
 };
-use crate::{database::Database, delivery::publish_on, refusal::Refusal};
+use crate::{database::Database, refusal::Refusal};
 
 /// Gateways that listen as one: each change reaches one of them.
 const QUEUE_GROUP: &str = "gateways";
@@ -102,31 +103,34 @@ pub(super) fn start(profiles: &Profiles, database: Database) {
 }
 
 impl Profiles {
-    /// Takes in that profiles have changed (R3.4, R10.2). When it returns Redis is right, and every gateway is told to
-    /// forget; what is pushed to clients follows.
+    /// Takes in that profiles have changed (R3.4, R10.2). When it returns Redis is right, and every gateway has forgotten
+    /// them; what is pushed to clients follows.
     pub async fn changed(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<(), Refusal> {
+        let is_heard =
+            self.take_change(user_ids, business_ids).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        if is_heard { Ok(()) } else { Err(Refusal::unavailable("another gateway", &Unheard)) }
+    }
+
+    /// Whether every gateway has forgotten them; one that hasn't does within a minute.
+    async fn take_change(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<bool, RedisError> {
         let ids = ProfileId::of(user_ids, business_ids);
-        let Some(known) = self.0.known.as_ref().filter(|_| !ids.is_empty()) else { return Ok(()) };
+        let Some(known) = self.0.known.as_ref().filter(|_| !ids.is_empty()) else { return Ok(true) };
         metrics::counter!(telemetry::CHANGED_TOTAL).increment(telemetry::number(ids.len()));
         let generations = known.sources.stored.change(&ids).await;
         // Only now, or they would take from Redis what they have just forgotten.
         self.forget(user_ids, business_ids);
         let (user_ids, business_ids) = (user_ids.to_vec(), business_ids.to_vec());
-        let subject = all_gateways_subject(&self.0.namespace);
-        let is_told = publish_on(&self.0.nats, subject, &Delivery::ProfilesChanged { user_ids, business_ids }).await;
-        let generations = generations.map_err(|error| Refusal::unavailable("Redis", &error))?;
-        if !is_told {
-            return Err(Refusal::unavailable("NATS", &NotTold));
-        }
-        let news = generations.into_iter().map(|generation| News { generation, tries: 0 });
+        let is_heard = self.0.gateways.tell(&Delivery::ProfilesChanged { user_ids, business_ids }).await;
+        let news = generations?.into_iter().map(|generation| News { generation, tries: 0 });
         known.changes.add(ids.into_iter().zip(news));
-        Ok(())
+        Ok(is_heard)
     }
 }
 
+/// NATS is away, or a gateway is that has not been gone for long.
 #[derive(Debug, thiserror::Error)]
-#[error("the other gateways could not be told of changed profiles")]
-struct NotTold;
+#[error("not every gateway has said that it heard of a changed profile")]
+struct Unheard;
 
 /// What kaha-main-v3 publishes. Fields and ids that can't be read are passed over.
 #[derive(Deserialize)]
@@ -203,8 +207,9 @@ async fn take_in(profiles: &Profiles, untold: &mut HashSet<ProfileId>) {
                 ProfileId::Business(id) => business_ids.push(*id),
             }
         }
-        if profiles.changed(&user_ids, &business_ids).await.is_err() {
-            return;
+        // What a gateway hasn't heard it forgets by itself.
+        if let Err(error) = profiles.take_change(&user_ids, &business_ids).await {
+            return tracing::warn!(%error, "changed profiles can't be noted now, trying again");
         }
         for id in some {
             untold.remove(id);

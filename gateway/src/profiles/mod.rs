@@ -27,6 +27,7 @@ use std::sync::Arc;
 use chat_shared::{
     clock::Clock,
     ids::{BusinessId, UserId},
+    inbox::Inboxes,
     lifecycle::Tasks,
     redis::Redis,
     wire::{Conversation, ProfileList, UserProfile},
@@ -43,7 +44,7 @@ use self::{
     stored::Stored,
     telemetry::Source,
 };
-use crate::{auth::Signer, database::Database};
+use crate::{auth::Signer, database::Database, delivery::Gateways};
 
 /// What profiles work with.
 pub struct Surroundings {
@@ -68,6 +69,7 @@ pub struct Profiles(Arc<Parts>);
 struct Parts {
     nats: async_nats::Client,
     namespace: String,
+    gateways: Gateways,
     tasks: Tasks,
     /// None if there is no kaha-main-v3: then everybody has a neutral name.
     known: Option<Known>,
@@ -97,7 +99,8 @@ impl Profiles {
             known = Some(Known { sources, gatherer, changes, late });
         }
         let namespace = redis.namespace().to_owned();
-        let profiles = Self(Arc::new(Parts { nats, namespace, tasks, known }));
+        let gateways = Gateways::new(nats.clone(), namespace.clone(), Inboxes::on(&redis));
+        let profiles = Self(Arc::new(Parts { nats, namespace, gateways, tasks, known }));
         changes::start(&profiles, database);
         Ok(profiles)
     }

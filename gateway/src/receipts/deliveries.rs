@@ -2,11 +2,14 @@
 //!
 //! Nothing waits for it and nothing keeps it but the sender's inbox. What is lost with Redis, PostgreSQL or the gateway is
 //! made up for by the next message that is delivered or read. Between two of whom one has blocked the other nothing is told.
+//! That costs no look into PostgreSQL while messages are delivered soon: nothing is accepted between such two, and of a block
+//! that is new every gateway hears.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     mem,
     sync::Arc,
+    time::Duration,
 };
 
 use chat_shared::{
@@ -19,6 +22,7 @@ use chat_shared::{
     position::StreamSeq,
     wire::ConversationKind,
 };
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use tokio::sync::Notify;
@@ -37,11 +41,26 @@ const GATHERED_MAX: usize = 10_000;
 /// Events of one question to Redis, and at the most of one message to a gateway.
 const LOT_MAX: usize = 256;
 
+/// A message that was accepted so lately was accepted in a conversation that nobody had blocked by then.
+const RECENT: Duration = Duration::from_mins(1);
+/// How long it is remembered that somebody has blocked the other one or ceased to: longer than a message is recent.
+const BLOCKS_KEPT: Duration = Duration::from_mins(2);
+/// Such conversations. Over it the oldest is forgotten.
+const BLOCKS_MAX: u64 = 100_000;
+
 /// The furthest message of each conversation that has reached somebody.
-#[derive(Default)]
 pub(super) struct Deliveries {
     gathered: Mutex<HashMap<(UserId, ConversationId), Arc<DirectMessage>>>,
+    /// Conversations in which blocks have changed lately.
+    blocks: Cache<ConversationId, ()>,
     rung: Notify,
+}
+
+impl Default for Deliveries {
+    fn default() -> Self {
+        let blocks = Cache::builder().max_capacity(BLOCKS_MAX).time_to_live(BLOCKS_KEPT).build();
+        Self { gathered: Mutex::default(), blocks, rung: Notify::new() }
+    }
 }
 
 impl Deliveries {
@@ -66,6 +85,11 @@ impl Deliveries {
 }
 
 impl Receipts {
+    /// Takes in that somebody has blocked the other one of a conversation, or no longer does.
+    pub fn blocks_changed(&self, conversation_id: ConversationId) {
+        self.deliveries.blocks.insert(conversation_id, ());
+    }
+
     /// Takes messages that a device of the user has confirmed.
     pub fn delivered(&self, user_id: UserId, messages: Vec<Arc<DirectMessage>>) {
         if !messages.is_empty() {
@@ -115,18 +139,29 @@ fn event(clock: &Clock, user_id: UserId, message: &DirectMessage) -> Event {
 /// Puts each in the sender's inbox, and sends it to the gateways where they are connected; but for those that were blocked
 /// since the message was accepted.
 async fn tell_lot(state: &AppState, lot: &[(UserId, Arc<DirectMessage>)]) -> Result<(), NotTold> {
-    let between = |(user_id, message): &(UserId, Arc<DirectMessage>)| [*user_id, message.sender_id];
-    let pairs: Vec<_> = lot.iter().map(between).collect();
-    let blocked = blocked_among(&state.database, &pairs).await?;
-    let open = lot.iter().zip(pairs).filter(|(_, pair)| !blocked.contains(pair));
-    let events: Vec<_> = open.map(|((user_id, message), _)| event(&state.clock, *user_id, message)).collect();
-    if events.is_empty() {
+    let recent_since = state.clock.now().before(RECENT);
+    let blocks = &state.receipts.deliveries.blocks;
+    let is_open =
+        |message: &DirectMessage| message.sent_at > recent_since && !blocks.contains_key(&message.conversation_id);
+    let (open, doubtful): (Vec<_>, Vec<_>) = lot.iter().partition(|(_, message)| is_open(message));
+    let of = |all: Vec<&(UserId, Arc<DirectMessage>)>| -> Vec<Event> {
+        all.into_iter().map(|(user_id, message)| event(&state.clock, *user_id, message)).collect()
+    };
+    tell_events(state, &of(open)).await?;
+    if doubtful.is_empty() {
         return Ok(());
     }
-    tell_events(state, &events).await
+    let between = |(user_id, message): &&(UserId, Arc<DirectMessage>)| [*user_id, message.sender_id];
+    let pairs: Vec<_> = doubtful.iter().map(between).collect();
+    let blocked = blocked_among(&state.database, &pairs).await?;
+    let open = doubtful.into_iter().filter(|delivered| !blocked.contains(&between(delivered)));
+    tell_events(state, &of(open.collect())).await
 }
 
 async fn tell_events(state: &AppState, events: &[Event]) -> Result<(), NotTold> {
+    if events.is_empty() {
+        return Ok(());
+    }
     let encoded: Vec<_> = events.iter().map(|event| (event, event.encode())).collect();
     let routings: Vec<_> = encoded
         .iter()
@@ -163,7 +198,13 @@ mod tests {
 
     fn message(conversation_id: ConversationId, seq: u64) -> Arc<DirectMessage> {
         let participants = Participants::default();
-        Arc::new(DirectMessage { conversation_id, participants, sender_id: UserId::random(), seq: Seq(seq) })
+        Arc::new(DirectMessage {
+            conversation_id,
+            participants,
+            sender_id: UserId::random(),
+            seq: Seq(seq),
+            sent_at: chat_shared::clock::Timestamp(0),
+        })
     }
 
     #[test]

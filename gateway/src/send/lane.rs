@@ -91,6 +91,11 @@ impl Lanes {
         self.known.invalidate(&conversation_id);
     }
 
+    /// Forgets where all conversations stand.
+    pub fn forget_all(&self) {
+        self.known.invalidate_all();
+    }
+
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
     /// append would fail and ask.
     pub fn learn(&self, event: &Event, at: StreamSeq) {

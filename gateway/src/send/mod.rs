@@ -124,6 +124,11 @@ impl Sender {
         self.lanes.forget(conversation_id);
     }
 
+    /// Forgets where all conversations stand, since changes may have gone unheard.
+    pub fn forget_all(&self) {
+        self.lanes.forget_all();
+    }
+
     /// Learns from a delivered event where its conversation stands.
     pub fn learn(&self, event: &Event, at: StreamSeq) {
         self.lanes.learn(event, at);

@@ -17,7 +17,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::{
-    gateway::Gateway,
+    gateway::{self, Gateway},
     place::{Place, users},
     presence::{is_online, presence_of, start, watch},
     receipts::notify,
@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     connection::simulated::Client,
-    presence::{Parting, presence_of as ask_presence},
+    delivery,
+    presence::{Parting, presence_of as ask_presence, start as presence_tasks},
     receipts,
     refusal::Refusal,
     send::Sender,
@@ -235,6 +236,22 @@ async fn there_is_no_presence_between_the_two_wherever_else_they_meet_until_the_
     place.conversations.unblock(ana, ben).await.unwrap();
     assert_eq!(is_online(&presence_of(one.push().await)), [(ben, true)]);
     assert_eq!(is_online(&presence_of(back.push().await)), [(ana, true)]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_heard_nothing_of_a_block_hides_presence_once_it_hears_again_r6_4() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    // Nothing reaches it over NATS.
+    let deaf = gateway::state(&place).await;
+    presence_tasks(&deaf);
+    deaf.tasks.best_effort("resync", delivery::resync(deaf.clone()));
+    place.direct(ana, ben).await;
+    let (_ana, mut other) = (Client::connect(&here, ana).await, Client::connect(&deaf, ben).await);
+    assert_eq!(is_online(&watch(&mut other, &[ana]).await.unwrap()), [(ana, true)]);
+    place.conversations.block(ana, ben).await.unwrap();
+    deaf.resync.notify_one();
+    assert_eq!(presence_of(other.push().await), [away(ana)]);
 }
 
 #[tokio::test]

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Bytes, routing::get};
+use axum::{
+    Router,
+    body::Bytes,
+    routing::{get, post},
+};
 use chat_shared::{
     ids::UserId,
     lifecycle::Tasks,
@@ -17,6 +21,7 @@ use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::Notify,
     time::timeout,
 };
 
@@ -44,7 +49,12 @@ struct Stand {
 
 impl Stand {
     async fn start(settings: EdgeSettings, waits: Waits) -> Self {
-        let router = Router::new()
+        Self::before(Router::new(), settings, waits).await
+    }
+
+    /// Before more routes.
+    async fn before(router: Router, settings: EdgeSettings, waits: Waits) -> Self {
+        let router = router
             .route("/", get(async || "here").post(async |body: Bytes| body))
             .route("/never", get(std::future::pending::<()>))
             .route("/much", get(async || vec![b'x'; 32 * 1024 * 1024]));
@@ -156,6 +166,28 @@ fn limited(limit: impl FnOnce(&mut EdgeSettings)) -> EdgeSettings {
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 const TWO: NonZeroU32 = ONE.saturating_add(1);
+
+#[tokio::test]
+async fn what_a_request_has_begun_is_done_though_its_client_hangs_up() {
+    let (begun, go_on, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let notifies = [&begun, &go_on, &done].map(Arc::clone);
+    let change = async move || {
+        let [begun, go_on, done] = notifies;
+        begun.notify_one();
+        go_on.notified().await;
+        done.notify_one();
+    };
+    let router = Router::new().route("/change", post(change));
+    let stand = Stand::before(router, generous(), PATIENT).await;
+    let mut raw = stand.connect().await;
+    raw.say("POST /change HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    timeout(DEADLINE, begun.notified()).await.expect("it begins");
+    drop(raw);
+    // The server has noticed once it lets somebody else have the place.
+    until("the end of the connection", async || stand.edge.door.admission.open() == 0).await;
+    go_on.notify_one();
+    timeout(DEADLINE, done.notified()).await.expect("it is done");
+}
 
 #[tokio::test]
 async fn who_opens_and_says_nothing_or_too_little_is_closed() {

@@ -182,7 +182,13 @@ async fn what_has_reached_a_device_is_told_to_the_sender_alone_r8_6() {
     let (_, newest) = place.log.newest(id).await.unwrap().unwrap();
     let message = |seq| {
         let participants = newest.participants.clone();
-        Arc::new(DirectMessage { conversation_id: id, participants, sender_id: ana, seq: Seq(seq) })
+        Arc::new(DirectMessage {
+            conversation_id: id,
+            participants,
+            sender_id: ana,
+            seq: Seq(seq),
+            sent_at: chat_shared::clock::Clock::System.now(),
+        })
     };
     state.receipts.delivered(ben, vec![message(1), message(3), message(2)]);
     let delivery = Delivery::decode(&deliveries.next().await.unwrap().payload).unwrap();

@@ -100,6 +100,21 @@ async fn a_gateway_that_starts_later_and_one_that_was_deaf_learn_of_it_r6_4() {
 }
 
 #[tokio::test]
+async fn a_logout_is_not_said_to_be_in_force_while_a_gateway_that_lives_has_not_heard_of_it_r6_4() {
+    let place = Place::new().await;
+    let first = start(&place).await;
+    let deaf = gateway::state(&place).await;
+    place.inboxes.renew_lease(deaf.gateway_id).await.unwrap();
+    let ana = logged_in(UserId::random(), "phone");
+    let refusal = first.revocations.revoke(&first, ana.user_id, ana.login).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::Unavailable);
+    assert!(first.revocations.is_revoked(&ana), "here it is");
+    let lease = format!("{}:gateway:{}", place.namespace, deaf.gateway_id.as_uuid().simple());
+    let () = redis::cmd("DEL").arg(lease).query_async(&mut place.redis.connection()).await.unwrap();
+    first.revocations.revoke(&first, ana.user_id, ana.login).await.unwrap();
+}
+
+#[tokio::test]
 async fn many_logouts_are_read_whole_and_old_ones_not_at_all_r6_4() {
     let place = Place::new().await;
     let first = gateway::state(&place).await;
