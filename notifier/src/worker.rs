@@ -48,7 +48,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Sorts out what can't be read; the persister keeps it as a dead letter.
+/// Sorts out what is no event or stands where none of its kind belongs; the persister keeps it as a dead letter.
 async fn readable(entries: Vec<Entry>, shows_text: bool) -> (Vec<Entry>, Vec<Delivering>) {
     let mut kept = Vec::with_capacity(entries.len());
     let mut events = Vec::with_capacity(entries.len());

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chat_shared::{
     clock::{Day, Timestamp},
-    event::{Event, Fact, ReadAdvanced, UnreadableEvent},
+    event::{Fact, ReadAdvanced},
+    log::{self, NotAnEntry},
     position::{Seq, StreamSeq},
 };
 use time::OffsetDateTime;
@@ -57,9 +58,9 @@ pub struct ReadRow {
 /// Why an entry can't even be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum Unstorable {
-    /// The bytes are no event.
+    /// It is no event, or one that stands where none of its kind belongs.
     #[error(transparent)]
-    Unreadable(#[from] UnreadableEvent),
+    NotAnEntry(#[from] NotAnEntry),
     /// Numbers begin at one and have to fit the column, of a message and of a read mark.
     #[error("the number {0} is none that a message can have")]
     SeqOutOfRange(u64),
@@ -69,9 +70,9 @@ pub enum Unstorable {
 }
 
 impl Item {
-    /// Reads the entry at `stream_seq`.
-    pub fn read(stream_seq: StreamSeq, payload: &[u8]) -> Result<Self, Unstorable> {
-        let event = Event::decode(payload)?;
+    /// Reads the entry at `stream_seq`, which was appended to `subject`.
+    pub fn read(stream_seq: StreamSeq, subject: &str, payload: &[u8]) -> Result<Self, Unstorable> {
+        let event = log::read(subject, payload)?;
         let sent_at = event.sent_at;
         let conversation_id = event.conversation_id.as_uuid();
         let row = match event.fact {

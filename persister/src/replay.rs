@@ -32,7 +32,7 @@ pub async fn replay(keeper: &Keeper) -> anyhow::Result<Replayed> {
         let mut refused = Vec::new();
         let mut items = Vec::new();
         for letter in &letters {
-            match Item::read(key(letter.dead_letter_id), &letter.payload) {
+            match Item::read(key(letter.dead_letter_id), &letter.subject, &letter.payload) {
                 Ok(item) => items.push(item),
                 Err(error) => refused.push((key(letter.dead_letter_id), error.to_string())),
             }

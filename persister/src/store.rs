@@ -40,6 +40,8 @@ pub struct StoredLetter {
     pub dead_letter_id: i64,
     /// Its position in the log.
     pub stream_seq: StreamSeq,
+    /// The subject it was appended to.
+    pub subject: String,
     /// Its bytes.
     pub payload: Vec<u8>,
 }
@@ -130,7 +132,7 @@ impl Store {
     /// The dead letters after row `after`, at most `rows_max` of them.
     pub async fn letters(&self, after: i64, rows_max: i64) -> sqlx::Result<Vec<StoredLetter>> {
         let rows = sqlx::query!(
-            "select dead_letter_id, stream_seq, payload from dead_letters
+            "select dead_letter_id, stream_seq, subject, payload from dead_letters
              where dead_letter_id > $1 order by dead_letter_id limit $2",
             after,
             rows_max,
@@ -142,6 +144,7 @@ impl Store {
             .map(|row| StoredLetter {
                 dead_letter_id: row.dead_letter_id,
                 stream_seq: StreamSeq::from_sql(row.stream_seq),
+                subject: row.subject,
                 payload: row.payload,
             })
             .collect())

@@ -78,7 +78,7 @@ impl Worker {
         let mut items = Vec::with_capacity(entries.len());
         let mut refusals = Vec::new();
         for entry in entries {
-            match Item::read(entry.stream_seq, entry.payload()) {
+            match Item::read(entry.stream_seq, entry.subject(), entry.payload()) {
                 Ok(item) => items.push(item),
                 Err(error) => refusals.push(Refusal { stream_seq: entry.stream_seq, reason: error.to_string() }),
             }

@@ -30,6 +30,8 @@ const SAID: &[(&str, &[Login])] = &[
     ("{ns}.7.anything", NOBODY),
     ("{ns}.notifications", BOTH),
     ("{ns}.gateway.0123456789abcdef", BOTH),
+    // It would stand in the log.
+    ("{ns}.gateway.fact", NOBODY),
     ("{ns}.gateways", BOTH),
     ("{ns}.profiles.changed", &[Kaha]),
     ("other.7.fact", NOBODY),

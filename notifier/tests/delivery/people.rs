@@ -31,9 +31,18 @@ impl Conversation {
 
     /// Appends its next event, which everybody in it and everybody `removed` is to get.
     pub async fn append(&mut self, log: &Log, removed: &[UserId]) -> Result<()> {
+        let event = self.next(removed);
+        let id = format!("{}:{}", self.id.as_uuid(), self.seq);
+        let Appended::At(head) = log.append(&event, &id).await? else { bail!("appended twice") };
+        self.head = head;
+        Ok(())
+    }
+
+    /// Its next event, wherever it is put.
+    pub fn next(&mut self, removed: &[UserId]) -> Event {
         self.seq += 1;
         let list = self.members.iter().map(|user_id| Participant { user_id: *user_id, role: Role::Member }).collect();
-        let event = Event {
+        Event {
             conversation_id: self.id,
             kind: ConversationKind::Group,
             seq: Seq(self.seq),
@@ -41,11 +50,7 @@ impl Conversation {
             previous: self.head,
             participants: Participants { version: 1, list, ..Participants::default() },
             fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: removed.to_vec() }),
-        };
-        let id = format!("{}:{}", self.id.as_uuid(), self.seq);
-        let Appended::At(head) = log.append(&event, &id).await? else { bail!("appended twice") };
-        self.head = head;
-        Ok(())
+        }
     }
 }
 

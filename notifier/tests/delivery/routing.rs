@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use async_nats::jetstream;
 use chat_dev::wait;
-use chat_shared::{delivery::Delivery, ids::UserId, position::Cursor};
+use chat_shared::{delivery::Delivery, ids::UserId, log::Slot, position::Cursor};
 
 use crate::{
     installation::{DEADLINE, Installation},
@@ -82,6 +83,29 @@ async fn an_entry_that_is_no_event_does_not_block_the_others() -> Result<()> {
     })
     .await?;
     assert!(notifier.said().contains("an entry of the log is delivered to nobody"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_on_a_subject_that_is_not_its_own_reaches_no_inbox_r6_4() -> Result<()> {
+    let installation = Installation::shared().await?;
+    let notifier = installation.notifier("notifier").await?;
+    let mut gateway = Gateway::listen(&installation).await?;
+    let (user_id, registration) = gateway.user(&installation).await?;
+    let mut conversation = Conversation::of(&[user_id]);
+    let facts = format!("{}.{}.fact", installation.namespace, Slot::of(conversation.id));
+    for subject in [format!("{}.gateway.fact", installation.namespace), facts] {
+        let forged = conversation.next(&[]).encode();
+        jetstream::new(installation.client.clone()).publish(subject, forged.into()).await?.await?;
+    }
+    conversation.append(&installation.log, &[]).await?;
+    assert_eq!(gateway.numbered().await?.len(), 1);
+    assert_eq!(inbox(&installation, user_id, &registration).await?, [3]);
+    assert_eq!(
+        notifier.count("chat_notifier_unreadable_total").await?,
+        1,
+        "the other one is in nobody's part of the log"
+    );
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chat_shared::{
-    event::{DeliveredAdvanced, MessageSent, Participants, ParticipantsChanged},
+    event::{DeliveredAdvanced, Event, MessageSent, Participants, ParticipantsChanged},
     ids::{ConversationId, MessageId, UserId},
     sealing::Envelope,
     wire::ConversationKind,
@@ -43,7 +43,7 @@ fn message(envelope: Envelope) -> Fact {
 }
 
 fn read(event: &Event) -> Result<Item, Unstorable> {
-    Item::read(StreamSeq(9), &event.encode())
+    Item::read(StreamSeq(9), &log::subject_of("chat", event), &event.encode())
 }
 
 #[test]
@@ -78,7 +78,10 @@ fn a_delivery_should_it_ever_come_moves_only_the_checkpoint() {
 
 #[test]
 fn what_can_never_be_stored_says_why() {
-    assert!(matches!(Item::read(StreamSeq(1), b"poison"), Err(Unstorable::Unreadable(_))));
+    let unreadable = Item::read(StreamSeq(1), "chat.1.fact", b"poison");
+    assert!(matches!(unreadable, Err(Unstorable::NotAnEntry(NotAnEntry::Unreadable(_)))));
+    let forged = Item::read(StreamSeq(1), "chat.gateway.fact", &event(message(envelope()), 1).encode());
+    assert!(matches!(forged, Err(Unstorable::NotAnEntry(NotAnEntry::Misplaced))));
     assert!(matches!(read(&event(message(envelope()), 0)), Err(Unstorable::SeqOutOfRange(0))));
     assert!(matches!(read(&event(message(envelope()), u64::MAX)), Err(Unstorable::SeqOutOfRange(_))));
     assert!(matches!(read(&event(read_mark(0), 5)), Err(Unstorable::SeqOutOfRange(0))));
@@ -216,6 +219,6 @@ proptest! {
 
     #[test]
     fn no_bytes_make_reading_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _read = Item::read(StreamSeq(1), &bytes);
+        let _read = Item::read(StreamSeq(1), "chat.1.fact", &bytes);
     }
 }

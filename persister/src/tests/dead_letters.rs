@@ -1,8 +1,8 @@
 //! What can't be stored is kept aside with its reason, blocks nobody, and can be tried again.
 
-use chat_shared::clock::Timestamp;
+use chat_shared::{clock::Timestamp, log, position::Seq};
 
-use super::place::{Place, items, now};
+use super::place::{Place, Talk, items, now};
 use crate::replay::{Replayed, replay};
 
 struct Letter {
@@ -46,6 +46,35 @@ async fn poison_ends_in_the_dead_letters_and_does_not_block_the_others() {
     for (letter, reason) in letters.iter().zip(["can't be read", "no partition", "the number 0"]) {
         assert!(letter.reason.contains(reason), "{}", letter.reason);
     }
+}
+
+#[tokio::test]
+async fn an_event_on_a_subject_that_is_not_its_own_is_never_stored_r6_4() {
+    let place = Place::new().await;
+    let mut talk = place.talk().await;
+    place.append(&mut talk).await;
+    let namespace = place.state.name.strip_suffix("-log").unwrap();
+    let (message, mark) = (talk.unnumbered(1 << 40, now()), talk.read(talk.users[0], 1 << 40));
+    let elsewhere = [
+        (format!("{namespace}.gateway.fact"), &message),
+        (format!("{namespace}.gateway.fact"), &mark),
+        (log::subject_of(namespace, &mark), &message),
+        (log::subject_of(namespace, &message), &mark),
+        (place.log.subject(Talk::new().conversation_id), &message),
+    ];
+    for (subject, event) in &elsewhere {
+        place.append_at(subject, &event.encode()).await;
+    }
+    let persister = place.persister().await;
+    place.wait_for(&talk).await;
+    place.wait_until_settled().await;
+    persister.stop().await;
+    let letters = letters(&place).await;
+    assert_eq!(letters.iter().map(|letter| letter.stream_seq).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+    assert!(letters.iter().all(|letter| letter.reason.contains("not its own")), "{}", letters[0].reason);
+    assert_eq!(replay(&place.keeper()).await.unwrap(), Replayed { stored: 0, kept: 5 });
+    place.assert_stored(&talk).await;
+    assert_eq!(place.reads(&talk).await, [Seq::ZERO, Seq(1)], "no number of theirs counts");
 }
 
 #[tokio::test]

@@ -159,9 +159,14 @@ impl Place {
 
     /// Puts bytes in the log that no gateway would.
     pub async fn append_poison(&self, talk: &mut Talk, bytes: &'static [u8]) {
+        talk.previous = self.append_at(&self.log.subject(talk.conversation_id), bytes).await;
+    }
+
+    /// Puts bytes in the log on any of its subjects.
+    pub async fn append_at(&self, subject: &str, bytes: &[u8]) -> StreamSeq {
         let context = async_nats::jetstream::new(self.nats.clone());
-        let ack = context.publish(self.log.subject(talk.conversation_id), bytes.into()).await.unwrap().await.unwrap();
-        talk.previous = StreamSeq(ack.sequence);
+        let ack = context.publish(subject.to_owned(), bytes.to_vec().into()).await.unwrap().await.unwrap();
+        StreamSeq(ack.sequence)
     }
 
     /// The stored messages of a conversation, in order.
@@ -315,7 +320,10 @@ pub fn message_id(event: &Event) -> uuid::Uuid {
 
 /// The entries that `events` make when they stand in the log from `first` on.
 pub fn items(first: u64, events: &[Event]) -> Vec<Item> {
-    (first..).zip(events).map(|(at, event)| Item::read(StreamSeq(at), &event.encode()).unwrap()).collect()
+    let item = |(at, event): (u64, &Event)| {
+        Item::read(StreamSeq(at), &log::subject_of("test", event), &event.encode()).unwrap()
+    };
+    (first..).zip(events).map(item).collect()
 }
 
 pub async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {

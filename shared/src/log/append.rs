@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::{
-    Log,
+    Log, subject_of,
     together::{NotTogether, Part, publish_together},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub(super) struct Append {
 impl Append {
     pub(super) fn new(log: &Log, event: &Event, append_id: &str) -> Self {
         Self {
-            subject: log.subject(event.conversation_id),
+            subject: subject_of(&log.namespace, event),
             payload: event.encode().into(),
             expected: event.previous,
             id: Some(append_id.to_owned()),
@@ -57,7 +57,7 @@ impl Append {
 
     /// A fact that nothing follows, on its slot's subject.
     fn of_fact(log: &Log, event: &Event) -> Self {
-        let subject = log.fact_subject(event.conversation_id);
+        let subject = subject_of(&log.namespace, event);
         Self { subject, payload: event.encode().into(), expected: StreamSeq::ZERO, id: None }
     }
 

@@ -14,11 +14,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Log, Slot};
-use crate::{
-    event::{Event, UnreadableEvent},
-    position::StreamSeq,
-};
+use super::{Log, NotAnEntry, Slot, read};
+use crate::{event::Event, position::StreamSeq};
 
 /// The group name of pinned consumers; a consumer has one group.
 const GROUP: &str = "instances";
@@ -260,9 +257,9 @@ impl Entry {
         &self.message.subject
     }
 
-    /// The event in it.
-    pub fn event(&self) -> Result<Event, UnreadableEvent> {
-        Event::decode(&self.message.payload)
+    /// The event in it, if it is one and stands on its own subject.
+    pub fn event(&self) -> Result<Event, NotAnEntry> {
+        read(self.subject(), self.payload())
     }
 
     /// Says what becomes of it. If that doesn't reach the server it is delivered again.

@@ -7,6 +7,7 @@ mod check;
 mod connect;
 mod consume;
 mod rounds;
+mod subjects;
 mod together;
 mod topology;
 
@@ -15,13 +16,14 @@ pub use check::{Examined, examine};
 pub use connect::{NotConnected, connect};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub use rounds::{Appender, Newest};
+pub use subjects::{NotAnEntry, read, subject_of};
 pub(crate) use together::{Part, publish_together};
 pub(crate) use topology::find_or_make;
 pub use topology::{LogError, Replicas, SLOTS, Slot, stream_name};
 
 use async_nats::jetstream::{self, stream::Stream};
 
-use crate::{clock::Timestamp, ids::ConversationId};
+use crate::clock::Timestamp;
 
 /// The stream, opened.
 #[derive(Debug, Clone)]
@@ -47,16 +49,6 @@ pub struct LogState {
 }
 
 impl Log {
-    /// The subject of everything that is ordered within a conversation.
-    pub fn subject(&self, conversation_id: ConversationId) -> String {
-        format!("{}.{}.message.{}", self.namespace, Slot::of(conversation_id), conversation_id.as_uuid().simple())
-    }
-
-    /// The subject of what is told of a conversation without an order.
-    fn fact_subject(&self, conversation_id: ConversationId) -> String {
-        format!("{}.{}.fact", self.namespace, Slot::of(conversation_id))
-    }
-
     /// The stream's name.
     pub fn name(&self) -> &str {
         &self.name
