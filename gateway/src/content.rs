@@ -8,8 +8,9 @@ use chat_shared::{
     ids::ConversationId,
     lifecycle::Tasks,
     limits,
-    sealing::{ContentKey, Envelope, MasterKey, Sealed, SealingError, WrappedKey},
+    sealing::{AudienceTag, ContentKey, Envelope, MasterKey, Sealed, SealingError, WrappedKey},
     telemetry::Latch,
+    wire::Participant,
 };
 use parking_lot::RwLock;
 use sqlx::PgPool;
@@ -79,10 +80,37 @@ impl Content {
 
     /// Opens an envelope that was sealed for this place.
     pub fn open(&self, place: &Sealed, envelope: &Envelope) -> Result<String, Refusal> {
-        let day = envelope.day().ok_or_else(|| Refusal::internal(&SealingError::Malformed))?;
-        let key = self.key(day).ok_or_else(|| Refusal::unavailable("the day's content key", &NoKey))?;
+        let key = self.key_of(envelope)?;
         let text = key.open(place, envelope).map_err(|error| Refusal::internal(&error))?;
         String::from_utf8(text).map_err(|error| Refusal::internal(&error.utf8_error()))
+    }
+
+    /// Binds a sealed message to those who take part.
+    pub fn tag(
+        &self,
+        place: &Sealed,
+        envelope: &Envelope,
+        participants: &[Participant],
+    ) -> Result<AudienceTag, Refusal> {
+        let key = self.key_of(envelope)?;
+        key.tag_audience(place, participants).map_err(|error| Refusal::internal(&error))
+    }
+
+    /// Refuses a message that somebody on its way has made one for others than it was accepted for.
+    pub fn check_audience(
+        &self,
+        conversation_id: ConversationId,
+        message: &MessageSent,
+        participants: &[Participant],
+    ) -> Result<(), Refusal> {
+        let place = Sealed { conversation_id, message_id: message.message_id, sender_id: message.sender_id };
+        let key = self.key_of(&message.envelope)?;
+        key.check_audience(&place, participants, &message.audience).map_err(|_| Refusal::internal(&NotForThem))
+    }
+
+    fn key_of(&self, envelope: &Envelope) -> Result<Arc<ContentKey>, Refusal> {
+        let day = envelope.day().ok_or_else(|| Refusal::internal(&SealingError::Malformed))?;
+        self.key(day).ok_or_else(|| Refusal::unavailable("the day's content key", &NoKey))
     }
 
     /// Opens an accepted message.
@@ -95,6 +123,10 @@ impl Content {
 #[derive(Debug, thiserror::Error)]
 #[error("the key is not there")]
 struct NoKey;
+
+#[derive(Debug, thiserror::Error)]
+#[error("a message was handed on for others than it was accepted for")]
+struct NotForThem;
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {

@@ -10,7 +10,7 @@ use crate::{
     ids::{ConversationId, MessageId, UserId},
     packed,
     position::{Seq, StreamSeq},
-    sealing::Envelope,
+    sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant},
 };
 
@@ -82,6 +82,10 @@ pub struct MessageSent {
     pub sender_id: UserId,
     /// The sealed text.
     pub envelope: Envelope,
+    /// Says for whom it was accepted: made from the participants with a key that only those have who open texts. Whoever
+    /// carries events on can't add anybody.
+    #[serde(default)]
+    pub audience: AudienceTag,
 }
 
 /// A change of the participants; the event's `participants` are those after it.

@@ -51,6 +51,11 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
                 return;
             }
             let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
+            // An entry that isn't for this user doesn't belong here, whoever put it in.
+            if event.as_ref().is_ok_and(|event| event.audience().all(|user_id| user_id != connection.user_id)) {
+                connection.skip_entry(entry.cursor);
+                continue;
+            }
             let event = event.inspect(|event| {
                 super::forget_changed(state, event);
                 state.receipts.learn(event);
@@ -123,8 +128,11 @@ pub async fn resync(state: AppState) {
     // Cancel safe: whoever drains sends all connections away.
     while draining.run_until_cancelled(state.resync.notified()).await.is_some() {
         let twice = async {
+            // Also removals and blocks may have gone unheard. PostgreSQL is asked once, when all that come will be heard.
+            state.watches.withhold_all();
             catch_up_all(&state).await;
             tokio::time::sleep(SUBSCRIPTIONS_SETTLE).await;
+            state.watches.suspect_all();
             catch_up_all(&state).await;
         };
         if draining.run_until_cancelled(twice).await.is_none() {
@@ -137,9 +145,7 @@ pub async fn resync(state: AppState) {
 async fn catch_up_all(state: &AppState) {
     let connections = state.connections.all();
     tracing::info!(connections = connections.len(), "every connection catches up");
-    // Also removals and blocks may have gone unheard.
     state.sender.forget_all();
-    state.watches.suspect_all();
     state.watches.refresh();
     state.revocations.look_soon();
     state.profiles.forget_all();

@@ -80,6 +80,7 @@ impl Shown {
         };
         let push = match event.fact {
             Fact::MessageSent(message) => {
+                content.check_audience(conversation_id, &message, &event.participants.list)?;
                 let text = content.open_message(conversation_id, &message)?;
                 let (message_id, sender_id, seq) = (message.message_id, message.sender_id, event.seq);
                 let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };

@@ -1,6 +1,6 @@
 //! Receives from notifiers, on this gateway's subject and on the one of all gateways.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chat_shared::{
@@ -10,7 +10,7 @@ use chat_shared::{
     telemetry::Latch,
     wire::{CloseCode, ProfileList, Push},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{Shown, catch_up, events::named, forget_changed, gateways, publish};
@@ -27,7 +27,8 @@ const ECHO_INTERVAL: Duration = Duration::from_secs(5);
 /// Without an echo for this long the gateway is deaf: not ready, and everybody catches up when it hears again.
 const DEAF_AFTER: Duration = Duration::from_secs(15);
 
-/// Receives until the gateway stops. `latch` shows whether anything would be heard.
+/// Receives until the gateway drains; from then on until it stops only what must be true everywhere. `latch` shows whether
+/// anything would be heard.
 pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
     let own_subject = gateway_subject(&state.namespace, state.gateway_id);
     let own = state.nats.subscribe(own_subject.clone()).await.context("subscribing to the gateway's subject")?;
@@ -43,8 +44,15 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
     loop {
         // Cancel safe: each branch only waits for the next of a stream.
         tokio::select! {
-            // By then every connection has been sent away, and whoever waits for this task would wait for nothing.
-            () = state.tasks.draining().cancelled() => return Ok(()),
+            () = state.tasks.draining().cancelled() => {
+                let stopping = state.tasks.stopping().clone();
+                let rest = take_in_last(state.clone(), deliveries.map(|(_, message)| message));
+                // By then every connection has been sent away, and whoever waits for this task would wait for nothing.
+                state.tasks.lasting("last_deliveries", async move {
+                    stopping.run_until_cancelled(rest).await;
+                });
+                return Ok(());
+            }
             _ = echoes.tick() => {
                 latch.set(heard_at.is_some_and(|heard_at: Instant| heard_at.elapsed() < DEAF_AFTER));
                 publish(&state, own_subject.clone(), &Delivery::Beacon).await;
@@ -58,18 +66,43 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
                     heard_at = Some(Instant::now());
                     latch.set(true);
                 }
-                match Delivery::decode(&message.payload) {
-                    Ok(delivery) => {
-                        deliver(&state, delivery);
-                        if let Some(asker) = message.reply {
-                            gateways::answer(&state, asker).await;
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "a delivery could not be read"),
-                }
+                take_in(&state, message, |_| true).await;
             }
         }
     }
+}
+
+/// Delivers what passes, and says so to whoever waits for it.
+async fn take_in(state: &AppState, message: async_nats::Message, is_wanted: fn(&Delivery) -> bool) {
+    match Delivery::decode(&message.payload) {
+        Ok(delivery) if is_wanted(&delivery) => {
+            deliver(state, delivery);
+            if let Some(asker) = message.reply {
+                gateways::answer(state, asker).await;
+            }
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "a delivery could not be read"),
+    }
+}
+
+/// Requests that began before the gateway drained go by what others tell it, and others wait for it to hear of that.
+async fn take_in_last(state: AppState, messages: impl Stream<Item = async_nats::Message>) {
+    let mut messages = pin!(messages);
+    while let Some(message) = messages.next().await {
+        take_in(&state, message, must_hold_everywhere).await;
+    }
+}
+
+/// Whether it says who may see what, or what is shown no more.
+const fn must_hold_everywhere(delivery: &Delivery) -> bool {
+    matches!(
+        delivery,
+        Delivery::ParticipantRemoved { .. }
+            | Delivery::BlocksChanged { .. }
+            | Delivery::Revoked(_)
+            | Delivery::ProfilesChanged { .. }
+    )
 }
 
 fn deliver(state: &AppState, delivery: Delivery) {
@@ -85,7 +118,7 @@ fn deliver(state: &AppState, delivery: Delivery) {
         }
         Delivery::ProfilesChanged { user_ids, business_ids } => state.profiles.forget(&user_ids, &business_ids),
         Delivery::Profiles { profiles, user_ids } => push_profiles(state, &profiles, &user_ids),
-        Delivery::Revoked(revocations) => state.revocations.learn(&state.connections, &revocations),
+        Delivery::Revoked(revocations) => state.revocations.learn(&state.connections, &revocations, state.clock.now()),
         Delivery::BlocksChanged { pair, conversation_id } => {
             if let Some(conversation_id) = conversation_id {
                 state.sender.forget(conversation_id);
@@ -116,6 +149,9 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
     });
     // What can't be shown is logged where it failed; the recipients' next push finds the gap and skips it.
     let Ok(event) = event else { return };
+    // Whoever hands it on doesn't say whom it is for.
+    let audience: HashSet<_> = event.audience().collect();
+    let recipients: Vec<_> = recipients.into_iter().filter(|to| audience.contains(&to.user_id)).collect();
     let Some(profiles) = state.profiles.remembered(&named(&event)) else { return wait_for_names(state, recipients) };
     let Ok(shown) = Shown::new(&state.content, event) else { return };
     let shown = shown.with_profiles(profiles);

@@ -33,9 +33,16 @@ pub struct Lanes {
 struct Known {
     /// Its head, for whose turn it is.
     head: Arc<Mutex<Option<Head>>>,
-    /// A later one that was learned while it was somebody's turn.
-    learned: parking_lot::Mutex<Option<Head>>,
+    /// What was learned last while it was somebody's turn.
+    learned: parking_lot::Mutex<Option<Learned>>,
     newest: Newest,
+}
+
+/// What a delivered event says of where its conversation stands.
+struct Learned {
+    /// After which head.
+    previous: StreamSeq,
+    head: Head,
 }
 
 /// The right to append to one conversation.
@@ -79,10 +86,6 @@ impl Lanes {
         if let Ok(head) = Arc::clone(&known.head).try_lock_owned() {
             return Ok(self.lane(conversation_id, known, head).head().await?.participants);
         }
-        let learned = known.learned.lock().clone();
-        if let Some(head) = learned {
-            return Ok(head.participants);
-        }
         Ok(read_head(&self.log, &self.database, conversation_id).await?.participants)
     }
 
@@ -107,10 +110,10 @@ impl Lanes {
         if !known.newest.raise(at) {
             return;
         }
-        let learned = Some(Head::after(event.clone(), at));
+        let learned = Learned { previous: event.previous, head: Head::after(event.clone(), at) };
         match known.head.try_lock() {
-            Ok(mut head) => newer(&mut head, learned),
-            Err(_) => newer(&mut known.learned.lock(), learned),
+            Ok(mut head) => follow(&mut head, learned),
+            Err(_) => *known.learned.lock() = Some(learned),
         }
     }
 }
@@ -126,12 +129,18 @@ async fn read_head(log: &Log, database: &Database, conversation_id: Conversation
     }
 }
 
-/// Replaces a head by one that is further on.
-fn newer(head: &mut Option<Head>, candidate: Option<Head>) {
-    let at = |head: &Option<Head>| head.as_ref().map(|head| head.stream_seq);
-    if at(&candidate) > at(head) {
-        *head = candidate;
+/// Moves a remembered head on to one that follows it at once, by a message among the same participants. By anything else
+/// it is forgotten, and read from the log when it is needed: who takes part is never believed of what is only delivered.
+fn follow(known: &mut Option<Head>, learned: Learned) {
+    let Some(head) = &*known else { return };
+    let Learned { previous, head: next } = learned;
+    if next.stream_seq <= head.stream_seq {
+        return;
     }
+    let is_next = previous == head.stream_seq
+        && (next.kind, next.seq) == (head.kind, head.seq.next())
+        && next.participants == head.participants;
+    *known = is_next.then_some(next);
 }
 
 impl Lane {
@@ -180,8 +189,9 @@ impl Lane {
     }
 
     fn take_learned(&mut self) {
-        let learned = self.known.learned.lock().take();
-        newer(&mut self.head, learned);
+        if let Some(learned) = self.known.learned.lock().take() {
+            follow(&mut self.head, learned);
+        }
     }
 
     /// Appends after the head, and moves the head on. Whatever goes wrong, the head is read from the log next time: one

@@ -97,7 +97,7 @@ impl Sender {
                 Some(sealed) => sealed.clone(),
                 None => envelope.insert(self.content.seal(&request.place, &request.command.text)?).clone(),
             };
-            let event = self.message_event(request, &head, sealed);
+            let event = self.message_event(request, &head, sealed)?;
             // By the time of the answer the lane may know of later events.
             let accepted = Acceptance { seq: event.seq, sent_at: event.sent_at, is_repeat: false };
             match lane.append(event, &request.append_id).await {
@@ -134,20 +134,18 @@ impl Sender {
         self.lanes.learn(event, at);
     }
 
-    fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Event {
-        Event {
+    fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Result<Event, Refusal> {
+        let audience = self.content.tag(&request.place, &envelope, &head.participants.list)?;
+        let (message_id, sender_id) = (request.command.message_id, request.user_id);
+        Ok(Event {
             conversation_id: request.command.conversation_id,
             kind: head.kind,
             seq: head.seq.next(),
             sent_at: self.clock.now().max(head.sent_at),
             previous: head.stream_seq,
             participants: head.participants.clone(),
-            fact: Fact::MessageSent(MessageSent {
-                message_id: request.command.message_id,
-                sender_id: request.user_id,
-                envelope,
-            }),
-        }
+            fact: Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience }),
+        })
     }
 
     /// Appends a change of participants that PostgreSQL has committed. If the log is past it, who came and went is told

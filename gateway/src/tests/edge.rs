@@ -24,6 +24,7 @@ use tokio::{
     sync::Notify,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     gateway::{Gateway, generous},
@@ -171,7 +172,7 @@ const TWO: NonZeroU32 = ONE.saturating_add(1);
 async fn what_a_request_has_begun_is_done_though_its_client_hangs_up() {
     let (begun, go_on, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
     let notifies = [&begun, &go_on, &done].map(Arc::clone);
-    let change = async move || {
+    let change = move || async move {
         let [begun, go_on, done] = notifies;
         begun.notify_one();
         go_on.notified().await;
@@ -187,6 +188,21 @@ async fn what_a_request_has_begun_is_done_though_its_client_hangs_up() {
     until("the end of the connection", async || stand.edge.door.admission.open() == 0).await;
     go_on.notify_one();
     timeout(DEADLINE, done.notified()).await.expect("it is done");
+}
+
+#[tokio::test]
+async fn what_never_ends_is_given_up_though_it_may_go_on_without_its_client() {
+    let given_up = CancellationToken::new();
+    let held = given_up.clone();
+    let change = async move || {
+        let _held = held.drop_guard();
+        std::future::pending::<()>().await;
+    };
+    let router = Router::new().route("/change", post(change));
+    let stand = Stand::before(router, generous(), Waits { request_max: SHORT, ..PATIENT }).await;
+    let request = "POST /change HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(stand.ask(request).await.refusal(), (503, ErrorCode::Unavailable));
+    timeout(DEADLINE, given_up.cancelled()).await.expect("it is given up");
 }
 
 #[tokio::test]
@@ -255,6 +271,9 @@ async fn heads_that_nobody_needs_are_refused() {
     // These are not even read to their end.
     assert_eq!(stand.ask(&request("/", &"X-A: b\r\n".repeat(200))).await.status(), 431);
     assert_eq!(stand.ask(&request("/", &format!("X-Huge: {}", "x".repeat(70 * 1024)))).await.status(), 431);
+    // Nor waited for, so that a connection costs no more than this.
+    let unfinished = format!("GET / HTTP/1.1\r\nX-Huge: {}", "x".repeat(33 * 1024));
+    assert_eq!(stand.ask(&unfinished).await.status(), 431);
     assert_eq!(stand.ask("what?\r\n\r\n").await.status(), 400);
     assert_eq!(stand.ask(&request("/", "")).await.status(), 200);
 }

@@ -4,7 +4,9 @@ mod blocks;
 mod conversations;
 mod devices;
 mod edge;
+mod forged;
 pub mod gateway;
+mod handshakes;
 mod history;
 mod internal;
 #[path = "../../../shared/tests/input/fuzz/mutation.rs"]

@@ -232,7 +232,9 @@ impl Place {
         let conversation_id = conversation.conversation_id;
         let place = Sealed { conversation_id, message_id: MessageId::random(), sender_id: from };
         let envelope = self.content.seal(&place, &seq.to_string()).unwrap();
-        let message = chat_shared::event::MessageSent { message_id: place.message_id, sender_id: from, envelope };
+        let audience = chat_shared::sealing::AudienceTag::default();
+        let (message_id, sender_id) = (place.message_id, from);
+        let message = chat_shared::event::MessageSent { message_id, sender_id, envelope, audience };
         let event = Event {
             conversation_id,
             kind: conversation.kind,

@@ -12,7 +12,7 @@ use chat_shared::{
     jobs::{Job, MessageJob},
     log::Appended,
     position::{Seq, StreamSeq},
-    sealing::{Envelope, Sealed},
+    sealing::{AudienceTag, Envelope, Sealed},
     wire::{ConversationKind, NotificationAddress, Participant, Platform, Resume, Role},
 };
 use futures_util::{StreamExt, stream::select};
@@ -182,7 +182,7 @@ impl Conversation {
         envelope: Envelope,
     ) -> Result<()> {
         self.seq += 1;
-        let event = self.event(Fact::MessageSent(MessageSent { message_id, sender_id, envelope }));
+        let event = self.event(Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience: AudienceTag::default() }));
         let Appended::At(head) = stage.log.append(&event, &message_id.as_uuid().to_string()).await? else {
             bail!("appended twice")
         };

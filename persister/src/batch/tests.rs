@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chat_shared::{
     event::{DeliveredAdvanced, Event, MessageSent, Participants, ParticipantsChanged},
     ids::{ConversationId, MessageId, UserId},
-    sealing::Envelope,
+    sealing::{AudienceTag, Envelope},
     wire::ConversationKind,
 };
 use proptest::prelude::*;
@@ -39,7 +39,12 @@ fn read_mark(read_seq: u64) -> Fact {
 }
 
 fn message(envelope: Envelope) -> Fact {
-    Fact::MessageSent(MessageSent { message_id: MessageId::random(), sender_id: UserId::random(), envelope })
+    Fact::MessageSent(MessageSent {
+        message_id: MessageId::random(),
+        sender_id: UserId::random(),
+        envelope,
+        audience: AudienceTag::default(),
+    })
 }
 
 fn read(event: &Event) -> Result<Item, Unstorable> {

@@ -14,7 +14,7 @@ use chat_shared::{
     log::{self, Log, LogState, Replicas},
     position::{Seq, StreamSeq},
     postgres,
-    sealing::Envelope,
+    sealing::{AudienceTag, Envelope},
     settings::PostgresSettings,
     telemetry::Latch,
     wire::ConversationKind,
@@ -296,6 +296,7 @@ impl Talk {
                 message_id: MessageId::random(),
                 sender_id: self.users[sender],
                 envelope: Envelope::from_bytes([&[1, 0, 0, 0x4f, 0xe6][..], &[7; 60]].concat()),
+                audience: AudienceTag::default(),
             }),
         }
     }

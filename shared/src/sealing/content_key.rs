@@ -30,6 +30,11 @@ impl ContentKey {
         Self { day, secret: hkdf::Salt::new(hkdf::HKDF_SHA256, b"chat content v1").extract(key) }
     }
 
+    /// What other keys of the day come from.
+    pub(super) const fn secret(&self) -> &hkdf::Prk {
+        &self.secret
+    }
+
     /// The day it is for.
     pub const fn day(&self) -> Day {
         self.day

@@ -3,11 +3,13 @@
 //! Destroying a day's key makes everything sealed on that day unreadable in every copy.
 
 mod address_key;
+mod audience;
 mod content_key;
 mod envelope;
 mod master_key;
 
 pub use address_key::AddressKey;
+pub use audience::AudienceTag;
 pub use content_key::{ContentKey, WrappedKey};
 pub use envelope::{Envelope, Sealed};
 pub use master_key::{InvalidMasterKey, MasterKey};

@@ -13,7 +13,7 @@ use chat_shared::{
     event::{Event, Fact, MessageSent, Participants},
     log::Slot,
     position::StreamSeq,
-    sealing::Envelope,
+    sealing::{AudienceTag, Envelope},
 };
 use rand::{Rng, RngExt};
 
@@ -97,7 +97,12 @@ fn event(conversation_id: ConversationId) -> Event {
             list: vec![Participant { user_id: sender_id, role: Role::Owner }],
             ..Participants::default()
         },
-        fact: Fact::MessageSent(MessageSent { message_id: MessageId::random(), sender_id, envelope: unsealed() }),
+        fact: Fact::MessageSent(MessageSent {
+            message_id: MessageId::random(),
+            sender_id,
+            envelope: unsealed(),
+            audience: AudienceTag::default(),
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use chat_shared::{
     ids::LoginId,
     jobs::{Job, MessageJob},
     position::{Cursor, Seq, StreamSeq},
-    sealing::Envelope,
+    sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant, Presence, Role, Typing},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -34,7 +34,7 @@ fn times() -> impl Strategy<Value = Timestamp> {
 fn facts() -> impl Strategy<Value = Fact> {
     prop_oneof![
         (id(), id(), envelopes()).prop_map(|(message_id, sender_id, envelope)| {
-            Fact::MessageSent(MessageSent { message_id, sender_id, envelope })
+            Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience: AudienceTag::default() })
         }),
         (vec(id(), 0..4), vec(id(), 0..4))
             .prop_map(|(added, removed)| Fact::ParticipantsChanged(ParticipantsChanged { added, removed })),
