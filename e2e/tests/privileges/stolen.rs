@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use async_nats::jetstream::{
-    self,
-    consumer::{DeliverPolicy, pull},
+use anyhow::{Context, Result, bail, ensure};
+use async_nats::{
+    StatusCode,
+    jetstream::{
+        self,
+        consumer::{self, DeliverPolicy},
+    },
 };
 use chat_dev::servers::{Login, Urls};
-use chat_e2e::{MARK, Setup, TestFleet, database, eventually, on_own_fleet, said};
+use chat_e2e::{MARK, Person, Setup, TestFleet, database, eventually, in_time, on_own_fleet, said};
 use chat_shared::{ids::ConversationId, log::stream_name, wire::Encoding};
 use futures_util::StreamExt;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -29,16 +32,17 @@ const PARTS: u8 = 16;
 #[test]
 fn r6_4_a_stolen_notifier_credential_cannot_read_history() -> Result<()> {
     on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
-        let conversation_id = talk(fleet).await?;
+        let (asha, conversation_id) = talk(fleet).await?;
         let stolen = fleet.urls().of(Login::Notifier);
         ask_postgres(&stolen, &fleet.urls().postgres).await?;
         ask_nats(&stolen, fleet, conversation_id).await?;
+        ask_consumers(&stolen, fleet, &asha, conversation_id).await?;
         ask_redis(&stolen, fleet).await
     })
 }
 
-/// A conversation with a few messages, which have been delivered and stored.
-async fn talk(fleet: &TestFleet) -> Result<ConversationId> {
+/// A conversation with a few messages, which have been delivered and stored; and who wrote them.
+async fn talk(fleet: &TestFleet) -> Result<(Person, ConversationId)> {
     let [asha, bikram] = fleet.people()?;
     let conversation_id = fleet.direct(&asha, &bikram).await?;
     let mut socket = fleet.ready_socket(&bikram, 1, Encoding::Json).await?;
@@ -47,7 +51,7 @@ async fn talk(fleet: &TestFleet) -> Result<ConversationId> {
     }
     socket.frame_where(|frame| frame["message"]["seq"] == COUNT).await?;
     database::wait_until_stored(&fleet.urls().postgres, conversation_id, COUNT).await?;
-    Ok(conversation_id)
+    Ok((asha, conversation_id))
 }
 
 /// No table with content, with keys or with what waits for the log opens, and neither does a partition.
@@ -77,8 +81,8 @@ async fn ask_postgres(stolen: &Urls, operator: &str) -> Result<()> {
     Ok(())
 }
 
-/// The log gives nothing that was delivered: not by position, not by subject, not to a consumer of one's own, and not to
-/// the notifiers' consumers, which don't go back.
+/// The log gives nothing that was delivered: not by position, not by subject, not to a consumer of one's own; and the
+/// notifiers' consumers can't be set back.
 async fn ask_nats(stolen: &Urls, fleet: &TestFleet, conversation_id: ConversationId) -> Result<()> {
     let thief = User::connect(&stolen.nats).await?;
     let (namespace, log) = (fleet.namespace(), stream_name(fleet.namespace()));
@@ -93,28 +97,79 @@ async fn ask_nats(stolen: &Urls, fleet: &TestFleet, conversation_id: Conversatio
     }
     let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(thief.client.clone());
     let stream = context.get_stream_no_info(&log).await?;
-    for part in 0..PARTS {
-        let name = format!("notifier-{part:02}");
-        let from_the_start = pull::Config {
+    for name in consumers() {
+        let from_the_start = consumer::pull::Config {
             durable_name: Some(name.clone()),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 1 },
-            ..pull::Config::default()
+            ..consumer::pull::Config::default()
         };
         ensure!(stream.create_consumer(from_the_start).await.is_err(), "{name} can be set back to the start");
     }
+    Ok(())
+}
+
+/// The notifiers' consumers give what comes, and nothing that was delivered.
+async fn ask_consumers(stolen: &Urls, fleet: &TestFleet, asha: &Person, conversation_id: ConversationId) -> Result<()> {
+    let operator = User::connect(&fleet.urls().nats).await?;
+    let mut log = jetstream::new(operator.client.clone()).get_stream(stream_name(fleet.namespace())).await?;
+    eventually("notifiers who have dealt with everything", || async {
+        for name in consumers() {
+            let info = log.consumer_info(&name).await?;
+            if info.num_pending > 0 || info.num_ack_pending > 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await?;
     fleet.notifier().stop().await?;
-    for part in 0..PARTS {
-        let name = format!("notifier-{part:02}");
-        let asked = serde_json::json!({ "batch": 10, "no_wait": true, "group": "instances" }).to_string();
-        let inbox = thief.client.new_inbox();
-        let mut given = thief.client.subscribe(inbox.clone()).await?;
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{log}.{name}");
-        thief.client.publish_with_reply(subject, inbox, asked.into()).await?;
-        let answer = tokio::time::timeout(PATIENCE, given.next()).await;
-        let is_event = answer.is_ok_and(|answer| answer.is_some_and(|answer| !answer.payload.is_empty()));
-        ensure!(!is_event, "{name} gives an event that was delivered");
-    }
+    let thief = User::connect(&stolen.nats).await?;
+    let given = pull_all(&thief, fleet).await?;
+    ensure!(given.is_empty(), "{} events are given that were delivered", given.len());
+    // The same questions are answered when there is something: it was no refusal.
+    let delivered_until = log.info().await?.state.last_sequence;
+    fleet.api(asha, 0).say(conversation_id, &said("something new")).await?;
+    let given = pull_all(&thief, fleet).await?;
+    ensure!(given.len() == 1, "{} events are given, and not the only one that is new", given.len());
+    let event = jetstream::Message { message: given[0].clone(), context: jetstream::new(thief.client.clone()) };
+    let position = event.info().map_err(|error| anyhow::anyhow!("{error}"))?.stream_sequence;
+    ensure!(position > delivered_until, "the event at {position} was delivered before");
+    let subject = format!(".message.{}", conversation_id.as_uuid().simple());
+    ensure!(given[0].subject.ends_with(&subject), "the event is of {}", given[0].subject);
+    ensure!(!holds(&given[0].payload, MARK.as_bytes()), "the event holds the text");
     fleet.notifier().start_ready().await
+}
+
+/// The names of the notifiers' consumers of the log.
+fn consumers() -> impl Iterator<Item = String> {
+    (0..PARTS).map(|part| format!("notifier-{part:02}"))
+}
+
+/// What all of the notifiers' consumers give within a moment.
+async fn pull_all(thief: &User, fleet: &TestFleet) -> Result<Vec<async_nats::Message>> {
+    let names: Vec<_> = consumers().collect();
+    let pulls = names.iter().map(|name| pull(thief, fleet, name));
+    Ok(futures_util::future::try_join_all(pulls).await?.concat())
+}
+
+/// What one consumer gives. It has to say itself that there is nothing more: a question that it refuses is not good enough.
+async fn pull(thief: &User, fleet: &TestFleet, name: &str) -> Result<Vec<async_nats::Message>> {
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", stream_name(fleet.namespace()));
+    let inbox = thief.client.new_inbox();
+    let mut answers = thief.client.subscribe(inbox.clone()).await?;
+    let expires_ns = u64::try_from(PATIENCE.as_nanos())?;
+    let asked = serde_json::json!({ "batch": 10, "expires": expires_ns, "group": "instances" }).to_string();
+    thief.client.publish_with_reply(subject, inbox, asked.into()).await?;
+    let mut given = Vec::new();
+    loop {
+        let answer = in_time("the end of what a consumer gives", answers.next()).await?;
+        let answer = answer.context("the thief is still connected")?;
+        match answer.status {
+            None => given.push(answer),
+            Some(StatusCode::TIMEOUT) => return Ok(given),
+            Some(other) => bail!("{name} answers {other}: {:?}", answer.description),
+        }
+    }
 }
 
 /// What Redis gives is sealed, and profiles, tickets and revocations it gives not at all.
