@@ -13,6 +13,7 @@ use chat_shared::{
     wire::{Conversation, Encoding, Platform},
 };
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{Api, Online, Person, Socket, database, eventually, http, traces};
 
@@ -151,6 +152,19 @@ impl TestFleet {
         Ok(socket)
     }
 
+    /// kaha-main-v3 says to a gateway that a user logged out, from the login `sid` or everywhere; again until it is answered
+    /// with 204, from when on it is in force.
+    pub async fn log_out(&self, gateway: usize, id: UserId, sid: Option<Uuid>) -> Result<()> {
+        let url = self.gateway(gateway).internal_url();
+        until_heard("a logout", || self.kaha().close_sessions(&url, id.as_uuid(), sid)).await
+    }
+
+    /// kaha-main-v3 says to a gateway that these profiles have changed; again until it is answered with 204.
+    pub async fn change_profiles(&self, gateway: usize, users: &[Uuid], businesses: &[Uuid]) -> Result<()> {
+        let url = self.gateway(gateway).internal_url();
+        until_heard("a change of profiles", || self.kaha().invalidate_profiles(&url, users, businesses)).await
+    }
+
     /// Checks what is true of every fleet at rest: all services run, nothing is pending, no event was set aside, and
     /// neither logs nor metrics tell anything that they must not.
     pub async fn check(&self) -> Result<()> {
@@ -207,4 +221,16 @@ impl TestFleet {
     pub fn last_words(&self) -> String {
         self.logs().map_or_else(|error| format!("no logs: {error}"), |logs| traces::warnings(&logs))
     }
+}
+
+/// Says something to a gateway again while it answers 503: it can't say that every gateway has heard.
+async fn until_heard<Fut: Future<Output = Result<()>>>(what: &str, tell: impl Fn() -> Fut) -> Result<()> {
+    eventually(&format!("{what} that every gateway has heard of"), || async {
+        match tell().await {
+            Ok(()) => Ok(Some(())),
+            Err(error) if error.to_string().contains("answered 503") => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+    .await
 }

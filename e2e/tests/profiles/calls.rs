@@ -4,13 +4,20 @@ use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_dev::kaha::{Behaviour, IDS_MAX};
-use chat_e2e::{Person, Setup, eventually, on_own_fleet};
-use chat_shared::{ids::UserId, limits, wire::ProfileState};
+use chat_e2e::{Person, Setup, TestFleet, database, eventually, on_own_fleet, said};
+use chat_shared::{
+    ids::UserId,
+    limits,
+    wire::{ConversationPage, ProfileState},
+};
 
 use crate::view;
 
 /// Rows of a page of the conversation list.
 const ROWS: usize = 50;
+
+/// What a page of the conversation list may ask of PostgreSQL: its rows, and their last messages.
+const STATEMENTS_MAX: u64 = 2;
 
 /// Longer than an answer waits for profiles, and far less than a call may take.
 const SLOW: Duration = Duration::from_millis(400);
@@ -40,6 +47,43 @@ fn r11_1_a_cold_list_of_fifty_costs_one_call_and_a_warm_one_none() -> Result<()>
             view::list(&fleet.api(&viewer, gateway), ROWS).await?;
         }
         assert_eq!(view::calls_for(fleet, &ids), cold, "none for what is known");
+        Ok(())
+    })
+}
+
+/// Asks the second gateway for a page of the conversation list, once, and counts what it asks of PostgreSQL for that.
+async fn list_and_count(fleet: &TestFleet, viewer: &Person) -> Result<u64> {
+    let gateway = fleet.gateway(1);
+    let before = view::counter(gateway, "chat_gateway_sql_statements_total").await?;
+    let page: ConversationPage = fleet.api(viewer, 1).get(&format!("conversations?limit={ROWS}")).await?.ok()?;
+    let after = view::counter(gateway, "chat_gateway_sql_statements_total").await?;
+    assert_eq!(page.conversations.len(), ROWS);
+    assert!(page.conversations.iter().all(|row| row.last_message.is_some()), "last messages are asked for too");
+    Ok(after - before)
+}
+
+#[test]
+fn r11_1_a_list_of_fifty_costs_two_statements_cold_and_warm() -> Result<()> {
+    on_own_fleet(Setup::default(), async |fleet| {
+        let viewer = fleet.person()?;
+        let mut ids = Vec::with_capacity(ROWS);
+        // The first gateway does all of it; the second has nothing to do but what it is asked for.
+        for number in 0..ROWS {
+            let other = fleet.person()?;
+            let conversation_id = fleet.direct(&other, &viewer).await?;
+            fleet.api(&other, 0).say(conversation_id, &said(number)).await?;
+            database::wait_until_stored(&fleet.urls().postgres, conversation_id, 1).await?;
+            ids.push(other.id);
+        }
+        view::known(&fleet.api(&viewer, 0), &ids).await?;
+        view::discard_stored(fleet).await?;
+        let cold = list_and_count(fleet, &viewer).await?;
+        assert!((1..=STATEMENTS_MAX).contains(&cold), "{cold} statements when no name is known");
+        view::list(&fleet.api(&viewer, 1), ROWS).await?;
+        for _ in 0..3 {
+            let warm = list_and_count(fleet, &viewer).await?;
+            assert!((1..=STATEMENTS_MAX).contains(&warm), "{warm} statements when all names are known");
+        }
         Ok(())
     })
 }

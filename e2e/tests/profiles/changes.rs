@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use chat_dev::{kaha::announce_profiles, servers::Login};
-use chat_e2e::{Person, Socket, TestFleet, eventually, on_shared_fleet};
+use chat_e2e::{Api, Person, Socket, TestFleet, eventually, on_shared_fleet};
 use chat_shared::{
-    ids::BusinessId,
-    wire::{Encoding, ProfileState},
+    ids::{BusinessId, UserId},
+    wire::{ConversationPage, Encoding, ProfileState},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -26,16 +26,25 @@ const WAYS: [Way; 3] = [Way::Http(0), Way::Http(1), Way::Nats];
 impl Way {
     async fn tell(self, fleet: &TestFleet, users: &[Uuid], businesses: &[Uuid]) -> Result<()> {
         match self {
-            Self::Http(gateway) => {
-                let url = fleet.gateway(gateway).internal_url();
-                fleet.kaha().invalidate_profiles(&url, users, businesses).await
-            }
+            Self::Http(gateway) => fleet.change_profiles(gateway, users, businesses).await,
             Self::Nats => {
                 let nats = fleet.urls().of(Login::Kaha).nats;
                 announce_profiles(&nats, fleet.namespace(), users, businesses).await
             }
         }
     }
+}
+
+/// A gateway shows the user by this name no more, unless it says that the name may be an old one: neither in its answer to
+/// who asks for profiles, nor in the list of conversations.
+async fn assert_not_current(api: &Api, id: UserId, name: &str) -> Result<()> {
+    let page: ConversationPage = api.get("conversations").await?.ok()?;
+    let listed: Vec<_> = page.conversations.into_iter().flat_map(|row| row.profiles).collect();
+    assert!(listed.iter().any(|profile| profile.user_id == id), "the user is in the list");
+    for profile in listed.iter().chain([&view::user(api, id).await?]).filter(|profile| profile.user_id == id) {
+        assert!(profile.state != ProfileState::Current || profile.name != name, "{profile:?}");
+    }
+    Ok(())
 }
 
 /// Waits until nothing that Redis keeps has a text in it, and something has another one.
@@ -77,19 +86,25 @@ fn r3_4_r10_2_a_new_name_reaches_all_gateways_and_redis_by_either_way() -> Resul
 fn r10_2_once_the_endpoint_has_answered_no_gateway_shows_the_old_name() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [asha, bikram] = fleet.people()?;
-        let old = view::name_of(fleet, bikram.id)?;
+        fleet.direct(&asha, &bikram).await?;
         let apis = [fleet.api(&asha, 0), fleet.api(&asha, 1)];
-        for round in 0..5 {
+        for round in 0..6 {
+            let (old, new) = (view::name_of(fleet, bikram.id)?, format!("Bikram, the {round}."));
             for api in &apis {
-                view::known(api, &[bikram.id]).await?;
+                view::user_named(api, bikram.id, &old).await?;
             }
             let id = bikram.id.as_uuid();
-            fleet.kaha().profiles().set_user(id, &format!("Bikram, the {round}."), None);
+            fleet.kaha().profiles().set_user(id, &new, None);
             Way::Http(round % 2).tell(fleet, &[id], &[]).await?;
-            let seen = view::user(&apis[round % 2], bikram.id).await?;
-            assert_ne!((seen.name, seen.state), (old.clone(), ProfileState::Current));
+            // The gateway that wasn't told first: it knew the name, and would know it for a minute.
+            for api in [&apis[1 - round % 2], &apis[round % 2]] {
+                assert_not_current(api, bikram.id, &old).await?;
+            }
             for api in &apis {
-                view::user_named(api, bikram.id, &format!("Bikram, the {round}.")).await?;
+                view::user_named(api, bikram.id, &new).await?;
+                let page = view::list(api, 1).await?;
+                assert_eq!(page.conversations[0].name.text, new);
+                assert_not_current(api, bikram.id, &old).await?;
             }
         }
         Ok(())
@@ -181,6 +196,11 @@ fn r3_4_whoever_was_deleted_is_gone_from_redis_and_every_answer() -> Result<()> 
             }
             fleet.kaha().profiles().forget(id);
             way.tell(fleet, &[id], &[]).await?;
+            if let Way::Http(told) = way {
+                for gateway in [1 - told, told] {
+                    assert_not_current(&fleet.api(&asha, gateway), bikram.id, &name).await?;
+                }
+            }
             for gateway in [0, 1] {
                 let seen = view::user_in(&fleet.api(&asha, gateway), bikram.id, ProfileState::Unknown).await?;
                 assert_eq!(seen.name, "User");

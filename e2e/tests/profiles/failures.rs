@@ -75,7 +75,7 @@ async fn made_stale(fleet: &TestFleet, behaviour: Behaviour, asker: &chat_e2e::P
         view::user_in(&fleet.api(asker, gateway), id, ProfileState::Current).await?;
     }
     fleet.kaha().behave(behaviour);
-    fleet.kaha().invalidate_profiles(&fleet.gateway(0).internal_url(), &[id.as_uuid()], &[]).await?;
+    fleet.change_profiles(0, &[id.as_uuid()], &[]).await?;
     view::name_of(fleet, id)
 }
 

@@ -35,7 +35,7 @@ async fn busy_day(fleet: &TestFleet) -> Result<Person> {
     }
     let id = asha.id.as_uuid();
     fleet.kaha().profiles().set_user(id, &format!("Asha {PROFILE_MARK} Newname"), None);
-    fleet.kaha().invalidate_profiles(&fleet.gateway(0).internal_url(), &[id], &[]).await?;
+    fleet.change_profiles(0, &[id], &[]).await?;
     while view::pushed(&mut socket, asha.id).await?.name != view::name_of(fleet, asha.id)? {}
     fleet.kaha().behave(Behaviour::Wrong(Fault::DamagedEntries));
     view::shown(&fleet.api(&asha, 0), &[UserId::random()], &[]).await?;

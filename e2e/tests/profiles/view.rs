@@ -1,6 +1,7 @@
 //! What clients are shown of users and businesses, what kaha-main-v3 knows of them, and what Redis keeps.
 
 use anyhow::{Context, Result, ensure};
+use chat_dev::fleet::Service;
 use chat_e2e::{Api, Socket, TestFleet, eventually};
 use chat_shared::{
     ids::{BusinessId, UserId},
@@ -83,11 +84,17 @@ pub fn calls_for(fleet: &TestFleet, ids: &[UserId]) -> usize {
 pub async fn asked_again(fleet: &TestFleet) -> Result<usize> {
     let mut total = 0;
     for gateway in fleet.gateways() {
-        let metrics = gateway.metrics().await?;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("chat_gateway_profiles_overtaken_total "));
-        total += line.context("the gateway counts what it asks for again")?.parse::<usize>()?;
+        total += usize::try_from(counter(gateway, "chat_gateway_profiles_overtaken_total").await?)?;
     }
     Ok(total)
+}
+
+/// What a gateway has counted so far, by the name of a counter without labels.
+pub async fn counter(gateway: &Service, name: &str) -> Result<u64> {
+    let metrics = gateway.metrics().await?;
+    let values = metrics.lines().filter_map(|line| line.split_once(' '));
+    let value = values.into_iter().find_map(|(found, value)| (found == name).then_some(value));
+    Ok(value.with_context(|| format!("a gateway doesn't count {name}"))?.parse()?)
 }
 
 /// Checks that kaha-main-v3 was asked for these users in so many calls and in no more.
