@@ -40,7 +40,9 @@ pub async fn open(
         .ok_or_else(|| Refusal::invalid("offer the subprotocol chat.v1.json or chat.v1.msgpack"))?;
     let token = bearer(&headers).or_else(|| offered.iter().find_map(|entry| entry.strip_prefix(BEARER_PREFIX)));
     let identity = identify(&state, client, token, ticket(&uri)?).await?;
-    // Counted only now, so that nobody without a token keeps others out.
+    // Counted for the user first, so that nobody takes up the handshakes of all; and only now, so that nobody without a
+    // token does.
+    state.rate.check(identity.user_id)?;
     state.rate.check_handshake().map_err(Refusal::too_many_handshakes)?;
     let admission = state.connections.admit(identity.user_id).ok_or_else(Refusal::too_many_connections)?;
     // In a box, since few have one.
