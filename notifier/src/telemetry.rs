@@ -45,7 +45,7 @@ pub fn describe() {
     describe_counter!(DELIVERIES_TOTAL, "Deliveries published to gateways");
     describe_counter!(UNNUMBERED_TOTAL, "Events published to all gateways because Redis was out of reach");
     describe_counter!(RETRIES_TOTAL, "Events put back to be delivered again");
-    describe_counter!(UNREADABLE_TOTAL, "Entries of the log that can't be read as events");
+    describe_counter!(UNREADABLE_TOTAL, "Entries of the log that are no events, or on a wrong subject");
     describe_counter!(REDIS_FAILURES_TOTAL, "Batches that Redis did not take");
     describe_counter!(PUBLISH_FAILURES_TOTAL, "Deliveries that NATS did not take");
     describe_counter!(RECEIPTS_MERGED_TOTAL, "Receipts that another one of the same batch goes beyond");
