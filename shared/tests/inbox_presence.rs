@@ -184,11 +184,15 @@ async fn a_lease_is_taken_once_and_held_and_runs_out_soon_after_its_release() ->
     let left = scene.lease_ms(gateway_id).await?;
     assert!((1..=lease).contains(&left), "{left} ms");
     assert_eq!(scene.inboxes.renew_lease(gateway_id).await?, Lease::Held);
-    assert_eq!(scene.inboxes.renew_lease(GatewayId::random()).await?, Lease::Taken);
+    let other = GatewayId::random();
+    assert_eq!(scene.inboxes.renew_lease(other).await?, Lease::Taken);
     scene.inboxes.release_lease(gateway_id).await?;
     let left = scene.lease_ms(gateway_id).await?;
     assert!((1..=8000).contains(&left), "its clients are on their way to another gateway: {left} ms");
+    assert!(scene.inboxes.is_live(gateway_id).await?, "until then they count as there");
+    assert_eq!(scene.inboxes.serving_gateways().await?, [other], "and nobody waits for the gateway");
     assert_eq!(scene.inboxes.renew_lease(gateway_id).await?, Lease::Held);
+    assert_eq!(scene.inboxes.serving_gateways().await?.len(), 2);
     scene.expire(gateway_id).await?;
     assert_eq!(scene.inboxes.renew_lease(gateway_id).await?, Lease::Taken);
     scene.inboxes.release_lease(GatewayId::random()).await?;

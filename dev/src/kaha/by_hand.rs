@@ -1,11 +1,13 @@
 //! Endpoints for whoever tries things by hand, which the real kaha-main-v3 has not: changing a profile, logging
 //! somebody out, and calling `/internal/v1`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use chat_shared::limits;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
@@ -13,6 +15,11 @@ use super::{
     notice::Notice,
     sign_in::{Refused, fault},
 };
+
+/// When gateways have surely given up one that died.
+const GIVEN_UP_WITHIN: Duration = limits::GATEWAY_LEASE.saturating_add(Duration::from_secs(5));
+/// Between two times that they are told.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The endpoints.
 pub fn router(accounts: Arc<Accounts>) -> Router {
@@ -64,16 +71,24 @@ async fn log_out(State(accounts): State<Arc<Accounts>>, Json(logout): Json<Logou
     tell_some_gateway(&accounts, &Notice::logged_out(logout.user_id, logout.sid)).await
 }
 
-/// Tells one gateway; which of them is all the same, so the first that takes it.
+/// Tells one gateway; which of them is all the same, so the first that takes it. As long as one that died lately has not been
+/// given up none of them does, so they are asked again.
 async fn tell_some_gateway(accounts: &Accounts, notice: &Notice) -> Result<StatusCode, Refused> {
-    let mut failure = anyhow!("no gateway is known");
-    for url in accounts.gateways.get().into_iter().flatten() {
-        match notice.tell(&accounts.service_tokens, url).await {
-            Ok(()) => return Ok(StatusCode::NO_CONTENT),
-            Err(error) => failure = error,
+    let urls = accounts.gateways.get().map_or(&[][..], Vec::as_slice);
+    let deadline = Instant::now() + GIVEN_UP_WITHIN;
+    loop {
+        let mut failure = anyhow!("no gateway is known");
+        for url in urls {
+            match notice.tell(&accounts.service_tokens, url).await {
+                Ok(()) => return Ok(StatusCode::NO_CONTENT),
+                Err(error) => failure = error,
+            }
         }
+        if urls.is_empty() || Instant::now() >= deadline {
+            return Err((StatusCode::BAD_GATEWAY, format!("{failure:#}")));
+        }
+        sleep(PAUSE).await;
     }
-    Err((StatusCode::BAD_GATEWAY, format!("{failure:#}")))
 }
 
 #[derive(Debug, Deserialize)]

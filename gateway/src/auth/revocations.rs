@@ -36,6 +36,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const LOOK_SOON: Duration = Duration::from_secs(2);
 /// How far back it reads beyond the last time: clocks of gateways differ, and writing takes its time.
 const LOOK_BACK: Duration = Duration::from_mins(2);
+/// How far ahead of this gateway's clock the moment of a revocation may be. One that is further ahead would lock its user out
+/// until then.
+const AHEAD_MAX: Duration = Duration::from_mins(1);
 /// How much longer than tokens live their revocation is remembered.
 const MARGIN: Duration = Duration::from_mins(1);
 /// Revocations that are remembered. Beyond it the oldest go.
@@ -71,12 +74,12 @@ impl Revocations {
         self.known.read().concerns(identity)
     }
 
-    /// Takes in what was revoked, and closes the connections it concerns.
-    pub fn learn(&self, connections: &Registry, revocations: &[Revocation]) {
+    /// Takes in what was revoked, none of it far ahead of `now`, and closes the connections it concerns.
+    pub fn learn(&self, connections: &Registry, revocations: &[Revocation], now: Timestamp) {
         {
             let mut known = self.known.write();
             for revocation in revocations {
-                known.add(revocation);
+                known.add(&Revocation { at: revocation.at.min(now.after(AHEAD_MAX)), ..*revocation });
             }
             let dropped = known.bound(REVOCATIONS_MAX);
             if dropped > 0 {
@@ -99,11 +102,12 @@ impl Revocations {
 
     /// Revokes a login, or all of a user's, on every gateway. All of it is tried, whatever fails; whoever asked repeats it then.
     pub async fn revoke(&self, state: &AppState, user_id: UserId, login: Option<LoginId>) -> Result<(), Refusal> {
-        let revocations = [Revocation { user_id, login, at: state.clock.now() }];
-        self.learn(&state.connections, &revocations);
+        let now = state.clock.now();
+        let revocations = [Revocation { user_id, login, at: now }];
+        self.learn(&state.connections, &revocations, now);
         let told = Delivery::Revoked(revocations.to_vec());
         let gateways = Gateways::new(state.nats.clone(), state.namespace.clone(), state.inboxes.clone());
-        let (is_heard, kept) = tokio::join!(gateways.tell(&told), self.keep(&revocations, state.clock.now()));
+        let (is_heard, kept) = tokio::join!(gateways.tell(&told), self.keep(&revocations, now));
         // Again, for a gateway that has started since it was said and has looked before it was kept.
         delivery::publish(state, all_gateways_subject(&state.namespace), &told).await;
         if login.is_none() {
@@ -120,7 +124,7 @@ impl Revocations {
 
     /// Reads from Redis what this gateway may not have heard of, and forgets what is over; whether Redis knew as much.
     pub async fn look(&self, connections: &Registry, now: Timestamp) -> Result<bool, RedisError> {
-        let earliest = self.earliest(now);
+        let (earliest, latest) = (self.earliest(now), now.after(AHEAD_MAX));
         let mut from = Timestamp(self.unread_from.load(Ordering::Relaxed)).max(earliest);
         let known = {
             let mut known = self.known.write();
@@ -129,18 +133,18 @@ impl Revocations {
         };
         let mut passed_over = 0;
         loop {
-            let page = self.read(from, passed_over).await?;
+            let page = self.read(from, latest, passed_over).await?;
             let Some(last) = page.last().map(|(_, at)| *at) else { break };
             let of_last = page.iter().filter(|(_, at)| *at == last).count();
             (from, passed_over) = (last, if last == from { passed_over + of_last } else { of_last });
             let revocations: Vec<_> = page.iter().filter_map(|(member, at)| parse(member, *at)).collect();
-            self.learn(connections, &revocations);
+            self.learn(connections, &revocations, now);
             if page.len() < PAGE {
                 break;
             }
         }
         self.unread_from.store(now.before(LOOK_BACK).0, Ordering::Relaxed);
-        let count = redis::cmd("ZCOUNT").arg(self.key()).arg(earliest.0).arg("+inf").to_owned();
+        let count = redis::cmd("ZCOUNT").arg(self.key()).arg(earliest.0).arg(latest.0).to_owned();
         let mut connection = self.redis.connection();
         let kept: usize = bounded(count.query_async(&mut connection)).await?;
         Ok(kept >= known.min(REVOCATIONS_MAX))
@@ -190,7 +194,10 @@ impl Revocations {
 
     async fn keep(&self, revocations: &[Revocation], now: Timestamp) -> Result<(), RedisError> {
         let (key, mut pipe) = (self.key(), redis::pipe());
-        pipe.atomic().cmd("ZADD").arg(&key).arg("GT");
+        // First, since what is further ahead would keep the true moment of the same login out.
+        let ahead = format!("({}", now.after(AHEAD_MAX).0);
+        pipe.atomic().cmd("ZREMRANGEBYSCORE").arg(&key).arg(ahead).arg("+inf").ignore();
+        pipe.cmd("ZADD").arg(&key).arg("GT");
         for revocation in revocations {
             pipe.arg(revocation.at.0).arg(member(revocation));
         }
@@ -204,10 +211,15 @@ impl Revocations {
         bounded(pipe.exec_async(&mut connection)).await
     }
 
-    /// A page of what is kept since `from`, in order, with the moment of each.
-    async fn read(&self, from: Timestamp, passed_over: usize) -> Result<Vec<(String, Timestamp)>, RedisError> {
+    /// A page of what is kept from `from` until `latest`, in order, with the moment of each.
+    async fn read(
+        &self,
+        from: Timestamp,
+        latest: Timestamp,
+        passed_over: usize,
+    ) -> Result<Vec<(String, Timestamp)>, RedisError> {
         let mut read = redis::cmd("ZRANGE");
-        read.arg(self.key()).arg(from.0).arg("+inf").arg("BYSCORE");
+        read.arg(self.key()).arg(from.0).arg(latest.0).arg("BYSCORE");
         read.arg("LIMIT").arg(passed_over).arg(PAGE).arg("WITHSCORES");
         let mut connection = self.redis.connection();
         let page: Vec<(String, i64)> = bounded(read.query_async(&mut connection)).await?;

@@ -10,11 +10,11 @@ use chat_shared::{
 };
 use futures_util::StreamExt;
 
-use super::PUBLISH_WAIT_MAX;
+use super::{PUBLISH_WAIT_MAX, publish_on};
 use crate::{state::AppState, telemetry};
 
 /// How long a request waits for the gateways. Those that are in order answer within milliseconds; one that died keeps its
-/// lease for a while, and nobody is pushed anything by it.
+/// lease for a while, and nobody is pushed anything by it. One that stops in order is not waited for.
 const HEARD_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The way to all gateways, the own one included.
@@ -42,7 +42,12 @@ impl Gateways {
         Self { nats, namespace, inboxes }
     }
 
-    /// Returns once every gateway whose lease holds has taken it in, or after half a second, which is logged and counted;
+    /// Tells them without waiting for anybody; false if NATS is known not to take it.
+    pub async fn announce(&self, delivery: &Delivery) -> bool {
+        publish_on(&self.nats, all_gateways_subject(&self.namespace), delivery).await
+    }
+
+    /// Returns once every gateway that serves has taken it in, or after half a second, which is logged and counted;
     /// whether all of them have.
     pub async fn tell(&self, delivery: &Delivery) -> bool {
         let told = tokio::time::timeout(HEARD_WAIT_MAX, Box::pin(self.tell_all(delivery))).await;
@@ -63,8 +68,8 @@ impl Gateways {
         let subject = all_gateways_subject(&self.namespace);
         self.nats.publish_with_reply(subject, answers_to, delivery.encode().into()).await?;
         // Without Redis nobody knows how many there are: they have all the time that there is.
-        let Ok(live) = self.inboxes.live_gateways().await else { return std::future::pending().await };
-        let mut missing: HashSet<GatewayId> = live.into_iter().collect();
+        let Ok(serving) = self.inboxes.serving_gateways().await else { return std::future::pending().await };
+        let mut missing: HashSet<GatewayId> = serving.into_iter().collect();
         while !missing.is_empty() {
             let answer = answers.next().await.ok_or(NotTold::Ended)?;
             let heard = std::str::from_utf8(&answer.payload).ok().and_then(|id| id.parse().ok());

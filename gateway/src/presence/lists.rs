@@ -236,6 +236,13 @@ impl<C: Clone> Lists<C> {
         }
     }
 
+    /// Pushes nothing to anybody until they have been suspected and their lists settled.
+    pub fn withhold_all(&mut self) {
+        for watcher in self.watchers.values_mut() {
+            watcher.withheld.get_or_insert_default();
+        }
+    }
+
     /// As `suspect`, of all lists.
     pub fn suspect_all(&mut self) {
         for (session_id, watcher) in &mut self.watchers {

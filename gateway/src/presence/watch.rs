@@ -16,12 +16,14 @@ use tokio::sync::Notify;
 
 use super::{
     authorise::{allowed, authorise},
-    lists::{Lists, Pushes, Suspect},
+    lists::{Allowed, Lists, Pushes, Suspect},
 };
 use crate::{connection::Connection, refusal::Refusal, state::AppState, telemetry};
 
-/// Lists that are authorised again at a time.
-const AUTHORISED_TOGETHER_MAX: usize = 4;
+/// Lists that are authorised again by one statement.
+const AUTHORISED_TOGETHER_MAX: usize = 32;
+/// Statements at a time.
+const STATEMENTS_MAX: usize = 4;
 /// How long to wait when something could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often everything watched is read again unasked, for the case that an announcement was lost unseen.
@@ -111,6 +113,11 @@ impl Watches {
         self.suspected.notify_one();
     }
 
+    /// Pushes nothing to anybody until `suspect_all`, which has to follow.
+    pub fn withhold_all(&self) {
+        self.lists.lock().withhold_all();
+    }
+
     /// Looks whether everybody may still watch whom they watch: a removal or a block may have gone unheard.
     pub fn suspect_all(&self) {
         self.lists.lock().suspect_all();
@@ -177,9 +184,9 @@ pub async fn keep_authorised(state: AppState) {
     let (watches, draining) = (&state.watches, state.tasks.draining());
     // Cancel safe: whoever drains sends all connections away.
     while draining.run_until_cancelled(watches.suspected.notified()).await.is_some() {
-        let suspects = watches.lists.lock().take_suspects();
-        let checking = suspects.into_iter().map(async |suspect| check_again(&state, suspect).await);
-        let checked: Vec<bool> = stream::iter(checking).buffer_unordered(AUTHORISED_TOGETHER_MAX).collect().await;
+        let batches = batches(watches.lists.lock().take_suspects());
+        let checking = batches.into_iter().map(async |suspects| check_again(&state, &suspects).await);
+        let checked: Vec<bool> = stream::iter(checking).buffer_unordered(STATEMENTS_MAX).collect().await;
         if checked.contains(&false) {
             let _waited = draining.run_until_cancelled(tokio::time::sleep(RETRY)).await;
             watches.suspected.notify_one();
@@ -187,15 +194,29 @@ pub async fn keep_authorised(state: AppState) {
     }
 }
 
-/// False if it could not be looked up; then it is suspect as before.
-async fn check_again(state: &AppState, suspect: Suspect) -> bool {
-    let found = allowed(&state.database, suspect.user_id, &suspect.list).await;
+fn batches(mut suspects: Vec<Suspect>) -> Vec<Vec<Suspect>> {
+    let mut batches = Vec::with_capacity(suspects.len().div_ceil(AUTHORISED_TOGETHER_MAX));
+    while !suspects.is_empty() {
+        batches.push(suspects.split_off(suspects.len().saturating_sub(AUTHORISED_TOGETHER_MAX)));
+    }
+    batches
+}
+
+/// False if they could not be looked up; then they are suspect as before.
+async fn check_again(state: &AppState, suspects: &[Suspect]) -> bool {
+    let asked: Vec<_> = suspects.iter().map(|suspect| (suspect.user_id, &suspect.list[..])).collect();
+    let found = allowed(&state.database, &asked).await;
     let mut lists = state.watches.lists.lock();
     let Ok(allowed) = found else {
-        lists.suspect(suspect.session_id);
+        for suspect in suspects {
+            lists.suspect(suspect.session_id);
+        }
         return false;
     };
-    push(lists.settle(&suspect, &allowed));
+    let nobody = Allowed::default();
+    for suspect in suspects {
+        push(lists.settle(suspect, allowed.get(&suspect.user_id).unwrap_or(&nobody)));
+    }
     note_pairs(&lists);
     true
 }

@@ -50,6 +50,8 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(15);
 const REST_MAX: Duration = Duration::from_secs(2);
 /// Pages of users who are told of one user's change.
 const AUDIENCE_PAGES_MAX: usize = 100;
+/// Announcements that are taken in at once.
+const ANNOUNCEMENTS_MAX: usize = 100;
 /// Changes that Redis doesn't take for now. Over it they are lost, which is logged: the profile is as it was, for a day at
 /// the most.
 const UNTOLD_MAX: usize = 50_000;
@@ -59,6 +61,15 @@ const UNTOLD_MAX: usize = 50_000;
 pub(super) struct Changes {
     news: Mutex<HashMap<ProfileId, News>>,
     rung: Notify,
+}
+
+/// How the gateways are told.
+#[derive(Clone, Copy)]
+enum Telling {
+    /// Somebody waits until each of them has taken it in.
+    Awaited,
+    /// Nobody does, and one that is gone must not hold up what comes next.
+    Unawaited,
 }
 
 #[derive(Clone, Copy)]
@@ -106,13 +117,18 @@ impl Profiles {
     /// Takes in that profiles have changed (R3.4, R10.2). When it returns Redis is right, and every gateway has forgotten
     /// them; what is pushed to clients follows.
     pub async fn changed(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<(), Refusal> {
-        let is_heard =
-            self.take_change(user_ids, business_ids).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        let taken = self.take_change(user_ids, business_ids, Telling::Awaited).await;
+        let is_heard = taken.map_err(|error| Refusal::unavailable("Redis", &error))?;
         if is_heard { Ok(()) } else { Err(Refusal::unavailable("another gateway", &Unheard)) }
     }
 
-    /// Whether every gateway has forgotten them; one that hasn't does within a minute.
-    async fn take_change(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Result<bool, RedisError> {
+    /// Whether no gateway is known to remember them still; one that does forgets them within a minute.
+    async fn take_change(
+        &self,
+        user_ids: &[UserId],
+        business_ids: &[BusinessId],
+        telling: Telling,
+    ) -> Result<bool, RedisError> {
         let ids = ProfileId::of(user_ids, business_ids);
         let Some(known) = self.0.known.as_ref().filter(|_| !ids.is_empty()) else { return Ok(true) };
         metrics::counter!(telemetry::CHANGED_TOTAL).increment(telemetry::number(ids.len()));
@@ -120,7 +136,11 @@ impl Profiles {
         // Only now, or they would take from Redis what they have just forgotten.
         self.forget(user_ids, business_ids);
         let (user_ids, business_ids) = (user_ids.to_vec(), business_ids.to_vec());
-        let is_heard = self.0.gateways.tell(&Delivery::ProfilesChanged { user_ids, business_ids }).await;
+        let told = Delivery::ProfilesChanged { user_ids, business_ids };
+        let is_heard = match telling {
+            Telling::Awaited => self.0.gateways.tell(&told).await,
+            Telling::Unawaited => self.0.gateways.announce(&told).await,
+        };
         let news = generations?.into_iter().map(|generation| News { generation, tries: 0 });
         known.changes.add(ids.into_iter().zip(news));
         Ok(is_heard)
@@ -154,26 +174,30 @@ impl Announced {
 async fn listen(profiles: Profiles, draining: CancellationToken) -> anyhow::Result<()> {
     let subject = format!("{}.profiles.changed", profiles.0.namespace);
     let subscribed = profiles.0.nats.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await;
-    let mut announced = subscribed.context("subscribing to changes of profiles")?;
+    let mut announced = subscribed.context("subscribing to changes of profiles")?.ready_chunks(ANNOUNCEMENTS_MAX);
     let mut untold = HashSet::new();
     loop {
         // Cancel safe: each branch only waits, for the next of a stream or for time to pass.
         tokio::select! {
             () = draining.cancelled() => break,
-            message = announced.next() => {
-                note(&mut untold, &message.context("the subscription to changes of profiles ended")?.payload);
+            messages = announced.next() => {
+                for message in messages.context("the subscription to changes of profiles ended")? {
+                    note(&mut untold, &message.payload);
+                }
             }
             () = tokio::time::sleep(RETRY), if !untold.is_empty() => {}
         }
         take_in(&profiles, &mut untold).await;
     }
     // Others of the group hear what is said from now on; what this one has heard already it takes in.
-    if announced.drain().await.is_err() {
+    if announced.get_mut().drain().await.is_err() {
         return Ok(());
     }
     let rest = async {
-        while let Some(message) = announced.next().await {
-            note(&mut untold, &message.payload);
+        while let Some(messages) = announced.next().await {
+            for message in messages {
+                note(&mut untold, &message.payload);
+            }
         }
         take_in(&profiles, &mut untold).await;
     };
@@ -208,7 +232,7 @@ async fn take_in(profiles: &Profiles, untold: &mut HashSet<ProfileId>) {
             }
         }
         // What a gateway hasn't heard it forgets by itself.
-        if let Err(error) = profiles.take_change(&user_ids, &business_ids).await {
+        if let Err(error) = profiles.take_change(&user_ids, &business_ids, Telling::Unawaited).await {
             return tracing::warn!(%error, "changed profiles can't be noted now, trying again");
         }
         for id in some {

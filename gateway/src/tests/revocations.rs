@@ -1,8 +1,13 @@
 //! Logouts, on gateways that stand side by side, and while Redis or NATS is away.
 
+use std::time::Duration;
+
 use chat_shared::{
     clock::{Clock, Timestamp},
+    delivery::Revocation,
     ids::{DeviceId, LoginId, UserId},
+    lifecycle::Tasks,
+    telemetry::Latch,
     wire::{CloseCode, Command, ErrorCode, Hello, NotificationAddress, RegisterDevice, Rejected, RenewToken, Reply},
 };
 use reqwest::Method;
@@ -14,7 +19,7 @@ use super::{
     place::{Place, until, users},
     presence::start,
 };
-use crate::{auth::Identity, connection::simulated::Client, state::AppState};
+use crate::{auth::Identity, connection::simulated::Client, delivery, state::AppState};
 
 /// Somebody whose token was issued just now.
 fn logged_in(user_id: UserId, sid: &str) -> Identity {
@@ -115,6 +120,49 @@ async fn a_logout_is_not_said_to_be_in_force_while_a_gateway_that_lives_has_not_
 }
 
 #[tokio::test]
+async fn a_gateway_that_stops_in_order_hears_of_logouts_to_its_end_and_holds_none_up_r6_4() {
+    let place = Place::new().await;
+    let first = start(&place).await;
+    let (stopping, latch) = (gateway::state_with(&place, Tasks::default()).await, Latch::default());
+    place.inboxes.renew_lease(stopping.gateway_id).await.unwrap();
+    stopping.tasks.essential("delivery", delivery::listen(stopping.clone(), latch.clone()));
+    until("hearing from NATS", async || latch.is_set()).await;
+    let [ana, ben] = users().map(|user_id| logged_in(user_id, "phone"));
+
+    stopping.tasks.draining().cancel();
+    first.revocations.revoke(&first, ana.user_id, ana.login).await.unwrap();
+    assert!(stopping.revocations.is_revoked(&ana), "it has said so");
+    place.inboxes.release_lease(stopping.gateway_id).await.unwrap();
+    stopping.tasks.stopping().cancel();
+    first.revocations.revoke(&first, ben.user_id, ben.login).await.unwrap();
+    assert!(place.inboxes.is_live(stopping.gateway_id).await.unwrap(), "its clients are on their way");
+}
+
+#[tokio::test]
+async fn a_logout_from_far_ahead_locks_nobody_out_r6_4() {
+    let place = Place::new().await;
+    let first = gateway::state(&place).await;
+    let (now, [ana, ben]) = (Clock::System.now(), users());
+    let (ahead, bens) = (now.after(Duration::from_hours(1)), logged_in(ben, "phone"));
+    let told = Revocation { user_id: ana, login: None, at: ahead };
+    first.revocations.learn(&first.connections, &[told], now);
+    let later = |user_id| Identity { issued_at: now.after(Duration::from_mins(2)), ..logged_in(user_id, "phone") };
+    assert!(first.revocations.is_revoked(&logged_in(ana, "phone")));
+    assert!(!first.revocations.is_revoked(&later(ana)));
+
+    let (key, mut connection) = (format!("{}:revoked", place.namespace), place.redis.connection());
+    let member = ben.as_uuid().simple().to_string();
+    let () = redis::cmd("ZADD").arg(&key).arg(ahead.0).arg(member).query_async(&mut connection).await.unwrap();
+    first.revocations.look(&first.connections, now).await.unwrap();
+    assert!(!first.revocations.is_revoked(&bens));
+    // What is true is kept in its place.
+    let later_gateway = gateway::state(&place).await;
+    assert_eq!(first.revocations.revoke(&first, ben, None).await, Ok(()));
+    later_gateway.revocations.look(&later_gateway.connections, Clock::System.now()).await.unwrap();
+    assert!(later_gateway.revocations.is_revoked(&bens) && !later_gateway.revocations.is_revoked(&later(ben)));
+}
+
+#[tokio::test]
 async fn many_logouts_are_read_whole_and_old_ones_not_at_all_r6_4() {
     let place = Place::new().await;
     let first = gateway::state(&place).await;
@@ -154,7 +202,7 @@ async fn without_redis_a_logout_is_in_force_and_is_kept_when_redis_is_back_r6_4(
     assert_eq!(client.closed().await, CloseCode::LoggedOut);
     assert!(second.revocations.is_revoked(&phone));
     assert_eq!(second.tickets.issue(phone).await.unwrap_err().code, ErrorCode::Unavailable);
-    assert_eq!(second.tickets.take(&"A".repeat(43)).await.unwrap_err().code, ErrorCode::Unavailable);
+    assert_eq!(second.tickets.take(&format!("ct1_{}", "A".repeat(43))).await.unwrap_err().code, ErrorCode::Unavailable);
     // It has lost everything, and nobody repeats anything.
     servers.redis.start().await.unwrap();
     until("writing it again", async || {

@@ -13,6 +13,9 @@ use crate::{
 
 /// How long a gateway that stopped counts as live: its clients are on their way to another one.
 const FAREWELL: Duration = Duration::from_secs(8);
+/// What a lease says: whether the gateway serves, or has said goodbye and only counts as live for a while.
+const SERVING: u8 = 1;
+const GOING: u8 = 0;
 
 /// What became of a lease since the last renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Inboxes {
     pub async fn renew_lease(&self, gateway_id: GatewayId) -> Result<Lease, InboxError> {
         let mut redis = self.redis.clone();
         let mut set = redis::cmd("SET");
-        set.arg(self.lease_key(gateway_id)).arg(1).arg("PX").arg(millis(limits::GATEWAY_LEASE)).arg("GET");
+        set.arg(self.lease_key(gateway_id)).arg(SERVING).arg("PX").arg(millis(limits::GATEWAY_LEASE)).arg("GET");
         let before: Option<u8> = bounded(set.query_async(&mut redis)).await?;
         // Each time, since whoever took it for gone may have forgotten it.
         let _is_new: bool = bounded(redis.sadd(self.gateways_key(), gateway_id.as_uuid().to_string())).await?;
@@ -41,10 +44,12 @@ impl Inboxes {
         Ok(self.live(std::iter::once(gateway_id)).await?.get(&gateway_id) == Some(&true))
     }
 
-    /// Lets the lease run out soon.
+    /// Lets the lease run out soon; until then the gateway's sessions count as live, and nobody waits for the gateway itself.
     pub async fn release_lease(&self, gateway_id: GatewayId) -> Result<(), InboxError> {
         let mut redis = self.redis.clone();
-        bounded(redis.pexpire(self.lease_key(gateway_id), i64::try_from(millis(FAREWELL)).unwrap_or(i64::MAX))).await
+        let mut set = redis::cmd("SET");
+        set.arg(self.lease_key(gateway_id)).arg(GOING).arg("XX").arg("PX").arg(millis(FAREWELL));
+        bounded(set.exec_async(&mut redis)).await
     }
 
     /// Notes that the gateway has a connection of the user, so that they are found if it dies.
@@ -63,22 +68,34 @@ impl Inboxes {
         bounded(redis.srem(self.users_key(gateway_id), users)).await
     }
 
-    /// The gateways whose leases hold.
-    pub async fn live_gateways(&self) -> Result<Vec<GatewayId>, InboxError> {
-        self.gateways(true).await
+    /// The gateways whose leases hold and that have not said goodbye.
+    pub async fn serving_gateways(&self) -> Result<Vec<GatewayId>, InboxError> {
+        let known = self.known_gateways().await?;
+        if known.is_empty() {
+            return Ok(known);
+        }
+        let mut pipeline = redis::pipe();
+        for gateway_id in &known {
+            pipeline.cmd("GET").arg(self.lease_key(*gateway_id));
+        }
+        let mut redis = self.redis.clone();
+        let leases: Vec<Option<u8>> = bounded(pipeline.query_async(&mut redis)).await?;
+        let serving = known.into_iter().zip(leases).filter(|(_, lease)| *lease == Some(SERVING));
+        Ok(serving.map(|(gateway_id, _)| gateway_id).collect())
     }
 
     /// The gateways whose leases have run out and that have not been forgotten.
     pub async fn departed(&self) -> Result<Vec<GatewayId>, InboxError> {
-        self.gateways(false).await
+        let known = self.known_gateways().await?;
+        let live = self.live(known.iter().copied()).await?;
+        Ok(known.into_iter().filter(|gateway_id| live.get(gateway_id) == Some(&false)).collect())
     }
 
-    async fn gateways(&self, is_live: bool) -> Result<Vec<GatewayId>, InboxError> {
+    /// The gateways that have not been forgotten.
+    async fn known_gateways(&self) -> Result<Vec<GatewayId>, InboxError> {
         let mut redis = self.redis.clone();
         let known: Vec<String> = bounded(redis.smembers(self.gateways_key())).await?;
-        let known: Vec<GatewayId> = known.iter().filter_map(|gateway_id| gateway_id.parse().ok()).collect();
-        let live = self.live(known.iter().copied()).await?;
-        Ok(known.into_iter().filter(|gateway_id| live.get(gateway_id) == Some(&is_live)).collect())
+        Ok(known.iter().filter_map(|gateway_id| gateway_id.parse().ok()).collect())
     }
 
     /// Some of the users that a departed gateway left behind; none once all have been detached.

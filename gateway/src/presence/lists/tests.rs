@@ -124,6 +124,19 @@ fn while_a_list_is_suspect_nothing_is_pushed_and_afterwards_only_what_may_be_r6_
 }
 
 #[test]
+fn what_is_withheld_from_all_is_pushed_once_their_lists_are_settled_r6_4() {
+    let (mut lists, [ana, ben]) = (Named::default(), [UserId::random(), UserId::random()]);
+    watch(&mut lists, "watcher", &[seen(came(ana, 10), 50), seen(came(ben, 10), 50)]);
+    lists.withhold_all();
+    assert_eq!(lists.take_suspects(), [], "nobody is asked yet");
+    assert_eq!(lists.learn(&[went(ana, 60), went(ben, 60)]), []);
+    lists.suspect_all();
+    let suspects = lists.take_suspects();
+    assert_eq!(suspects.len(), 1);
+    assert_eq!(lists.settle(&suspects[0], &allowed([ana], [])), [("watcher", vec![went(ana, 60).presence])]);
+}
+
+#[test]
 fn who_is_hidden_seems_to_be_away_until_they_are_shown_again_r6_4() {
     let (mut lists, [ana, ben]) = (Named::default(), [UserId::random(), UserId::random()]);
     let session_id = SessionId::random();

@@ -9,7 +9,7 @@ use axum::{Json, Router, extract::State, routing::post};
 use chat_dev::kaha::{Behaviour, announce_profiles};
 use chat_shared::{
     delivery::{Delivery, NumberedEvent, Recipient, all_gateways_subject, gateway_subject},
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, GatewayId, UserId},
     inbox::{Routed, Routing},
     wire::{ProfileState, Push},
 };
@@ -86,6 +86,30 @@ async fn a_change_reaches_every_gateway_and_whoever_shares_a_conversation_r3_4_r
     here.profiles.changed(&[eve], &[]).await.unwrap();
     let Push::Profile { profiles } = eves.push().await else { panic!("eve hears of nothing but names") };
     assert_eq!(profile_of(&profiles, eve).name, "Eve", "nothing of ben came before");
+}
+
+#[tokio::test]
+async fn announcements_over_nats_are_not_held_up_by_a_gateway_that_died_r10_2() {
+    let ground = Ground::new().await;
+    let ([ana, ben], others) = (users(), users::<300>());
+    let here = presence::start(&ground.place).await;
+    ground.place.direct(ana, ben).await;
+    let mut anas = Client::connect(&here, ana).await;
+    // One whose lease does not even run out.
+    let dead = GatewayId::random();
+    ground.place.inboxes.renew_lease(dead).await.unwrap();
+    let lease = format!("{}:gateway:{}", ground.place.namespace, dead.as_uuid().simple());
+    let mut redis = ground.place.redis.connection();
+    let () = redis::cmd("SET").arg(lease).arg(1).query_async(&mut redis).await.unwrap();
+    assert!(here.profiles.changed(&[ana], &[]).await.is_err(), "whoever waits is told of it");
+    ground.kaha.profiles().set_user(ben.as_uuid(), "Ben Rai", None);
+    let subject = format!("{}.profiles.changed", ground.place.namespace);
+    for user_id in others.into_iter().chain([ben]) {
+        let body = json!({ "user_ids": [user_id.as_uuid()] }).to_string();
+        ground.place.operator.publish(subject.clone(), body.into()).await.unwrap();
+        ground.place.operator.flush().await.unwrap();
+    }
+    assert_eq!(pushed_name(&mut anas, ben).await, "Ben Rai");
 }
 
 #[tokio::test]
