@@ -130,12 +130,14 @@ async fn next_command(
     loop {
         // Reading is not cancel safe: whenever another branch wins, the connection ends.
         let Received { is_final, opcode, payload } = tokio::select! {
+            // First, so that nothing that a client has sent ahead is carried out after a logout.
+            biased;
+            _ = connection.outbox.closed() => return Err(Ended::Gone),
             read = tokio::time::timeout(silence_max, frames.next()) => match read {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return Err(ended_by(&error)),
                 Err(_) => return Err(Ended::Silent),
             },
-            _ = connection.outbox.closed() => return Err(Ended::Gone),
         };
         match (opcode, connection.encoding) {
             (_, _) if !is_final => return Err(Ended::Closed(CloseCode::Fragmented)),

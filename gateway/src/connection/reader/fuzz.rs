@@ -11,7 +11,7 @@ use std::{
 use chat_shared::{
     ids::UserId,
     limits,
-    wire::{Command, CommandFrame, Encoding, Heartbeat},
+    wire::{CloseCode, Command, CommandFrame, Encoding, Heartbeat},
 };
 use fastwebsockets::OpCode;
 use futures_util::FutureExt;
@@ -277,6 +277,20 @@ proptest! {
         prop_assert_eq!(read, commands);
         prop_assert!(matches!(ended, Ended::Gone));
         prop_assert_eq!(waiting(&connection), pings);
+    }
+
+    #[test]
+    fn nothing_that_was_sent_ahead_is_carried_out_once_the_user_is_logged_out_r6_4(
+        encoding in encodings(), count in 1..20_usize, sizes in sizes()
+    ) {
+        let command = CommandFrame { reference: None, command: Command::Heartbeat(Heartbeat { cursor: None }) };
+        let opcode = if encoding == Encoding::Json { TEXT } else { BINARY };
+        let frame = Sent::honest(FIN | opcode, [9, 8, 7, 6], encoding.encode(&command).unwrap());
+        let connection = connection(encoding);
+        connection.close(CloseCode::LoggedOut);
+        let (commands, ended) = converse(&connection, Pieces::new(&frame.bytes().repeat(count), &sizes));
+        prop_assert_eq!(commands, []);
+        prop_assert!(matches!(ended, Ended::Gone));
     }
 
     #[test]
