@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{refusal::Refusal, telemetry};
 
-/// Bytes of a head that are read at all. What is less and still too much is refused with a reason, see `heads`.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a head that are read at all, and so what a connection that nobody has looked at can cost. What is less and
+/// still too much is refused with a reason, see `bounds`.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// How long to wait when no socket can be accepted, most likely because the process has too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Sockets there is no room for, that are seen off at the same time; others are dropped unheard.
