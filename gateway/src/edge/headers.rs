@@ -1,4 +1,5 @@
-//! What every answer tells a browser that gets it in a way it wasn't meant to: don't guess, don't keep, don't show.
+//! What every answer tells a browser that gets it in a way it wasn't meant to: don't guess, don't keep, don't show; unless
+//! the answer itself says otherwise.
 
 use axum::{
     http::{HeaderName, HeaderValue, header},
@@ -15,7 +16,7 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 /// Adds them.
 pub(super) async fn secured(mut response: Response) -> Response {
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, value);
+        response.headers_mut().entry(name).or_insert(value);
     }
     response
 }

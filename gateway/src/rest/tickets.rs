@@ -1,10 +1,6 @@
 //! The route of one-time tickets.
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderName, StatusCode, header},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use chat_shared::wire::Ticket;
 
 use super::refusals::AnyRefusal;
@@ -21,10 +17,7 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
     security(("bearer" = [])),
     responses((status = 201, description = "The ticket; it is a secret", body = Ticket), AnyRefusal)
 )]
-pub async fn issue(
-    identity: Identity,
-    State(state): State<AppState>,
-) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<Ticket>), Refusal> {
+pub async fn issue(identity: Identity, State(state): State<AppState>) -> Result<(StatusCode, Json<Ticket>), Refusal> {
     let ticket = state.tickets.issue(identity).await?;
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(ticket)))
+    Ok((StatusCode::CREATED, Json(ticket)))
 }

@@ -227,6 +227,7 @@ async fn public_keys_are_published_without_a_token_and_nobody_may_call_who_has_n
     let signer = Signer::read(key.path(), None, "chat-backend").unwrap();
     let address = serve(&gateway, None, Some(&signer)).await;
     let published = reqwest::get(format!("http://{address}/.well-known/jwks.json")).await.unwrap();
+    assert_eq!(published.headers()["cache-control"], "public, max-age=300", "so that nobody asks for each token");
     assert_eq!(published.json::<Value>().await.unwrap(), signer.public_keys());
     let body = json!({ "user_id": UserId::random().as_uuid() });
     assert_eq!(post(address, CLOSE, &Key::new().token(&json!({})), &body).await, UNAUTHENTICATED);
