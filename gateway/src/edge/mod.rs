@@ -34,7 +34,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chat_shared::lifecycle::Tasks;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use self::rates::AddressRates;
 use crate::{refusal::Refusal, telemetry};
@@ -105,21 +105,25 @@ pub fn bounded(router: Router, door: &Door, tasks: &Tasks) -> Router {
 
 fn within_bounds(router: Router, waits: &Arc<Waits>, tasks: &Tasks) -> Router {
     router
-        .layer(middleware::from_fn_with_state(tasks.clone(), carry_through))
+        .layer(middleware::from_fn_with_state((tasks.clone(), Arc::clone(waits)), carry_through))
         .layer(middleware::from_fn_with_state(Arc::clone(waits), bounds::in_time))
         .layer(middleware::from_fn(bounds::small_head))
 }
 
 /// Carries every request that may change something to its end, also when its client hangs up: what follows a change,
-/// such as telling the other gateways, must not be left out.
-async fn carry_through(State(tasks): State<Tasks>, request: Request, next: Next) -> Response {
+/// such as telling the other gateways, must not be left out. One that is answered as too slow has as long again for that.
+async fn carry_through(State((tasks, waits)): State<(Tasks, Arc<Waits>)>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
     let (answer, answered) = oneshot::channel();
     tasks.best_effort("request", async move {
-        // Whoever has hung up needs no answer.
-        let _unread = answer.send(next.run(request).await);
+        if let Ok(response) = timeout(waits.request_max * 2, next.run(request)).await {
+            // Whoever has hung up needs no answer.
+            let _unread = answer.send(response);
+        } else {
+            tracing::warn!("a request that took too long is given up, maybe half done");
+        }
     });
     answered.await.unwrap_or_else(|_| Refusal::internal(&Ended).into_response())
 }
