@@ -106,9 +106,11 @@ pub(super) fn client() -> anyhow::Result<reqwest::Client> {
 
 /// Fetches the keys once.
 pub(super) async fn fetch(http: &reqwest::Client, url: &reqwest::Url) -> anyhow::Result<Vec<Key>> {
-    let mut response = http.get(url.clone()).send().await?.error_for_status()?;
+    // Errors are without the address, which may hold a secret.
+    let answered = http.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status);
+    let mut response = answered.map_err(reqwest::Error::without_url)?;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
         anyhow::ensure!(body.len() + chunk.len() <= BYTES_MAX, "the key set has more than {BYTES_MAX} bytes");
         body.extend_from_slice(&chunk);
     }
@@ -128,4 +130,18 @@ fn usable(jwk: &Jwk) -> Option<Key> {
         _ => return None,
     };
     Some(Key { id: jwk.common.key_id.clone(), algorithm, decoding: DecodingKey::from_jwk(jwk).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_told_without_the_address() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys?secret", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let error = format!("{:#}", fetch(&client().unwrap(), &url).await.err().unwrap());
+        assert!(!error.contains("secret"), "{error}");
+    }
 }
