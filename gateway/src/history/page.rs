@@ -79,6 +79,10 @@ impl History {
     ) -> Result<HistoryPage, Refusal> {
         let (log, postgres) = tokio::join!(self.newest(conversation_id), self.membership(conversation_id, user_id));
         let mut sides = Sides { log: log?, postgres };
+        if sides.is_log_behind() {
+            // Between the two questions somebody sent and it was stored. Whoever may not see that must not.
+            sides.log = self.newest(conversation_id).await?;
+        }
         sides.authorise(user_id)?;
         let extent = sides.extent();
         let wanted = extent.page(place, limit);
@@ -86,7 +90,7 @@ impl History {
             None => (Vec::new(), None),
             Some(wanted) => {
                 let mut found = self.stored(conversation_id, wanted, &mut sides).await?;
-                let is_whole = self.add_tail(conversation_id, wanted, &mut sides, &mut found).await?;
+                let is_whole = self.add_tail(wanted, &sides, &mut found).await?;
                 let shown = show(wanted, place, &found, is_whole)?;
                 found.retain(|seq, _| shown.contains(*seq));
                 (found.into_values().flatten().collect(), Some(shown))
@@ -167,21 +171,11 @@ impl History {
     }
 
     /// Adds what only the log has. Says whether both sides gave all they have, so that nothing is hidden elsewhere.
-    async fn add_tail(
-        &self,
-        conversation_id: ConversationId,
-        wanted: Range,
-        sides: &mut Sides,
-        found: &mut Found,
-    ) -> Result<bool, Refusal> {
+    async fn add_tail(&self, wanted: Range, sides: &Sides, found: &mut Found) -> Result<bool, Refusal> {
         let is_missing = |seq: &Seq| !found.contains_key(seq);
         let mut missing = wanted.numbers().filter(is_missing);
         let Some(lowest) = missing.next() else { return Ok(true) };
         let missing = Range { first: lowest, last: missing.next_back().unwrap_or(lowest) };
-        if matches!(&sides.log, Ok(Some(newest)) if newest.seq < missing.last) {
-            // Between the two questions somebody sent and it was stored, or a replica of the log was behind.
-            sides.log = self.newest(conversation_id).await?;
-        }
         let Ok(newest) = &sides.log else { return Ok(false) };
         let Some(newest) = newest.clone() else { return Ok(sides.postgres.is_ok()) };
         let is_covered = newest.seq >= missing.last && sides.postgres.is_ok();
@@ -201,6 +195,11 @@ impl History {
 }
 
 impl Sides {
+    /// Whether PostgreSQL shows more than the log's newest event, which then can't say who may see it.
+    fn is_log_behind(&self) -> bool {
+        matches!((&self.log, &self.postgres), (Ok(Some(newest)), Ok(Some(stored))) if newest.seq < stored.last_seq)
+    }
+
     /// The log's newest event says who takes part; PostgreSQL does if the log is away or holds nothing any more.
     fn authorise(&self, user_id: UserId) -> Result<(), Refusal> {
         let is_participant = match (&self.log, &self.postgres) {

@@ -9,7 +9,7 @@ use chat_shared::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::place::{Place, users};
+use super::place::{Place, until, users};
 use crate::history::{Place as PageOf, find_stored, read_tail};
 
 async fn talk() -> (Place, UserId, Conversation) {
@@ -142,6 +142,41 @@ async fn a_message_that_neither_side_has_leaves_a_hole_and_not_an_outage() {
     }
     let page = place.page(ana, conversation.conversation_id, PageOf::Newest, 10).await;
     assert_eq!(page, Ok((vec![1, 2, 4], false)));
+}
+
+#[tokio::test]
+async fn a_page_shows_nothing_that_came_after_its_user_was_removed_while_postgresql_kept_it_waiting_r6_4() {
+    let (place, [ana, ben, cai]) = (Place::new().await, users());
+    let id = place.group(ben, &[ana, cai]).await.conversation_id;
+    place.send_many(ben, id, 1).await;
+    let mut removal = place.pool.begin().await.unwrap();
+    sqlx::query!("lock table participants in access exclusive mode").execute(&mut *removal).await.unwrap();
+    let remove = async {
+        until("waiting for PostgreSQL", async || {
+            sqlx::query_scalar!(
+                r#"select exists (
+                       select from pg_locks where not granted and relation = 'participants'::regclass
+                   ) as "is_waiting!""#
+            )
+            .fetch_one(&place.pool)
+            .await
+            .unwrap()
+        })
+        .await;
+        // As ben writes again once ana is gone.
+        let (at, mut event) = place.log.newest(id).await.unwrap().unwrap();
+        event.participants.list.retain(|participant| participant.user_id != ana);
+        (event.seq, event.previous) = (event.seq.next(), at);
+        place.log.append(&event, "after the removal").await.unwrap();
+        place.store_event(&event, event.sent_at.into()).await;
+        sqlx::query!("delete from participants where user_id = $1", ana.as_uuid())
+            .execute(&mut *removal)
+            .await
+            .unwrap();
+        removal.commit().await.unwrap();
+    };
+    let (page, ()) = tokio::join!(place.history.page(ana, id, PageOf::Newest, 10), remove);
+    assert_eq!(page.unwrap_err().code, ErrorCode::NotFound);
 }
 
 #[tokio::test]
