@@ -1,5 +1,5 @@
-//! What tests leave behind: nobody may find a whole id, a token, a text, a name or somebody's address in a log, a metric or an
-//! error answer, nor a text in a file at rest.
+//! What tests leave behind: nobody may find a whole id, a token, a ticket, a text, a name or somebody's address in a log, a
+//! metric or an error answer, nor a text in a file at rest.
 
 use std::{
     io::Read,
@@ -12,9 +12,11 @@ use chat_dev::kaha::PROFILE_MARK;
 use crate::{MARK, api::ADDRESSES};
 
 /// What stands in texts that nobody may find, and what it would be.
-const SECRETS: [(&str, &str); 6] = [
+const SECRETS: [(&str, &str); 7] = [
     // `{"` in base64.
     ("eyJ", "a token"),
+    // How the gateways' tickets begin.
+    ("ct1_", "a ticket"),
     ("ya29.", "a token for a provider"),
     (MARK, "the text of a message"),
     (PROFILE_MARK, "a name or picture"),
@@ -25,7 +27,7 @@ const SECRETS: [(&str, &str); 6] = [
 /// Lines that are shown of each service when a test fails.
 const WARNINGS_MAX: usize = 12;
 
-/// What stands in a text that must not: a whole UUID, a token, a message's text, a name, the address of a person.
+/// What stands in a text that must not: a whole UUID, a token, a ticket, a message's text, a name, the address of a person.
 pub fn secret_in(text: &str) -> Option<&'static str> {
     let secret = SECRETS.into_iter().find(|(part, _)| text.contains(part)).map(|(_, what)| what);
     secret.or_else(|| has_uuid(text).then_some("a whole UUID"))
@@ -123,6 +125,7 @@ mod tests {
         for secret in [
             "Bearer eyJhbGciOi",
             "token=ya29.abc",
+            "/v1/ws?ticket=ct1_mJ3bqT0",
             MARK,
             PROFILE_MARK,
             "from 203.0.113.9",

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::auth::Identity;
 
+/// How tickets begin.
+const PREFIX: &str = "ct1_";
+
 /// Two gateways of one installation.
 async fn pair() -> (Gateway, SocketAddr) {
     let first = Gateway::start().await;
@@ -56,7 +59,8 @@ async fn a_ticket_opens_one_websocket_on_any_gateway_r6_4() {
     let (first, second) = Box::pin(pair()).await;
     let [ana] = users();
     let Ticket { ticket, expires_in_s } = issue(&first, ana).await;
-    assert_eq!((ticket.len(), expires_in_s), (43, 30));
+    assert!(ticket.starts_with(PREFIX));
+    assert_eq!((ticket.len(), expires_in_s), (47, 30));
     let query = format!("?ticket={ticket}");
     assert_eq!(open(second, &query, None).await, Ok(()));
     for address in [first.address, second] {
@@ -81,8 +85,18 @@ async fn what_is_no_ticket_opens_nothing_and_uses_nothing_up_r6_4() {
     let gateway = Gateway::start().await;
     let [ana] = users();
     let Ticket { ticket, .. } = issue(&gateway, ana).await;
-    let (shorter, longer) = (&ticket[1..], format!("{ticket}A"));
-    for wrong in ["", "a", "%00", "%ff", shorter, &longer, &"A".repeat(43), &"A".repeat(4000), &format!("{ticket}=")] {
+    let chance = ticket.strip_prefix(PREFIX).unwrap();
+    let made_up = [
+        chance.to_owned(),
+        format!("{PREFIX}{}", &chance[1..]),
+        format!("{PREFIX}{PREFIX}{chance}"),
+        format!("CT1_{chance}"),
+        format!("{PREFIX}{}", "A".repeat(43)),
+        format!("{PREFIX}{}", "A".repeat(4000)),
+        format!("{ticket}A"),
+        format!("{ticket}="),
+    ];
+    for wrong in ["", "a", "%00", "%ff", PREFIX].into_iter().chain(made_up.iter().map(String::as_str)) {
         assert_eq!(open(gateway.address, &format!("?ticket={wrong}"), None).await, REFUSED, "{wrong:.50}");
     }
     let invalid = Err((400, ErrorCode::Invalid));
@@ -123,7 +137,7 @@ async fn redis_keeps_a_ticket_for_half_a_minute_and_by_its_hash_only_r6_4() {
     let gateway = Gateway::start().await;
     let [ana] = users();
     let ticket = issue(&gateway, ana).await.ticket;
-    let hash = digest::digest(&digest::SHA256, &BASE64.decode(&ticket).unwrap());
+    let hash = digest::digest(&digest::SHA256, &BASE64.decode(ticket.strip_prefix(PREFIX).unwrap()).unwrap());
     let key = format!("{}:ticket:{}", gateway.place.namespace, BASE64.encode(hash));
     let mut connection = gateway.place.redis.connection();
     let life_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
