@@ -182,7 +182,12 @@ impl Conversation {
         envelope: Envelope,
     ) -> Result<()> {
         self.seq += 1;
-        let event = self.event(Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience: AudienceTag::default() }));
+        let event = self.event(Fact::MessageSent(MessageSent {
+            message_id,
+            sender_id,
+            envelope,
+            audience: AudienceTag::default(),
+        }));
         let Appended::At(head) = stage.log.append(&event, &message_id.as_uuid().to_string()).await? else {
             bail!("appended twice")
         };
