@@ -165,7 +165,8 @@ fn environment(passwords: &Passwords) -> Vec<(String, String)> {
 }
 
 /// `sync_interval: always` makes an acknowledgement of a single server mean "on
-/// the disk"; the default would sync every two minutes.
+/// the disk"; the default would sync every two minutes. Streams set room aside that
+/// they don't use: those of all tests together far more than any disk has.
 fn configuration(server_name: &str, port: u16, monitor_port: u16, data: &Path) -> String {
     format!(
         "server_name: {server_name}\n\
@@ -176,7 +177,7 @@ fn configuration(server_name: &str, port: u16, monitor_port: u16, data: &Path) -
          \x20 store_dir: \"{}\"\n\
          \x20 sync_interval: always\n\
          \x20 max_memory_store: 256MB\n\
-         \x20 max_file_store: 64GB\n\
+         \x20 max_file_store: 1TB\n\
          }}\n",
         data.display()
     )

@@ -86,6 +86,11 @@ impl Postgres {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.passwords.admin(), self.port)
     }
 
+    /// The superuser's password.
+    pub fn password(&self) -> &str {
+        self.passwords.admin()
+    }
+
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port

@@ -49,6 +49,11 @@ impl Database {
         self.postgres.database_url(self.name)
     }
 
+    /// Of the user who owns everything.
+    pub fn password(&self) -> &str {
+        self.postgres.password()
+    }
+
     pub fn port(&self) -> u16 {
         self.postgres.port()
     }

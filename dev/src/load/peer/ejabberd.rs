@@ -108,11 +108,12 @@ fn configure(home: &Path, port: u16, database: &Database) -> Result<PathBuf> {
     let text = text
         .replace("@PORT@", &port.to_string())
         .replace("@POSTGRES_PORT@", &database.port().to_string())
+        .replace("@PASSWORD@", database.password())
         .replace("@DATABASE@", database.name());
     std::fs::create_dir_all(home)?;
     let file = home.join("ejabberd.yml");
     std::fs::write(&file, text)?;
-    // Nothing in it is secret, and the account that reads it is not the one that writes it.
+    // The account that reads it is not the one that writes it, and the password is that of servers that are thrown away.
     std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
     Ok(file)
 }
