@@ -111,11 +111,13 @@ async fn flood(api: Api, group: ConversationId, is_over: &AtomicBool) -> Result<
     Ok(accepted)
 }
 
-/// Everything that a device of the removed one is pushed, from the moment on that the removal was answered, up to a message
-/// in another conversation. A pong tells what was written before that moment apart.
+/// Everything that a device of the removed one is pushed, from the moment on that the removal was answered, until they have
+/// been told of it and a message has come in another conversation, which may overtake. A pong tells what was written before
+/// that moment apart.
 async fn pushed_after(mut socket: Socket, mut removed: watch::Receiver<bool>, fence: MessageId) -> Result<Vec<Value>> {
     let (mut is_asked, mut is_after, mut pushed, mut cursor) = (false, false, Vec::new(), 0);
-    loop {
+    let mut has_fence = false;
+    while !has_fence || count(&pushed, "conversation") == 0 {
         // Cancel safe: what was received of a frame is kept.
         let incoming = tokio::select! {
             biased;
@@ -135,15 +137,15 @@ async fn pushed_after(mut socket: Socket, mut removed: watch::Receiver<bool>, fe
                     cursor = next;
                 }
                 if frame["message"]["message_id"] == json!(fence) {
-                    return Ok(pushed);
-                }
-                if is_after && frame["type"] != "heartbeat" {
+                    has_fence = true;
+                } else if is_after && frame["type"] != "heartbeat" {
                     pushed.push(frame);
                 }
             }
             ended => anyhow::bail!("the gateway ended the connection: {ended:?}"),
         }
     }
+    Ok(pushed)
 }
 
 fn count(frames: &[Value], name: &str) -> usize {
