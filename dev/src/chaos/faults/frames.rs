@@ -218,7 +218,7 @@ async fn next_frame(from: &mut OwnedReadHalf, received: &mut Vec<u8>) -> Result<
         if let Some(frame) = take_frame(received) {
             return Ok(Some(frame));
         }
-        ensure!(from.read_buf(received).await? > 0, "the gateway hung up");
+        ensure!(from.read_buf(received).await? > 0, "the gateway closed the connection without a close frame");
     }
 }
 
@@ -244,9 +244,9 @@ async fn try_open(address: &str, token: &str) -> Result<Socket> {
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    // Nothing more is said before `hello`.
-    while !answer.ends_with(b"\r\n\r\n") {
-        ensure!(stream.read_buf(&mut answer).await? > 0, "the gateway hung up");
+    // A refusal carries a body after its head; after a 101 the gateway sends nothing before `hello`.
+    while memchr::memmem::find(&answer, b"\r\n\r\n").is_none() {
+        ensure!(stream.read_buf(&mut answer).await? > 0, "the gateway closed the connection during the handshake");
     }
     ensure!(answer.starts_with(b"HTTP/1.1 101"), "the gateway refused the handshake");
     let (from, to) = stream.into_split();
