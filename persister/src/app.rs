@@ -12,6 +12,7 @@ use chat_shared::{
     settings::PostgresSettings,
     telemetry::{self, Latch},
 };
+use parking_lot::Mutex;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,7 @@ async fn store_the_log(settings: RunSettings, pool: PgPool, latches: Latches, ta
             postgres: latches.postgres,
             draining: draining.clone(),
             attempts_max: None,
+            evidence: Mutex::default(),
         },
     };
     worker.run(draining).await;
@@ -113,6 +115,7 @@ pub async fn replay(settings: &ReplaySettings) -> anyhow::Result<()> {
         postgres: Latch::default(),
         draining: CancellationToken::new(),
         attempts_max: Some(COMMAND_ATTEMPTS_MAX),
+        evidence: Mutex::default(),
     };
     let replayed = replay::replay(&keeper).await.context("replaying the dead letters")?;
     say(format_args!("{} dead letters are stored, {} stay", replayed.stored, replayed.kept));

@@ -106,6 +106,13 @@ fn storable(seq: Seq) -> Result<Seq, Unstorable> {
     if (1..=i64::MAX.unsigned_abs()).contains(&seq.0) { Ok(seq) } else { Err(Unstorable::SeqOutOfRange(seq.0)) }
 }
 
+#[cfg(test)]
+impl ReadRow {
+    pub const fn for_test(conversation_id: Uuid, user_id: Uuid, read_seq: u64, message_id: Uuid) -> Self {
+        Self { conversation_id, user_id, read_seq: Seq(read_seq), message_id }
+    }
+}
+
 impl MessageRow {
     /// Who writes has read.
     const fn read(&self) -> ReadRow {

@@ -1,7 +1,7 @@
-//! Stores what can be stored and says what can't: retries what passes, halves what fails until the
-//! offending entry is alone, and makes a partition that is missing.
+//! Stores what can be stored and returns what can't: retries transient failures, halves a refused batch until the
+//! offending entry is alone, and makes missing partitions.
 
-use std::{io, time::Duration};
+use std::{io, slice, time::Duration};
 
 use chat_shared::{
     clock::{Clock, Day},
@@ -11,11 +11,13 @@ use chat_shared::{
     telemetry::Latch,
 };
 use metrics::{counter, gauge, histogram};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     batch::{Batch, Item},
+    evidence::Evidence,
     failure::{self, Failure},
     metrics as names,
     store::{DeadLetter, Store, Stored},
@@ -44,15 +46,19 @@ pub struct Keeper {
     pub draining: CancellationToken,
     /// Ends the retries too; none to go on for ever.
     pub attempts_max: Option<u32>,
+    /// Decides which refused entries are at fault themselves.
+    pub evidence: Mutex<Evidence>,
 }
 
-/// An entry that can never be stored as it is.
+/// An entry that was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Its position in the log.
     pub stream_seq: StreamSeq,
     /// Why.
     pub reason: String,
+    /// Whether the entry itself is at fault. If not, the schema may be, and the entry waits.
+    pub is_proven: bool,
 }
 
 /// The database did not come back in time; what was not stored is to be tried again later.
@@ -68,43 +74,85 @@ enum Placed {
 impl Keeper {
     /// Stores `items`, except those that it returns.
     pub async fn keep(&self, items: &[Item]) -> Result<Vec<Refusal>, GaveUp> {
-        let mut refusals = Vec::new();
+        let (mut refusals, mut doubtful) = (Vec::new(), Vec::new());
         let mut pending = if items.is_empty() { Vec::new() } else { vec![items] };
         while let Some(part) = pending.pop() {
             match (self.place(part).await?, part) {
                 (Placed::Stored, _) => {}
-                (Placed::Refused(reason), [item]) => refusals.push(Refusal { stream_seq: item.stream_seq, reason }),
+                (Placed::Refused(reason), [item]) if self.is_proven(item) => refusals.push(refusal(item, reason, true)),
+                (Placed::Refused(reason), [item]) => doubtful.push((item, reason)),
                 (Placed::Refused(_), _) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     pending.extend([second, first]);
                 }
             }
         }
+        // Once more, if something was stored since: the fault may have been mended in between.
+        for (item, reason) in doubtful {
+            if !self.is_proven(item) {
+                refusals.push(refusal(item, reason, false));
+            } else if let Placed::Refused(reason) = self.place(slice::from_ref(item)).await? {
+                refusals.push(refusal(item, reason, true));
+            }
+        }
         Ok(refusals)
+    }
+
+    fn is_proven(&self, item: &Item) -> bool {
+        self.evidence.lock().is_against(item)
+    }
+
+    /// Reports entries that have to wait, and waits itself: longer each time, until something is stored.
+    pub async fn hold(&self, entries: usize, reason: &str) -> Result<(), GaveUp> {
+        counter!(names::HELD_TOTAL).increment(entries as u64);
+        let delay = retry_delay(self.evidence.lock().note_fruitless());
+        tracing::error!(
+            entries,
+            reason,
+            retry_after_ms = delay.as_millis(),
+            "PostgreSQL refuses entries and has stored none of their kind since: they wait, and none is set aside"
+        );
+        let waited = self.draining.run_until_cancelled(tokio::time::sleep(delay)).await;
+        waited.ok_or_else(|| GaveUp(reason.to_owned()))
     }
 
     async fn place(&self, items: &[Item]) -> Result<Placed, GaveUp> {
         let batch = Batch::of(items);
-        let mut failures = 0;
+        let (mut failures, mut has_partitions) = (0, false);
         loop {
             let started = Instant::now();
             let error = match bounded(self.store.store(&batch, self.log.as_ref())).await {
                 Ok(stored) => {
                     self.postgres.set(true);
                     self.measure(&batch, items.len(), stored, started.elapsed());
+                    self.evidence.lock().note_stored(items, stored);
                     return Ok(Placed::Stored);
                 }
                 Err(error) => error,
             };
             match failure::classify(&error) {
-                Failure::Data => return Ok(Placed::Refused(failure::reason(&error))),
-                Failure::MissingPartition if !self.make_partitions(&batch).await? => {
-                    return Ok(Placed::Refused("no partition takes its day, and it is too far off to make one".into()));
+                Failure::Data => return Ok(self.refused(items, failure::reason(&error))),
+                // Whether this instance or another one made them: the next attempt shows whether they take the batch.
+                Failure::MissingPartition if !has_partitions => {
+                    self.make_partitions(&batch).await?;
+                    has_partitions = true;
                 }
-                Failure::MissingPartition => {}
-                Failure::Transient => self.pause(&mut failures, &error).await?,
+                Failure::MissingPartition if batch.days.iter().any(|day| !self.is_plausible(*day)) => {
+                    let reason = "no partition takes its day, and it is too far off to make one";
+                    return Ok(self.refused(items, reason.to_owned()));
+                }
+                Failure::MissingPartition | Failure::Transient => self.pause(&mut failures, &error).await?,
             }
         }
+    }
+
+    fn refused(&self, items: &[Item], reason: String) -> Placed {
+        self.evidence.lock().note_refused(items);
+        Placed::Refused(reason)
+    }
+
+    fn is_plausible(&self, day: Day) -> bool {
+        is_plausible(day, self.clock.now().day())
     }
 
     fn measure(&self, batch: &Batch, events: usize, stored: Stored, elapsed: Duration) {
@@ -118,10 +166,9 @@ impl Keeper {
         gauge!(names::STORED_AGE_SECONDS).set((age_ms / 1000.0).max(0.0));
     }
 
-    /// Makes the partitions of the batch's days that are plausible; whether any was missing.
-    async fn make_partitions(&self, batch: &Batch) -> Result<bool, GaveUp> {
-        let mut is_any_new = false;
-        for &day in batch.days.iter().filter(|day| is_plausible(**day, self.clock.now().day())) {
+    /// Makes the partitions of the batch's days that are plausible.
+    async fn make_partitions(&self, batch: &Batch) -> Result<(), GaveUp> {
+        for &day in batch.days.iter().filter(|day| self.is_plausible(**day)) {
             let mut failures = 0;
             let is_new = loop {
                 match bounded(self.store.make_partition(day)).await {
@@ -133,9 +180,8 @@ impl Keeper {
                 tracing::warn!(day = day.0, "a day's partition was missing and has been made; is retention running?");
                 counter!(names::PARTITIONS_MADE_TOTAL).increment(1);
             }
-            is_any_new |= is_new;
         }
-        Ok(is_any_new)
+        Ok(())
     }
 
     /// Puts an entry in the dead letters; whether it is there now. If not, it is to be tried again later.
@@ -149,6 +195,7 @@ impl Keeper {
                     "an entry of the log can't be stored and is kept as a dead letter; see `chat-persister replay`"
                 );
                 counter!(names::DEAD_LETTERS_TOTAL).increment(1);
+                self.evidence.lock().forget([letter.stream_seq]);
                 return Ok(true);
             };
             if failure::classify(&error) != Failure::Transient {
@@ -182,6 +229,10 @@ impl Keeper {
         );
         self.draining.run_until_cancelled(tokio::time::sleep(delay)).await.ok_or_else(gave_up)
     }
+}
+
+fn refusal(item: &Item, reason: String, is_proven: bool) -> Refusal {
+    Refusal { stream_seq: item.stream_seq, reason, is_proven }
 }
 
 async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {

@@ -3,6 +3,7 @@
 mod app;
 mod batch;
 mod config;
+mod evidence;
 mod failure;
 mod forget_log;
 mod keep;

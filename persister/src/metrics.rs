@@ -18,6 +18,8 @@ pub const LAG_EVENTS: &str = "chat_persister_lag_events";
 pub const STORED_AGE_SECONDS: &str = "chat_persister_stored_age_seconds";
 /// Alert on any increase: an accepted message is not in the history.
 pub const DEAD_LETTERS_TOTAL: &str = "chat_persister_dead_letters_total";
+/// Alert while it rises: the schema may be at fault, and messages are not stored.
+pub const HELD_TOTAL: &str = "chat_persister_held_total";
 /// Alert above zero.
 pub const DEAD_LETTERS: &str = "chat_persister_dead_letters";
 /// Attempts that were repeated because the database did not take a batch.
@@ -32,6 +34,10 @@ pub fn describe() {
         (READS_TOTAL, "Participants' read marks raised, by a message of their own or by reading"),
         (BATCHES_TOTAL, "Transactions committed"),
         (DEAD_LETTERS_TOTAL, "Entries of the log that could not be stored and were kept as dead letters"),
+        (
+            HELD_TOTAL,
+            "Times that refused entries were put back to wait, since no other of their kind was stored after them",
+        ),
         (RETRIES_TOTAL, "Attempts to store that were repeated because PostgreSQL was away or busy"),
         (PARTITIONS_MADE_TOTAL, "Partitions that were missing and made while storing; retention should have made them"),
     ];

@@ -31,8 +31,9 @@ const ACK_WAIT: Duration = Duration::from_secs(15);
 const EXTEND_INTERVAL: Duration = Duration::from_secs(5);
 /// After so many extensions another instance gets the entries too: it may reach the database when this one can't.
 const EXTENSIONS_MAX: u32 = 12;
-/// When an entry is tried again that could neither be stored nor buried.
-const STUCK_DELAY: Duration = Duration::from_mins(1);
+/// When an entry is tried again that could neither be stored nor set aside; doubles with each delivery.
+const STUCK_DELAY_MIN: Duration = Duration::from_secs(1);
+const STUCK_DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// The durable consumer that all instances share.
 pub fn consumer_spec() -> ConsumerSpec {
@@ -80,13 +81,24 @@ impl Worker {
         for entry in entries {
             match Item::read(entry.stream_seq, entry.subject(), entry.payload()) {
                 Ok(item) => items.push(item),
-                Err(error) => refusals.push(Refusal { stream_seq: entry.stream_seq, reason: error.to_string() }),
+                // The entry alone is at fault, whatever the database is like.
+                Err(error) => {
+                    refusals.push(Refusal { stream_seq: entry.stream_seq, reason: error.to_string(), is_proven: true });
+                }
             }
         }
         refusals.extend(self.keeper.keep(&items).await?);
+        let waiting: Vec<_> = refusals.iter().filter(|refusal| !refusal.is_proven).collect();
+        if let Some(first) = waiting.first() {
+            self.keeper.hold(waiting.len(), &first.reason).await?;
+        }
         let mut outcomes = HashMap::new();
         for refusal in refusals {
             let Some(entry) = entries.iter().find(|entry| entry.stream_seq == refusal.stream_seq) else { continue };
+            if !refusal.is_proven {
+                outcomes.insert(entry.stream_seq, Outcome::RetryAfter(stuck_delay(entry.deliveries)));
+                continue;
+            }
             let letter = DeadLetter {
                 stream_seq: entry.stream_seq,
                 subject: entry.subject().to_owned(),
@@ -94,11 +106,16 @@ impl Worker {
                 reason: refusal.reason,
             };
             let is_buried = self.keeper.bury(&self.stream_name, &letter).await?;
-            let outcome = if is_buried { Outcome::Discard } else { Outcome::RetryAfter(STUCK_DELAY) };
+            let outcome = if is_buried { Outcome::Discard } else { Outcome::RetryAfter(stuck_delay(entry.deliveries)) };
             outcomes.insert(entry.stream_seq, outcome);
         }
         Ok(outcomes)
     }
+}
+
+fn stuck_delay(deliveries: u64) -> Duration {
+    let doublings = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    STUCK_DELAY_MIN.saturating_mul(1 << doublings).min(STUCK_DELAY_MAX)
 }
 
 async fn settle(entries: &[Entry], outcomes: &HashMap<StreamSeq, Outcome>) {

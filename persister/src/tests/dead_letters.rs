@@ -2,7 +2,7 @@
 
 use chat_shared::{clock::Timestamp, log, position::Seq};
 
-use super::place::{Place, Talk, items, now};
+use super::place::{Place, Talk, items, now, until};
 use crate::replay::{Replayed, replay};
 
 struct Letter {
@@ -115,10 +115,11 @@ async fn an_entry_is_buried_once_however_often_it_is_delivered() {
 #[tokio::test]
 async fn dead_letters_that_can_be_stored_by_now_leave_the_table() {
     let place = Place::new().await;
-    let (mut talk, mut other) = (place.talk().await, place.talk().await);
+    let (mut talk, mut other, mut good) = (place.talk().await, place.talk().await, place.talk().await);
     let event = talk.message(far_off());
     place.append_event(&mut talk, &event).await;
     place.append_poison(&mut other, b"poison").await;
+    place.append(&mut good).await;
     let persister = place.persister().await;
     place.wait_until_settled().await;
     persister.stop().await;
@@ -127,4 +128,41 @@ async fn dead_letters_that_can_be_stored_by_now_leave_the_table() {
     assert_eq!(replay(&place.keeper()).await.unwrap(), Replayed { stored: 1, kept: 1 });
     place.assert_stored(&talk).await;
     assert_eq!(letters(&place).await[0].payload, b"poison");
+}
+
+#[tokio::test]
+async fn a_schema_fault_buries_nothing() {
+    let place = Place::new().await;
+    let mut talk = place.talk().await;
+    place.alter("alter table messages add column extra int not null").await;
+    for _ in 0..60 {
+        place.append(&mut talk).await;
+    }
+    let persister = place.persister().await;
+    until("another attempt", async || place.redelivered().await >= 60).await;
+    assert_eq!(place.store().count_letters().await.unwrap(), 0, "each message is refused for the same reason");
+    place.alter("alter table messages alter column extra drop not null").await;
+    place.wait_for(&talk).await;
+    place.wait_until_settled().await;
+    assert_eq!(place.store().count_letters().await.unwrap(), 0);
+    persister.stop().await;
+}
+
+#[tokio::test]
+async fn a_lone_refused_entry_waits_for_another() {
+    let place = Place::new().await;
+    let (mut talk, mut other) = (place.talk().await, place.talk().await);
+    let stray = talk.unnumbered(1, far_off());
+    place.append_event(&mut talk, &stray).await;
+    let persister = place.persister().await;
+    until("another attempt", async || place.redelivered().await > 0).await;
+    assert_eq!(place.store().count_letters().await.unwrap(), 0, "nothing shows that the entry is at fault");
+    // Another kind of entry shows nothing either.
+    let mark = other.read(other.users[0], 1);
+    place.log.append_facts(&[mark]).await.unwrap();
+    place.append(&mut other).await;
+    place.wait_for(&other).await;
+    place.wait_until_settled().await;
+    persister.stop().await;
+    assert_eq!(letters(&place).await.iter().map(|letter| letter.stream_seq).collect::<Vec<_>>(), [1]);
 }

@@ -97,6 +97,7 @@ impl Place {
             postgres: Latch::default(),
             draining: CancellationToken::new(),
             attempts_max: Some(1),
+            evidence: parking_lot::Mutex::default(),
         }
     }
 
@@ -242,11 +243,24 @@ impl Place {
         messages
     }
 
+    /// Changes the schema, as its owner or an operator may.
+    pub async fn alter(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+
+    async fn consumer(&self) -> async_nats::jetstream::consumer::PullConsumer {
+        let context = async_nats::jetstream::new(self.nats.clone());
+        context.get_consumer_from_stream("persister", &self.state.name).await.unwrap()
+    }
+
+    /// Entries that persisters were given more than once and have not settled.
+    pub async fn redelivered(&self) -> usize {
+        self.consumer().await.get_info().await.map_or(0, |info| info.num_redelivered)
+    }
+
     /// Waits until the log has nothing more for any persister.
     pub async fn wait_until_settled(&self) {
-        let context = async_nats::jetstream::new(self.nats.clone());
-        let consumer: async_nats::jetstream::consumer::PullConsumer =
-            context.get_consumer_from_stream("persister", &self.state.name).await.unwrap();
+        let consumer = self.consumer().await;
         until("settling", async || {
             consumer.get_info().await.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
         })

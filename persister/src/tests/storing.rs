@@ -63,3 +63,19 @@ async fn a_missing_partition_heals() {
     assert_eq!(place.keeper().keep(&items(1, &events)).await.unwrap(), []);
     place.assert_stored(&talk).await;
 }
+
+/// Of all instances that miss a partition one makes it; the others find it made.
+#[tokio::test]
+async fn a_partition_made_by_another_instance_is_used() {
+    let place = Place::new().await;
+    for days in [-7, -5, -3, 2, 4, 6] {
+        let at = now().day().plus(days).start();
+        let (mut one, mut two) = (place.talk().await, place.talk().await);
+        let (one, two) = ([one.message(at)], [two.message(at)]);
+        let keepers = [0, 1].map(|_| crate::keep::Keeper { attempts_max: None, ..place.keeper() });
+        let (one, two) = (items(1, &one), items(2, &two));
+        let refusals = tokio::join!(keepers[0].keep(&one), keepers[1].keep(&two));
+        let refusals = [refusals.0.unwrap(), refusals.1.unwrap()];
+        assert!(refusals.iter().all(Vec::is_empty), "{days} days from today: {refusals:?}");
+    }
+}
