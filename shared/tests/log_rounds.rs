@@ -168,3 +168,22 @@ async fn whoever_has_stopped_waiting_is_not_appended_for() -> Result<()> {
     assert_eq!(scene.log.last(event.conversation_id).await?, None);
     Ok(())
 }
+
+#[tokio::test]
+async fn one_repeater_does_not_stop_shared_writes() -> Result<()> {
+    let scene = Scene::set().await?;
+    let mut repeated = first_event(ConversationId::random());
+    let Appended::At(at) = scene.log.append(&repeated, &id(&repeated)).await? else { panic!("it is the first") };
+    repeated.previous = at;
+    let rounds = 10;
+    for _ in 0..rounds {
+        let mut events = first_events(MANY);
+        events.push(repeated.clone());
+        let mut answers = scene.append_all(&events).await;
+        assert_eq!(answers.pop().context("an answer")??, Appended::Duplicate(at));
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Appended::At(_)))));
+    }
+    let together = scene.written_together().await?;
+    assert!(together >= (rounds - 1) * MANY, "{together} of {}: only the first round pays", rounds * MANY);
+    Ok(())
+}

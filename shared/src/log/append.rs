@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Event, Participants},
-    ids::ConversationId,
+    event::{Event, Fact, Participants},
+    ids::{ConversationId, UserId},
     limits,
     position::{Seq, StreamSeq},
     wire::ConversationKind,
@@ -43,28 +43,59 @@ pub(super) struct Append {
     pub(super) expected: StreamSeq,
     /// Unique within the duplicate window; none for an event that does no harm when it comes twice, and follows none.
     id: Option<String>,
+    /// The sender of a message.
+    pub(super) sender_id: Option<UserId>,
+}
+
+/// Why nothing of a batch was kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    /// At least one of its conversations has moved on, or has an append in flight.
+    #[error("a conversation of the batch has moved on")]
+    HeadMoved,
+    /// At least one of its append ids is a repeat.
+    #[error("the batch contains a repeat")]
+    Repeat,
+    /// It failed for a reason that concerns all of it.
+    #[error(transparent)]
+    Whole(#[from] AppendError),
+}
+
+impl From<BatchError> for AppendError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::HeadMoved => Self::HeadMoved,
+            BatchError::Repeat => refused(&error),
+            BatchError::Whole(error) => error,
+        }
+    }
 }
 
 impl Append {
     pub(super) fn new(log: &Log, event: &Event, append_id: &str) -> Self {
+        let sender_id = match &event.fact {
+            Fact::MessageSent(message) => Some(message.sender_id),
+            _ => None,
+        };
         Self {
             subject: subject_of(&log.namespace, event),
             payload: event.encode().into(),
             expected: event.previous,
             id: Some(append_id.to_owned()),
+            sender_id,
         }
     }
 
     /// A fact that nothing follows, on its slot's subject.
     fn of_fact(log: &Log, event: &Event) -> Self {
         let subject = subject_of(&log.namespace, event);
-        Self { subject, payload: event.encode().into(), expected: StreamSeq::ZERO, id: None }
+        Self { subject, payload: event.encode().into(), expected: StreamSeq::ZERO, id: None, sender_id: None }
     }
 
     #[cfg(test)]
     pub(super) fn for_test(subject: &str, bytes: usize) -> Self {
         let payload = vec![0; bytes].into();
-        Self { subject: subject.to_owned(), payload, expected: StreamSeq::ZERO, id: None }
+        Self { subject: subject.to_owned(), payload, expected: StreamSeq::ZERO, id: None, sender_id: None }
     }
 
     fn headers(&self, stream: &str) -> HeaderMap {
@@ -163,20 +194,28 @@ impl Log {
         Ok(if ack.duplicate { Appended::Duplicate(at) } else { Appended::At(at) })
     }
 
-    /// Appends all or none, one after the other, in one write of the server; gives the position of the last. Any error
-    /// but `Unknown` says that nothing was kept, and not because of which.
-    pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, AppendError> {
+    /// Appends all or none, one after the other, in one write of the server; gives the position of the last. After any
+    /// error but `Unknown` nothing was kept. The server doesn't name the append that was to blame.
+    pub(super) async fn append_together(&self, appends: &[&Append]) -> Result<StreamSeq, BatchError> {
         let parts = appends.iter().map(|append| Part {
             subject: append.subject.clone(),
             headers: append.headers(&self.name),
             payload: append.payload.clone(),
         });
         let ack = publish_together(&self.client, &self.context, parts).await.map_err(|error| match error {
-            NotTogether::NotSent(why) => AppendError::Refused(why),
-            NotTogether::Answer(error) => not_appended(&error),
+            NotTogether::NotSent(why) => BatchError::Whole(AppendError::Refused(why)),
+            NotTogether::Answer(error)
+                if error_code(&error) == Some(ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE) =>
+            {
+                BatchError::Repeat
+            }
+            NotTogether::Answer(error) => match not_appended(&error) {
+                AppendError::HeadMoved | AppendError::InFlight => BatchError::HeadMoved,
+                error => BatchError::Whole(error),
+            },
         })?;
         // The server refuses a batch with a repeat in it, so this isn't one of its answers.
-        if ack.duplicate { Err(AppendError::Unknown) } else { Ok(StreamSeq(ack.sequence)) }
+        if ack.duplicate { Err(AppendError::Unknown.into()) } else { Ok(StreamSeq(ack.sequence)) }
     }
 
     async fn acknowledged(&self, subject: String, publish: PublishMessage) -> Result<PublishAck, AppendError> {

@@ -4,15 +4,16 @@
 //! hundred. So few appends wait at a time, and what comes meanwhile is the next round: when there is little to do an
 //! append goes at once and alone; the busier the log, the larger the rounds.
 //!
-//! **Invariant:** each append is answered by itself. A round that the server refuses as a whole, because some of its
-//! appends have lost their race or are repeats, is written again one by one.
+//! **Invariant:** each append is answered by itself. A write that the server refuses as a whole, because one of its
+//! appends has lost its race or is a repeat, is written again without those of conversations that have moved on, or in
+//! halves; and the sender or conversation to blame is left out of shared writes for a while ([`Suspects`]).
 
 use std::{
     collections::HashSet,
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +21,11 @@ use std::{
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{AppendError, Appended, Log, append::Append};
+use super::{
+    AppendError, Appended, Log,
+    append::{Append, BatchError},
+    suspects::{SET_APART_TOTAL, Suspects},
+};
 use crate::{event::Event, lifecycle::Tasks, position::StreamSeq};
 
 /// Appends that wait for their round; one more waits for room, within the time of its request.
@@ -39,10 +44,7 @@ const ALONE_MAX: usize = 24;
 /// Bytes of the events of one write, below what a connection to NATS takes without waiting for long.
 const TOGETHER_BYTES_MAX: usize = 512 * 1024;
 
-/// Rounds that go one by one after one that was refused as a whole; doubles with each further refusal, up to the bound.
-const CALM_ROUNDS: std::ops::RangeInclusive<u32> = 4..=64;
-
-/// Writes, by `way`: `together`; `refused` (as a whole, then one by one); `unknown`; `alone` (some, one by one).
+/// Writes, by `way`: `together`; `refused` (as a whole, then in parts); `unknown`; `alone` (some, one by one).
 const WRITES_TOTAL: &str = "chat_gateway_append_writes_total";
 /// Appends of a round.
 const ROUND_EVENTS: &str = "chat_gateway_append_round_events";
@@ -59,8 +61,8 @@ pub struct Appender {
 pub struct Newest(Arc<AtomicU64>);
 
 /// An append that waits for its answer.
-struct Waiting {
-    append: Append,
+pub(super) struct Waiting {
+    pub(super) append: Append,
     newest: Newest,
     answer: oneshot::Sender<Result<Appended, AppendError>>,
 }
@@ -92,6 +94,11 @@ impl Log {
     /// An appender that works until the process stops.
     pub fn appender(&self, tasks: &Tasks) -> Appender {
         metrics::describe_counter!(WRITES_TOTAL, "Writes of appends to the log, by how they went");
+        metrics::describe_counter!(
+            SET_APART_TOTAL,
+            "Appends left out of shared writes after one that spoiled such a write"
+        );
+        metrics::counter!(SET_APART_TOTAL).absolute(0);
         metrics::describe_histogram!(ROUND_EVENTS, metrics::Unit::Count, "Appends of a round");
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
         tasks.lasting("appends", take_rounds(self.clone(), queue, tasks.clone()));
@@ -117,46 +124,18 @@ impl Appender {
     }
 }
 
-/// Whether conversations are contended just now, so that rounds written together would be refused.
-#[derive(Debug, Default)]
-struct Contention {
-    /// Rounds that are still to go one by one.
-    calm: AtomicU32,
-    /// How many it was the last time.
-    last: AtomicU32,
-}
-
-impl Contention {
-    /// Takes one of the rounds that are to go one by one, if any is left.
-    fn takes_round(&self) -> bool {
-        self.calm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |calm| calm.checked_sub(1)).is_ok()
-    }
-
-    fn note_refusal(&self) {
-        let calm = (self.last.load(Ordering::Relaxed) * 2).clamp(*CALM_ROUNDS.start(), *CALM_ROUNDS.end());
-        self.last.store(calm, Ordering::Relaxed);
-        self.calm.store(calm, Ordering::Relaxed);
-    }
-
-    fn note_success(&self) {
-        self.last.store(0, Ordering::Relaxed);
-    }
-}
-
 async fn take_rounds(log: Log, mut queue: mpsc::Receiver<Waiting>, tasks: Tasks) {
     let free = Arc::new(Semaphore::new(ROUNDS_MAX));
-    let contention = Arc::new(Contention::default());
+    let suspects = Arc::new(Suspects::default());
+    let size_max = if log.takes_batches { ROUND_MAX } else { ALONE_MAX };
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.expect("this semaphore is never closed");
         let mut round = Vec::new();
-        let may_go_together = log.takes_batches && !contention.takes_round();
-        let size_max = if may_go_together { ROUND_MAX } else { ALONE_MAX };
         // Cancel safe: what was not appended was not answered either.
         match tasks.stopping().run_until_cancelled(queue.recv_many(&mut round, size_max)).await {
             None | Some(0) => return,
             Some(_) => {
-                let contention = may_go_together.then(|| Arc::clone(&contention));
-                tasks.best_effort("round", hold_up(permit, go(log.clone(), round, contention)));
+                tasks.best_effort("round", hold_up(permit, go(log.clone(), round, Arc::clone(&suspects))));
             }
         }
     }
@@ -171,19 +150,23 @@ async fn hold_up(permit: OwnedSemaphorePermit, round: impl Future<Output = ()>) 
     }
 }
 
-async fn go(log: Log, round: Vec<Waiting>, contention: Option<Arc<Contention>>) {
-    let mut round = still_good(round);
+async fn go(log: Log, round: Vec<Waiting>, suspects: Arc<Suspects>) {
+    let round = still_good(round);
     if !round.is_empty() {
         metrics::histogram!(ROUND_EVENTS).record(u32::try_from(round.len()).unwrap_or(u32::MAX));
     }
-    while !round.is_empty() {
-        let rest = round.split_off(fitting(&round));
-        match &contention {
-            Some(contention) if round.len() >= TOGETHER_MIN => together(&log, round, contention).await,
-            _ => one_by_one(&log, round).await,
-        }
-        round = still_good(rest);
+    if !log.takes_batches || round.len() < TOGETHER_MIN {
+        return one_by_one(&log, round, &suspects).await;
     }
+    let (apart, mut round) = suspects.set_apart(round);
+    let shared = async {
+        while !round.is_empty() {
+            let rest = round.split_off(fitting(&round));
+            together(&log, round, &suspects).await;
+            round = still_good(rest);
+        }
+    };
+    tokio::join!(shared, one_by_one(&log, apart, &suspects));
 }
 
 /// Without those that nobody waits for, who have been told that the outcome is unknown, and those that are known to have
@@ -212,26 +195,42 @@ fn fitting(round: &[Waiting]) -> usize {
     round.iter().take_while(|waiting| fits(&waiting.append)).count().max(1)
 }
 
-async fn together(log: &Log, round: Vec<Waiting>, contention: &Contention) {
-    let appends: Vec<_> = round.iter().map(|waiting| &waiting.append).collect();
-    match log.append_together(&appends).await {
-        Ok(last) => {
-            count("together");
-            contention.note_success();
-            for (at, waiting) in (last.0 + 1 - round.len() as u64..).zip(round) {
-                waiting.answer(Ok(Appended::At(StreamSeq(at))));
+/// In one write, or in as few as leave out those that the server refuses.
+async fn together(log: &Log, part: Vec<Waiting>, suspects: &Suspects) {
+    let mut parts = vec![part];
+    while let Some(part) = parts.pop() {
+        let mut part = still_good(part);
+        if part.len() < TOGETHER_MIN {
+            one_by_one(log, part, suspects).await;
+            continue;
+        }
+        let appends: Vec<_> = part.iter().map(|waiting| &waiting.append).collect();
+        match log.append_together(&appends).await {
+            Ok(last) => {
+                count("together");
+                for (at, waiting) in (last.0 + 1 - part.len() as u64..).zip(part) {
+                    waiting.answer(Ok(Appended::At(StreamSeq(at))));
+                }
             }
-        }
-        Err(AppendError::Unknown) => {
-            count("unknown");
-            answer_all(round, || AppendError::Unknown);
-        }
-        Err(error) => {
-            count("refused");
-            contention.note_refusal();
-            let is_race = matches!(error, AppendError::HeadMoved);
-            let round = if is_race { sift(log, round).await } else { round };
-            one_by_one(log, round).await;
+            Err(BatchError::Whole(AppendError::Unknown)) => {
+                count("unknown");
+                answer_all(part, || AppendError::Unknown);
+            }
+            Err(BatchError::Whole(_)) => {
+                count("refused");
+                // There may be room for some of them.
+                one_by_one(log, part, suspects).await;
+            }
+            Err(error @ (BatchError::HeadMoved | BatchError::Repeat)) => {
+                count("refused");
+                let before = part.len();
+                if matches!(error, BatchError::HeadMoved) {
+                    part = sift(log, part, suspects).await;
+                }
+                // Without any that has visibly moved on, each refusal halves the part with the one to blame.
+                let rest = if part.len() == before { part.split_off(before / 2) } else { Vec::new() };
+                parts.extend([rest, part]);
+            }
         }
     }
 }
@@ -241,32 +240,40 @@ fn count(way: &'static str) {
 }
 
 /// Answers those whose conversations have moved on, and gives the others.
-async fn sift(log: &Log, round: Vec<Waiting>) -> Vec<Waiting> {
+async fn sift(log: &Log, round: Vec<Waiting>, suspects: &Suspects) -> Vec<Waiting> {
     let subjects: Vec<_> = round.iter().map(|waiting| waiting.append.subject.as_str()).collect();
     let Ok(positions) = log.positions(&subjects).await else { return round };
     let has_moved = |waiting: &Waiting| {
         positions.get(waiting.append.subject.as_str()).is_some_and(|at| *at > waiting.append.expected)
     };
-    let (moved, rest) = round.into_iter().partition(has_moved);
+    let (moved, rest): (Vec<_>, _) = round.into_iter().partition(has_moved);
+    for waiting in &moved {
+        suspects.note_race(&waiting.append);
+    }
     answer_all(moved, || AppendError::HeadMoved);
     rest
 }
 
 /// Each for itself, some at a time.
-async fn one_by_one(log: &Log, mut round: Vec<Waiting>) {
+async fn one_by_one(log: &Log, mut round: Vec<Waiting>, suspects: &Suspects) {
     while !round.is_empty() {
         let rest = round.split_off(round.len().min(ALONE_MAX));
         let good = still_good(round);
         if !good.is_empty() {
             count("alone");
-            join_all(good.into_iter().map(|waiting| alone(log, waiting))).await;
+            join_all(good.into_iter().map(|waiting| alone(log, waiting, suspects))).await;
         }
         round = rest;
     }
 }
 
-async fn alone(log: &Log, waiting: Waiting) {
+async fn alone(log: &Log, waiting: Waiting, suspects: &Suspects) {
     let outcome = log.append_alone(&waiting.append).await;
+    match &outcome {
+        Ok(Appended::Duplicate(_)) => suspects.note_repeat(&waiting.append),
+        Err(AppendError::HeadMoved | AppendError::InFlight) => suspects.note_race(&waiting.append),
+        _ => {}
+    }
     waiting.answer(outcome);
 }
 
@@ -274,30 +281,12 @@ async fn alone(log: &Log, waiting: Waiting) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn after_each_refusal_more_rounds_go_one_by_one_until_one_together_succeeds() {
-        let contention = Contention::default();
-        let calm = || std::iter::from_fn(|| contention.takes_round().then_some(())).count();
-        assert_eq!(calm(), 0);
-        let mut lengths = Vec::new();
-        for _ in 0..6 {
-            contention.note_refusal();
-            lengths.push(calm());
-        }
-        assert_eq!(lengths, [4, 8, 16, 32, 64, 64]);
-        contention.note_success();
-        assert_eq!(calm(), 0);
-        contention.note_refusal();
-        assert_eq!(calm(), 4);
+    fn waiting(subject: &str, bytes: usize) -> Waiting {
+        Waiting { append: Append::for_test(subject, bytes), newest: Newest::default(), answer: oneshot::channel().0 }
     }
 
     #[test]
     fn a_write_takes_no_conversation_twice_and_not_too_many_bytes() {
-        let waiting = |subject: &str, bytes: usize| Waiting {
-            append: Append::for_test(subject, bytes),
-            newest: Newest::default(),
-            answer: oneshot::channel().0,
-        };
         assert_eq!(fitting(&[waiting("a", 1), waiting("b", 1), waiting("a", 1), waiting("c", 1)]), 2);
         assert_eq!(fitting(&[waiting("a", TOGETHER_BYTES_MAX), waiting("b", 1)]), 1);
         assert_eq!(fitting(&[waiting("a", TOGETHER_BYTES_MAX + 1), waiting("b", 1)]), 1, "alone it has to go");
