@@ -43,7 +43,7 @@ pub async fn log(
     loop {
         match Log::open(&client, &namespace.namespace, nats.replicas()).await {
             Ok(log) => return Ok((client, log)),
-            Err(error @ LogError::ServerTooOld { .. }) => return Err(error.into()),
+            Err(error @ (LogError::ServerTooOld { .. } | LogError::Unfit(_))) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "the log can't be opened, trying again"),
         }
         tokio::time::sleep(RETRY_DELAY).await;

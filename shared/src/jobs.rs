@@ -23,7 +23,9 @@ use crate::{
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
     limits,
-    log::{ConsumeError, Consumer, ConsumerSpec, LogError, Part, Replicas, find_or_make, publish_together},
+    log::{
+        ConsumeError, Consumer, ConsumerSpec, LogError, Part, Replicas, find_or_make, publish_together, refuse_faults,
+    },
     packed,
     position::{Cursor, Seq},
     sealing::Envelope,
@@ -175,7 +177,10 @@ impl Jobs {
             ..Config::default()
         };
         let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
-        let takes_batches = found.cached_info().config.allow_atomic_publish;
+        let found = &found.cached_info().config;
+        // A job too many does no harm, so any window will do.
+        refuse_faults(found, &Config { duplicate_window: Duration::ZERO, ..config })?;
+        let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
         Ok(Self { client: client.clone(), context, stream, subject, takes_batches })
     }

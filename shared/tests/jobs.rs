@@ -212,3 +212,15 @@ async fn without_nats_nothing_is_said_to_be_added() -> Result<()> {
     assert!(answer.is_err());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_queue_that_drops_jobs_unseen_is_not_opened() -> Result<()> {
+    let scene = Scene::set().await?;
+    let jetstream = jetstream::new(scene.client.clone());
+    let queue = jetstream.get_stream(format!("{}-notifications", scene.namespace)).await?;
+    let config = stream::Config { discard: stream::DiscardPolicy::Old, ..queue.cached_info().config.clone() };
+    jetstream.update_stream(&config).await?;
+    let refused = Jobs::open(&scene.client, &scene.namespace, REPLICAS).await.unwrap_err();
+    assert!(refused.to_string().contains("--discard=new"), "{refused}");
+    Ok(())
+}

@@ -272,3 +272,18 @@ async fn of_several_servers_one_that_is_there_is_enough() -> Result<()> {
     Log::open(&client, &unique_namespace(), Replicas { count: 1, bytes_max: 16 << 20 }).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_stream_that_breaks_promises_is_not_opened() -> Result<()> {
+    let client = log::connect(&TestServers::from_env()?.nats_url, "log-test", |_| {}).await?;
+    let (namespace, replicas) = (unique_namespace(), Replicas { count: 1, bytes_max: 16 << 20 });
+    Log::open(&client, &namespace, replicas).await?;
+    let jetstream = async_nats::jetstream::new(client.clone());
+    let mut config = jetstream.get_stream(log::stream_name(&namespace)).await?.cached_info().config.clone();
+    config.discard = async_nats::jetstream::stream::DiscardPolicy::Old;
+    jetstream.update_stream(&config).await?;
+    let refused = Log::open(&client, &namespace, replicas).await.unwrap_err();
+    assert!(matches!(refused, log::LogError::Unfit(_)), "{refused}");
+    assert!(refused.to_string().contains("--discard=new"), "{refused}");
+    Ok(())
+}

@@ -108,7 +108,9 @@ async fn stream(
         None => report.ok(format_args!("NATS {version}: there is no log {name} yet, the first service makes it")),
     }
     for fault in &examined.faults {
-        report.wrong(format_args!("NATS: the stream {name} was changed: {fault}; change it back with the NATS tools"));
+        report.wrong(format_args!(
+            "NATS: the stream {name} was changed: {fault}; change it back with `nats stream edit {name}`"
+        ));
     }
     for difference in &examined.differences {
         report.note(format_args!("NATS: the stream {name} was made with other settings, and keeps them: {difference}"));

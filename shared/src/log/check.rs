@@ -8,12 +8,13 @@ use async_nats::{
         self, ErrorCode,
         context::RequestErrorKind,
         response::Response,
-        stream::{Config, DiscardPolicy, Info},
+        stream::{Config, Info},
     },
 };
 
 use super::{
     LogError, LogState, Replicas,
+    faults::faults,
     topology::{NOT_FOUND, refuse_old_server, state_of, stream_config, stream_name},
 };
 
@@ -58,21 +59,6 @@ fn is_off(error: &jetstream::Error) -> bool {
 
 fn compare(examined: Examined, info: &Info, wanted: &Config) -> Examined {
     let found = &info.config;
-    let missing = wanted.subjects.iter().find(|subject| !found.subjects.contains(subject));
-    let faults = [
-        missing.map(|subject| format!("it doesn't take {subject}")),
-        (found.discard != DiscardPolicy::New)
-            .then(|| "it drops events when it is full (discard must be new)".to_owned()),
-        (!found.max_age.is_zero() && found.max_age < wanted.max_age)
-            .then(|| format!("it keeps events for {:?} only (max_age must be {:?})", found.max_age, wanted.max_age)),
-        (found.duplicate_window < wanted.duplicate_window).then(|| {
-            format!(
-                "it knows repeats for {:?} (duplicate_window must be {:?})",
-                found.duplicate_window, wanted.duplicate_window
-            )
-        }),
-        (!found.allow_direct).then(|| "it can't be read directly (allow_direct must be on)".to_owned()),
-    ];
     let differences = [
         (found.num_replicas != wanted.num_replicas)
             .then(|| format!("{} copies, not {} as CHAT_LOG_REPLICAS says", found.num_replicas, wanted.num_replicas)),
@@ -82,7 +68,7 @@ fn compare(examined: Examined, info: &Info, wanted: &Config) -> Examined {
     ];
     Examined {
         log: Some(state_of(info)),
-        faults: faults.into_iter().flatten().collect(),
+        faults: faults(found, wanted).iter().map(ToString::to_string).collect(),
         differences: differences.into_iter().flatten().collect(),
         ..examined
     }

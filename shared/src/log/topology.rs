@@ -11,7 +11,10 @@ use async_nats::{
     },
 };
 
-use super::{Log, LogState};
+use super::{
+    Log, LogState,
+    faults::{Faults, refuse_faults},
+};
 use crate::{clock::Timestamp, ids::ConversationId, limits, position::StreamSeq};
 
 /// The oldest NATS server that numbers messages rightly with three replicas.
@@ -62,6 +65,9 @@ pub enum LogError {
     /// The server has no JetStream, or not for this user.
     #[error("NATS has no JetStream: turn it on in the server's configuration, and for this user's account")]
     NoJetStream,
+    /// The stream loses what was accepted.
+    #[error(transparent)]
+    Unfit(#[from] Faults),
     /// JetStream refused or didn't answer.
     #[error("JetStream can't open the log: {0}; is JetStream enabled on the NATS server?")]
     JetStream(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -86,6 +92,7 @@ impl Log {
         let config = stream_config(namespace, replicas);
         let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
         let found = &found.cached_info().config;
+        refuse_faults(found, &config)?;
         warn_of_differences(found, &config);
         let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
@@ -185,20 +192,10 @@ pub fn stream_name(namespace: &str) -> String {
 /// Appends of one process that wait for their answer; one more waits for its turn, within the time of its request.
 const APPENDS_IN_FLIGHT_MAX: usize = 4096;
 
-/// An existing stream stays as it is. What it was asked to be is said, for whoever thinks that the settings rule it.
+/// An existing stream stays as it is: the settings count only when it is made.
 fn warn_of_differences(found: &Config, wanted: &Config) {
-    let asked = |config: &Config| {
-        (
-            config.num_replicas,
-            config.max_bytes,
-            config.max_age,
-            config.duplicate_window,
-            config.discard,
-            config.allow_direct,
-            config.allow_atomic_publish,
-        )
-    };
-    if asked(found) != asked(wanted) {
+    let chosen = |config: &Config| (config.num_replicas, config.max_bytes, config.allow_atomic_publish);
+    if chosen(found) != chosen(wanted) {
         tracing::warn!(
             replicas = found.num_replicas,
             wanted_replicas = wanted.num_replicas,
