@@ -1,6 +1,10 @@
 //! Seals text on the way in and opens it on the way out, with the days' keys from PostgreSQL held in memory.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use chat_shared::{
     clock::{Clock, Day},
@@ -14,8 +18,9 @@ use chat_shared::{
 };
 use parking_lot::RwLock;
 use sqlx::PgPool;
+use time::Date;
 
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, telemetry};
 
 /// How often keys that were made since are fetched. They are made days ahead.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
@@ -37,13 +42,21 @@ impl Content {
         let refreshed = content.clone();
         let draining = tasks.draining().clone();
         tasks.best_effort("content_keys", async move {
+            let mut unopened = Unopened::new();
             loop {
                 let fetched = tokio::time::timeout(limits::STATEMENT_WAIT_MAX, refreshed.fetch(&pool)).await;
-                if let Err(error) = fetched.unwrap_or(Err(FetchError::TimedOut)) {
-                    tracing::warn!(%error, "content keys can't be fetched, trying again");
+                match fetched.unwrap_or(Err(FetchError::TimedOut)) {
+                    Ok(found) => {
+                        if found != unopened {
+                            refreshed.report(&found);
+                        }
+                        unopened = found;
+                    }
+                    Err(error) => tracing::warn!(%error, "content keys can't be fetched, trying again"),
                 }
                 let has_today = refreshed.key(refreshed.clock.now().day()).is_some();
                 latch.set(has_today);
+                metrics::gauge!(telemetry::CONTENT_KEYS_AHEAD_DAYS).set(refreshed.days_ahead());
                 let delay = if has_today { REFRESH_INTERVAL } else { FIRST_INTERVAL };
                 // Cancel safe: it only waits.
                 if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
@@ -54,17 +67,48 @@ impl Content {
         content
     }
 
-    async fn fetch(&self, pool: &PgPool) -> Result<(), FetchError> {
+    /// Takes the keys that open, and gives those that don't: each costs the messages of its own day only.
+    async fn fetch(&self, pool: &PgPool) -> Result<Unopened, FetchError> {
         let rows = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool).await?;
-        let mut keys = HashMap::new();
+        let (mut keys, mut unopened) = (HashMap::new(), Unopened::new());
         for row in rows {
             let wrapped = WrappedKey { day: row.day.into(), master_key_id: row.master_key_id, bytes: row.wrapped };
-            let key = self.key(wrapped.day).map_or_else(|| self.master_key.unwrap(&wrapped).map(Arc::new), Ok);
-            keys.insert(wrapped.day, key.map_err(|_| FetchError::OtherMasterKey { id: wrapped.master_key_id })?);
+            match self.key(wrapped.day).map_or_else(|| self.master_key.unwrap(&wrapped).map(Arc::new), Ok) {
+                Ok(key) => _ = keys.insert(wrapped.day, key),
+                Err(_) => _ = unopened.insert(wrapped.day, wrapped.master_key_id),
+            }
         }
         // Keys that are no longer in the database have been destroyed, and go from memory too.
         *self.keys.write() = keys;
-        Ok(())
+        Ok(unopened)
+    }
+
+    /// Logs which keys don't open, and the remedy.
+    fn report(&self, unopened: &Unopened) {
+        metrics::gauge!(telemetry::CONTENT_KEYS_UNOPENED).set(u32::try_from(unopened.len()).unwrap_or(u32::MAX));
+        let (Some((first, id)), Some((last, _))) = (unopened.first_key_value(), unopened.last_key_value()) else {
+            return tracing::info!("all content keys open");
+        };
+        let remedy = if id == self.master_key.id() {
+            "the row is damaged: restore it from a backup of content_keys"
+        } else {
+            "another master key wrapped it: give this gateway that one (CHAT_MASTER_KEY or CHAT_MASTER_KEY_FILE)"
+        };
+        tracing::error!(
+            keys = unopened.len(),
+            first_day = %Date::from(*first),
+            last_day = %Date::from(*last),
+            wrapped_by = id,
+            master_key = self.master_key.id(),
+            remedy,
+            "content keys don't open; messages of their days can't be read, or sent"
+        );
+    }
+
+    /// Days after today for which there is a key, without a gap.
+    pub(crate) fn days_ahead(&self) -> i32 {
+        let (keys, today) = (self.keys.read(), self.clock.now().day());
+        (1..).take_while(|days| keys.contains_key(&today.plus(*days))).last().unwrap_or(0)
     }
 
     fn key(&self, day: Day) -> Option<Arc<ContentKey>> {
@@ -128,14 +172,13 @@ struct NoKey;
 #[error("a message was handed on for others than it was accepted for")]
 struct NotForThem;
 
+/// Days whose keys don't open, each with the id of the master key that wrapped it.
+type Unopened = BTreeMap<Day, String>;
+
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    #[error(
-        "the stored keys were wrapped by master key {id}; give this gateway the master key that they were made with"
-    )]
-    OtherMasterKey { id: String },
 }

@@ -42,6 +42,16 @@ pub const REJECTED_TOTAL: &str = "chat_gateway_rejected_total";
 pub const OUTBOX_PENDING: &str = "chat_gateway_outbox_pending";
 /// Age of the oldest of them.
 pub const OUTBOX_OLDEST_SECONDS: &str = "chat_gateway_outbox_oldest_seconds";
+/// Conversations whose pending changes a sweep could not publish; each is tried again.
+pub const OUTBOX_FAILURES_TOTAL: &str = "chat_gateway_outbox_failures_total";
+/// Days after today that this gateway has a content key for.
+pub const CONTENT_KEYS_AHEAD_DAYS: &str = "chat_gateway_content_keys_ahead_days";
+/// Stored content keys that don't open with this gateway's master key.
+pub const CONTENT_KEYS_UNOPENED: &str = "chat_gateway_content_keys_unopened";
+/// Entries of a key set that are skipped because they can't be read, by `set`: `token_keys` or `service_keys`.
+pub const KEY_SET_SKIPPED: &str = "chat_gateway_key_set_skipped";
+/// Fetches that gave no usable key, by `set`; the last usable key set stays in use.
+pub const KEY_SET_FAILURES_TOTAL: &str = "chat_gateway_key_set_failures_total";
 /// Messages that neither PostgreSQL nor the log had though both should.
 pub const HISTORY_HOLES_TOTAL: &str = "chat_gateway_history_holes_total";
 
@@ -92,6 +102,11 @@ pub fn describe() {
     describe_counter!(REJECTED_TOTAL, "Commands refused");
     describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, "Age of the oldest of them in seconds");
+    describe_counter!(OUTBOX_FAILURES_TOTAL, "Conversations whose pending changes could not be published in a sweep");
+    describe_gauge!(CONTENT_KEYS_AHEAD_DAYS, "Days after today that this gateway has a content key for");
+    describe_gauge!(CONTENT_KEYS_UNOPENED, "Stored content keys that don't open with this gateway's master key");
+    describe_gauge!(KEY_SET_SKIPPED, "Entries of a key set that are skipped because they can't be read");
+    describe_counter!(KEY_SET_FAILURES_TOTAL, "Fetches of a key set that gave no usable key");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     describe_counter!(READ_MARKS_TOTAL, "Marks of what users have read, before those that belong together are one");
     describe_counter!(RECEIPTS_TOTAL, "Receipts written to the log or told to senders");
@@ -113,6 +128,7 @@ pub fn describe() {
         UNHEARD_TOTAL,
         STATEMENTS_TOTAL,
         HISTORY_HOLES_TOTAL,
+        OUTBOX_FAILURES_TOTAL,
         PRESENCE_ANNOUNCED_TOTAL,
         PRESENCE_DROPPED_TOTAL,
         PRESENCE_PUSHED_TOTAL,
@@ -128,4 +144,6 @@ pub fn describe() {
     metrics::gauge!(SOCKETS).set(0);
     metrics::gauge!(REVOCATIONS).set(0);
     metrics::gauge!(WATCHES).set(0);
+    metrics::gauge!(CONTENT_KEYS_AHEAD_DAYS).set(0);
+    metrics::gauge!(CONTENT_KEYS_UNOPENED).set(0);
 }

@@ -5,8 +5,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Makes what each day needs, partitions and content keys, ahead of time. Any number of instances may run.
 ///
-/// Every setting is an option and an environment variable. Without a command it runs as a service: it makes partitions (14
-/// days ahead) and content keys (7 days ahead), now and every hour, and looks every minute whether lists show what is unread.
+/// Every setting is an option and an environment variable. Without a command it runs as a service: it makes partitions and
+/// content keys 14 days ahead, now and every hour, and looks every minute whether lists show what is unread.
 #[derive(Debug, Parser)]
 #[command(name = "chat-retention", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -32,24 +32,24 @@ pub enum KeysFailed {
         /// Which master key this process has.
         given: String,
     },
-    /// The right master key, but the row doesn't open.
-    #[error(
-        "the content key of {day} is damaged: it names this master key, but does not open with it. \
-         Restore its row of content_keys from a backup; content of that day can't be read without it"
-    )]
-    Damaged {
-        /// The day of the key.
-        day: Date,
-    },
 }
 
-/// Makes the missing keys of `from` to `to`, and makes sure that all of them open; how many were missing.
+/// The keys after they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// Keys that were missing.
+    pub made: usize,
+    /// Stored keys that name this master key and don't open with it.
+    pub damaged: usize,
+}
+
+/// Makes the missing keys of `from` to `to`. Stored ones that don't open are told of, and cost their own days only.
 pub async fn make(
     pool: &PgPool,
     clock: &Clock,
     master_key: &MasterKey,
     (from, to): (Day, Day),
-) -> Result<usize, KeysFailed> {
+) -> Result<Keys, KeysFailed> {
     // Before anything is made: keys of two master keys must not stand side by side.
     verify(master_key, &stored(pool, from).await?)?;
     let mut made = 0;
@@ -57,8 +57,15 @@ pub async fn make(
         made += usize::from(make_one(pool, clock, master_key, day).await?);
     }
     // Afterwards again: another instance may have been first.
-    verify(master_key, &stored(pool, from).await?)?;
-    Ok(made)
+    let damaged = verify(master_key, &stored(pool, from).await?)?;
+    for day in &damaged {
+        tracing::error!(
+            day = %Date::from(*day),
+            "a content key is damaged: it names this master key, but doesn't open with it. Restore its row of content_keys \
+             from a backup; content of that day can't be read without it, and on that day nothing be sent"
+        );
+    }
+    Ok(Keys { made, damaged: damaged.len() })
 }
 
 async fn make_one(pool: &PgPool, clock: &Clock, master_key: &MasterKey, day: Day) -> Result<bool, KeysFailed> {
@@ -92,16 +99,12 @@ async fn stored(pool: &PgPool, from: Day) -> sqlx::Result<Vec<WrappedKey>> {
         .collect())
 }
 
-fn verify(master_key: &MasterKey, keys: &[WrappedKey]) -> Result<(), KeysFailed> {
-    for key in keys {
-        if master_key.unwrap(key).is_err() {
-            let day = Date::from(key.day);
-            return Err(if key.master_key_id == master_key.id() {
-                KeysFailed::Damaged { day }
-            } else {
-                KeysFailed::OtherMasterKey { day, stored: key.master_key_id.clone(), given: master_key.id().to_owned() }
-            });
-        }
+/// The days of damaged keys; an error if another master key has wrapped any.
+fn verify(master_key: &MasterKey, keys: &[WrappedKey]) -> Result<Vec<Day>, KeysFailed> {
+    let unopened = || keys.iter().filter(|key| master_key.unwrap(key).is_err());
+    if let Some(key) = unopened().find(|key| key.master_key_id != master_key.id()) {
+        let (stored, given) = (key.master_key_id.clone(), master_key.id().to_owned());
+        return Err(KeysFailed::OtherMasterKey { day: key.day.into(), stored, given });
     }
-    Ok(())
+    Ok(unopened().map(|key| key.day).collect())
 }

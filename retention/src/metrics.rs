@@ -6,6 +6,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 pub const PARTITIONS_AHEAD_DAYS: &str = "chat_retention_partitions_ahead_days";
 /// Alert below 3: on a day without a key nothing can be sent.
 pub const KEYS_AHEAD_DAYS: &str = "chat_retention_keys_ahead_days";
+/// Alert above zero: messages of a day can't be read.
+pub const KEYS_DAMAGED: &str = "chat_retention_keys_damaged";
 /// Failed preparations.
 pub const FAILURES_TOTAL: &str = "chat_retention_preparation_failures_total";
 /// Alert above zero: what lists show as unread is wrong.
@@ -17,6 +19,11 @@ pub const UNREAD_AUDITED_TOTAL: &str = "chat_retention_unread_audited_total";
 pub fn describe() {
     describe_gauge!(PARTITIONS_AHEAD_DAYS, Unit::Count, "Days after today whose message partition is made");
     describe_gauge!(KEYS_AHEAD_DAYS, Unit::Count, "Days after today whose content key is made");
+    describe_gauge!(
+        KEYS_DAMAGED,
+        Unit::Count,
+        "Content keys since yesterday that name this master key and don't open with it"
+    );
     describe_counter!(FAILURES_TOTAL, Unit::Count, "Preparations of partitions and keys that failed");
     describe_gauge!(
         UNREAD_DRIFT,
@@ -26,6 +33,7 @@ pub fn describe() {
     describe_counter!(UNREAD_AUDITED_TOTAL, Unit::Count, "Participants whose lists were compared with their messages");
     gauge!(PARTITIONS_AHEAD_DAYS).set(0);
     gauge!(KEYS_AHEAD_DAYS).set(0);
+    gauge!(KEYS_DAMAGED).set(0);
     counter!(FAILURES_TOTAL).absolute(0);
     gauge!(UNREAD_DRIFT).set(0);
     counter!(UNREAD_AUDITED_TOTAL).absolute(0);

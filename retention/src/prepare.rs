@@ -15,8 +15,9 @@ use crate::{
 const DAYS_BACK: i32 = 1;
 /// Retention may be down for this long before a day begins without its partition.
 pub const PARTITION_DAYS_AHEAD: i32 = 14;
-/// Retention may be down for this long before nothing can be sent, because no key seals it.
-pub const KEY_DAYS_AHEAD: i32 = 7;
+/// Retention may be down for this long before nothing can be sent, because no key seals it. No shorter than for
+/// partitions, which persisters can make themselves.
+pub const KEY_DAYS_AHEAD: i32 = PARTITION_DAYS_AHEAD;
 
 /// What one preparation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Prepared {
     pub partitions_made: usize,
     /// Keys that were missing.
     pub keys_made: usize,
+    /// Keys that are damaged, each of which costs its day.
+    pub keys_damaged: usize,
 }
 
 /// Why a preparation failed.
@@ -43,7 +46,7 @@ pub enum PreparationFailed {
 impl PreparationFailed {
     /// Whether trying again may help, without anybody doing something about it.
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::Keys(KeysFailed::OtherMasterKey { .. } | KeysFailed::Damaged { .. }))
+        !matches!(self, Self::Keys(KeysFailed::OtherMasterKey { .. }))
     }
 }
 
@@ -64,6 +67,6 @@ pub async fn prepare(pool: &PgPool, clock: &Clock, master_key: &MasterKey) -> Re
     let today = clock.now().day();
     let days = (today.plus(-DAYS_BACK).0..=today.plus(PARTITION_DAYS_AHEAD).0).map(Day);
     let partitions_made = partitions::make(pool, days).await?;
-    let keys_made = keys::make(pool, clock, master_key, (today.plus(-DAYS_BACK), today.plus(KEY_DAYS_AHEAD))).await?;
-    Ok(Prepared { today, partitions_made, keys_made })
+    let keys = keys::make(pool, clock, master_key, (today.plus(-DAYS_BACK), today.plus(KEY_DAYS_AHEAD))).await?;
+    Ok(Prepared { today, partitions_made, keys_made: keys.made, keys_damaged: keys.damaged })
 }

@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics::{FAILURES_TOTAL, KEYS_AHEAD_DAYS, PARTITIONS_AHEAD_DAYS},
+    metrics::{FAILURES_TOTAL, KEYS_AHEAD_DAYS, KEYS_DAMAGED, PARTITIONS_AHEAD_DAYS},
     prepare::{Prepared, prepare},
 };
 
@@ -73,6 +73,7 @@ impl Worker {
         }
         match prepare(&self.pool, &self.clock, &self.master_key).await {
             Ok(prepared) => {
+                gauge!(KEYS_DAMAGED).set(u32::try_from(prepared.keys_damaged).unwrap_or(u32::MAX));
                 tracing::info!(
                     partitions_made = prepared.partitions_made,
                     keys_made = prepared.keys_made,

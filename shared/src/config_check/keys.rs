@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Report;
 use crate::{
-    clock::Clock,
+    clock::{Clock, Day},
     sealing::{MasterKey, WrappedKey},
     settings::MasterKeySettings,
 };
@@ -30,33 +30,48 @@ pub fn master_key(report: &mut Report, settings: &MasterKeySettings) -> Option<M
     }
 }
 
-/// Opens the latest content key, and says whether there is one for today.
+/// Opens the content keys, and says whether there is one for today.
 pub async fn content_keys(report: &mut Report, pool: Option<&PgPool>, master_key: Option<&MasterKey>, clock: &Clock) {
     let (Some(pool), Some(master_key)) = (pool, master_key) else { return };
-    let asking = sqlx::query!("select day, master_key_id, wrapped from content_keys order by day desc limit 1")
-        .fetch_optional(pool);
-    let row = match timeout(ANSWER_MAX, asking).await {
-        Ok(Ok(row)) => row,
+    let asking = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool);
+    let rows = match timeout(ANSWER_MAX, asking).await {
+        Ok(Ok(rows)) => rows,
         Ok(Err(error)) => return report.wrong(format_args!("content keys: {error}")),
         Err(_) => return report.wrong("content keys: PostgreSQL doesn't answer"),
     };
-    let Some(row) = row else {
+    let Some(last) = rows.iter().map(|row| Day::from(row.day)).max() else {
         return report.note("content keys: there are none yet, so nothing can be sent: run `chat-retention prepare`");
     };
-    let stored = row.master_key_id.clone();
-    let wrapped = WrappedKey { day: row.day.into(), master_key_id: row.master_key_id, bytes: row.wrapped };
-    if master_key.unwrap(&wrapped).is_err() {
+    let keys = rows.into_iter().map(|row| WrappedKey {
+        day: row.day.into(),
+        master_key_id: row.master_key_id,
+        bytes: row.wrapped,
+    });
+    let unopened: Vec<_> = keys.filter(|key| master_key.unwrap(key).is_err()).collect();
+    if let Some(other) = unopened.iter().find(|key| key.master_key_id != master_key.id()) {
         return report.wrong(format_args!(
-            "content keys: they are wrapped by master key {stored}, and this one is {}; give the one that they were made with",
-            master_key.id()
+            "content keys: they are wrapped by master key {}, and this one is {}: {} don't open, such as that of {}; give the \
+             one that they were made with",
+            other.master_key_id,
+            master_key.id(),
+            unopened.len(),
+            Date::from(other.day)
         ));
     }
-    let last = Date::from(wrapped.day);
-    if wrapped.day < clock.now().day() {
+    if let Some(damaged) = unopened.first() {
+        return report.wrong(format_args!(
+            "content keys: {} are damaged, such as that of {}: restore those rows of content_keys from a backup; messages of \
+             their days can't be read without",
+            unopened.len(),
+            Date::from(damaged.day)
+        ));
+    }
+    if last < clock.now().day() {
         report.note(format_args!(
-            "content keys: the last is of {last}, so nothing can be sent: run `chat-retention prepare`"
+            "content keys: the last is of {}, so nothing can be sent: run `chat-retention prepare`",
+            Date::from(last)
         ));
     } else {
-        report.ok(format_args!("content keys open with this master key, and reach to {last}"));
+        report.ok(format_args!("content keys open with this master key, and reach to {}", Date::from(last)));
     }
 }
