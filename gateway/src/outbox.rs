@@ -2,16 +2,21 @@
 //!
 //! Repeating it does no harm: the log knows a change by its append id, and its participants never go back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chat_shared::{
     clock::{Clock, Timestamp},
-    event::Event,
+    event::{Event, Fact},
     ids::{ConversationId, InvalidId},
     lifecycle::Tasks,
+    mask,
 };
 use sqlx::Connection;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::{
     database::{Database, DatabaseError, bounded, statement},
@@ -28,8 +33,10 @@ const PUBLISHERS_MAX: usize = 3;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How old a row is before it is swept: whoever made it goes first.
 const SWEEP_AGE_MIN: Duration = Duration::from_secs(1);
-/// Conversations of one sweep; the others wait for the next.
+/// Conversations of one sweep; the next one goes on after them.
 const SWEEP_CONVERSATIONS_MAX: i64 = 64;
+/// How long one sweep may take before the next begins, so that what is pending is measured also while publishing fails.
+const SWEEP_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Publishes changes of conversations.
 #[derive(Clone)]
@@ -77,6 +84,8 @@ pub(crate) enum PublishError {
     Log(#[from] Refusal),
     #[error(transparent)]
     Unreadable(#[from] chat_shared::event::UnreadableEvent),
+    #[error("only a gateway of a newer version can publish it")]
+    UnknownKind,
     #[error(transparent)]
     Id(#[from] InvalidId),
     #[error("it took too long")]
@@ -116,6 +125,9 @@ async fn publish_pending(
     let mut version = None;
     for bytes in rows {
         let change = Event::decode(&bytes)?;
+        if change.fact == Fact::Unknown {
+            return Err(PublishError::UnknownKind);
+        }
         version = i64::try_from(change.participants.version).ok();
         sender.append_change(change).await?;
     }
@@ -130,6 +142,7 @@ async fn publish_pending(
 /// Starts the task that publishes what was left behind, for as long as the gateway takes work.
 pub fn start_sweeper(database: Database, sender: Sender, clock: Clock, tasks: &Tasks) {
     let draining = tasks.draining().clone();
+    let mut sweeper = Sweeper::new(database, sender);
     tasks.essential("outbox_sweeper", async move {
         loop {
             let pause = SWEEP_INTERVAL.mul_f64(rand::random_range(0.5..1.5));
@@ -137,51 +150,92 @@ pub fn start_sweeper(database: Database, sender: Sender, clock: Clock, tasks: &T
             if draining.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
-            if let Err(error) = sweep(&database, &sender, clock.now()).await {
+            if let Err(error) = sweeper.sweep(clock.now()).await {
                 tracing::warn!(%error, "the outbox can't be swept, trying again");
             }
         }
     });
 }
 
-/// Publishes what has been pending for a while, the oldest first, and measures what is pending.
-pub(crate) async fn sweep(database: &Database, sender: &Sender, now: Timestamp) -> Result<(), PublishError> {
-    let mut connection = database.connection().await?;
-    // These two are nobody's requests, and not counted as such.
-    let pending = bounded(
-        sqlx::query!(r#"select count(*) as "rows!", min(created_at) as oldest from outbox"#)
-            .fetch_one(&mut *connection),
-    )
-    .await?;
-    let oldest_age_ms = pending.oldest.map_or(0, |oldest| now.0.saturating_sub(Timestamp::from(oldest).0).max(0));
-    metrics::gauge!(telemetry::OUTBOX_PENDING).set(as_gauge(pending.rows));
-    metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(as_gauge(oldest_age_ms) / 1000.0);
-    let made_before = Timestamp(now.0 - i64::try_from(SWEEP_AGE_MIN.as_millis()).unwrap_or(i64::MAX));
-    let conversations = bounded(
-        sqlx::query_scalar!(
-            "select conversation_id from outbox where created_at <= $1
-             group by conversation_id order by min(outbox_id) limit $2",
-            time::OffsetDateTime::from(made_before),
-            SWEEP_CONVERSATIONS_MAX
-        )
-        .fetch_all(&mut *connection),
-    )
-    .await?;
-    drop(connection);
-    for conversation in conversations {
-        let conversation_id = ConversationId::try_from(conversation)?;
-        let publishing = publish_pending(database, sender, conversation_id, WhenLocked::SkipConversation);
-        match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut)) {
-            Ok(()) => {}
-            // A row that can't be read holds up its own conversation only.
-            Err(PublishError::Unreadable(error)) => {
-                tracing::error!(?conversation_id, %error, "a pending change can't be read");
-            }
-            // The next one would fail the same way.
-            Err(error) => return Err(error),
-        }
+/// Publishes pending changes of all conversations, in turns: one that fails keeps its place and holds up no other.
+pub(crate) struct Sweeper {
+    database: Database,
+    sender: Sender,
+    /// The conversations of the next sweep have their first pending row after this one; zero for the oldest.
+    after: i64,
+}
+
+impl Sweeper {
+    /// Begins with the oldest.
+    pub(crate) const fn new(database: Database, sender: Sender) -> Self {
+        Self { database, sender, after: 0 }
     }
-    Ok(())
+
+    /// Publishes what has been pending for a while, the oldest first, and measures what is pending.
+    pub(crate) async fn sweep(&mut self, now: Timestamp) -> Result<(), PublishError> {
+        let started = Instant::now();
+        let conversations = self.pending(now).await?;
+        let is_last = i64::try_from(conversations.len()).is_ok_and(|count| count < SWEEP_CONVERSATIONS_MAX);
+        let mut failures = 0;
+        for (conversation, first) in conversations {
+            self.after = first;
+            if let Err(error) = self.publish(conversation).await {
+                metrics::counter!(telemetry::OUTBOX_FAILURES_TOTAL).increment(1);
+                let conversation = mask::Masked(conversation);
+                match error {
+                    PublishError::Unreadable(_) | PublishError::UnknownKind | PublishError::Id(_) => {
+                        tracing::error!(%conversation, %error, "a pending change can't be read, trying the others");
+                    }
+                    // While the log is away all fail alike, and one line is enough.
+                    _ if failures == 0 => {
+                        tracing::warn!(%conversation, %error, "a pending change can't be published, trying the others");
+                    }
+                    _ => {}
+                }
+                failures += 1;
+            }
+            if started.elapsed() > SWEEP_WAIT_MAX {
+                return Ok(());
+            }
+        }
+        if is_last {
+            self.after = 0;
+        }
+        Ok(())
+    }
+
+    /// The next conversations with pending changes, each with its first row. Not counted as statements: no request makes
+    /// them.
+    async fn pending(&self, now: Timestamp) -> Result<Vec<(Uuid, i64)>, PublishError> {
+        let mut connection = self.database.connection().await?;
+        let pending = bounded(
+            sqlx::query!(r#"select count(*) as "rows!", min(created_at) as oldest from outbox"#)
+                .fetch_one(&mut *connection),
+        )
+        .await?;
+        let oldest_age_ms = pending.oldest.map_or(0, |oldest| now.0.saturating_sub(Timestamp::from(oldest).0).max(0));
+        metrics::gauge!(telemetry::OUTBOX_PENDING).set(as_gauge(pending.rows));
+        metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(as_gauge(oldest_age_ms) / 1000.0);
+        let made_before = Timestamp(now.0 - i64::try_from(SWEEP_AGE_MIN.as_millis()).unwrap_or(i64::MAX));
+        let conversations = bounded(
+            sqlx::query!(
+                r#"select conversation_id, min(outbox_id) as "first!" from outbox where created_at <= $1
+                   group by conversation_id having min(outbox_id) > $2 order by min(outbox_id) limit $3"#,
+                time::OffsetDateTime::from(made_before),
+                self.after,
+                SWEEP_CONVERSATIONS_MAX
+            )
+            .fetch_all(&mut *connection),
+        )
+        .await?;
+        Ok(conversations.into_iter().map(|row| (row.conversation_id, row.first)).collect())
+    }
+
+    async fn publish(&self, conversation: Uuid) -> Result<(), PublishError> {
+        let conversation_id = ConversationId::try_from(conversation)?;
+        let publishing = publish_pending(&self.database, &self.sender, conversation_id, WhenLocked::SkipConversation);
+        tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut))
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge; counts stay far below 2^52")]

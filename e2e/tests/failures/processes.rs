@@ -1,8 +1,9 @@
 //! Promise 1: accepted means kept, whatever process dies next.
 
 use anyhow::{Context, Result};
-use chat_e2e::{Incoming, Setup, database, on_own_fleet, said};
+use chat_e2e::{Incoming, Setup, database, eventually, on_own_fleet, said};
 use chat_shared::{ids::MessageId, wire::Encoding};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 #[test]
@@ -134,5 +135,35 @@ fn r4_3_every_process_killed_in_turn_while_two_people_chat() -> Result<()> {
             last += 2;
         }
         database::wait_until_stored(&fleet.urls().postgres, conversation_id, last).await
+    })
+}
+
+#[test]
+fn promise_10_a_change_survives_kill_9_before_its_append() -> Result<()> {
+    on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
+        let servers = fleet.servers().context("the fleet has its own servers")?;
+        let [asha, bikram, chitra] = fleet.people()?;
+        let group = fleet.group(&asha, &[&bikram]).await?;
+        let pending = || database::count(&fleet.urls().postgres, "select count(*) from outbox");
+        assert_eq!(pending().await?, 0);
+
+        // The commit needs PostgreSQL alone. Nothing of the append leaves the gateway while NATS is gone.
+        servers.nats.kill().await?;
+        let (api, path) = (fleet.api(&asha, 0), format!("conversations/{}/participants", group.as_uuid()));
+        let adding = JoinSet::from_iter([async move { api.post(&path, &json!({ "user_ids": [chitra.id] })).await }]);
+        eventually("the commit", || async { Ok((pending().await? == 1).then_some(())) }).await?;
+        fleet.gateway(0).kill().await?;
+        drop(adding);
+        servers.nats.start().await?;
+
+        // Only the sweeper of the other gateway is left to append it.
+        eventually("the change in the log", || async {
+            let answer = fleet.api(&chitra, 1).send(group, MessageId::random(), &said(1)).await?;
+            Ok((answer.status == 201 || answer.status == 200).then_some(()))
+        })
+        .await?;
+        assert_eq!(pending().await?, 0);
+        fleet.gateway(0).start_ready().await?;
+        Ok(())
     })
 }

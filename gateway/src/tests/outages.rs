@@ -93,7 +93,7 @@ async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_p
     servers.nats.start().await.unwrap();
     let now = chat_shared::clock::Clock::System.now().after(std::time::Duration::from_mins(1));
     until("sweeping", async || {
-        crate::outbox::sweep(&place.database, &place.sender, now).await.is_ok()
+        crate::outbox::Sweeper::new(place.database.clone(), place.sender.clone()).sweep(now).await.is_ok()
             && matches!(place.log.newest(id).await, Ok(Some((_, newest))) if newest.participants.version == 2)
     })
     .await;

@@ -10,7 +10,7 @@ use chat_shared::{
 use time::OffsetDateTime;
 
 use super::place::{Place, users};
-use crate::outbox::{Outbox, sweep};
+use crate::outbox::{Outbox, Sweeper};
 
 /// Commits a change whose maker dies before it is published: a user joins.
 async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u64, list: &[UserId]) {
@@ -34,6 +34,10 @@ async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u
     .execute(&place.pool)
     .await
     .unwrap();
+}
+
+async fn sweep(place: &Place) {
+    Sweeper::new(place.database.clone(), place.sender.clone()).sweep(Clock::System.now()).await.unwrap();
 }
 
 async fn pending(place: &Place) -> i64 {
@@ -61,7 +65,7 @@ async fn what_is_left_behind_is_swept_in_order_once_though_many_sweep() {
     leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
     leave_behind(&place, conversation_id, 3, &[ana, ben, eve, fay]).await;
     let (now, outbox) = (Clock::System.now(), Outbox::new(place.database.clone(), place.sender.clone()));
-    let sweeping = || sweep(&place.database, &place.sender, now);
+    let sweeping = async || Sweeper::new(place.database.clone(), place.sender.clone()).sweep(now).await;
     let (first, second, third, ()) = tokio::join!(sweeping(), sweeping(), sweeping(), outbox.publish(conversation_id));
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
     assert_eq!(pending(&place).await, 0);
@@ -99,7 +103,58 @@ async fn a_change_that_cannot_be_read_holds_up_only_its_conversation() {
     .await
     .unwrap();
     leave_behind(&place, whole, 2, &[ana, ben, eve]).await;
-    sweep(&place.database, &place.sender, Clock::System.now()).await.unwrap();
+    sweep(&place).await;
     assert_eq!(heard(&place, whole).await, [1, 2]);
     assert_eq!(pending(&place).await, 1);
+}
+
+/// Puts bytes that are no event in a conversation's place in the log, so that nothing can be appended after them.
+async fn spoil(place: &Place, conversation_id: ConversationId) {
+    let subject = place.log.subject(conversation_id);
+    async_nats::jetstream::new(place.operator.clone())
+        .publish(subject, "nonsense".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    place.sender.forget(conversation_id);
+}
+
+#[tokio::test]
+async fn a_conversation_that_fails_holds_up_no_other() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let mut groups = Vec::new();
+    for _ in 0..3 {
+        groups.push(place.group(ana, &[ben]).await.conversation_id);
+    }
+    for &group in &groups {
+        leave_behind(&place, group, 2, &[ana, ben, eve]).await;
+    }
+    spoil(&place, groups[0]).await;
+    sweep(&place).await;
+    assert_eq!(heard(&place, groups[1]).await, [1, 2]);
+    assert_eq!(heard(&place, groups[2]).await, [1, 2]);
+    assert_eq!(pending(&place).await, 1, "the one that fails is tried again");
+}
+
+#[tokio::test]
+async fn sweeps_reach_rows_behind_many_that_fail() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let whole = place.group(ana, &[ben]).await.conversation_id;
+    // More than one sweep takes.
+    for _ in 0..70 {
+        let nonsense = sqlx::query!(
+            "insert into outbox (conversation_id, version, event, created_at) values ($1, 2, 'nonsense', $2)",
+            ConversationId::random().as_uuid(),
+            OffsetDateTime::UNIX_EPOCH
+        );
+        nonsense.execute(&place.pool).await.unwrap();
+    }
+    leave_behind(&place, whole, 2, &[ana, ben, eve]).await;
+    let mut sweeper = Sweeper::new(place.database.clone(), place.sender.clone());
+    for _ in 0..2 {
+        sweeper.sweep(Clock::System.now()).await.unwrap();
+    }
+    assert_eq!(heard(&place, whole).await, [1, 2]);
+    assert_eq!(pending(&place).await, 70);
 }
