@@ -12,9 +12,12 @@ impl KeySource {
     pub async fn try_once(&self) -> anyhow::Result<String> {
         match self {
             Self::Jwks(url) => {
-                let keys = jwks::fetch(&jwks::client()?, url).await?.len();
-                ensure!(keys > 0, "the key set holds no key that tokens can be checked with: EC P-256, Ed25519 or RSA");
-                Ok(format!("{keys} in the key set"))
+                let jwks::KeySet { keys, skipped } = jwks::fetch(&jwks::client()?, url).await?;
+                ensure!(
+                    skipped == 0,
+                    "{skipped} entries of the key set can't be read; tokens signed with them are refused"
+                );
+                Ok(format!("{} in the key set", keys.len()))
             }
             Self::PublicKeys(paths) => {
                 for path in paths {
