@@ -1,6 +1,9 @@
 //! Why a client's request is not carried out: one type for frames and for REST.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -11,6 +14,7 @@ use chat_shared::{
     log::AppendError,
     wire::{ErrorBody, ErrorCode, Rejected},
 };
+use parking_lot::Mutex;
 
 use crate::edge::Full;
 
@@ -19,6 +23,21 @@ const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
 
 /// How long a client waits for a connection of its user to end.
 const RETRY_AFTER_CONNECTIONS: Duration = Duration::from_secs(30);
+
+/// Between two warnings of the same part being out of reach; `UNAVAILABLE_TOTAL` counts each refusal.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When each part was last warned of. Refusals are made by conversions, which have no state of their own.
+static WARNED: Mutex<BTreeMap<&str, Instant>> = Mutex::new(BTreeMap::new());
+
+fn is_warning_due(what: &'static str, now: Instant) -> bool {
+    let mut warned = WARNED.lock();
+    let is_due = warned.get(what).is_none_or(|at| now.duration_since(*at) >= WARNING_INTERVAL);
+    if is_due {
+        warned.insert(what, now);
+    }
+    is_due
+}
 
 /// A refusal: a code from the closed list, a text for the developer who reads it, and when to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,9 +148,14 @@ impl Refusal {
         Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
-    /// Something that is needed is out of reach for now. The cause is logged here, once.
+    /// Something that is needed is out of reach for now. Counted here; the cause is logged now and then, since during an
+    /// outage every request has the same.
     pub fn unavailable(what: &'static str, cause: &dyn std::error::Error) -> Self {
-        tracing::warn!(what, %cause, "a request is refused as unavailable");
+        if is_warning_due(what, Instant::now()) {
+            tracing::warn!(what, %cause, "requests are refused as unavailable");
+        } else {
+            tracing::debug!(what, %cause, "a request is refused as unavailable");
+        }
         metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => what).increment(1);
         let message = format!("{what} is out of reach; repeat the request, with the same ids, after the delay");
         Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
@@ -209,5 +233,19 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_warned_of_now_and_then() {
+        let now = Instant::now();
+        assert!(is_warning_due("one part", now));
+        assert!(!is_warning_due("one part", now + WARNING_INTERVAL / 2));
+        assert!(is_warning_due("another part", now));
+        assert!(is_warning_due("one part", now + WARNING_INTERVAL));
     }
 }

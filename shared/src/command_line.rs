@@ -7,7 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::telemetry::scrub;
+use crate::telemetry::{flush, scrub};
 
 /// What the process was started with; or how it ends if it only has to show its help, or can't be started so.
 pub fn read<T: Parser>() -> Result<T, ExitCode> {
@@ -73,7 +73,9 @@ pub fn say(line: impl std::fmt::Display) {
 }
 
 /// How a program ends: with its error, if there is one, on one line of standard error, where no whole UUID goes either.
+/// The last lines of the log are written first.
 pub fn conclude(outcome: anyhow::Result<()>) -> ExitCode {
+    flush();
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     complain(&in_words(&error));
     ExitCode::FAILURE

@@ -1,10 +1,12 @@
 //! What a process says about itself: logs, metrics, and whether it is alive and ready.
 
 mod health;
+mod lines;
 mod scrub;
 mod server;
 
 pub use health::{Health, Latch};
+pub(crate) use lines::flush;
 pub(crate) use scrub::scrub;
 
 use std::io::IsTerminal;
@@ -29,7 +31,8 @@ pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Resul
         mask::set_key(key.expose().as_bytes());
     }
     let filter = filter(settings)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(scrub::ScrubbedStdout);
+    let (output, dropped) = lines::start(scrub::ScrubbedStdout);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(output);
     match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Pretty => lines.with_ansi(std::io::stdout().is_terminal()).with_target(false).try_init(),
@@ -37,6 +40,6 @@ pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Resul
     .map_err(anyhow::Error::from_boxed)
     .context("starting the log")?;
     let health = Health::default();
-    server::start(settings.metrics_listen, health.clone(), tasks).await?;
+    server::start(settings.metrics_listen, health.clone(), dropped, tasks).await?;
     Ok(health)
 }

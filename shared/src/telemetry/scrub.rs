@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 
-use tracing_subscriber::fmt::MakeWriter;
 use uuid::Uuid;
 
 use crate::mask::Masked;
@@ -11,26 +10,15 @@ use crate::mask::Masked;
 /// Standard output, with UUIDs masked.
 pub(super) struct ScrubbedStdout;
 
-/// Writes one line.
-pub(super) struct ScrubbedLine(io::Stdout);
-
-impl<'a> MakeWriter<'a> for ScrubbedStdout {
-    type Writer = ScrubbedLine;
-
-    fn make_writer(&'a self) -> ScrubbedLine {
-        ScrubbedLine(io::stdout())
-    }
-}
-
-impl Write for ScrubbedLine {
+impl Write for ScrubbedStdout {
     /// The subscriber writes a whole line at once, so no UUID is split over two calls.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().write_all(&scrub(line))?;
+        io::stdout().lock().write_all(&scrub(line))?;
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().flush()
+        io::stdout().lock().flush()
     }
 }
 

@@ -7,8 +7,9 @@ use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::ErrorCounter;
 
-use super::Health;
+use super::{Health, lines};
 use crate::lifecycle::Tasks;
 
 /// Buckets of durations, in seconds; metrics of durations end in `_seconds`.
@@ -18,13 +19,19 @@ const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0,
 /// How often histograms are tidied.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> anyhow::Result<()> {
+pub(super) async fn start(
+    listen: SocketAddr,
+    health: Health,
+    lines_dropped: ErrorCounter,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
     let metrics = PrometheusBuilder::new()
         .set_buckets(&SECONDS)
         .and_then(|metrics| metrics.set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &COUNTS))
         .context("setting the buckets")?
         .install_recorder()
         .context("starting the metrics")?;
+    metrics::describe_counter!(lines::LINES_DROPPED_TOTAL, "Log lines dropped because standard output took none");
     let upkeep = metrics.clone();
     let stopping = tasks.stopping().clone();
     tasks.lasting("metrics_upkeep", async move {
@@ -32,6 +39,7 @@ pub(super) async fn start(listen: SocketAddr, health: Health, tasks: &Tasks) -> 
         // Cancel safe: a tick that is lost is made up by the next.
         while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
             upkeep.run_upkeep();
+            lines::show(&lines_dropped);
         }
     });
     let draining = tasks.draining().clone();
