@@ -108,7 +108,8 @@ impl Content {
     /// Days after today for which there is a key, without a gap.
     pub(crate) fn days_ahead(&self) -> i32 {
         let (keys, today) = (self.keys.read(), self.clock.now().day());
-        (1..).take_while(|days| keys.contains_key(&today.plus(*days))).last().unwrap_or(0)
+        let days_max = i32::try_from(keys.len()).unwrap_or(i32::MAX);
+        (1..=days_max).take_while(|days| keys.contains_key(&today.plus(*days))).last().unwrap_or(0)
     }
 
     fn key(&self, day: Day) -> Option<Arc<ContentKey>> {

@@ -59,7 +59,9 @@ impl News {
                 envelope: Some(message.envelope).filter(|_| shows_text),
             }),
             Fact::ReadAdvanced(read) => Self::Read { conversation_id, user_id: read.user_id, read_seq: read.read_seq },
-            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => Self::Other,
+            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {
+                Self::Other
+            }
         }
     }
 

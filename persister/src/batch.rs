@@ -76,6 +76,8 @@ impl Item {
         let sent_at = event.sent_at;
         let conversation_id = event.conversation_id.as_uuid();
         let row = match event.fact {
+            // `log::read` refuses it, so it becomes a dead letter, which a newer version can store.
+            Fact::Unknown => return Err(NotAnEntry::UnknownKind.into()),
             Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => None,
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq }) => Some(Row::Read(ReadRow {
                 conversation_id,

@@ -3,7 +3,12 @@
 //! An event is complete in itself: it carries its audience, so that delivery reads no database, and
 //! its predecessor's position, so that a conversation can be read backwards from its head.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
 
 use crate::{
     clock::Timestamp,
@@ -59,7 +64,7 @@ impl Participants {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Fact {
     /// A message was accepted.
     MessageSent(MessageSent),
@@ -71,6 +76,50 @@ pub enum Fact {
     ReadAdvanced(ReadAdvanced),
     /// A device of a participant has more of the messages. It stands in inboxes only, never in the log.
     DeliveredAdvanced(DeliveredAdvanced),
+    /// A kind that only a newer version knows. It is read, never written: the rest of its event says how a conversation
+    /// goes on after it, so that versions run beside each other.
+    Unknown,
+}
+
+/// The name of a fact's kind.
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Kind {
+    MessageSent,
+    ParticipantsChanged,
+    BlocksChanged,
+    ReadAdvanced,
+    DeliveredAdvanced,
+    #[serde(other)]
+    Unknown,
+}
+
+struct FactVisitor;
+
+impl<'de> Visitor<'de> for FactVisitor {
+    type Value = Fact;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map from the name of one kind to its fact")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fact, A::Error> {
+        let fact = match map.next_key()?.ok_or_else(|| A::Error::invalid_length(0, &self))? {
+            Kind::MessageSent => Fact::MessageSent(map.next_value()?),
+            Kind::ParticipantsChanged => Fact::ParticipantsChanged(map.next_value()?),
+            Kind::BlocksChanged => Fact::BlocksChanged(map.next_value()?),
+            Kind::ReadAdvanced => Fact::ReadAdvanced(map.next_value()?),
+            Kind::DeliveredAdvanced => Fact::DeliveredAdvanced(map.next_value()?),
+            Kind::Unknown => map.next_value::<IgnoredAny>().map(|_| Fact::Unknown)?,
+        };
+        if map.next_key::<IgnoredAny>()?.is_some() { Err(A::Error::invalid_length(2, &self)) } else { Ok(fact) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FactVisitor)
+    }
 }
 
 /// An accepted message.
@@ -141,17 +190,66 @@ impl Event {
     }
 
     /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,
-    /// of a block only who made it, and of what was read while there is one only the reader.
+    /// of a block only who made it, of what was read while there is one only the reader, and of an unknown kind nobody.
     pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
+        let list = if self.fact == Fact::Unknown { &[][..] } else { &self.participants.list[..] };
         let (removed, but, only) = match &self.fact {
-            Fact::MessageSent(_) => (&[][..], None, None),
+            Fact::MessageSent(_) | Fact::Unknown => (&[][..], None, None),
             Fact::ParticipantsChanged(change) => (&change.removed[..], None, None),
             Fact::BlocksChanged(change) => (&[][..], None, Some(change.user_id)),
             Fact::ReadAdvanced(read) => (&[][..], None, Some(read.user_id).filter(|_| self.participants.is_blocked())),
             Fact::DeliveredAdvanced(delivered) => (&[][..], Some(delivered.user_id), None),
         };
-        let participants = self.participants.list.iter().map(|participant| participant.user_id);
+        let participants = list.iter().map(|participant| participant.user_id);
         let is_told = move |user_id: &UserId| Some(*user_id) != but && only.is_none_or(|only| only == *user_id);
         participants.filter(is_told).chain(removed.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_an_unknown_kind_is_read_but_for_its_fact() {
+        let event = Event {
+            conversation_id: ConversationId::random(),
+            kind: ConversationKind::Group,
+            seq: Seq(7),
+            sent_at: Timestamp(8),
+            previous: StreamSeq(9),
+            participants: Participants {
+                version: 3,
+                list: vec![Participant { user_id: UserId::random(), role: crate::wire::Role::Member }],
+                blocked_by: Vec::new(),
+            },
+            fact: Fact::Unknown,
+        };
+        let encoded = |fact: serde_json::Value| {
+            #[derive(Serialize)]
+            struct Newer<'a> {
+                conversation_id: ConversationId,
+                kind: ConversationKind,
+                seq: Seq,
+                sent_at: Timestamp,
+                previous: StreamSeq,
+                participants: &'a Participants,
+                fact: serde_json::Value,
+            }
+            let Event { conversation_id, kind, seq, sent_at, previous, ref participants, .. } = event;
+            let newer = Newer { conversation_id, kind, seq, sent_at, previous, participants, fact };
+            rmp_serde::to_vec_named(&newer).unwrap()
+        };
+        for fact in [json!({ "Reacted": { "with": ["a", { "b": null }] } }), json!({ "Pinned": 7 })] {
+            let read = Event::decode(&encoded(fact)).unwrap();
+            assert_eq!(read, event);
+            assert_eq!(read.audience().count(), 0, "nobody could be shown it");
+        }
+        for nonsense in [json!({}), json!("Reacted"), json!({ "Reacted": 1, "Pinned": 2 }), json!({ "MessageSent": 1 })]
+        {
+            assert!(Event::decode(&encoded(nonsense.clone())).is_err(), "{nonsense}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
+    log::NotAnEntry,
     position::{Cursor, Seq},
     wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind, UserProfile},
 };
@@ -55,7 +56,7 @@ pub(super) fn named(event: &Event) -> Vec<UserId> {
         Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) => {
             event.participants.list.iter().map(|participant| participant.user_id).collect()
         }
-        Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) => Vec::new(),
+        Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => Vec::new(),
     }
 }
 
@@ -117,6 +118,8 @@ impl Shown {
                     at,
                 },
             },
+            // It has no audience, so nothing shows it.
+            Fact::Unknown => return Err(Refusal::internal(&NotAnEntry::UnknownKind)),
         };
         Ok(Self { push, direct, blocked_by, conversation_id, version })
     }

@@ -65,7 +65,7 @@ impl Receipts {
                 let version = event.participants.version;
                 self.marks.note(read.user_id, event.conversation_id, version, read.read_seq);
             }
-            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => {}
+            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {}
         }
     }
 }

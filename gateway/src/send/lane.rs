@@ -102,8 +102,8 @@ impl Lanes {
     /// Learns from a delivered event where its conversation stands, if this gateway writes to it too: else its next
     /// append would fail and ask.
     pub fn learn(&self, event: &Event, at: StreamSeq) {
-        // Nothing follows a receipt.
-        if let Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) = event.fact {
+        // Nothing follows a receipt, and an unknown kind may be one.
+        if let Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown = event.fact {
             return;
         }
         let Some(known) = self.known.get(&event.conversation_id) else { return };

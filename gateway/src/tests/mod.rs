@@ -1,6 +1,7 @@
 //! The gateway's rooms against real servers, started by `cargo dev test`.
 
 mod blocks;
+mod content;
 mod conversations;
 mod devices;
 mod edge;
@@ -11,6 +12,7 @@ mod history;
 mod internal;
 #[path = "../../../shared/tests/input/fuzz/mutation.rs"]
 pub mod mutation;
+mod newer;
 pub mod outages;
 mod outbox;
 pub mod place;

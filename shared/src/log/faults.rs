@@ -113,7 +113,7 @@ mod tests {
                 "--subjects=chat.*.message.*,chat.*.fact",
             ),
             (Config { max_age: day, ..wanted.clone() }, "--max-age=604800s"),
-            (Config { duplicate_window: Duration::from_secs(120), ..wanted.clone() }, "--dupe-window=600s"),
+            (Config { duplicate_window: Duration::from_mins(2), ..wanted.clone() }, "--dupe-window=600s"),
             (Config { allow_direct: false, ..wanted.clone() }, "--allow-direct"),
             (Config { max_messages_per_subject: 1, ..wanted.clone() }, "--max-msgs-per-subject=-1"),
             (Config { storage: StorageType::Memory, ..wanted.clone() }, "made anew"),

@@ -14,6 +14,9 @@ pub enum NotAnEntry {
     /// The bytes are no event.
     #[error(transparent)]
     Unreadable(#[from] UnreadableEvent),
+    /// Only a newer version can tell what it means.
+    #[error("the event is of a kind that this version doesn't know; a newer one does")]
+    UnknownKind,
     /// It is an event, and stands where nobody looks for it.
     #[error("the event stands on a subject that is not its own")]
     Misplaced,
@@ -35,13 +38,18 @@ pub fn subject_of(namespace: &str, event: &Event) -> String {
 /// what comes after the namespace decides.
 pub fn read(subject: &str, payload: &[u8]) -> Result<Event, NotAnEntry> {
     let event = Event::decode(payload)?;
+    if event.fact == Fact::Unknown {
+        return Err(NotAnEntry::UnknownKind);
+    }
     let namespace = subject.strip_suffix(&within_namespace(&event));
     if namespace.is_some_and(|namespace| namespace.ends_with('.')) { Ok(event) } else { Err(NotAnEntry::Misplaced) }
 }
 
 fn within_namespace(event: &Event) -> String {
     match event.fact {
-        Fact::MessageSent(_) | Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) => ordered(event.conversation_id),
+        Fact::MessageSent(_) | Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::Unknown => {
+            ordered(event.conversation_id)
+        }
         Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) => unordered(event.conversation_id),
     }
 }
@@ -109,6 +117,17 @@ mod tests {
             for other in elsewhere.iter().chain([&in_order, &alone].into_iter().filter(|subject| *subject != own)) {
                 assert!(matches!(read(other, &payload), Err(NotAnEntry::Misplaced)), "{other}");
             }
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_left_to_newer_versions() {
+        let known = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random() }));
+        let name = b"BlocksChanged";
+        let at = known.windows(name.len()).position(|bytes| bytes == name).unwrap();
+        let newer = [&known[..at], b"PinnedMessage", &known[at + name.len()..]].concat();
+        for subject in [format!("chat.10.message.{ID}"), "chat.10.fact".to_owned()] {
+            assert!(matches!(read(&subject, &newer), Err(NotAnEntry::UnknownKind)), "{subject}");
         }
     }
 }
