@@ -83,7 +83,7 @@ const SAID: &[(&str, &[Login])] = &[
     ("$JS.API.CONSUMER.PAUSE.{ns}-log.notifier-00", NOBODY),
     ("$JS.API.CONSUMER.UNPIN.{ns}-log.notifier-00", OF_NOTIFIER),
     ("$JS.API.CONSUMER.INFO.{ns}-log.notifier-00", OF_NOTIFIER),
-    ("$JS.API.CONSUMER.INFO.{ns}-log.persister", NOBODY),
+    ("$JS.API.CONSUMER.INFO.{ns}-log.persister", OF_PERSISTER),
     ("$JS.API.CONSUMER.LIST.{ns}-log", NOBODY),
     ("$JS.API.CONSUMER.MSG.NEXT.{ns}-log.persister", OF_PERSISTER),
     ("$JS.API.CONSUMER.MSG.NEXT.{ns}-log.notifier-00", OF_NOTIFIER),
