@@ -16,6 +16,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.database_incarnation() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    select extract(epoch from pg_postmaster_start_time()) || ' ' || pg_relation_filenode('log_checkpoints')
+$$;
+
 CREATE FUNCTION public.make_message_partition(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -51,6 +58,52 @@ begin
         update conversations set participant_count = participant_count - 1 where conversation_id = old.conversation_id;
     end if;
     return null;
+end
+$$;
+
+CREATE FUNCTION public.restore_conversation(restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[], restored_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    pair_low uuid;
+    pair_high uuid;
+    found_version bigint;
+    is_new boolean;
+begin
+    if restored_kind = 'direct' then
+        pair_low := least(user_ids[1], user_ids[2]);
+        pair_high := greatest(user_ids[1], user_ids[2]);
+    end if;
+    insert into conversations (conversation_id, kind, direct_low, direct_high, version, created_at, last_activity_at)
+    values (restored_id, restored_kind, pair_low, pair_high, restored_version, restored_at, restored_at)
+    on conflict do nothing;
+    is_new := found;
+    select version into found_version from conversations where conversation_id = restored_id for no key update;
+    if not found then
+        return false;
+    end if;
+    if not is_new and found_version >= restored_version then
+        return true;
+    end if;
+    update conversations set version = restored_version where conversation_id = restored_id;
+    delete from participants where conversation_id = restored_id and user_id <> all (user_ids);
+    insert into participants (conversation_id, user_id, role, joined_at)
+    select restored_id, member.user_id, member.role, restored_at
+    from unnest(user_ids, roles) with ordinality as member (user_id, role, place)
+    order by member.place
+    on conflict (conversation_id, user_id) do update set role = excluded.role;
+    if restored_kind = 'direct' then
+        delete from blocks
+        where (blocker_id, blocked_id) in ((pair_low, pair_high), (pair_high, pair_low))
+            and blocker_id <> all (blocker_ids);
+        insert into blocks (blocker_id, blocked_id, created_at)
+        select blocker_id, case blocker_id when pair_low then pair_high else pair_low end, restored_at
+        from unnest(blocker_ids) as blocker_id
+        where blocker_id in (pair_low, pair_high)
+        on conflict do nothing;
+    end if;
+    return true;
 end
 $$;
 
@@ -122,7 +175,31 @@ CREATE TABLE public.log_checkpoints (
     stream_created_at timestamp with time zone NOT NULL,
     last_stream_seq bigint NOT NULL,
     updated_at timestamp with time zone NOT NULL,
+    incarnation text,
+    acked_stream_seq bigint,
+    CONSTRAINT log_checkpoints_acked_stream_seq_check CHECK ((acked_stream_seq >= 0)),
     CONSTRAINT log_checkpoints_last_stream_seq_check CHECK ((last_stream_seq >= 0))
+);
+
+CREATE TABLE public.log_gaps (
+    gap_id bigint NOT NULL,
+    stream_name text NOT NULL,
+    next_stream_seq bigint NOT NULL,
+    last_stream_seq bigint NOT NULL,
+    was_acked boolean NOT NULL,
+    is_lost boolean DEFAULT false NOT NULL,
+    found_at timestamp with time zone NOT NULL,
+    CONSTRAINT log_gaps_next_stream_seq_check CHECK ((next_stream_seq > 0)),
+    CONSTRAINT log_gaps_range CHECK ((next_stream_seq <= last_stream_seq))
+);
+
+ALTER TABLE public.log_gaps ALTER COLUMN gap_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.log_gaps_gap_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.messages (
@@ -208,6 +285,9 @@ ALTER TABLE ONLY public.dead_letters
 
 ALTER TABLE ONLY public.log_checkpoints
     ADD CONSTRAINT log_checkpoints_pkey PRIMARY KEY (stream_name);
+
+ALTER TABLE ONLY public.log_gaps
+    ADD CONSTRAINT log_gaps_pkey PRIMARY KEY (gap_id);
 
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (conversation_id, seq, sent_at);

@@ -3,9 +3,10 @@
 
 revoke all on table
     conversations, participants, outbox, messages, content_keys, dead_letters, log_checkpoints, notification_devices,
-    blocks, _sqlx_migrations
+    blocks, log_gaps, _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
-revoke all on function make_message_partition (date), participants_count (), conversations_direct_has_two ()
+revoke all on function make_message_partition (date), participants_count (), conversations_direct_has_two (),
+    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 
 -- Every service compares the schema with the one it was built for.
@@ -27,14 +28,19 @@ grant insert, delete on table blocks to chat_gateway;
 
 -- The persister stores what it can't open: it has no content keys.
 grant insert on table messages to chat_persister;
-grant select (conversation_id, last_seq, last_activity_at),
+grant select (conversation_id, last_seq, last_activity_at, version),
     update (last_seq, last_message_id, last_message_at, last_activity_at)
     on table conversations to chat_persister;
 grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
     on table participants to chat_persister;
 grant select, insert, delete on table dead_letters to chat_persister;
-grant select, insert, update (last_stream_seq, updated_at), delete on table log_checkpoints to chat_persister;
-grant execute on function make_message_partition (date) to chat_persister;
+grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_stream_seq), delete
+    on table log_checkpoints to chat_persister;
+grant select, insert, update, delete on table log_gaps to chat_persister;
+-- After a restore of the database it rebuilds conversations from the log.
+grant execute on function make_message_partition (date), database_incarnation (),
+    restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz)
+    to chat_persister;
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
 grant select (conversation_id, last_seq, floor_seq, direct_low, direct_high) on table conversations to chat_notifier;

@@ -1,6 +1,6 @@
 //! Puts the parts together, one function per command.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chat_shared::{
@@ -12,15 +12,19 @@ use chat_shared::{
     settings::PostgresSettings,
     telemetry::{self, Latch},
 };
-use parking_lot::Mutex;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accept_loss,
     config::{ForgetLogSettings, ReplaySettings, RunSettings},
+    evidence::Evidence,
     forget_log,
     keep::Keeper,
-    metrics, open, replay,
+    metrics, open,
+    repair::Repair,
+    replay,
+    source::Source,
     store::Store,
     watch::Watch,
     worker::Worker,
@@ -40,6 +44,7 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("participants", &["select", "update"]),
     ("dead_letters", &["select", "insert", "delete"]),
     ("log_checkpoints", &["select", "insert", "update"]),
+    ("log_gaps", &["select", "insert", "update", "delete"]),
 ];
 
 /// Runs the service until it is told to stop.
@@ -74,21 +79,29 @@ async fn store_the_log(settings: RunSettings, pool: PgPool, latches: Latches, ta
     latches.postgres.set(true);
     tracing::info!(stream = state.name, last = state.last.0, "storing the log");
     let store = Store::new(pool.clone(), Clock::System);
-    let watch = Watch { pool, store: store.clone(), log, postgres: latches.postgres.clone() };
-    tasks.essential("watching", watch.run(draining.clone()));
-    let worker = Worker {
-        consumer,
-        stream_name: state.name.clone(),
-        keeper: Keeper {
-            store,
-            log: Some(state),
-            clock: Clock::System,
-            postgres: latches.postgres,
-            draining: draining.clone(),
-            attempts_max: None,
-            evidence: Mutex::default(),
-        },
+    let source = Source { log: log.clone(), state: state.clone() };
+    let evidence = Arc::default();
+    let keeper = |source: Option<Source>, rows_metric| Keeper {
+        store: store.clone(),
+        source,
+        clock: Clock::System,
+        postgres: latches.postgres.clone(),
+        draining: draining.clone(),
+        attempts_max: None,
+        evidence: Arc::clone(&evidence),
+        rows_metric,
     };
+    let watch = Watch {
+        pool,
+        store: store.clone(),
+        log: log.clone(),
+        source: source.clone(),
+        postgres: latches.postgres.clone(),
+    };
+    tasks.essential("watching", watch.run(draining.clone()));
+    let repair = Repair { log, keeper: keeper(None, metrics::ROWS_TOTAL) };
+    tasks.essential("repairing", repair.run(draining.clone()));
+    let worker = Worker { consumer, stream_name: state.name, keeper: keeper(Some(source), metrics::ROWS_TOTAL) };
     worker.run(draining).await;
     // What does not get there is delivered again, which is harmless.
     let _flushed = tokio::time::timeout(FLUSH_MAX, client.flush()).await;
@@ -110,12 +123,13 @@ pub async fn check(settings: &RunSettings) -> ExitCode {
 pub async fn replay(settings: &ReplaySettings) -> anyhow::Result<()> {
     let keeper = Keeper {
         store: Store::new(checked_pool(&settings.postgres).await?, Clock::System),
-        log: None,
+        source: None,
         clock: Clock::System,
         postgres: Latch::default(),
         draining: CancellationToken::new(),
         attempts_max: Some(COMMAND_ATTEMPTS_MAX),
-        evidence: Mutex::default(),
+        evidence: Arc::new(parking_lot::Mutex::new(Evidence::default())),
+        rows_metric: metrics::ROWS_TOTAL,
     };
     let replayed = replay::replay(&keeper).await.context("replaying the dead letters")?;
     say(format_args!("{} dead letters are stored, {} stay", replayed.stored, replayed.kept));
@@ -126,6 +140,12 @@ pub async fn replay(settings: &ReplaySettings) -> anyhow::Result<()> {
 pub async fn forget_log(settings: &ForgetLogSettings) -> anyhow::Result<()> {
     let store = Store::new(checked_pool(&settings.postgres).await?, Clock::System);
     forget_log::forget_log(&store, &log::stream_name(&settings.namespace.namespace), settings.yes).await
+}
+
+/// Forgets what neither PostgreSQL nor the log has any more.
+pub async fn accept_loss(settings: &ForgetLogSettings) -> anyhow::Result<()> {
+    let pool = checked_pool(&settings.postgres).await?;
+    accept_loss::accept_loss(&pool, &log::stream_name(&settings.namespace.namespace), settings.yes).await
 }
 
 async fn checked_pool(settings: &PostgresSettings) -> anyhow::Result<PgPool> {

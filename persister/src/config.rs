@@ -28,6 +28,10 @@ pub enum Command {
     /// Messages that had been accepted but not stored stay lost, and their numbers are given to new messages: clients that
     /// saw the lost ones must reload. Stop all gateways and persisters first, and restore the stream instead if you can.
     ForgetLog(ForgetLogSettings),
+    /// Accept that entries are lost that neither PostgreSQL, restored from a backup, nor the log has any more.
+    ///
+    /// Until then they are named in a log line, counted by `chat_persister_gap_lost_events`, and an alert.
+    AcceptLoss(ForgetLogSettings),
 }
 
 /// Settings of the service.
@@ -50,7 +54,7 @@ pub struct ReplaySettings {
     pub postgres: PostgresSettings,
 }
 
-/// Settings of `forget-log`.
+/// Settings of `forget-log` and `accept-loss`.
 #[derive(Debug, Args)]
 pub struct ForgetLogSettings {
     #[command(flatten)]

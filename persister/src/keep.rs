@@ -1,12 +1,11 @@
 //! Stores what can be stored and returns what can't: retries transient failures, halves a refused batch until the
 //! offending entry is alone, and makes missing partitions.
 
-use std::{io, slice, time::Duration};
+use std::{collections::HashMap, fmt::Display, io, slice, sync::Arc, time::Duration};
 
 use chat_shared::{
     clock::{Clock, Day},
     limits,
-    log::LogState,
     position::StreamSeq,
     telemetry::Latch,
 };
@@ -20,6 +19,7 @@ use crate::{
     evidence::Evidence,
     failure::{self, Failure},
     metrics as names,
+    source::{Source, Unverified},
     store::{DeadLetter, Store, Stored},
 };
 
@@ -36,8 +36,8 @@ const DAYS_BACK_MAX: i32 = (limits::LOG_AGE_MAX.as_secs() / 86_400) as i32 + 1;
 pub struct Keeper {
     /// The tables.
     pub store: Store,
-    /// The stream that the entries come from; none when they come from elsewhere.
-    pub log: Option<LogState>,
+    /// The log whose checkpoint the entries move; none if they move none.
+    pub source: Option<Source>,
     /// What day it is.
     pub clock: Clock,
     /// Whether PostgreSQL answers.
@@ -47,7 +47,18 @@ pub struct Keeper {
     /// Ends the retries too; none to go on for ever.
     pub attempts_max: Option<u32>,
     /// Decides which refused entries are at fault themselves.
-    pub evidence: Mutex<Evidence>,
+    pub evidence: Arc<Mutex<Evidence>>,
+    /// The counter of messages that were new.
+    pub rows_metric: &'static str,
+}
+
+/// What becomes of an entry that was not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is a dead letter.
+    Buried,
+    /// It is to be tried again later.
+    Held,
 }
 
 /// An entry that was not stored.
@@ -98,6 +109,39 @@ impl Keeper {
         Ok(refusals)
     }
 
+    /// Stores entries of the log, each with its position, subject and bytes, or sets them aside. Returns those that were
+    /// not stored.
+    pub async fn settle(
+        &self,
+        stream_name: &str,
+        entries: &[(StreamSeq, &str, &[u8])],
+    ) -> Result<HashMap<StreamSeq, Fate>, GaveUp> {
+        let (mut items, mut refusals) = (Vec::with_capacity(entries.len()), Vec::new());
+        for (stream_seq, subject, payload) in entries {
+            match Item::read(*stream_seq, subject, payload) {
+                Ok(item) => items.push(item),
+                // The entry alone is at fault, whatever the database is like.
+                Err(error) => {
+                    refusals.push(Refusal { stream_seq: *stream_seq, reason: error.to_string(), is_proven: true });
+                }
+            }
+        }
+        refusals.extend(self.keep(&items).await?);
+        let waiting: Vec<_> = refusals.iter().filter(|refusal| !refusal.is_proven).collect();
+        if let Some(first) = waiting.first() {
+            self.hold(waiting.len(), &first.reason).await?;
+        }
+        let mut fates = HashMap::new();
+        for Refusal { stream_seq, reason, is_proven } in refusals {
+            let Some((_, subject, payload)) = entries.iter().find(|(at, ..)| *at == stream_seq) else { continue };
+            let (subject, payload) = ((*subject).to_owned(), payload.to_vec());
+            let letter = DeadLetter { stream_seq, subject, payload, reason };
+            let is_buried = is_proven && self.bury(stream_name, &letter).await?;
+            fates.insert(stream_seq, if is_buried { Fate::Buried } else { Fate::Held });
+        }
+        Ok(fates)
+    }
+
     fn is_proven(&self, item: &Item) -> bool {
         self.evidence.lock().is_against(item)
     }
@@ -121,8 +165,13 @@ impl Keeper {
         let (mut failures, mut has_partitions) = (0, false);
         loop {
             let started = Instant::now();
-            let error = match bounded(self.store.store(&batch, self.log.as_ref())).await {
-                Ok(stored) => {
+            let log = self.source.as_ref().map(|source| &source.state);
+            let error = match bounded(self.store.store(&batch, log)).await {
+                Ok(None) => {
+                    self.verify(&mut failures).await?;
+                    continue;
+                }
+                Ok(Some(stored)) => {
                     self.postgres.set(true);
                     self.measure(&batch, items.len(), stored, started.elapsed());
                     self.evidence.lock().note_stored(items, stored);
@@ -146,6 +195,16 @@ impl Keeper {
         }
     }
 
+    /// Lets a database be written that may have come back older: once what it may lack has been recorded.
+    async fn verify(&self, failures: &mut u32) -> Result<(), GaveUp> {
+        let Some(source) = &self.source else { return Ok(()) };
+        match tokio::time::timeout(TRANSACTION_WAIT_MAX, source.verify(&self.store)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => self.pause(failures, &error).await,
+            Err(_) => self.pause(failures, &Unverified::from(no_answer())).await,
+        }
+    }
+
     fn refused(&self, items: &[Item], reason: String) -> Placed {
         self.evidence.lock().note_refused(items);
         Placed::Refused(reason)
@@ -156,14 +215,16 @@ impl Keeper {
     }
 
     fn measure(&self, batch: &Batch, events: usize, stored: Stored, elapsed: Duration) {
-        counter!(names::ROWS_TOTAL).increment(stored.messages);
+        counter!(self.rows_metric).increment(stored.messages);
         counter!(names::READS_TOTAL).increment(stored.reads);
         counter!(names::BATCHES_TOTAL).increment(1);
         #[expect(clippy::cast_precision_loss, reason = "a batch has hundreds of entries, an age is shown to people")]
         let (events, age_ms) = (events as f64, (self.clock.now().0 - batch.newest.0) as f64);
         histogram!(names::BATCH_EVENTS).record(events);
         histogram!(names::COMMIT_SECONDS).record(elapsed);
-        gauge!(names::STORED_AGE_SECONDS).set((age_ms / 1000.0).max(0.0));
+        if self.source.is_some() {
+            gauge!(names::STORED_AGE_SECONDS).set((age_ms / 1000.0).max(0.0));
+        }
     }
 
     /// Makes the partitions of the batch's days that are plausible.
@@ -188,15 +249,23 @@ impl Keeper {
     pub async fn bury(&self, stream_name: &str, letter: &DeadLetter) -> Result<bool, GaveUp> {
         let mut failures = 0;
         loop {
-            let Err(error) = bounded(self.store.bury(stream_name, letter)).await else {
-                tracing::error!(
-                    stream_seq = letter.stream_seq.0,
-                    reason = letter.reason,
-                    "an entry of the log can't be stored and is kept as a dead letter; see `chat-persister replay`"
-                );
-                counter!(names::DEAD_LETTERS_TOTAL).increment(1);
-                self.evidence.lock().forget([letter.stream_seq]);
-                return Ok(true);
+            let log = self.source.as_ref().map(|source| &source.state);
+            let error = match bounded(self.store.bury(stream_name, letter, log)).await {
+                Ok(false) => {
+                    self.verify(&mut failures).await?;
+                    continue;
+                }
+                Ok(true) => {
+                    tracing::error!(
+                        stream_seq = letter.stream_seq.0,
+                        reason = letter.reason,
+                        "an entry of the log can't be stored and is kept as a dead letter; see `chat-persister replay`"
+                    );
+                    counter!(names::DEAD_LETTERS_TOTAL).increment(1);
+                    self.evidence.lock().forget([letter.stream_seq]);
+                    return Ok(true);
+                }
+                Err(error) => error,
             };
             if failure::classify(&error) != Failure::Transient {
                 tracing::error!(
@@ -212,8 +281,8 @@ impl Keeper {
     }
 
     /// Waits before the next attempt, longer each time, unless there is to be none.
-    async fn pause(&self, failures: &mut u32, error: &sqlx::Error) -> Result<(), GaveUp> {
-        let gave_up = || GaveUp(failure::reason(error));
+    async fn pause(&self, failures: &mut u32, error: &(dyn Display + Sync)) -> Result<(), GaveUp> {
+        let gave_up = || GaveUp(error.to_string());
         *failures += 1;
         self.postgres.set(false);
         if self.draining.is_cancelled() || self.attempts_max.is_some_and(|max| *failures >= max) {
@@ -237,9 +306,11 @@ fn refusal(item: &Item, reason: String, is_proven: bool) -> Refusal {
 
 async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     // Whether a commit that was cut off took place is unknown, and doesn't matter: storing again is harmless.
-    tokio::time::timeout(TRANSACTION_WAIT_MAX, statement).await.unwrap_or_else(|_| {
-        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer from PostgreSQL in time")))
-    })
+    tokio::time::timeout(TRANSACTION_WAIT_MAX, statement).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer from PostgreSQL in time"))
 }
 
 fn retry_delay(failures: u32) -> Duration {

@@ -1,15 +1,21 @@
 //! The persister: copies the log into PostgreSQL, in batches. The only writer of `messages`.
 
+mod accept_loss;
 mod app;
 mod batch;
+mod checkpoint;
 mod config;
 mod evidence;
 mod failure;
 mod forget_log;
+mod gaps;
 mod keep;
 mod metrics;
 mod open;
+mod rebuild;
+mod repair;
 mod replay;
+mod source;
 mod store;
 mod watch;
 mod worker;
@@ -34,5 +40,6 @@ async fn main() -> ExitCode {
         None => app::run(arguments.run).await,
         Some(Command::Replay(settings)) => app::replay(&settings).await,
         Some(Command::ForgetLog(settings)) => app::forget_log(&settings).await,
+        Some(Command::AcceptLoss(settings)) => app::accept_loss(&settings).await,
     })
 }

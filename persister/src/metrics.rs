@@ -26,6 +26,16 @@ pub const DEAD_LETTERS: &str = "chat_persister_dead_letters";
 pub const RETRIES_TOTAL: &str = "chat_persister_retries_total";
 /// Alert on any increase: retention is not running.
 pub const PARTITIONS_MADE_TOTAL: &str = "chat_persister_partitions_made_total";
+/// Above zero after PostgreSQL has been started again, until what it may lack is stored once more.
+pub const GAP_EVENTS: &str = "chat_persister_gap_events";
+/// Alert above zero: neither PostgreSQL nor the log has these.
+pub const GAP_LOST_EVENTS: &str = "chat_persister_gap_lost_events";
+/// Alert on any increase: PostgreSQL came back older.
+pub const REPAIRED_TOTAL: &str = "chat_persister_repaired_total";
+/// Conversations that PostgreSQL lacked or had in an older version.
+pub const REBUILT_TOTAL: &str = "chat_persister_rebuilt_total";
+/// Alert on any increase: a pair has two direct conversations, and PostgreSQL shows one.
+pub const NOT_REBUILT_TOTAL: &str = "chat_persister_not_rebuilt_total";
 
 /// Describes all of them and sets them to zero.
 pub fn describe() {
@@ -38,6 +48,9 @@ pub fn describe() {
             HELD_TOTAL,
             "Times that refused entries were put back to wait, since no other of their kind was stored after them",
         ),
+        (REPAIRED_TOTAL, "Messages stored again that had been acknowledged and that PostgreSQL came back without"),
+        (REBUILT_TOTAL, "Conversations rebuilt from the log that PostgreSQL lacked or had in an older version"),
+        (NOT_REBUILT_TOTAL, "Direct conversations not rebuilt since their pair has made another one"),
         (RETRIES_TOTAL, "Attempts to store that were repeated because PostgreSQL was away or busy"),
         (PARTITIONS_MADE_TOTAL, "Partitions that were missing and made while storing; retention should have made them"),
     ];
@@ -48,6 +61,8 @@ pub fn describe() {
     let gauges = [
         (LAG_EVENTS, Unit::Count, "Entries between the last one stored and the end of the log"),
         (STORED_AGE_SECONDS, Unit::Seconds, "Age of the newest stored event when it was stored; 0 when none waits"),
+        (GAP_EVENTS, Unit::Count, "Entries that PostgreSQL may lack and that have yet to be stored again"),
+        (GAP_LOST_EVENTS, Unit::Count, "Entries that PostgreSQL may lack and that the log has lost too"),
         (DEAD_LETTERS, Unit::Count, "Dead letters in the table"),
     ];
     for (name, unit, description) in gauges {

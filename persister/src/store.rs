@@ -1,4 +1,4 @@
-//! The statements: one transaction a batch, dead letters, the checkpoint.
+//! The statements: one transaction a batch, dead letters.
 //!
 //! **Invariants:** nothing is ever lowered. Rows are locked in the order messages, conversations,
 //! participants, checkpoint, and sorted within each, so that instances don't lock each other out.
@@ -11,13 +11,16 @@ use chat_shared::{
 use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
-use crate::batch::{Batch, HeadColumns, MessageColumns, ReadColumns};
+use crate::{
+    batch::{Batch, HeadColumns, MessageColumns, ReadColumns},
+    checkpoint::raise_checkpoint,
+};
 
 /// The tables that the persister writes.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
-    clock: Clock,
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Clock,
 }
 
 /// An entry that could not be stored, whole.
@@ -61,9 +64,9 @@ impl Store {
         Self { pool, clock }
     }
 
-    /// Stores a batch, all of it or nothing. `log` is the stream it came from; none for a batch that says nothing about
-    /// how far the log has been stored.
-    pub async fn store(&self, batch: &Batch, log: Option<&LogState>) -> sqlx::Result<Stored> {
+    /// Stores a batch, all of it or nothing. `log` is the stream it came from; none for a batch that doesn't move the
+    /// checkpoint. Returns none, and stores nothing, if the database may have come back older: see [`Store::verify`].
+    pub async fn store(&self, batch: &Batch, log: Option<&LogState>) -> sqlx::Result<Option<Stored>> {
         let mut transaction = self.pool.begin().await?;
         let mut stored = Stored::default();
         if !batch.messages.is_empty() {
@@ -73,35 +76,14 @@ impl Store {
         if !batch.reads.is_empty() {
             stored.reads = raise_reads(&mut transaction, &batch.reads).await?;
         }
-        if let Some(log) = log {
-            // Last, because all instances wait for each other at this row.
-            self.raise_checkpoint(&mut transaction, log, batch.last).await?;
+        // Last, because all instances wait for each other at this row.
+        if let Some(log) = log
+            && !raise_checkpoint(&mut transaction, log, batch.last, self.clock.now()).await?
+        {
+            return Ok(None);
         }
         transaction.commit().await?;
-        Ok(stored)
-    }
-
-    async fn raise_checkpoint(
-        &self,
-        connection: &mut PgConnection,
-        log: &LogState,
-        last: StreamSeq,
-    ) -> sqlx::Result<()> {
-        sqlx::query!(
-            "insert into log_checkpoints as old (stream_name, stream_created_at, last_stream_seq, updated_at)
-             values ($1, $2, $3, $4)
-             on conflict (stream_name) do update
-             set last_stream_seq = greatest(old.last_stream_seq, excluded.last_stream_seq),
-                 updated_at = greatest(old.updated_at, excluded.updated_at)
-             where old.stream_created_at = excluded.stream_created_at",
-            log.name,
-            OffsetDateTime::from(log.created_at),
-            last.to_sql(),
-            OffsetDateTime::from(self.clock.now()),
-        )
-        .execute(connection)
-        .await?;
-        Ok(())
+        Ok(Some(stored))
     }
 
     /// Makes the partition of a day; whether it was missing.
@@ -111,8 +93,9 @@ impl Store {
             .await
     }
 
-    /// Puts an entry in the table of dead letters, once.
-    pub async fn bury(&self, stream_name: &str, letter: &DeadLetter) -> sqlx::Result<()> {
+    /// Puts an entry in the table of dead letters, once. `log` is as for [`Store::store`], and so is false.
+    pub async fn bury(&self, stream_name: &str, letter: &DeadLetter, log: Option<&LogState>) -> sqlx::Result<bool> {
+        let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "insert into dead_letters (stream_name, stream_seq, subject, payload, reason, created_at)
              values ($1, $2, $3, $4, $5, $6)
@@ -124,9 +107,15 @@ impl Store {
             letter.reason,
             OffsetDateTime::from(self.clock.now()),
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        if let Some(log) = log
+            && !raise_checkpoint(&mut transaction, log, letter.stream_seq, self.clock.now()).await?
+        {
+            return Ok(false);
+        }
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// The dead letters after row `after`, at most `rows_max` of them.
@@ -159,22 +148,6 @@ impl Store {
     pub async fn remove_letters(&self, ids: &[i64]) -> sqlx::Result<()> {
         sqlx::query!("delete from dead_letters where dead_letter_id = any($1)", ids).execute(&self.pool).await?;
         Ok(())
-    }
-
-    /// How far the log has been stored; none before the first time.
-    pub async fn checkpoint(&self, stream_name: &str) -> sqlx::Result<Option<StreamSeq>> {
-        let last =
-            sqlx::query_scalar!("select last_stream_seq from log_checkpoints where stream_name = $1", stream_name)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(last.map(StreamSeq::from_sql))
-    }
-
-    /// Forgets how far the log has been stored; whether anything was known.
-    pub async fn forget_checkpoint(&self, stream_name: &str) -> sqlx::Result<bool> {
-        let forgotten =
-            sqlx::query!("delete from log_checkpoints where stream_name = $1", stream_name).execute(&self.pool).await?;
-        Ok(forgotten.rows_affected() > 0)
     }
 }
 

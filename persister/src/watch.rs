@@ -1,4 +1,5 @@
-//! Looks now and then at how far storing lags behind the log, and whether the log is still the same.
+//! Looks now and then at how far storing lags behind the log, whether the log is still the same, and whether PostgreSQL
+//! has come back older.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics as names, store::Store};
+use crate::{gaps, metrics as names, source::Source, store::Store};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -24,6 +25,8 @@ pub struct Watch {
     pub store: Store,
     /// The log.
     pub log: Log,
+    /// The log as PostgreSQL is compared with it.
+    pub source: Source,
     /// Whether PostgreSQL answers.
     pub postgres: Latch,
 }
@@ -39,7 +42,12 @@ impl Watch {
             match draining.run_until_cancelled(watch.look(&self.pool, &self.log)).await {
                 None => break,
                 Some(looked) => match looked? {
-                    Some(state) => self.postgres.set(self.show(&state).await.is_ok()),
+                    Some(state) => {
+                        if let Err(error) = self.source.look(&self.store).await {
+                            tracing::warn!(%error, "PostgreSQL can't be compared with the log, trying again");
+                        }
+                        self.postgres.set(self.show(&state).await.is_ok());
+                    }
                     None => self.postgres.set(self.store.count_letters().await.is_ok()),
                 },
             }
@@ -55,6 +63,9 @@ impl Watch {
         if lag == 0 {
             gauge!(names::STORED_AGE_SECONDS).set(0);
         }
+        let gaps = gaps::count(&self.pool, &state.name).await?;
+        gauge!(names::GAP_EVENTS).set(gaps.pending as f64);
+        gauge!(names::GAP_LOST_EVENTS).set(gaps.lost as f64);
         gauge!(names::DEAD_LETTERS).set(self.store.count_letters().await? as f64);
         Ok(())
     }

@@ -11,11 +11,7 @@ use chat_shared::{
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    batch::Item,
-    keep::{GaveUp, Keeper, Refusal},
-    store::DeadLetter,
-};
+use crate::keep::{Fate, GaveUp, Keeper};
 
 /// Entries of one transaction.
 const BATCH_MAX: usize = 500;
@@ -35,10 +31,13 @@ const EXTENSIONS_MAX: u32 = 12;
 const STUCK_DELAY_MIN: Duration = Duration::from_secs(1);
 const STUCK_DELAY_MAX: Duration = Duration::from_mins(1);
 
+/// The name of the durable consumer that all instances share.
+pub const CONSUMER: &str = "persister";
+
 /// The durable consumer that all instances share.
 pub fn consumer_spec() -> ConsumerSpec {
     ConsumerSpec {
-        name: "persister".to_owned(),
+        name: CONSUMER.to_owned(),
         slots: Vec::new(),
         is_pinned: false,
         batch_max: BATCH_MAX,
@@ -76,40 +75,13 @@ impl Worker {
 
     /// Stores `entries`; those that aren't simply done, with what becomes of them.
     async fn store(&self, entries: &[Entry]) -> Result<HashMap<StreamSeq, Outcome>, GaveUp> {
-        let mut items = Vec::with_capacity(entries.len());
-        let mut refusals = Vec::new();
-        for entry in entries {
-            match Item::read(entry.stream_seq, entry.subject(), entry.payload()) {
-                Ok(item) => items.push(item),
-                // The entry alone is at fault, whatever the database is like.
-                Err(error) => {
-                    refusals.push(Refusal { stream_seq: entry.stream_seq, reason: error.to_string(), is_proven: true });
-                }
-            }
-        }
-        refusals.extend(self.keeper.keep(&items).await?);
-        let waiting: Vec<_> = refusals.iter().filter(|refusal| !refusal.is_proven).collect();
-        if let Some(first) = waiting.first() {
-            self.keeper.hold(waiting.len(), &first.reason).await?;
-        }
-        let mut outcomes = HashMap::new();
-        for refusal in refusals {
-            let Some(entry) = entries.iter().find(|entry| entry.stream_seq == refusal.stream_seq) else { continue };
-            if !refusal.is_proven {
-                outcomes.insert(entry.stream_seq, Outcome::RetryAfter(stuck_delay(entry.deliveries)));
-                continue;
-            }
-            let letter = DeadLetter {
-                stream_seq: entry.stream_seq,
-                subject: entry.subject().to_owned(),
-                payload: entry.payload().to_vec(),
-                reason: refusal.reason,
-            };
-            let is_buried = self.keeper.bury(&self.stream_name, &letter).await?;
-            let outcome = if is_buried { Outcome::Discard } else { Outcome::RetryAfter(stuck_delay(entry.deliveries)) };
-            outcomes.insert(entry.stream_seq, outcome);
-        }
-        Ok(outcomes)
+        let raw: Vec<_> = entries.iter().map(|it| (it.stream_seq, it.subject(), &it.payload()[..])).collect();
+        let fates = self.keeper.settle(&self.stream_name, &raw).await?;
+        let outcome = |entry: &Entry| match fates.get(&entry.stream_seq)? {
+            Fate::Buried => Some((entry.stream_seq, Outcome::Discard)),
+            Fate::Held => Some((entry.stream_seq, Outcome::RetryAfter(stuck_delay(entry.deliveries)))),
+        };
+        Ok(entries.iter().filter_map(outcome).collect())
     }
 }
 

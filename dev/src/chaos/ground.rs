@@ -173,6 +173,11 @@ impl Ground {
         }))
     }
 
+    /// The position in the log up to which the persister has acknowledged everything.
+    pub async fn acknowledged(&self) -> Result<u64> {
+        Ok(self.stream().await?.consumer_info("persister").await?.ack_floor.stream_sequence)
+    }
+
     /// Jobs that wait in the queue of notifications or are being worked on, and how many there ever were.
     pub async fn jobs_left(&self) -> Result<(u64, u64)> {
         let state = self.jobs().await?.get_info().await?.state;

@@ -48,6 +48,8 @@ scenarios! {
         "PostgreSQL is stopped for a minute";
     PostgresCrashed "postgres-crashed" Plain faults::postgres::crashed,
         "PostgreSQL and all its backends are killed, several times";
+    PostgresOlder "postgres-older" Plain faults::postgres::restored,
+        "PostgreSQL is lost and restored from a copy that is older than what was acknowledged";
     RedisFlushed "redis-flushed" Plain faults::redis::flushed,
         "Redis loses all its keys";
     RedisKilled "redis-killed" Plain faults::redis::killed,

@@ -202,8 +202,8 @@ async fn measure(options: Options) -> Result<ExitCode> {
     let profile = if options.debug_build { Profile::Dev } else { Profile::Release };
     let setting = Setting::prepare(profile, !options.no_floors).await?;
     match options.scenario {
-        Scenario::Dm(dm) => dm::run(&dm.plan(), &setting).await,
-        Scenario::Group(group) => dm::run(&group.plan(), &setting).await,
+        Scenario::Dm(dm) => Box::pin(dm::run(&dm.plan(), &setting)).await,
+        Scenario::Group(group) => Box::pin(dm::run(&group.plan(), &setting)).await,
         Scenario::Idle(Idle { connections, others }) => {
             idle::run(&idle::Plan { connections: connections as usize, peers: others.peers() }, &setting).await
         }

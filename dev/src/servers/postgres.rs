@@ -37,6 +37,7 @@ pub struct Postgres {
     port: u16,
     tools: PathBuf,
     data: PathBuf,
+    account: Option<Account>,
     passwords: Passwords,
 }
 
@@ -66,11 +67,11 @@ impl Postgres {
         for setting in settings(durability) {
             launch = launch.args(["-c", setting]);
         }
-        launch.account = account;
+        launch.account.clone_from(&account);
         // A fast shutdown: does not wait for clients to leave.
         launch.stop_signal = Signal::INT;
         launch.has_family = true;
-        let postgres = Self { process: Process::new(launch), port, tools, data, passwords };
+        let postgres = Self { process: Process::new(launch), port, tools, data, account, passwords };
         postgres.start().await?;
         postgres.make_logins().await?;
         Ok(postgres)
@@ -123,6 +124,35 @@ impl Postgres {
     /// SIGKILL to the server and all its backends.
     pub async fn kill(&self) -> Result<()> {
         self.process.kill().await
+    }
+
+    /// Copies the running cluster to a directory beside its own.
+    pub async fn back_up(&self) -> Result<PathBuf> {
+        let copy = self.data.with_extension("backup");
+        std::fs::create_dir_all(&copy).with_context(|| format!("cannot make {}", copy.display()))?;
+        std::fs::set_permissions(&copy, Permissions::from_mode(0o700))?;
+        let mut command = tokio::process::Command::new(self.tools.join("pg_basebackup"));
+        command
+            .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
+            .args(["--host=127.0.0.1", &format!("--port={}", self.port), &format!("--username={SUPERUSER}")])
+            .arg("--pgdata")
+            .arg(&copy)
+            .env("PGPASSWORD", self.passwords.admin())
+            .current_dir("/");
+        if let Some(account) = &self.account {
+            account.own(&copy)?;
+            command.uid(account.uid).gid(account.gid);
+        }
+        let output = command.output().await.context("cannot run pg_basebackup")?;
+        ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(copy)
+    }
+
+    /// Puts a copy in the place of the cluster, whose server doesn't run.
+    pub async fn restore(&self, copy: &Path) -> Result<()> {
+        ensure!(!self.process.is_running(), "the server runs");
+        tokio::fs::remove_dir_all(&self.data).await?;
+        Ok(tokio::fs::rename(copy, &self.data).await?)
     }
 
     /// Freezes the server and all its backends; connections stay open.

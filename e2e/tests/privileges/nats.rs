@@ -52,7 +52,7 @@ const SAID: &[(&str, &[Login])] = &[
     ("$JS.API.STREAM.SNAPSHOT.{ns}-log", NOBODY),
     ("$JS.API.STREAM.RESTORE.{ns}-log", NOBODY),
     ("$JS.API.STREAM.MSG.GET.{ns}-log", OF_GATEWAY),
-    ("$JS.API.DIRECT.GET.{ns}-log", OF_GATEWAY),
+    ("$JS.API.DIRECT.GET.{ns}-log", &[Gateway, Persister]),
     ("$JS.API.DIRECT.GET.{ns}-log.{ns}.7.fact", OF_GATEWAY),
     ("$JS.API.STREAM.INFO.{ns}-notifications", BOTH),
     ("$JS.API.STREAM.CREATE.{ns}-notifications", BOTH),

@@ -104,7 +104,19 @@ const REST: &[Line] = &[
     ),
     ("delete from dead_letters where stream_name = 'none'", OF_PERSISTER),
     ("select last_stream_seq from log_checkpoints", &[Gateway, Persister]),
+    ("update log_checkpoints set incarnation = database_incarnation()", OF_PERSISTER),
+    ("update log_checkpoints set stream_created_at = now()", NOBODY),
     ("delete from log_checkpoints where stream_name = 'none'", OF_PERSISTER),
+    ("select next_stream_seq from log_gaps", OF_PERSISTER),
+    (
+        "insert into log_gaps (stream_name, next_stream_seq, last_stream_seq, was_acked, found_at)
+         values ('none', 1, 1, true, now())",
+        OF_PERSISTER,
+    ),
+    (
+        "select restore_conversation(gen_random_uuid(), 'group', 1, array[gen_random_uuid()], '{owner}', '{}', now())",
+        OF_PERSISTER,
+    ),
     ("select version from _sqlx_migrations", ALL),
     ("delete from _sqlx_migrations", NOBODY),
 ];

@@ -3,7 +3,7 @@
 use chat_shared::log::LogState;
 
 use super::place::{Place, items, now};
-use crate::{forget_log::forget_log, open};
+use crate::{forget_log::forget_log, open, source::Source};
 
 #[tokio::test]
 async fn a_log_that_lost_what_was_stored_is_refused_until_it_is_forgotten() {
@@ -31,8 +31,10 @@ async fn the_checkpoint_of_another_log_is_left_alone() {
     let events: Vec<_> = (0..3).map(|_| talk.message(now())).collect();
     place.keeper().keep(&items(1, &events[..2])).await.unwrap();
     let mut keeper = place.keeper();
-    keeper.log = Some(LogState { created_at: now(), ..place.state.clone() });
-    keeper.keep(&items(900, &events[2..])).await.unwrap();
+    let state = LogState { created_at: now(), ..place.state.clone() };
+    keeper.source = Some(Source { state, ..place.source() });
+    keeper.keep(&items(900, &events[2..])).await.unwrap_err();
     let checkpoint = place.store().checkpoint(&place.state.name).await.unwrap();
     assert_eq!(checkpoint.map(|at| at.0), Some(2), "the exchanged log will be noticed");
+    assert_eq!(place.stored(&talk).await.len(), 2, "and nothing of it is stored");
 }

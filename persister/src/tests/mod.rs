@@ -6,4 +6,5 @@ mod lost_log;
 mod outage;
 mod place;
 mod reading;
+mod restored;
 mod storing;

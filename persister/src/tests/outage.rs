@@ -8,7 +8,7 @@ use chat_dev::{
 
 use super::place::{Place, until};
 
-async fn private() -> (tempfile::TempDir, Servers, Place) {
+pub async fn private() -> (tempfile::TempDir, Servers, Place) {
     let servers = TestServers::from_env().unwrap();
     let directory = tempfile::tempdir_in(&servers.scratch).unwrap();
     let private =

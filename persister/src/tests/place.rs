@@ -1,6 +1,6 @@
 //! Where a test takes place: a database and a log of its own, and persisters on them.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use chat_dev::{
     servers::{Login, Urls},
@@ -27,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     batch::Item,
     keep::Keeper,
+    repair::Repair,
+    source::Source,
     store::Store,
+    watch::Watch,
     worker::{Worker, consumer_spec},
 };
 
@@ -80,6 +83,15 @@ impl Place {
         place
     }
 
+    pub fn source(&self) -> Source {
+        Source { log: self.own_log.clone(), state: self.state.clone() }
+    }
+
+    /// Closes gaps as a persister does.
+    pub fn repair(&self) -> Repair {
+        Repair { log: self.own_log.clone(), keeper: Keeper { source: None, ..self.keeper() } }
+    }
+
     pub fn store(&self) -> Store {
         Store::new(self.own_pool.clone(), Clock::System)
     }
@@ -92,12 +104,13 @@ impl Place {
     pub fn keeper(&self) -> Keeper {
         Keeper {
             store: self.store(),
-            log: Some(self.state.clone()),
+            source: Some(self.source()),
             clock: Clock::System,
             postgres: Latch::default(),
             draining: CancellationToken::new(),
             attempts_max: Some(1),
-            evidence: parking_lot::Mutex::default(),
+            evidence: Arc::default(),
+            rows_metric: crate::metrics::ROWS_TOTAL,
         }
     }
 
@@ -115,14 +128,29 @@ impl Place {
                 ..self.keeper()
             },
         };
+        let repair = Repair {
+            keeper: Keeper { draining: draining.clone(), attempts_max: None, ..self.repair().keeper },
+            ..self.repair()
+        };
+        let (pool, log) = (self.own_pool.clone(), self.own_log.clone());
+        let watch = Watch { pool, store: self.store(), log, source: self.source(), postgres: postgres.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(worker.run(draining.clone()));
+        let (repairing, watching) = (draining.clone(), draining.clone());
+        tasks.spawn(async { repair.run(repairing).await.unwrap() });
+        tasks.spawn(async { watch.run(watching).await.unwrap() });
         Running { postgres, draining, tasks }
     }
 
     /// A conversation with rows in the database.
     pub async fn talk(&self) -> Talk {
         let talk = Talk::new();
+        self.insert(&talk).await;
+        talk
+    }
+
+    /// Puts the rows of a conversation in the database.
+    pub async fn insert(&self, talk: &Talk) {
         sqlx::query!(
             "insert into conversations (conversation_id, kind, created_at, last_activity_at)
              values ($1, 'group', now() - interval '1 hour', now() - interval '1 hour')",
@@ -141,7 +169,13 @@ impl Place {
             .await
             .unwrap();
         }
-        talk
+    }
+
+    /// Removes everything before a position from the log, as its age limit does.
+    pub async fn age_out(&self, first: StreamSeq) {
+        let context = async_nats::jetstream::new(self.nats.clone());
+        let stream = context.get_stream(&self.state.name).await.unwrap();
+        stream.purge().sequence(first.0).await.unwrap();
     }
 
     /// Accepts a message.
@@ -320,7 +354,9 @@ impl Running {
     /// Stops it as SIGTERM does.
     pub async fn stop(mut self) {
         self.draining.cancel();
-        tokio::time::timeout(DEADLINE, self.tasks.join_next()).await.expect("it stops").unwrap().unwrap();
+        while let Some(ended) = tokio::time::timeout(DEADLINE, self.tasks.join_next()).await.expect("it stops") {
+            ended.unwrap();
+        }
     }
 }
 

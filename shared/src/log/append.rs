@@ -13,7 +13,6 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
 
 use super::{
     Log, subject_of,
@@ -23,7 +22,6 @@ use crate::{
     clock::Timestamp,
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
-    limits,
     position::{Seq, StreamSeq},
     wire::ConversationKind,
 };
@@ -109,7 +107,7 @@ impl Append {
     }
 }
 
-fn refused(why: &dyn std::fmt::Display) -> AppendError {
+pub(super) fn refused(why: &dyn std::fmt::Display) -> AppendError {
     AppendError::Refused(why.to_string())
 }
 
@@ -238,27 +236,10 @@ impl Log {
 
     /// Where the last events of `subjects` stand, in one question. A subject without any is missing.
     pub(super) async fn positions(&self, subjects: &[&str]) -> Result<HashMap<String, StreamSeq>, AppendError> {
-        let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() }).to_string();
-        let reading = async {
-            let inbox = self.client.new_inbox();
-            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
-            let to = format!("$JS.API.DIRECT.GET.{}", self.name);
-            let asked = self.client.publish_with_reply(to, inbox, question.into()).await;
-            asked.map_err(|error| refused(&error))?;
-            let mut positions = HashMap::with_capacity(subjects.len());
-            while let Some(answer) = answers.next().await {
-                let header = |name| answer.headers.as_ref().and_then(|headers| headers.get_last(name));
-                let (Some(subject), Some(at)) = (header(header::NATS_SUBJECT), header(header::NATS_SEQUENCE)) else {
-                    // The end, or an error; who is missing then is found out one by one.
-                    break;
-                };
-                if let Ok(at) = at.as_str().parse() {
-                    positions.insert(subject.as_str().to_owned(), StreamSeq(at));
-                }
-            }
-            Ok(positions)
-        };
-        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?
+        let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() });
+        // An event that is missing in the answer is looked for alone.
+        let answers = self.ask_directly(&question).await?;
+        Ok(answers.into_iter().map(|entry| (entry.subject, entry.stream_seq)).collect())
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.

@@ -7,6 +7,7 @@ mod check;
 mod connect;
 mod consume;
 mod faults;
+mod range;
 mod rounds;
 mod subjects;
 mod suspects;
@@ -19,6 +20,7 @@ pub use connect::{NotConnected, connect};
 pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub(crate) use faults::refuse_faults;
 pub use faults::{Fault, Faults};
+pub use range::StoredEntry;
 pub use rounds::{Appender, Newest};
 pub use subjects::{NotAnEntry, read, subject_of};
 pub(crate) use together::{Part, publish_together};
@@ -48,6 +50,8 @@ pub struct LogState {
     pub name: String,
     /// When the stream was created.
     pub created_at: Timestamp,
+    /// The position of its first event; after the last one if it holds none.
+    pub first: crate::position::StreamSeq,
     /// The position of its last event.
     pub last: crate::position::StreamSeq,
 }

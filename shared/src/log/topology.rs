@@ -125,6 +125,7 @@ pub(super) fn state_of(info: &Info) -> LogState {
     LogState {
         name: info.config.name.clone(),
         created_at: Timestamp(i64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
+        first: StreamSeq(info.state.first_sequence),
         last: StreamSeq(info.state.last_sequence),
     }
 }

@@ -1,0 +1,96 @@
+//! Closes gaps: stores entries again that a restored database may lack, and rebuilds their conversations.
+//!
+//! **Invariant:** a gap is shortened after its entries have been committed, so the death of a persister costs nothing but a
+//! repetition. Storing what is there already changes nothing.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chat_shared::{
+    log::{Log, read},
+    position::StreamSeq,
+};
+use metrics::counter;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    gaps::{self, Gap},
+    keep::{Fate, Keeper},
+    metrics as names,
+    rebuild::{Roster, rebuild},
+};
+
+/// Between two looks for gaps; also after a failure.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Entries of one step.
+const STEP_ENTRIES: usize = 500;
+
+/// Works on the gaps of one log.
+pub struct Repair {
+    /// The log.
+    pub log: Log,
+    /// Stores entries without moving the checkpoint.
+    pub keeper: Keeper,
+}
+
+impl Repair {
+    /// Works until `draining`.
+    pub async fn run(mut self, draining: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            // Cancel safe: a step that is cut off is repeated.
+            match draining.run_until_cancelled(Box::pin(self.step())).await {
+                None => return Ok(()),
+                Some(Ok(true)) => continue,
+                Some(Ok(false)) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(error = format!("{error:#}"), "a gap can't be closed now, trying again");
+                }
+            }
+            if draining.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stores the next entries of a gap; whether there was one.
+    pub async fn step(&mut self) -> anyhow::Result<bool> {
+        // The gap stays locked while its entries are stored over other connections.
+        let mut transaction = self.keeper.store.pool.begin().await?;
+        let Some(gap) = gaps::take(&mut transaction, self.log.name()).await? else { return Ok(false) };
+        let first = self.log.state().await?.first;
+        if gap.next < first {
+            let lost = gap.last.min(StreamSeq(first.0 - 1));
+            gaps::give_up(&mut transaction, gap, lost).await?;
+            transaction.commit().await?;
+            tracing::error!(
+                first = gap.next.0,
+                last = lost.0,
+                "the log doesn't reach back to entries that PostgreSQL lacks: they are lost, see `chat-persister accept-loss`"
+            );
+            return Ok(true);
+        }
+        self.keeper.rows_metric = if gap.was_acked { names::REPAIRED_TOTAL } else { names::ROWS_TOTAL };
+        let done = self.store(gap).await?;
+        gaps::advance(&mut transaction, gap, done).await?;
+        transaction.commit().await?;
+        if done >= gap.last {
+            tracing::info!(last = gap.last.0, "everything up to here that PostgreSQL lacked is stored again");
+        }
+        Ok(true)
+    }
+
+    /// Stores the first entries of a gap; up to which position.
+    async fn store(&self, gap: Gap) -> anyhow::Result<StreamSeq> {
+        let mut entries = self.log.entries(gap.next, STEP_ENTRIES).await?;
+        entries.retain(|entry| entry.stream_seq <= gap.last);
+        let done = entries.last().context("the log gave no entry of it")?.stream_seq;
+        let events = entries.iter().filter_map(|entry| read(&entry.subject, &entry.payload).ok());
+        let (rebuilt, refused) = rebuild(&self.keeper.store.pool, &Roster::newest(events)).await?;
+        counter!(names::REBUILT_TOTAL).increment(rebuilt);
+        counter!(names::NOT_REBUILT_TOTAL).increment(refused);
+        let raw: Vec<_> = entries.iter().map(|it| (it.stream_seq, it.subject.as_str(), &it.payload[..])).collect();
+        let fates = self.keeper.settle(self.log.name(), &raw).await?;
+        anyhow::ensure!(!fates.values().any(|fate| *fate == Fate::Held), "entries of it are refused, and wait");
+        Ok(done)
+    }
+}
