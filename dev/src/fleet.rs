@@ -5,7 +5,7 @@
 //! finds and stops them. Dropping a fleet kills everything it started.
 
 mod keys;
-pub mod programs;
+mod programs;
 mod service;
 mod settings;
 

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal; its output is its purpose")]
 
 mod audit;
+mod cargo;
 mod chaos;
 pub mod commands;
 pub mod demo;

@@ -67,7 +67,9 @@ impl<'a> Row<'a> {
             }
         }
         let Some(current) = &mut self.current else { unreachable!("it was entered above") };
-        let outcome = Box::pin(run::play(&current.ground, scenario, self.scale, seed, told)).await;
+        let mut outcome = Box::pin(run::play(&current.ground, scenario, self.scale, seed, told)).await;
+        // The start of the fleet is part of it.
+        outcome.seconds = began.elapsed().as_secs();
         current.is_clean &= outcome.verdict == Verdict::Held;
         outcome
     }

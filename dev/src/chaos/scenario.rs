@@ -93,20 +93,27 @@ scenarios! {
 }
 
 impl Scenario {
-    /// What continuous integration plays: in two rows that run at the same time.
-    pub const CI: [&[Self]; 2] = [
-        &[Self::Kills, Self::PostgresStopped, Self::RedisFlushed, Self::NotifierKilled],
-        &[Self::CommitAck, Self::NatsKilled, Self::Storm, Self::Poison],
-    ];
+    /// Those that need a fleet of another kind come first, then those that take longest: the last ones that are played
+    /// side by side are short, so that all rows end at about the same time.
+    pub fn longest_first(chosen: &[Self]) -> Vec<Self> {
+        let mut ordered = chosen.to_vec();
+        ordered.sort_by_key(|scenario| (scenario.ground() == GroundKind::Plain, !scenario.is_long()));
+        ordered
+    }
 
-    /// Whether it is in the second of two rows: it needs a fleet of its own, or waits for long.
-    pub const fn is_second(self) -> bool {
-        let needs_its_own = !matches!(self.ground(), GroundKind::Plain);
-        needs_its_own
-            || matches!(
-                self,
-                Self::HalfOpen | Self::CommitAck | Self::Restarts | Self::Repeats | Self::Kills | Self::GatewayGone
-            )
+    /// Whether it takes more than half a minute even when played shortly.
+    const fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::HalfOpen
+                | Self::CommitAck
+                | Self::Restarts
+                | Self::Repeats
+                | Self::Kills
+                | Self::GatewayGone
+                | Self::PhoneGone
+                | Self::BadFrames
+        )
     }
 
     /// By its name.
@@ -125,5 +132,16 @@ mod tests {
             assert_eq!(Scenario::named(scenario.name()), Some(*scenario));
         }
         assert_eq!(Scenario::named("nothing"), None);
+    }
+
+    #[test]
+    fn longest_first_keeps_every_scenario() {
+        let ordered = Scenario::longest_first(Scenario::ALL);
+        assert!(Scenario::ALL.iter().all(|scenario| ordered.contains(scenario)));
+        assert_eq!(ordered.len(), Scenario::ALL.len());
+        let is_plain = |scenario: &Scenario| scenario.ground() == GroundKind::Plain;
+        let plain = ordered.iter().position(is_plain).unwrap();
+        assert!(plain > 0 && ordered[plain..].iter().all(is_plain), "other fleets first: {ordered:?}");
+        assert!(ordered[plain].is_long() && !ordered.last().unwrap().is_long(), "then the long ones: {ordered:?}");
     }
 }

@@ -1,12 +1,15 @@
 //! `cargo dev chaos`: everything is broken, and every promise checked.
 
 use std::{
+    collections::VecDeque,
     process::ExitCode,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use clap::Args;
+use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::{
@@ -17,6 +20,9 @@ use crate::{
     terminal,
 };
 
+/// Rows of short scenarios that are played at the same time.
+const ROWS: usize = 3;
+
 /// What can be chosen.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
@@ -24,9 +30,6 @@ pub struct Options {
     /// Everything, but shortly: within five minutes
     #[arg(long)]
     quick: bool,
-    /// Only what continuous integration plays, shortly: within a minute and a half
-    #[arg(long, conflicts_with_all = ["only", "soak"])]
-    ci: bool,
     /// Only these scenarios
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "soak")]
     only: Vec<String>,
@@ -96,7 +99,6 @@ async fn play(options: &Options, chosen: &[Scenario], ending: &mut Ending) -> Re
     terminal::progress(&format!("seed {seed}; data and logs are in {}", scratch.path().display()));
     // Until all went well: whoever interrupts it may want to look.
     scratch.disable_cleanup(true);
-    let is_short = options.quick || options.ci;
     let outcomes = match options.soak {
         Some(minutes) => Some(soak(&means, Duration::from_secs(minutes * 60), seed, ending).await),
         None => unless_ended(ending, once(&means, options, chosen, seed)).await,
@@ -109,7 +111,7 @@ async fn play(options: &Options, chosen: &[Scenario], ending: &mut Ending) -> Re
     } else {
         terminal::progress(&format!("data and logs are kept in {}", scratch.path().display()));
     }
-    let quick = if is_short || options.soak.is_some() { "--quick " } else { "" };
+    let quick = if options.quick || options.soak.is_some() { "--quick " } else { "" };
     let release = if options.release { "--release " } else { "" };
     report.print(&format!("{quick}{release}"))?;
     Ok(if is_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -117,30 +119,31 @@ async fn play(options: &Options, chosen: &[Scenario], ending: &mut Ending) -> Re
 
 /// Plays each of them once.
 async fn once(means: &Means, options: &Options, chosen: &[Scenario], seed: u64) -> Vec<Outcome> {
-    if options.ci {
-        let [one, other] = Scenario::CI;
-        at_the_same_time(means, one, other, seed).await
-    } else if options.quick {
-        let (one, other) = halves(chosen);
-        at_the_same_time(means, &one, &other, seed).await
+    if options.quick {
+        side_by_side(means, chosen, seed).await
     } else {
         Row::new(means, "row", Scale::Full, false, false).play_all(chosen, seed).await
     }
 }
 
-/// Short scenarios mostly wait, so two rows of them fit beside each other. Those that need a fleet of their own, or wait
-/// longest, are in the second.
-fn halves(chosen: &[Scenario]) -> (Vec<Scenario>, Vec<Scenario>) {
-    chosen.iter().partition(|scenario| !scenario.is_second())
-}
-
-async fn at_the_same_time(means: &Means, one: &[Scenario], other: &[Scenario], seed: u64) -> Vec<Outcome> {
-    let mut rows =
-        [Row::new(means, "one", Scale::Quick, true, false), Row::new(means, "two", Scale::Quick, true, false)];
-    let [first, second] = &mut rows;
-    let (mut outcomes, others) = tokio::join!(first.play_all(one, seed), second.play_all(other, seed));
-    outcomes.extend(others);
-    outcomes
+/// Short scenarios mostly wait, so several rows of them fit beside each other. Each row takes the next scenario when it
+/// has played one.
+async fn side_by_side(means: &Means, chosen: &[Scenario], seed: u64) -> Vec<Outcome> {
+    let waiting = Mutex::new(VecDeque::from(Scenario::longest_first(chosen)));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let play = |number: usize| {
+        let next = &next;
+        async move {
+            let mut row = Row::new(means, &format!("row-{number}"), Scale::Quick, true, false);
+            let mut outcomes = Vec::new();
+            while let Some(scenario) = next() {
+                outcomes.push(row.play(scenario, seed).await);
+            }
+            row.leave();
+            outcomes
+        }
+    };
+    join_all((1..=ROWS).map(play)).await.into_iter().flatten().collect()
 }
 
 /// The seed chooses which scenario comes when, and the seed of each. Whoever ends it early gets what was found so far.

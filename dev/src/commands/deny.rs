@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{fleet::programs, paths, terminal};
+use crate::{cargo, paths, terminal};
 
 /// The version that is built if none is installed.
 const VERSION: &str = "0.20.2";
@@ -66,7 +66,7 @@ fn find_or_build() -> Result<PathBuf> {
     if !program.is_file() {
         terminal::progress(&format!("building cargo-deny {VERSION}, once per machine; this takes minutes"));
         // Renamed into place by cargo itself, so a half-built one is never found.
-        let status = programs::cargo()?
+        let status = cargo::command()?
             .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
             .arg(&home)
             .status()?;

@@ -7,12 +7,13 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use anyhow::{Context, Result, ensure};
 
 use super::schema::Migrated;
-use crate::{fleet::programs, paths, terminal};
+use crate::{cargo, paths, terminal};
 
 /// Contents of the metadata files by name.
 pub type Metadata = BTreeMap<String, String>;
@@ -27,7 +28,7 @@ const MACROS: [&str; 3] = ["query!", "query_as!", "query_scalar!"];
 pub async fn run() -> Result<ExitCode> {
     let migrated = Migrated::start().await?;
     let root = paths::workspace_root()?;
-    let wanted = metadata(&migrated.url())?;
+    let wanted = metadata(&migrated.url(), Pass::Check)?;
     let directory = root.join(".sqlx");
     let found = read(&directory)?;
     fs::create_dir_all(&directory)?;
@@ -49,22 +50,35 @@ pub fn schema_file(root: &Path) -> PathBuf {
     root.join("migrations/schema.sql")
 }
 
+/// How the workspace is compiled against the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// It has to compile.
+    Check,
+    /// Every lint has to hold too.
+    Lint,
+}
+
 /// Compiles every statement of the workspace against the database at `url`.
 ///
 /// # Errors
-/// If the workspace does not compile; the compiler's messages go to standard error.
-pub fn metadata(url: &str) -> Result<Metadata> {
+/// If the workspace does not compile, or a lint complains; the compiler's messages go to standard error.
+pub fn metadata(url: &str, pass: Pass) -> Result<Metadata> {
     let root = paths::workspace_root()?;
-    touch_sources(&root)?;
+    let _touched = Touched::sources(&root)?;
     let directory = tempfile::tempdir()?;
-    let status = programs::cargo()?
-        .args(["check", "--quiet", "--workspace", "--all-targets"])
+    let mut command = cargo::command()?;
+    match pass {
+        Pass::Check => command.args(["check", "--quiet", "--workspace", "--all-targets"]),
+        Pass::Lint => command.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    };
+    let status = command
         .env("DATABASE_URL", url)
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", directory.path())
         .status()
-        .context("cannot run cargo check")?;
-    ensure!(status.success(), "the workspace does not compile against the migrated schema");
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the workspace does not compile against the migrated schema, or a lint complains");
     read(directory.path())
 }
 
@@ -84,19 +98,44 @@ pub fn read(directory: &Path) -> Result<Metadata> {
     Ok(files)
 }
 
-/// The macros write metadata only when they are compiled, so files with
-/// statements must look as if they had changed just now.
-fn touch_sources(root: &Path) -> Result<()> {
-    // The file system's own idea of now, which is what cargo compares with.
-    let now = tempfile::tempfile_in(root)?.metadata()?.modified()?;
-    for file in sources(root)? {
-        let text = fs::read_to_string(&file)?;
-        if MACROS.iter().any(|name| text.contains(name)) {
-            let file = File::options().append(true).open(&file)?;
-            file.set_modified(now)?;
+/// Files that look as if they had changed just now, until this is dropped.
+///
+/// The macros write metadata only when they are compiled. Afterwards the files get their times back, since every other
+/// build would compile them again too.
+struct Touched {
+    now: SystemTime,
+    /// Each with the time of its last change.
+    files: Vec<(PathBuf, SystemTime)>,
+}
+
+impl Touched {
+    /// All sources with statements.
+    fn sources(root: &Path) -> Result<Self> {
+        // The file system's own idea of now, which is what cargo compares with.
+        let now = tempfile::tempfile_in(root)?.metadata()?.modified()?;
+        let mut touched = Self { now, files: Vec::new() };
+        for path in sources(root)? {
+            let text = fs::read_to_string(&path)?;
+            if MACROS.iter().any(|name| text.contains(name)) {
+                let file = File::options().append(true).open(&path)?;
+                touched.files.push((path, file.metadata()?.modified()?));
+                file.set_modified(now)?;
+            }
+        }
+        Ok(touched)
+    }
+}
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        for (path, modified) in &self.files {
+            let Ok(file) = File::options().append(true).open(path) else { continue };
+            // A file that was edited meanwhile has changed in truth.
+            if file.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|at| at == self.now) {
+                _ = file.set_modified(*modified);
+            }
         }
     }
-    Ok(())
 }
 
 /// All Rust files of the workspace's packages.

@@ -1,14 +1,18 @@
 //! `cargo dev test`: all tests, on servers that are thrown away afterwards.
 
+mod suite;
+mod tally;
+
 use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use clap::Args;
-use tokio::process::Command;
 
+use self::suite::Suite;
 use super::schema;
 use crate::{
-    fleet::{Profile, Programs, programs},
+    cargo::{self, Artifacts},
+    fleet::Programs,
     paths,
     ports::Ports,
     servers::{Binaries, Durability, NatsServers, Servers},
@@ -17,7 +21,7 @@ use crate::{
     test_servers::{TestServers, VARIABLE},
 };
 
-/// Each end-to-end test runs a fleet of its own, so more at once only slow each other down.
+/// Each end-to-end test runs a fleet of its own, so more at once in one executable only slow each other down.
 const THREADS_MAX: usize = 4;
 
 /// What can be chosen.
@@ -33,10 +37,10 @@ pub struct Options {
     runner: Vec<OsString>,
 }
 
-/// Runs them and passes on the runner's exit status.
+/// Runs them. Exit status 0 only if at least one ran and all passed.
 ///
 /// # Errors
-/// If the servers or the services can't be had.
+/// If the servers or the services can't be had, or no test has such a name.
 pub async fn run(options: Options) -> Result<ExitCode> {
     let mut ending = Ending::listen(true)?;
     tokio::select! {
@@ -50,7 +54,11 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 }
 
 async fn run_on_servers(options: &Options) -> Result<ExitCode> {
-    let (binaries, programs) = tokio::try_join!(Binaries::find_or_fetch(), Programs::build(Profile::Dev))?;
+    let packages = options.package.clone();
+    let built = tokio::task::spawn_blocking(move || build(&packages));
+    let (binaries, (programs, artifacts)) = tokio::try_join!(Binaries::find_or_fetch(), async { built.await? })?;
+    let suite = Suite::choose(artifacts, &options.filters, &options.runner).await?;
+    ensure!(!suite.is_empty(), "no test has a name with this in it: {}", options.filters.join(", "));
     let scratch = paths::scratch("test")?;
     terminal::progress("starting throw-away servers");
     let ports = Ports::fresh();
@@ -65,30 +73,34 @@ async fn run_on_servers(options: &Options) -> Result<ExitCode> {
         binaries,
         scratch: scratch.path().to_path_buf(),
     };
-    let status = command(options, &described)?.status().await.context("cannot run cargo test")?;
+    let is_passed = suite.run(&environment(&described)?, scratch.path()).await?;
     servers.stop().await?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { code_of(status) })
+    Ok(if is_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn command(options: &Options, servers: &TestServers) -> Result<Command> {
-    let mut command = Command::from(programs::cargo()?);
-    command.args(["test", "--no-fail-fast"]).kill_on_drop(true);
-    if options.package.is_empty() {
-        command.arg("--workspace");
+/// Builds the services, and the tests of these packages or of all.
+fn build(packages: &[String]) -> Result<(Programs, Artifacts)> {
+    terminal::progress("building the services and the tests");
+    if packages.is_empty() {
+        let mut all = cargo::build(cargo::ALL_TARGETS)?;
+        let programs = Programs::among(&all.executables)?;
+        all.executables.retain(|executable| executable.is_test);
+        return Ok((programs, all));
     }
-    for package in &options.package {
-        command.args(["--package", package]);
-    }
-    command.arg("--").args(&options.filters).args(&options.runner);
-    command.env(VARIABLE, serde_json::to_string(servers)?);
+    let programs = Programs::among(&cargo::build(cargo::ALL_PROGRAMS)?.executables)?;
+    let selection = packages.iter().flat_map(|package| ["--package", package]);
+    let mut chosen = cargo::build(["test", "--no-run"].into_iter().chain(selection))?;
+    chosen.executables.retain(|executable| executable.is_test);
+    chosen.documented.retain(|package| packages.contains(package));
+    Ok((programs, chosen))
+}
+
+/// What tests are given beside what cargo gives them.
+fn environment(servers: &TestServers) -> Result<Vec<(&'static str, String)>> {
+    let mut environment = vec![(VARIABLE, serde_json::to_string(servers)?)];
     if paths::environment("RUST_TEST_THREADS").is_none() {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        command.env("RUST_TEST_THREADS", processors.clamp(2, THREADS_MAX).to_string());
+        environment.push(("RUST_TEST_THREADS", processors.clamp(2, THREADS_MAX).to_string()));
     }
-    Ok(command)
-}
-
-fn code_of(status: std::process::ExitStatus) -> ExitCode {
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    code.map_or(ExitCode::FAILURE, ExitCode::from)
+    Ok(environment)
 }
