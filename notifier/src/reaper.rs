@@ -54,7 +54,7 @@ impl Reaper {
         for gateway_id in self.inboxes.departed().await? {
             let mut settled = 0;
             // One that was away for longer than its lease may come back meanwhile; then its clients are, too.
-            while !draining.is_cancelled() && !self.inboxes.is_live(gateway_id).await? {
+            while !draining.is_cancelled() && self.inboxes.is_departed(gateway_id).await? {
                 let page = self.settle(gateway_id).await?;
                 if page == 0 {
                     self.inboxes.forget_gateway(gateway_id).await?;

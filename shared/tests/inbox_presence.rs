@@ -189,7 +189,7 @@ async fn a_lease_is_taken_once_and_held_and_runs_out_soon_after_its_release() ->
     scene.inboxes.release_lease(gateway_id).await?;
     let left = scene.lease_ms(gateway_id).await?;
     assert!((1..=8000).contains(&left), "its clients are on their way to another gateway: {left} ms");
-    assert!(scene.inboxes.is_live(gateway_id).await?, "until then they count as there");
+    assert!(!scene.inboxes.is_departed(gateway_id).await?, "until then they count as there");
     assert_eq!(scene.inboxes.serving_gateways().await?, [other], "and nobody waits for the gateway");
     assert_eq!(scene.inboxes.renew_lease(gateway_id).await?, Lease::Held);
     assert_eq!(scene.inboxes.serving_gateways().await?.len(), 2);

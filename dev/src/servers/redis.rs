@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use ::redis::FromRedisValue;
+use anyhow::{Context, Result};
 use aws_lc_rs::digest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Binaries, STOP_DEADLINE,
+    Binaries, START_DEADLINE, STOP_DEADLINE,
     logins::{ADMIN, Login, Passwords, Scope, permissions},
     start_and_wait,
     wheels::hex,
@@ -18,6 +19,7 @@ use super::{
 use crate::{
     ports::Ports,
     process::{Launch, Process},
+    wait,
 };
 
 /// A Redis server.
@@ -40,18 +42,47 @@ impl Redis {
     /// When full it refuses writes instead of evicting: evicted inboxes would
     /// be losses that nobody sees.
     pub async fn start_for(scope: Scope<'_>, binaries: &Binaries, directory: &Path, ports: &Ports) -> Result<Self> {
-        let data = directory.join("redis");
-        std::fs::create_dir_all(&data)?;
         let passwords = Passwords::ensure(directory)?;
         let users = directory.join("redis.acl");
         std::fs::write(&users, with_passwords(&permissions("redis.acl", scope)?, &passwords))?;
-        let port = ports.get("redis")?;
-        let launch = Launch::new("redis", &binaries.redis, directory.join("redis.log"))
+        Self::launch("redis", binaries, directory, ports, passwords, &[]).await
+    }
+
+    /// Starts another server beside this one, which copies it, and waits until it has.
+    pub async fn start_replica(&self, binaries: &Binaries, ports: &Ports) -> Result<Self> {
+        let directory = self.data.parent().context("servers work in a directory")?;
+        // Else it waits five seconds for more replicas.
+        self.says(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await?;
+        let port = self.port.to_string();
+        let of = ["--replicaof", "127.0.0.1", &port, "--masteruser", ADMIN, "--masterauth", self.passwords.admin()];
+        let replica = Self::launch("redis-replica", binaries, directory, ports, self.passwords.clone(), &of).await?;
+        wait::until("a whole copy of Redis", START_DEADLINE, || async {
+            let info: String = replica.ask(&["INFO", "replication"]).await?;
+            Ok(info.contains("master_link_status:up").then_some(()))
+        })
+        .await?;
+        Ok(replica)
+    }
+
+    async fn launch(
+        name: &str,
+        binaries: &Binaries,
+        directory: &Path,
+        ports: &Ports,
+        passwords: Passwords,
+        more: &[&str],
+    ) -> Result<Self> {
+        let data = directory.join(name);
+        std::fs::create_dir_all(&data)?;
+        let users = directory.join("redis.acl");
+        let port = ports.get(name)?;
+        let launch = Launch::new(name, &binaries.redis, directory.join(format!("{name}.log")))
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
             .args(["--maxmemory", "256mb", "--maxmemory-policy", "noeviction"])
             .args([Path::new("--aclfile"), &users])
-            .args([Path::new("--dir"), &data]);
+            .args([Path::new("--dir"), &data])
+            .args(more);
         let redis = Self { process: Process::new(launch), port, data, passwords };
         redis.start().await?;
         Ok(redis)
@@ -72,7 +103,26 @@ impl Redis {
         &self.data
     }
 
-    /// Starts it (again) on the same port, empty.
+    /// Has it do something, as the administrator.
+    pub async fn says(&self, words: &[&str]) -> Result<()> {
+        self.ask(words).await
+    }
+
+    /// Asks it something, as the administrator.
+    pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Result<T> {
+        let (name, rest) = words.split_first().context("a command has a name")?;
+        let mut connection = ::redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        Ok(::redis::cmd(name).arg(rest).query_async(&mut connection).await?)
+    }
+
+    /// Makes it a replica of another one.
+    pub async fn follow(&self, primary: &Self) -> Result<()> {
+        self.says(&["CONFIG", "SET", "masteruser", ADMIN]).await?;
+        self.says(&["CONFIG", "SET", "masterauth", primary.passwords.admin()]).await?;
+        self.says(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await
+    }
+
+    /// Starts it (again) on the same port: with its dump if there is one, else empty.
     pub async fn start(&self) -> Result<()> {
         start_and_wait(&self.process, || async { answers_ping(self.port, &self.passwords).await.is_ok() }).await
     }

@@ -145,8 +145,12 @@ impl Revocations {
         }
         self.unread_from.store(now.before(LOOK_BACK).0, Ordering::Relaxed);
         let count = redis::cmd("ZCOUNT").arg(self.key()).arg(earliest.0).arg(latest.0).to_owned();
-        let mut connection = self.redis.connection();
+        let mut connection = self.redis.link().await?;
         let kept: usize = bounded(count.query_async(&mut connection)).await?;
+        if kept > self.known.read().len() {
+            // Another gateway wrote again what Redis had lost, also from before this look.
+            self.unread_from.store(0, Ordering::Relaxed);
+        }
         Ok(kept >= known.min(REVOCATIONS_MAX))
     }
 
@@ -207,7 +211,7 @@ impl Revocations {
         pipe.cmd("ZREMRANGEBYRANK").arg(&key).arg(0).arg(format!("-{}", REVOCATIONS_MAX + 1)).ignore();
         let life_ms = u64::try_from(self.remembered_for.as_millis()).unwrap_or(u64::MAX);
         pipe.cmd("PEXPIRE").arg(&key).arg(life_ms).ignore();
-        let mut connection = self.redis.connection();
+        let mut connection = self.redis.link().await?;
         bounded(pipe.exec_async(&mut connection)).await
     }
 
@@ -221,7 +225,7 @@ impl Revocations {
         let mut read = redis::cmd("ZRANGE");
         read.arg(self.key()).arg(from.0).arg(latest.0).arg("BYSCORE");
         read.arg("LIMIT").arg(passed_over).arg(PAGE).arg("WITHSCORES");
-        let mut connection = self.redis.connection();
+        let mut connection = self.redis.link().await?;
         let page: Vec<(String, i64)> = bounded(read.query_async(&mut connection)).await?;
         Ok(page.into_iter().map(|(member, at)| (member, Timestamp(at))).collect())
     }

@@ -1,6 +1,7 @@
 //! One-time tickets: the right to open one WebSocket, for clients that can set neither a header nor a subprotocol.
 //!
-//! **Invariant:** of all gateways one takes a ticket, once, within [`limits::TICKET_LIFE`]. Redis knows it by its hash only.
+//! **Invariant:** of all gateways one takes a ticket, once, within [`limits::TICKET_LIFE`]. Redis knows it by its hash only,
+//! in which is the run of the server: one that was used can't come back with older data.
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
@@ -37,8 +38,8 @@ impl Tickets {
         let ticket = format!("{PREFIX}{}", BASE64.encode(bytes));
         let kept = rmp_serde::to_vec_named(&identity).map_err(|error| Refusal::internal(&error))?;
         let life_ms = u64::try_from(limits::TICKET_LIFE.as_millis()).unwrap_or(u64::MAX);
-        let mut connection = self.redis.connection();
-        let set = redis::cmd("SET").arg(self.key(&bytes)).arg(kept).arg("PX").arg(life_ms).to_owned();
+        let mut connection = self.redis.link().await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        let set = redis::cmd("SET").arg(self.key(&bytes, connection.run())).arg(kept).arg("PX").arg(life_ms).to_owned();
         bounded(set.exec_async(&mut connection)).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
         Ok(Ticket { ticket, expires_in_s: limits::TICKET_LIFE.as_secs() })
     }
@@ -47,15 +48,15 @@ impl Tickets {
     pub async fn take(&self, ticket: &str) -> Result<Option<Identity>, Refusal> {
         let bytes = ticket.strip_prefix(PREFIX).and_then(|chance| BASE64.decode(chance).ok()?.try_into().ok());
         let Some(bytes) = bytes else { return Ok(None) };
-        let take = redis::cmd("GETDEL").arg(self.key(&bytes)).to_owned();
-        let mut connection = self.redis.connection();
+        let mut connection = self.redis.link().await.map_err(|error| Refusal::unavailable("Redis", &error))?;
+        let take = redis::cmd("GETDEL").arg(self.key(&bytes, connection.run())).to_owned();
         let kept: Option<Vec<u8>> =
             bounded(take.query_async(&mut connection)).await.map_err(|error| Refusal::unavailable("Redis", &error))?;
         kept.map(|kept| packed::read(&kept)).transpose().map_err(|error| Refusal::internal(&error))
     }
 
-    fn key(&self, ticket: &[u8; BYTES]) -> String {
-        let hash = digest::digest(&digest::SHA256, ticket);
+    fn key(&self, ticket: &[u8; BYTES], run: &str) -> String {
+        let hash = digest::digest(&digest::SHA256, &[&ticket[..], run.as_bytes()].concat());
         format!("{}:ticket:{}", self.redis.namespace(), BASE64.encode(hash))
     }
 }

@@ -14,7 +14,7 @@ use chat_shared::{
     limits,
     redis::{Redis, RedisError, bounded},
 };
-use redis::{Script, aio::ConnectionManager};
+use redis::Script;
 
 use super::record::{Profile, ProfileId, Verdict, View};
 
@@ -90,14 +90,13 @@ impl Entry {
 
 /// The profiles that Redis has.
 pub(super) struct Stored {
-    redis: ConnectionManager,
-    namespace: String,
+    redis: Redis,
     breaker: Breaker,
 }
 
 impl Stored {
     pub fn on(redis: &Redis) -> Self {
-        Self { redis: redis.connection(), namespace: redis.namespace().to_owned(), breaker: Breaker::default() }
+        Self { redis: redis.clone(), breaker: Breaker::default() }
     }
 
     /// What it has of each of the ids, in their order; one round trip.
@@ -140,7 +139,7 @@ impl Stored {
             let call = pipeline.cmd("EVALSHA").arg(CHANGE.get_hash()).arg(1).arg(self.key(*id));
             call.arg(millis(CHANGE_KEPT));
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         // Nobody's page waits for this, and it must not be given up lightly.
         let answers: Vec<String> = bounded(pipeline.query_async(&mut redis)).await?;
         if answers.len() != ids.len() {
@@ -158,12 +157,9 @@ impl Stored {
         if !self.breaker.permits(asked_at) {
             return Err(RedisError::TimedOut);
         }
-        let mut redis = self.redis.clone();
-        let answered: redis::RedisResult<Vec<T>> =
-            match tokio::time::timeout(WAIT_MAX, pipeline.query_async(&mut redis)).await {
-                Ok(answered) => answered,
-                Err(_) => return Err(self.failed(asked_at, RedisError::TimedOut)),
-            };
+        let asking = async { Ok(pipeline.query_async(&mut self.redis.link().await?).await?) };
+        let answered: Result<Vec<T>, RedisError> =
+            tokio::time::timeout(WAIT_MAX, asking).await.unwrap_or(Err(RedisError::TimedOut));
         match answered {
             Ok(answers) if answers.len() == answers_expected => {
                 self.breaker.close(Instant::now());
@@ -171,10 +167,10 @@ impl Stored {
             }
             Ok(_) => Err(unexpected_answer()),
             // One that answers, if only that it is full, is not out of reach.
-            Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {
-                Err(self.failed(asked_at, error.into()))
+            Err(RedisError::Redis(error)) if !error.is_io_error() && !error.is_unrecoverable_error() => {
+                Err(error.into())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.failed(asked_at, error)),
         }
     }
 
@@ -190,7 +186,7 @@ impl Stored {
             ProfileId::User(_) => 'u',
             ProfileId::Business(_) => 'b',
         };
-        format!("{}:profile:{kind}:{}", self.namespace, id.as_uuid().simple())
+        format!("{}:profile:{kind}:{}", self.redis.namespace(), id.as_uuid().simple())
     }
 }
 

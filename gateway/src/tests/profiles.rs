@@ -116,7 +116,7 @@ async fn profiles_are_current_for_a_day_and_kept_for_thirty_more_r11_1_r11_2_r3_
     })
     .await;
     for id in [ProfileId::User(user), ProfileId::Business(business)] {
-        let mut redis = ground.place.redis.connection();
+        let mut redis = ground.place.redis.link().await.unwrap();
         let left: u64 = bounded(redis::cmd("PTTL").arg(ground.key(id)).query_async(&mut redis)).await.unwrap();
         let kept = limits::PROFILE_FRESH + limits::PROFILE_STALE;
         let age = kept.checked_sub(Duration::from_millis(left)).unwrap();

@@ -115,7 +115,7 @@ async fn a_logout_is_not_said_to_be_in_force_while_a_gateway_that_lives_has_not_
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(first.revocations.is_revoked(&ana), "here it is");
     let lease = format!("{}:gateway:{}", place.namespace, deaf.gateway_id.as_uuid().simple());
-    let () = redis::cmd("DEL").arg(lease).query_async(&mut place.redis.connection()).await.unwrap();
+    let () = redis::cmd("DEL").arg(lease).query_async(&mut place.redis.link().await.unwrap()).await.unwrap();
     first.revocations.revoke(&first, ana.user_id, ana.login).await.unwrap();
 }
 
@@ -135,7 +135,7 @@ async fn a_gateway_that_stops_in_order_hears_of_logouts_to_its_end_and_holds_non
     place.inboxes.release_lease(stopping.gateway_id).await.unwrap();
     stopping.tasks.stopping().cancel();
     first.revocations.revoke(&first, ben.user_id, ben.login).await.unwrap();
-    assert!(place.inboxes.is_live(stopping.gateway_id).await.unwrap(), "its clients are on their way");
+    assert!(!place.inboxes.is_departed(stopping.gateway_id).await.unwrap(), "its clients are on their way");
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_logout_from_far_ahead_locks_nobody_out_r6_4() {
     assert!(first.revocations.is_revoked(&logged_in(ana, "phone")));
     assert!(!first.revocations.is_revoked(&later(ana)));
 
-    let (key, mut connection) = (format!("{}:revoked", place.namespace), place.redis.connection());
+    let (key, mut connection) = (format!("{}:revoked", place.namespace), place.redis.link().await.unwrap());
     let member = ben.as_uuid().simple().to_string();
     let () = redis::cmd("ZADD").arg(&key).arg(ahead.0).arg(member).query_async(&mut connection).await.unwrap();
     first.revocations.look(&first.connections, now).await.unwrap();
@@ -167,7 +167,7 @@ async fn many_logouts_are_read_whole_and_old_ones_not_at_all_r6_4() {
     let place = Place::new().await;
     let first = gateway::state(&place).await;
     let (now, user_id) = (Clock::System.now(), UserId::random());
-    let mut connection = place.redis.connection();
+    let mut connection = place.redis.link().await.unwrap();
     let key = format!("{}:revoked", place.namespace);
     let mut add = redis::cmd("ZADD");
     add.arg(&key);

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Report;
 use crate::{
-    inbox::Inboxes,
+    inbox::{InboxError, Inboxes, RedisProblem},
     log::{self, LogState},
     postgres::{self, Checkpoint, MIGRATOR},
     settings::{NamespaceSettings, NatsSettings, PostgresSettings, RedisSettings},
@@ -147,6 +147,7 @@ pub async fn redis(report: &mut Report, settings: &RedisSettings, namespace: &Na
     };
     let server = match inboxes.server().await {
         Ok(server) => server,
+        Err(InboxError::Replica) => return report.wrong(RedisProblem::Replica),
         Err(error) => {
             return report.wrong(format_args!("{error}; check address, user and password, and what the user may do"));
         }
@@ -162,6 +163,20 @@ pub async fn redis(report: &mut Report, settings: &RedisSettings, namespace: &Na
     } else if problems.is_empty() {
         let (version, memory) = (&server.version, server.memory());
         report.ok(format_args!("Redis {version}: {memory}, maxmemory-policy {}", server.policy));
+        if server.writes_itself_down {
+            report.note(
+                "Redis: it keeps an append-only file, which is of no use: after a restart inboxes count as lost all the \
+                 same; set appendonly to no",
+            );
+        }
+        match server.replicas {
+            0 => {
+                report.note("Redis: it has no replica, so while it is down clients have no inbox, and reload after it")
+            }
+            count => report.note(format_args!(
+                "Redis: it has {count} replicas; a fail-over works only if this address leads to the new primary then"
+            )),
+        }
         if server.evicts() {
             report.note(
                 "Redis: the policy does nothing without a limit of memory; with one it would drop inboxes that are in \

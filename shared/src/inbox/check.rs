@@ -26,6 +26,12 @@ pub enum RedisProblem {
     /// It takes no writes.
     #[error("Redis is a replica, which takes no writes, so nothing enters inboxes; give the address of the primary")]
     Replica,
+    /// It can't be seen whether it was started again.
+    #[error(
+        "Redis hides its run_id: after a start with older data, or a fail-over, clients may be told that nothing is \
+         missing though messages are; use a server that shows run_id in INFO"
+    )]
+    Nameless,
     /// There is room for too few inboxes.
     #[error(
         "Redis is limited to {} MB: inboxes need 256 MB or more; raise maxmemory, or set it to 0 for no limit",
@@ -75,13 +81,21 @@ pub struct RedisServer {
     pub policy: String,
     used: u64,
     is_cluster: bool,
-    is_replica: bool,
+    is_nameless: bool,
+    /// Whether it keeps an append-only file.
+    pub writes_itself_down: bool,
+    /// Replicas that are connected to it.
+    pub replicas: u64,
 }
 
 impl Inboxes {
     /// Checks what kind of server it is, its version, its memory and what happens when that is full; says what is most wrong.
     pub async fn check(&self) -> Result<(), RedisUnfit> {
-        match self.server().await?.problems().into_iter().next() {
+        let server = match self.server().await {
+            Err(InboxError::Replica) => return Err(RedisProblem::Replica.into()),
+            server => server?,
+        };
+        match server.problems().into_iter().next() {
             Some(problem) => Err(problem.into()),
             None => Ok(()),
         }
@@ -89,7 +103,7 @@ impl Inboxes {
 
     /// What Redis says about itself.
     pub async fn server(&self) -> Result<RedisServer, InboxError> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let info: InfoDict = bounded(redis::cmd("INFO").query_async(&mut redis)).await?;
         let bytes = |name| info.get::<u64>(name).unwrap_or(0);
         let text = |name| info.get::<String>(name).unwrap_or_default();
@@ -99,15 +113,17 @@ impl Inboxes {
             policy: text("maxmemory_policy"),
             used: bytes("used_memory").saturating_sub(bytes("mem_not_counted_for_evict")),
             is_cluster: text("redis_mode") == "cluster",
-            is_replica: text("role") == "slave",
+            is_nameless: redis.run().is_empty(),
+            writes_itself_down: bytes("aof_enabled") == 1,
+            replicas: bytes("connected_slaves"),
         })
     }
 
     /// Tries whether scripts may be run on this installation's keys. Changes nothing.
     pub async fn try_script(&self) -> Result<(), InboxError> {
         let script = redis::Script::new("return redis.call('EXISTS', KEYS[1])");
-        let mut redis = self.redis.clone();
-        let key = format!("{}:{{check}}:meta", self.namespace);
+        let mut redis = self.redis.link().await?;
+        let key = format!("{}:{{check}}:meta", self.redis.namespace());
         bounded(script.key(key).invoke_async(&mut redis)).await
     }
 }
@@ -122,10 +138,10 @@ impl RedisServer {
         [
             is_old.then(|| RedisProblem::TooOld { found: self.version.clone() }),
             self.is_cluster.then_some(RedisProblem::Cluster),
-            self.is_replica.then_some(RedisProblem::Replica),
             (is_limited && self.used >= found).then_some(RedisProblem::Full { found }),
             (is_limited && found < MEMORY_BYTES_MIN).then_some(RedisProblem::TooSmall { found }),
             (is_limited && self.evicts()).then(|| RedisProblem::Evicts { found: self.policy.clone() }),
+            self.is_nameless.then_some(RedisProblem::Nameless),
         ]
         .into_iter()
         .flatten()
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn redis_has_to_be_new_large_and_keep_what_it_holds_r10_5() {
-        use RedisProblem::{Cluster, Evicts, Full, Replica, TooOld, TooSmall};
+        use RedisProblem::{Cluster, Evicts, Full, Nameless, TooOld, TooSmall};
 
         let plain = server("7.2.0", MEMORY_BYTES_MIN, "noeviction");
         let (lru, small) = ("allkeys-lru".to_owned(), 100 * MB);
@@ -171,7 +187,7 @@ mod tests {
             (server("7.2.0", small, &lru), vec![TooSmall { found: small }, Evicts { found: lru.clone() }]),
             (RedisServer { used: MEMORY_BYTES_MIN, ..plain.clone() }, vec![Full { found: MEMORY_BYTES_MIN }]),
             (RedisServer { is_cluster: true, ..plain.clone() }, vec![Cluster]),
-            (RedisServer { is_replica: true, ..plain }, vec![Replica]),
+            (RedisServer { is_nameless: true, ..plain }, vec![Nameless]),
         ] {
             assert_eq!(server.problems(), problems, "{server:?}");
         }

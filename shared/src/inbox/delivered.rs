@@ -21,7 +21,7 @@ impl Inboxes {
         for conversation_id in conversations {
             command.arg(conversation_id.as_uuid().simple().to_string());
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let found: Vec<Option<u64>> = bounded(command.query_async(&mut redis)).await?;
         Ok(found.into_iter().map(|seq| seq.map(Seq)).collect())
     }

@@ -5,6 +5,9 @@
 //!
 //! **Invariant:** cursors of an epoch are dense. What was lost shows as another epoch or as a cursor
 //! before the oldest entry, never as a hole.
+//!
+//! An inbox bears the run of the server that it was made in. In another run it may lack its last entries, or hold sessions
+//! that have ended, so each script drops it there and goes on as if there were none. The same with a cursor beyond the head.
 
 mod check;
 mod delivered;
@@ -25,12 +28,12 @@ pub use sessions::{Departure, Ended, Registration, Replaced, Session, Unconfirme
 
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use tokio::sync::watch;
 
 pub use crate::redis::RedisError as InboxError;
 use crate::{
     ids::UserId,
-    redis::{Redis, bounded},
+    redis::{Link, Redis, bounded},
 };
 
 /// Devices of a user whose cursors are kept; the one furthest behind goes first.
@@ -38,8 +41,7 @@ const DEVICES_MAX: usize = 32;
 /// The inboxes of all users.
 #[derive(Clone)]
 pub struct Inboxes {
-    redis: ConnectionManager,
-    namespace: String,
+    redis: Redis,
 }
 
 /// A user's keys.
@@ -61,11 +63,16 @@ impl Inboxes {
 
     /// The inboxes that are reached by a connection.
     pub fn on(redis: &Redis) -> Self {
-        Self { redis: redis.connection(), namespace: redis.namespace().to_owned() }
+        Self { redis: redis.clone() }
+    }
+
+    /// Counts the connections to Redis that were opened: each may lead to another server, or to one that has lost data.
+    pub fn links_opened(&self) -> watch::Receiver<u64> {
+        self.redis.opened()
     }
 
     fn keys(&self, user_id: UserId) -> Keys {
-        let user = format!("{}:{{{}}}", self.namespace, user_id.as_uuid().simple());
+        let user = format!("{}:{{{}}}", self.redis.namespace(), user_id.as_uuid().simple());
         Keys {
             meta: format!("{user}:meta"),
             entries: format!("{user}:entries"),
@@ -74,6 +81,11 @@ impl Inboxes {
             delivered: format!("{user}:delivered"),
         }
     }
+}
+
+/// Whether an inbox was made in another run of the server than the one that a connection leads to.
+fn is_of_another_run(run: Option<&str>, link: &Link) -> bool {
+    run.is_some_and(|run| run != link.run())
 }
 
 fn millis(duration: Duration) -> u64 {

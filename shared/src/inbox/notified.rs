@@ -13,6 +13,7 @@ use crate::{
     ids::{DeviceId, Epoch, MessageId, UserId},
     limits,
     position::Cursor,
+    redis::Link,
 };
 
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
@@ -45,8 +46,8 @@ pub struct Standing {
     pub now: Timestamp,
 }
 
-/// Epoch and last sight; confirmed cursors; how many sessions; now in seconds and microseconds.
-type StandingAnswer = ((Option<String>, Option<i64>), Vec<u64>, usize, (i64, i64));
+/// Epoch, last sight and run; confirmed cursors; how many sessions; now in seconds and microseconds.
+type StandingAnswer = ((Option<String>, Option<i64>, Option<String>), Vec<u64>, usize, (i64, i64));
 
 impl Inboxes {
     /// Claims the notification of a message for a device.
@@ -59,7 +60,7 @@ impl Inboxes {
         let mut claim = CLAIM.prepare_invoke();
         let (key, device) = self.claim_place(user_id, message_id, device_id);
         claim.key(key).arg(device).arg(millis(CLAIMS_KEPT));
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let before: String = bounded(claim.invoke_async(&mut redis)).await?;
         Ok(match before.as_str() {
             "" => Claim::Taken,
@@ -75,7 +76,7 @@ impl Inboxes {
         message_id: MessageId,
         device_id: DeviceId,
     ) -> Result<(), InboxError> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let (key, device) = self.claim_place(user_id, message_id, device_id);
         bounded(redis.hset(key, device, "sent")).await
     }
@@ -87,7 +88,7 @@ impl Inboxes {
         message_id: MessageId,
         device_id: DeviceId,
     ) -> Result<(), InboxError> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let (key, device) = self.claim_place(user_id, message_id, device_id);
         bounded(redis.hdel(key, device)).await
     }
@@ -96,16 +97,20 @@ impl Inboxes {
     pub async fn standing(&self, user_id: UserId) -> Result<Standing, InboxError> {
         let keys = self.keys(user_id);
         let mut pipeline = redis::pipe();
-        pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("last_seen");
+        pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("last_seen").arg("run");
         pipeline.cmd("HVALS").arg(&keys.devices).cmd("HLEN").arg(&keys.sessions).cmd("TIME");
-        let mut redis = self.redis.clone();
-        let ((epoch, last_seen), confirmed, sessions, (seconds, micros)): StandingAnswer =
+        let mut redis = self.redis.link().await?;
+        let ((epoch, last_seen, run), confirmed, sessions, (seconds, micros)): StandingAnswer =
             bounded(pipeline.query_async(&mut redis)).await?;
+        let now = Timestamp(seconds * 1000 + micros / 1000);
+        if super::is_of_another_run(run.as_deref(), &redis) {
+            return Ok(Standing { now, ..Standing::default() });
+        }
         Ok(Standing {
             epoch: epoch.and_then(|epoch| epoch.parse().ok()),
             confirmed: Cursor(confirmed.into_iter().max().unwrap_or(0)),
             last_seen_at: last_seen.filter(|_| sessions == 0).map(Timestamp),
-            now: Timestamp(seconds * 1000 + micros / 1000),
+            now,
         })
     }
 
@@ -117,16 +122,16 @@ impl Inboxes {
         let mut pipeline = redis::pipe();
         for user_id in user_ids {
             let keys = self.keys(*user_id);
-            pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head").cmd("HVALS").arg(&keys.devices);
+            pipeline.cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head").arg("run").cmd("HVALS").arg(&keys.devices);
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let answers: Vec<redis::Value> = bounded(pipeline.query_async(&mut redis)).await?;
-        answers.chunks_exact(2).map(unconfirmed).collect()
+        answers.chunks_exact(2).map(|answer| unconfirmed(answer, &redis)).collect()
     }
 
     /// The badge that the user's devices were last told; none if none was for 14 days.
     pub async fn badge(&self, user_id: UserId) -> Result<Option<u64>, InboxError> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         bounded(redis.get(self.badge_key(user_id))).await
     }
 
@@ -139,13 +144,13 @@ impl Inboxes {
         for user_id in user_ids {
             pipeline.get(self.badge_key(*user_id));
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         bounded(pipeline.query_async(&mut redis)).await
     }
 
     /// Notes the badge that the user's devices were told.
     pub async fn note_badge(&self, user_id: UserId, badge: u64) -> Result<(), InboxError> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         bounded(redis.pset_ex(self.badge_key(user_id), badge, millis(limits::INBOX_IDLE_MAX))).await
     }
 
@@ -154,7 +159,7 @@ impl Inboxes {
     pub async fn note_devices(&self, user_id: UserId, has_any: bool) -> Result<(), InboxError> {
         let mut note = NOTE_DEVICES.prepare_invoke();
         note.key(self.keys(user_id).meta).arg(u8::from(has_any));
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         bounded(note.invoke_async(&mut redis)).await
     }
 
@@ -162,21 +167,23 @@ impl Inboxes {
     fn claim_place(&self, user_id: UserId, message_id: MessageId, device_id: DeviceId) -> (String, String) {
         let [user, message, device] =
             [user_id.as_uuid(), message_id.as_uuid(), device_id.as_uuid()].map(uuid::Uuid::simple);
-        (format!("{}:{{{user}}}:notified:{message}", self.namespace), device.to_string())
+        (format!("{}:{{{user}}}:notified:{message}", self.redis.namespace()), device.to_string())
     }
 
     fn badge_key(&self, user_id: UserId) -> String {
-        format!("{}:{{{}}}:badge", self.namespace, user_id.as_uuid().simple())
+        format!("{}:{{{}}}:badge", self.redis.namespace(), user_id.as_uuid().simple())
     }
 }
 
-/// From epoch and head, and what the devices have confirmed.
-fn unconfirmed(answer: &[redis::Value]) -> Result<Option<Unconfirmed>, InboxError> {
+/// From epoch, head and run, and what the devices have confirmed.
+fn unconfirmed(answer: &[redis::Value], link: &Link) -> Result<Option<Unconfirmed>, InboxError> {
     let [meta, devices] = answer else { return Err(super::unexpected_answer()) };
     let read = |_| super::unexpected_answer();
-    let (epoch, head): (Option<String>, Option<u64>) = redis::from_redis_value_ref(meta).map_err(read)?;
+    let (epoch, head, run): (Option<String>, Option<u64>, Option<String>) =
+        redis::from_redis_value_ref(meta).map_err(read)?;
     let confirmed: Vec<u64> = redis::from_redis_value_ref(devices).map_err(read)?;
-    let Some((epoch, head)) = epoch.zip(head) else { return Ok(None) };
+    let is_lost = super::is_of_another_run(run.as_deref(), link);
+    let Some((epoch, head)) = epoch.zip(head).filter(|_| !is_lost) else { return Ok(None) };
     let (after, up_to) = (Cursor(confirmed.into_iter().max().unwrap_or(0)), Cursor(head));
     let epoch = epoch.parse().map_err(|_| super::unexpected_answer())?;
     Ok((after < up_to).then_some(Unconfirmed { epoch, after, up_to }))

@@ -1,7 +1,5 @@
 //! Who is there: users with a session on a gateway whose lease holds.
 
-use std::collections::HashMap;
-
 use super::{InboxError, Inboxes, bounded};
 use crate::{
     clock::Timestamp,
@@ -25,23 +23,27 @@ impl Inboxes {
         pipeline.cmd("TIME");
         for user_id in user_ids {
             let keys = self.keys(*user_id);
-            pipeline.cmd("HVALS").arg(keys.sessions).cmd("HGET").arg(keys.meta).arg("last_seen");
+            pipeline.cmd("HVALS").arg(keys.sessions).cmd("HMGET").arg(keys.meta).arg("last_seen").arg("run");
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let answers: Vec<redis::Value> = bounded(pipeline.query_async(&mut redis)).await?;
         let mut answers = answers.into_iter();
         let (seconds, micros): (i64, i64) = take(&mut answers)?;
         let at = Timestamp(seconds * 1000 + micros / 1000);
         let mut found = Vec::with_capacity(user_ids.len());
         for user_id in user_ids {
-            let sessions: Vec<String> = take(&mut answers)?;
-            let last_seen: Option<i64> = take(&mut answers)?;
+            let mut sessions: Vec<String> = take(&mut answers)?;
+            let (mut last_seen, run): (Option<i64>, Option<String>) = take(&mut answers)?;
+            if super::is_of_another_run(run.as_deref(), &redis) {
+                sessions.clear();
+                last_seen = None;
+            }
             let gateways = gateways(sessions.into_iter().map(Some)).ok_or_else(super::unexpected_answer)?;
             found.push((*user_id, gateways, last_seen));
         }
         let live = self.live(found.iter().flat_map(|(_, gateways, _)| gateways.iter().copied())).await?;
         let seen = |(user_id, gateways, last_seen): (UserId, Vec<GatewayId>, Option<i64>)| {
-            let is_online = gateways.iter().any(|gateway_id| live.get(gateway_id) == Some(&true));
+            let is_online = gateways.iter().any(|gateway_id| live.contains(gateway_id));
             let last_seen_at = last_seen.filter(|_| !is_online).map(Timestamp);
             Seen { presence: Presence { user_id, is_online, last_seen_at }, at }
         };
@@ -54,29 +56,10 @@ impl Inboxes {
         for user_id in user_ids {
             pipeline.cmd("HVALS").arg(self.keys(*user_id).sessions);
         }
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis.link().await?;
         let answers: Vec<Vec<String>> = bounded(pipeline.query_async(&mut redis)).await?;
         let parsed = answers.into_iter().map(|sessions| gateways(sessions.into_iter().map(Some)));
         parsed.map(|gateways| gateways.ok_or_else(super::unexpected_answer)).collect()
-    }
-
-    /// Which of the gateways hold their leases.
-    pub(super) async fn live(
-        &self,
-        gateways: impl Iterator<Item = GatewayId>,
-    ) -> Result<HashMap<GatewayId, bool>, InboxError> {
-        let mut live: HashMap<GatewayId, bool> = gateways.map(|gateway_id| (gateway_id, false)).collect();
-        if live.is_empty() {
-            return Ok(live);
-        }
-        let mut pipeline = redis::pipe();
-        for gateway_id in live.keys() {
-            pipeline.cmd("EXISTS").arg(self.lease_key(*gateway_id));
-        }
-        let mut redis = self.redis.clone();
-        let answers: Vec<bool> = bounded(pipeline.query_async(&mut redis)).await?;
-        live.values_mut().zip(answers).for_each(|(is_live, answer)| *is_live = answer);
-        Ok(live)
     }
 }
 

@@ -31,7 +31,7 @@ impl Inboxes {
     pub async fn read(&self, user_id: UserId, epoch: Epoch, cursor: Cursor, count: usize) -> Result<Page, InboxError> {
         let keys = self.keys(user_id);
         let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head");
+        pipeline.atomic().cmd("HMGET").arg(&keys.meta).arg("epoch").arg("head").arg("run");
         pipeline
             .cmd("XRANGE")
             .arg(&keys.entries)
@@ -39,10 +39,11 @@ impl Inboxes {
             .arg("+")
             .arg("COUNT")
             .arg(count);
-        let mut redis = self.redis.clone();
-        let ((found, head), range): ((Option<String>, Option<u64>), StreamRangeReply) =
+        let mut redis = self.redis.link().await?;
+        let ((found, head, run), range): ((Option<String>, Option<u64>, Option<String>), StreamRangeReply) =
             bounded(pipeline.query_async(&mut redis)).await?;
-        if found.and_then(|found| found.parse().ok()) != Some(epoch) {
+        if super::is_of_another_run(run.as_deref(), &redis) || found.and_then(|found| found.parse().ok()) != Some(epoch)
+        {
             return Ok(Page::Lost);
         }
         let entries: Option<Vec<_>> = range.ids.iter().map(entry).collect();

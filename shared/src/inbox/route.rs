@@ -47,6 +47,7 @@ impl Inboxes {
     /// Appends each event to its user's inbox, in the order given. An error means that any of them may or may
     /// not stand there; a repeat puts them there again, which clients pass over.
     pub async fn route(&self, routings: &[Routing<'_>]) -> Result<Vec<Routed>, InboxError> {
+        let mut redis = self.redis.link().await?;
         let mut pipeline = redis::pipe();
         // Loading it each time costs little and survives a restart of Redis.
         pipeline.load_script(&ROUTE).ignore();
@@ -60,13 +61,13 @@ impl Inboxes {
                 .arg(keys.entries)
                 .arg(keys.sessions)
                 .arg(keys.delivered)
+                .arg(redis.run())
                 .arg(routing.event)
                 .arg(limits::INBOX_ENTRIES_MAX);
             if let Some((conversation_id, seq)) = routing.delivered {
                 pipeline.arg(conversation_id.as_uuid().simple().to_string()).arg(seq.0);
             }
         }
-        let mut redis = self.redis.clone();
         let answers: Vec<Vec<Value>> = bounded(pipeline.query_async(&mut redis)).await?;
         if answers.len() != routings.len() {
             return Err(super::unexpected_answer());

@@ -93,14 +93,35 @@ pub struct Replaced {
 }
 
 impl Inboxes {
-    /// Registers a session; makes the inbox if the user has none.
+    /// Registers a session of a device that has just connected, in place of its others; makes the inbox if the user has none.
     pub async fn register(
         &self,
         user_id: UserId,
         session: Session,
         resume: Option<Resume>,
     ) -> Result<Registration, InboxError> {
+        self.register_as(user_id, session, resume, true).await
+    }
+
+    /// Registers a session that Redis may have lost. Others of its device stay: they may be newer.
+    pub async fn register_again(
+        &self,
+        user_id: UserId,
+        session: Session,
+        resume: Option<Resume>,
+    ) -> Result<Registration, InboxError> {
+        self.register_as(user_id, session, resume, false).await
+    }
+
+    async fn register_as(
+        &self,
+        user_id: UserId,
+        session: Session,
+        resume: Option<Resume>,
+        replaces: bool,
+    ) -> Result<Registration, InboxError> {
         let keys = self.keys(user_id);
+        let mut redis = self.redis.link().await?;
         let mut register = REGISTER.prepare_invoke();
         register
             .key(keys.meta)
@@ -108,6 +129,7 @@ impl Inboxes {
             .key(keys.sessions)
             .key(keys.devices)
             .key(keys.delivered)
+            .arg(redis.run())
             .arg(session.session_id.as_uuid().to_string())
             .arg(session.gateway_id.as_uuid().to_string())
             .arg(session.device_id.as_uuid().to_string())
@@ -116,8 +138,8 @@ impl Inboxes {
             .arg(DEVICES_MAX)
             .arg(resume.map(|resume| resume.epoch.as_uuid().to_string()).unwrap_or_default())
             .arg(resume.map_or(0, |resume| resume.cursor.0))
-            .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER));
-        let mut redis = self.redis.clone();
+            .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER))
+            .arg(u8::from(replaces));
         let answer: Vec<Value> = bounded(register.invoke_async(&mut redis)).await?;
         registration(answer, resume).ok_or_else(super::unexpected_answer)
     }
@@ -129,9 +151,10 @@ impl Inboxes {
             Ended::Session(session_id) => (session_id.as_uuid().to_string(), String::new()),
             Ended::Gateway(gateway_id) => (String::new(), gateway_id.as_uuid().to_string()),
         };
+        let mut redis = self.redis.link().await?;
         let mut unregister = UNREGISTER.prepare_invoke();
-        unregister.key(keys.meta).key(keys.entries).key(keys.sessions).key(keys.devices).arg(session).arg(gateway);
-        let mut redis = self.redis.clone();
+        unregister.key(keys.meta).key(keys.entries).key(keys.sessions).key(keys.devices);
+        unregister.arg(redis.run()).arg(session).arg(gateway);
         let answer: Vec<Value> = bounded(unregister.invoke_async(&mut redis)).await?;
         departure(answer).ok_or_else(super::unexpected_answer)
     }
@@ -146,6 +169,7 @@ impl Inboxes {
         cursor: Cursor,
     ) -> Result<bool, InboxError> {
         let keys = self.keys(user_id);
+        let mut redis = self.redis.link().await?;
         let mut confirm = CONFIRM.prepare_invoke();
         confirm
             .key(keys.meta)
@@ -153,13 +177,13 @@ impl Inboxes {
             .key(keys.sessions)
             .key(keys.devices)
             .key(keys.delivered)
+            .arg(redis.run())
             .arg(epoch.as_uuid().to_string())
             .arg(device_id.as_uuid().to_string())
             .arg(cursor.0)
             .arg(millis(limits::INBOX_IDLE_MAX))
             .arg(DEVICES_MAX)
             .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER));
-        let mut redis = self.redis.clone();
         bounded(confirm.invoke_async(&mut redis)).await
     }
 }

@@ -99,7 +99,7 @@ async fn announcements_over_nats_are_not_held_up_by_a_gateway_that_died_r10_2() 
     let dead = GatewayId::random();
     ground.place.inboxes.renew_lease(dead).await.unwrap();
     let lease = format!("{}:gateway:{}", ground.place.namespace, dead.as_uuid().simple());
-    let mut redis = ground.place.redis.connection();
+    let mut redis = ground.place.redis.link().await.unwrap();
     let () = redis::cmd("SET").arg(lease).arg(1).query_async(&mut redis).await.unwrap();
     assert!(here.profiles.changed(&[ana], &[]).await.is_err(), "whoever waits is told of it");
     ground.kaha.profiles().set_user(ben.as_uuid(), "Ben Rai", None);

@@ -53,7 +53,7 @@ impl Ground {
 
     /// Lets what Redis has of an id be older than it is.
     pub async fn age(&self, id: ProfileId, by: Duration) {
-        let (key, mut redis) = (self.key(id), self.place.redis.connection());
+        let (key, mut redis) = (self.key(id), self.place.redis.link().await.unwrap());
         let value: String = bounded(redis::cmd("GET").arg(&key).query_async(&mut redis)).await.unwrap();
         let [generation, fetched_at, said] = value.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{value}") };
         let fetched_at = fetched_at.parse::<i64>().unwrap() - i64::try_from(by.as_millis()).unwrap();
@@ -75,7 +75,7 @@ impl Ground {
         self.place.profiles.forget(user_ids, &[]);
         for user_id in user_ids {
             let key = self.key(ProfileId::User(*user_id));
-            let mut redis = self.place.redis.connection();
+            let mut redis = self.place.redis.link().await.unwrap();
             let _gone: u64 = bounded(redis::cmd("DEL").arg(key).query_async(&mut redis)).await.unwrap();
         }
     }

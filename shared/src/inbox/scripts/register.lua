@@ -1,42 +1,54 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
 -- KEYS: meta, entries, sessions, devices, delivered
--- ARGV: session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms
+-- ARGV: run, session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms, 1 if it replaces the device's others
 -- Returns: epoch, head, 1 if resumed, now in ms, what the device had confirmed or '', then session and gateway of each session that this one replaces.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch then
-    epoch = ARGV[4]
-    redis.call('DEL', KEYS[2], KEYS[4], KEYS[5])
-    redis.call('HSET', KEYS[1], 'epoch', epoch, 'head', 0)
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head')
+local epoch, head, cursor = meta[1], tonumber(meta[3]), tonumber(ARGV[9])
+if meta[2] and meta[2] ~= ARGV[1] then
+    -- Its last entries and its sessions' ends may be missing.
+    redis.call('DEL', KEYS[1], KEYS[3])
+    epoch = nil
+elseif epoch and ARGV[8] == epoch and cursor > head then
+    -- It has lost entries that this device was given.
+    redis.call('HDEL', KEYS[1], 'devices')
+    epoch = nil
 end
-local head = tonumber(redis.call('HGET', KEYS[1], 'head'))
+if not epoch then
+    epoch, head = ARGV[5], 0
+    redis.call('DEL', KEYS[2], KEYS[4], KEYS[5])
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'head', head, 'run', ARGV[1])
+elseif not meta[2] then
+    redis.call('HSET', KEYS[1], 'run', ARGV[1])
+end
 
 local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 local oldest = head + 1
 if first[1] then
     oldest = tonumber(string.match(first[1][1], '^%d+'))
 end
-local cursor = tonumber(ARGV[8])
-local is_resumed = ARGV[7] == epoch and cursor <= head and cursor >= oldest - 1
+local is_resumed = ARGV[8] == epoch and cursor >= oldest - 1
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local answer = { epoch, head, is_resumed and 1 or 0, now, redis.call('HGET', KEYS[4], ARGV[3]) or '' }
+local answer = { epoch, head, is_resumed and 1 or 0, now, redis.call('HGET', KEYS[4], ARGV[4]) or '' }
 -- From here on the inbox' entries wait for this one to confirm them, as does what those that it replaces left unconfirmed.
 local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
 for i = 1, #sessions, 2 do
     local gateway, device, before = string.match(sessions[i + 1], '^(%S+) (%S+) ?(%d*)')
-    if device == ARGV[3] then
-        redis.call('HDEL', KEYS[3], sessions[i])
-        answer[#answer + 1] = sessions[i]
-        answer[#answer + 1] = gateway
+    if device == ARGV[4] and (ARGV[11] == '1' or sessions[i] == ARGV[2]) then
+        if sessions[i] ~= ARGV[2] then
+            redis.call('HDEL', KEYS[3], sessions[i])
+            answer[#answer + 1] = sessions[i]
+            answer[#answer + 1] = gateway
+        end
         begun = math.min(begun, tonumber(before) or head)
     end
 end
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. begun)
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. begun)
 
 -- A device starts at what it has, or at the head; the one furthest behind makes room for a new one.
-if redis.call('HEXISTS', KEYS[4], ARGV[3]) == 0 and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[6]) then
+if redis.call('HEXISTS', KEYS[4], ARGV[4]) == 0 and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[7]) then
     local devices = redis.call('HGETALL', KEYS[4])
     local last, least = nil, nil
     for i = 1, #devices, 2 do
@@ -46,11 +58,11 @@ if redis.call('HEXISTS', KEYS[4], ARGV[3]) == 0 and redis.call('HLEN', KEYS[4]) 
     end
     redis.call('HDEL', KEYS[4], last)
 end
-redis.call('HSET', KEYS[4], ARGV[3], is_resumed and cursor or head)
+redis.call('HSET', KEYS[4], ARGV[4], is_resumed and cursor or head)
 for i = 1, 5 do
     local left = redis.call('PTTL', KEYS[i])
-    if left ~= -2 and left < tonumber(ARGV[5]) then
-        redis.call('PEXPIRE', KEYS[i], ARGV[9])
+    if left ~= -2 and left < tonumber(ARGV[6]) then
+        redis.call('PEXPIRE', KEYS[i], ARGV[10])
     end
 end
 return answer

@@ -1,10 +1,16 @@
 -- Appends an event to a user's inbox and says which gateways hold their sessions.
 -- KEYS: meta, entries, sessions, delivered
--- ARGV: event, entries_max; for a delivery also: conversation, number
+-- ARGV: run, event, entries_max; for a delivery also: conversation, number
 -- Returns: nothing if the user has no inbox, or knows of a later delivery; else epoch, cursor, whether devices are known
 -- to be registered for notifications ('1', '0', or '' for unknown), then "gateway device head" of each session.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'devices')
+local epoch = meta[1]
 if not epoch then
+    return {}
+end
+if meta[2] and meta[2] ~= ARGV[1] then
+    -- It would lack this event if its run came back.
+    redis.call('HDEL', KEYS[1], 'epoch', 'devices')
     return {}
 end
 -- Only the user keeps an inbox alive, so what is made here goes when the rest goes.
@@ -14,23 +20,23 @@ local function end_with_inbox(key)
         redis.call('PEXPIRE', key, left)
     end
 end
-if ARGV[3] then
-    local before = redis.call('HGET', KEYS[4], ARGV[3])
-    if before and tonumber(before) >= tonumber(ARGV[4]) then
+if ARGV[4] then
+    local before = redis.call('HGET', KEYS[4], ARGV[4])
+    if before and tonumber(before) >= tonumber(ARGV[5]) then
         return {}
     end
-    redis.call('HSET', KEYS[4], ARGV[3], ARGV[4])
+    redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
     if not before and redis.call('HLEN', KEYS[4]) == 1 then
         end_with_inbox(KEYS[4])
     end
 end
 local cursor = redis.call('HINCRBY', KEYS[1], 'head', 1)
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[2], cursor .. '-0', 'event', ARGV[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], cursor .. '-0', 'event', ARGV[2])
 if redis.call('PTTL', KEYS[2]) < 0 then
     end_with_inbox(KEYS[2])
 end
 local answer = redis.call('HVALS', KEYS[3])
-table.insert(answer, 1, redis.call('HGET', KEYS[1], 'devices') or '')
+table.insert(answer, 1, meta[3] or '')
 table.insert(answer, 1, tostring(cursor))
 table.insert(answer, 1, epoch)
 return answer

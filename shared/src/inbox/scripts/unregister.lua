@@ -1,6 +1,6 @@
 -- Removes a session, or those that a gateway left behind, and notes when the user was last seen.
 -- KEYS: meta, entries, sessions, devices
--- ARGV: session or '', gateway whose sessions go if there is no session
+-- ARGV: run, session or '', gateway whose sessions go if there is no session
 -- Returns: sessions that were removed, sessions that are left, now in ms; then, if there is an inbox: epoch, head, and the
 -- cursor up to which nothing is missing on every device together since the sessions removed began.
 local time = redis.call('TIME')
@@ -13,21 +13,27 @@ local function remove(session, value)
     end
     removed = removed + redis.call('HDEL', KEYS[3], session)
 end
-if ARGV[1] ~= '' then
-    local value = redis.call('HGET', KEYS[3], ARGV[1])
+if ARGV[2] ~= '' then
+    local value = redis.call('HGET', KEYS[3], ARGV[2])
     if value then
-        remove(ARGV[1], value)
+        remove(ARGV[2], value)
     end
 else
     local sessions = redis.call('HGETALL', KEYS[3])
     for i = 1, #sessions, 2 do
-        if string.match(sessions[i + 1], '^%S+') == ARGV[2] then
+        if string.match(sessions[i + 1], '^%S+') == ARGV[3] then
             remove(sessions[i], sessions[i + 1])
         end
     end
 end
 local left = redis.call('HLEN', KEYS[3])
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head')
+if meta[2] and meta[2] ~= ARGV[1] then
+    -- Sessions of another run count no more.
+    redis.call('HDEL', KEYS[1], 'epoch', 'devices')
+    return { removed, 0, now }
+end
+local epoch = meta[1]
 if not epoch then
     return { removed, left, now }
 end
@@ -38,4 +44,4 @@ local confirmed = begun or 0
 for _, cursor in ipairs(redis.call('HVALS', KEYS[4])) do
     confirmed = math.max(confirmed, tonumber(cursor))
 end
-return { removed, left, now, epoch, redis.call('HGET', KEYS[1], 'head'), tostring(confirmed) }
+return { removed, left, now, epoch, meta[3], tostring(confirmed) }
