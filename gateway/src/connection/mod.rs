@@ -13,6 +13,7 @@ mod pace;
 mod reader;
 mod registry;
 mod removals;
+mod returning;
 #[cfg(test)]
 pub mod simulated;
 mod writer;
@@ -20,6 +21,7 @@ mod writer;
 pub use handshake::open;
 pub use registry::Registry;
 pub use removals::Removals;
+pub use returning::Returned;
 
 use std::{
     sync::{
@@ -33,7 +35,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, DeviceId, Epoch, SessionId, UserId},
     position::Cursor,
-    wire::{CloseCode, Connected, Encoding, Push, Reply},
+    wire::{CloseCode, Connected, Encoding, Push, Reply, Resume},
 };
 use parking_lot::Mutex;
 
@@ -123,6 +125,14 @@ impl Connection {
         position.epoch.is_none() && position.has_begun()
     }
 
+    /// Where the inbox stands by what the client has confirmed and was pushed; none before `ready`. An epoch of none means
+    /// that the client has no place in it.
+    fn place(&self) -> Option<(Option<Resume>, Cursor)> {
+        let position = self.position.lock();
+        let cursor = Cursor(self.confirmed.load(Ordering::Relaxed));
+        position.has_begun().then(|| (position.epoch.map(|epoch| Resume { epoch, cursor }), position.cursor))
+    }
+
     /// Sets where the connection stands after its registration, and says so before any other push. The inbox, if
     /// there is one, is to be read from here on.
     fn begin(&self, ready: Connected) {
@@ -153,7 +163,14 @@ impl Connection {
         match &mut *position {
             Position { epoch: Some(known), .. } if *known != epoch => self.close(CloseCode::InboxLost),
             Position { catching_up: Some(seen), .. } => *seen = cursor.max(*seen),
-            Position { epoch: None, .. } => {}
+            // It was let in without Redis, and there is an inbox now.
+            Position { epoch: None, .. } => self.close(CloseCode::InboxLost),
+            // The client had confirmed it before it was delivered: it came late, or the inbox has lost its last entries
+            // and gives their cursors again. Reading it tells.
+            Position { cursor: last, catching_up, .. } if cursor.0 <= self.confirmed.load(Ordering::Relaxed) => {
+                *catching_up = Some(*last);
+                return Delivered::Gap;
+            }
             Position { cursor: last, .. } if cursor <= *last => {}
             Position { cursor: last, catching_up, .. } => match shown {
                 Some(shown) if cursor == last.next() => {
@@ -375,10 +392,32 @@ mod tests {
     fn live_pushes_go_out_in_order_and_repeats_are_dropped() {
         let (connection, epoch) = connection(4);
         assert!(connection.end_catch_up());
-        for cursor in [5, 5, 4, 6] {
+        for cursor in [5, 6, 5, 6] {
             assert_eq!(connection.deliver(epoch, Cursor(cursor), &shown()), Delivered::Settled);
         }
         assert_eq!((connection.cursor(), connection.outbox.len()), (Cursor(6), 3));
+    }
+
+    #[test]
+    fn a_delivery_behind_the_confirmed_cursor_reads_the_inbox() {
+        let (connection, epoch) = connection(4);
+        assert!(connection.end_catch_up());
+        for cursor in [5, 6, 7] {
+            assert_eq!(connection.deliver(epoch, Cursor(cursor), &shown()), Delivered::Settled);
+        }
+        connection.note_confirmed(Cursor(6));
+        assert_eq!(connection.deliver(epoch, Cursor(7), &shown()), Delivered::Settled, "a repeat");
+        assert_eq!(connection.deliver(epoch, Cursor(6), &shown()), Delivered::Gap);
+        assert!(connection.end_catch_up(), "from the last cursor on");
+        assert_eq!(connection.outbox.len(), 4);
+    }
+
+    #[test]
+    fn a_delivery_to_a_client_without_an_inbox_ends_the_connection() {
+        let connection = Connection::new(Identity::for_ever(UserId::random()), Encoding::Json, Arc::default());
+        connection.begin(Connected { epoch: None, ..ready(Epoch::random(), 0) });
+        let _settled = connection.deliver(Epoch::random(), Cursor(1), &shown());
+        assert_eq!(connection.outbox.closing(), Some(Ending::Closed(CloseCode::InboxLost)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod profiles;
 mod receipts;
 mod removal;
 mod rest;
+mod returning;
 mod revocations;
 mod tickets;
 mod typing;

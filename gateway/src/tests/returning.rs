@@ -1,0 +1,65 @@
+//! Connections stay when Redis has lost their sessions, and end when it has lost their inboxes.
+
+use chat_shared::{
+    ids::{ConversationId, UserId},
+    inbox::{Routed, Routing},
+    wire::{CloseCode, Push},
+};
+
+use super::{
+    place::{Place, users},
+    presence::start,
+};
+use crate::{connection::simulated::Client, state::AppState};
+
+async fn redis(place: &Place, words: &[&str]) {
+    let mut link = place.redis.link().await.unwrap();
+    let () = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut link).await.unwrap();
+}
+
+fn key(place: &Place, user_id: UserId, name: &str) -> String {
+    format!("{}:{{{}}}:{name}", place.namespace, user_id.as_uuid().simple())
+}
+
+fn lease(place: &Place, state: &AppState) -> String {
+    format!("{}:gateway:{}", place.namespace, state.gateway_id.as_uuid().simple())
+}
+
+/// Puts a message in an inbox; how many gateways hold its sessions.
+async fn route(place: &Place, to: UserId, conversation_id: ConversationId) -> usize {
+    let (_, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
+    let event = newest.encode();
+    let routed = place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None }]).await.unwrap();
+    let Routed::At { gateways, .. } = &routed[0] else { panic!("there is an inbox") };
+    gateways.len()
+}
+
+#[tokio::test]
+async fn promise_4_a_lost_session_is_registered_again_in_place() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let mut phone = Client::connect(&here, ben).await;
+    let id = place.direct(ana, ben).await.conversation_id;
+    redis(&place, &["DEL", &key(&place, ben, "sessions"), &lease(&place, &here)]).await;
+    assert_eq!(route(&place, ben, id).await, 0);
+    assert!(matches!(phone.push().await, Push::Conversation { .. } | Push::Message { .. }), "it catches up");
+    assert_eq!(place.inboxes.gateways_of(&[ben]).await.unwrap(), [[here.gateway_id]]);
+    assert!(phone.is_open());
+}
+
+#[tokio::test]
+async fn promise_4_connections_of_another_run_end_after_they_are_registered() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let (phone, watcher) = (Client::connect(&here, ben).await, Client::connect(&here, ana).await);
+    for user_id in [ana, ben] {
+        redis(&place, &["HSET", &key(&place, user_id, "meta"), "run", "another"]).await;
+    }
+    assert!(!place.inboxes.presence(&[ben]).await.unwrap()[0].presence.is_online);
+    redis(&place, &["SET", &lease(&place, &here), "1 another"]).await;
+    for client in [&phone, &watcher] {
+        assert_eq!(client.closed().await, CloseCode::InboxLost);
+    }
+    assert_eq!(place.inboxes.gateways_of(&[ben, ana]).await.unwrap(), [[here.gateway_id], [here.gateway_id]]);
+    assert!(place.inboxes.presence(&[ben]).await.unwrap()[0].presence.is_online, "until they are back");
+}
