@@ -5,6 +5,7 @@ pub mod clocks;
 pub mod cluster;
 pub mod commit;
 pub mod departures;
+pub mod failovers;
 pub mod frames;
 pub mod log;
 pub mod nats;

@@ -42,6 +42,8 @@ pub enum GroundKind {
     SmallLog,
     /// One gateway's clock is an hour ahead.
     Clocks,
+    /// Redis is behind an address that can lead elsewhere.
+    RedisLine,
 }
 
 /// What grounds are made of.
@@ -67,7 +69,7 @@ pub struct Ground {
     pub fleet: Fleet,
     /// The persister's way to NATS, where there is one NATS server.
     pub persister_line: Line,
-    /// The notifier's way to Redis.
+    /// The notifier's way to Redis; where that is behind a line, the gateways' too.
     pub notifier_line: Line,
 }
 
@@ -112,6 +114,10 @@ impl Ground {
                 options.env.push(("CHAT_LOG_REPLICAS".to_owned(), "3".to_owned()));
             }
             GroundKind::SmallLog => options.env.push(("CHAT_LOG_BYTES_MAX".to_owned(), SMALL_LOG_BYTES.to_string())),
+            GroundKind::RedisLine => {
+                let to_redis = passwords.url("redis", Login::Gateway, &notifier_line.address());
+                options.env.push(("CHAT_REDIS_URL".to_owned(), to_redis));
+            }
             GroundKind::Clocks => {
                 let faketime = Faketime::find_or_fetch().await?;
                 options.service_env.extend(faketime.env(&format!("gateway-{}", GATEWAY_AHEAD + 1), AHEAD_S));

@@ -58,6 +58,14 @@ scenarios! {
         "Redis has no memory left and refuses every write";
     RedisPaused "redis-paused" Plain faults::redis::paused,
         "Redis is frozen: its connections stay open and nobody answers";
+    RedisOlder "redis-older" Plain faults::failovers::older,
+        "Redis is killed and comes back with what it held a while before";
+    RedisPromoted "redis-promoted" RedisLine faults::failovers::promoted,
+        "Redis is killed, and a replica that lacks the last writes takes its place behind the same address";
+    RedisReadonly "redis-readonly" RedisLine faults::failovers::read_only,
+        "Redis becomes a replica of another server, to which its address leads from then on; connections stay open";
+    RedisSilent "redis-silent" RedisLine faults::failovers::silent,
+        "all connections to Redis take bytes, answer nothing, and stay open; new ones work";
     NatsKilled "nats-killed" Plain faults::nats::killed,
         "NATS, alone, is killed and started again";
     Storm "storm" Plain faults::clients::storm,

@@ -46,7 +46,7 @@ pub async fn flushed(trial: &mut Trial<'_>) -> Result<()> {
 }
 
 /// Within a beat of its loss, everybody is told the truth of everybody.
-async fn presence_is_right_again(trial: &mut Trial<'_>, flushed_at: Instant) {
+pub(super) async fn presence_is_right_again(trial: &mut Trial<'_>, flushed_at: Instant) {
     let left = HEARTBEAT_INTERVAL.saturating_sub(flushed_at.elapsed());
     let sights = presence::sights(trial.crowd, left).await;
     let wrong: Vec<_> = sights.iter().filter(|sight| sight.told != Some(sight.is_there)).collect();
@@ -124,12 +124,12 @@ pub async fn paused(trial: &mut Trial<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn inboxes_lost(ground: &Ground) -> Result<u64> {
+pub(super) async fn inboxes_lost(ground: &Ground) -> Result<u64> {
     ground.of_gateways(INBOX_LOST.0, INBOX_LOST.1).await
 }
 
 /// How many connections are closed for it, until all clients have been told or the time to notice is over.
-async fn clients_are_told(trial: &Trial<'_>, before: u64) -> u64 {
+pub(super) async fn clients_are_told(trial: &Trial<'_>, before: u64) -> u64 {
     let told = || async { inboxes_lost(trial.ground).await.map_or(0, |now| now.saturating_sub(before)) };
     let devices = trial.crowd.devices.len() as u64;
     // Whether all are is seen below.
