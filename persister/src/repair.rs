@@ -38,7 +38,7 @@ impl Repair {
     pub async fn run(mut self, draining: CancellationToken) -> anyhow::Result<()> {
         loop {
             // Cancel safe: a step that is cut off is repeated.
-            match draining.run_until_cancelled(Box::pin(self.step())).await {
+            match draining.run_until_cancelled(self.step()).await {
                 None => return Ok(()),
                 Some(Ok(true)) => continue,
                 Some(Ok(false)) => {}
@@ -70,7 +70,7 @@ impl Repair {
             return Ok(true);
         }
         self.keeper.rows_metric = if gap.was_acked { names::REPAIRED_TOTAL } else { names::ROWS_TOTAL };
-        let done = self.store(gap).await?;
+        let done = Box::pin(self.store(gap)).await?;
         gaps::advance(&mut transaction, gap, done).await?;
         transaction.commit().await?;
         if done >= gap.last {

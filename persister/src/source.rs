@@ -22,7 +22,7 @@ pub enum Unverified {
     /// NATS did not answer.
     #[error(transparent)]
     Log(#[from] chat_shared::log::LogError),
-    /// The checkpoint is that of another stream of the same name. Whoever watches the log ends the process.
+    /// The checkpoint is that of another stream of the same name. The watch of the log ends the process.
     #[error("the checkpoint in PostgreSQL is that of another log of the same name")]
     OtherLog,
 }

@@ -138,7 +138,7 @@ impl Place {
         tasks.spawn(worker.run(draining.clone()));
         let (repairing, watching) = (draining.clone(), draining.clone());
         tasks.spawn(async { repair.run(repairing).await.unwrap() });
-        tasks.spawn(async { watch.run(watching).await.unwrap() });
+        tasks.spawn(async { Box::pin(watch.run(watching)).await.unwrap() });
         Running { postgres, draining, tasks }
     }
 
