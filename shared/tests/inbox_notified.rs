@@ -3,13 +3,20 @@
 use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
+    clock::{Clock, Timestamp},
     ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
-    inbox::{Claim, Ended, Inboxes, Page, Routed, Routing, Session, Standing, Unconfirmed},
+    inbox::{Claim, Ended, Inboxes, Notice, Page, Routed, Routing, Session, Standing, Unconfirmed},
+    limits,
     position::{Cursor, Seq},
 };
 
 async fn inboxes() -> Result<Inboxes> {
-    Ok(Inboxes::connect(&TestServers::from_env()?.redis_url, &unique_namespace()).await?)
+    Ok(inboxes_and_namespace().await?.0)
+}
+
+async fn inboxes_and_namespace() -> Result<(Inboxes, String)> {
+    let namespace = unique_namespace();
+    Ok((Inboxes::connect(&TestServers::from_env()?.redis_url, &namespace).await?, namespace))
 }
 
 fn session() -> Session {
@@ -74,30 +81,87 @@ async fn that_there_are_no_devices_counts_only_while_nothing_else_is_known() -> 
     Ok(())
 }
 
+fn notice(device_id: DeviceId, message_id: MessageId) -> Notice {
+    let sent_at = Clock::System.now();
+    Notice { user_id: UserId::random(), device_id, message_id, sent_at }
+}
+
 #[tokio::test]
 async fn a_notification_is_claimed_once_for_each_device() -> Result<()> {
     let inboxes = inboxes().await?;
-    let (user_id, message_id) = (UserId::random(), MessageId::random());
-    let (phone, tablet) = (DeviceId::random(), DeviceId::random());
-    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Taken);
-    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Unknown, "whoever has it may have sent it");
-    assert_eq!(inboxes.claim(user_id, message_id, tablet).await?, Claim::Taken);
-    assert_eq!(inboxes.claim(user_id, MessageId::random(), phone).await?, Claim::Taken);
-    assert_eq!(inboxes.claim(UserId::random(), message_id, phone).await?, Claim::Taken);
+    let phone = notice(DeviceId::random(), MessageId::random());
+    let tablet = Notice { device_id: DeviceId::random(), ..phone };
+    assert_eq!(inboxes.claim(phone).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(phone).await?, Claim::Unknown, "the first claimant may have sent it");
+    assert_eq!(inboxes.claim(tablet).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(Notice { message_id: MessageId::random(), ..phone }).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(Notice { user_id: UserId::random(), ..phone }).await?, Claim::Taken);
 
-    inboxes.give_claim_back(user_id, message_id, phone).await?;
-    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Taken, "it surely was not sent");
-    inboxes.conclude_claim(user_id, message_id, phone).await?;
-    assert_eq!(inboxes.claim(user_id, message_id, phone).await?, Claim::Sent);
-    assert_eq!(inboxes.claim(user_id, message_id, tablet).await?, Claim::Unknown, "the other device's is its own");
+    inboxes.give_claim_back(phone).await?;
+    assert_eq!(inboxes.claim(phone).await?, Claim::Taken, "it surely was not sent");
+    for _ in 0..2 {
+        inboxes.conclude_claim(phone).await?;
+        assert_eq!(inboxes.claim(phone).await?, Claim::Sent);
+    }
+    assert_eq!(inboxes.claim(tablet).await?, Claim::Unknown, "the other device's is its own");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_claim_outlives_every_job_of_its_message() -> Result<()> {
+    let (inboxes, namespace) = inboxes_and_namespace().await?;
+    let newest = notice(DeviceId::random(), MessageId::random());
+    let key = format!("{namespace}:{{{}}}:notified", newest.user_id.as_uuid().simple());
+    let mut connection =
+        redis::Client::open(TestServers::from_env()?.redis_url)?.get_multiplexed_async_connection().await?;
+    inboxes.claim(newest).await?;
+    let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await?;
+    let day = i64::try_from(limits::NOTIFICATION_TTL.as_millis())?;
+    assert!(left > day, "{left} ms");
+
+    // An older message's claim ends earlier, and does not shorten the others.
+    let older = Notice { message_id: MessageId::random(), sent_at: Timestamp(newest.sent_at.0 - day / 2), ..newest };
+    inboxes.claim(older).await?;
+    let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await?;
+    assert!(left > day, "{left} ms");
+    let expired = Notice { message_id: MessageId::random(), sent_at: Timestamp(newest.sent_at.0 - 2 * day), ..newest };
+    inboxes.claim(expired).await?;
+    inboxes.conclude_claim(expired).await?;
+    inboxes.claim(newest).await?;
+    let kept: Vec<Vec<u8>> = redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1).query_async(&mut connection).await?;
+    assert_eq!(kept.len(), 2, "of the message that is too old nothing is left");
+    assert_eq!(inboxes.claim(older).await?, Claim::Unknown);
+    Ok(())
+}
+
+#[tokio::test]
+async fn claims_of_a_user_are_bounded() -> Result<()> {
+    let (inboxes, namespace) = inboxes_and_namespace().await?;
+    let first = notice(DeviceId::random(), MessageId::random());
+    let bound = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
+    let nth = |n: usize| Notice {
+        message_id: MessageId::random(),
+        sent_at: Timestamp(first.sent_at.0 + i64::try_from(n).unwrap_or(i64::MAX)),
+        ..first
+    };
+    inboxes.claim(first).await?;
+    for part in (1..=bound).collect::<Vec<_>>().chunks(256) {
+        futures_util::future::try_join_all(part.iter().map(|n| inboxes.claim(nth(*n)))).await?;
+    }
+    let key = format!("{namespace}:{{{}}}:notified", first.user_id.as_uuid().simple());
+    let mut connection =
+        redis::Client::open(TestServers::from_env()?.redis_url)?.get_multiplexed_async_connection().await?;
+    let kept: usize = redis::cmd("ZCARD").arg(&key).query_async(&mut connection).await?;
+    assert_eq!(kept, bound);
+    assert_eq!(inboxes.claim(first).await?, Claim::Taken, "the oldest made room");
     Ok(())
 }
 
 #[tokio::test]
 async fn of_many_who_claim_at_once_one_sends() -> Result<()> {
     let inboxes = inboxes().await?;
-    let (user_id, message_id, phone) = (UserId::random(), MessageId::random(), DeviceId::random());
-    let claims = futures_util::future::try_join_all((0..50).map(|_| inboxes.claim(user_id, message_id, phone))).await?;
+    let notice = notice(DeviceId::random(), MessageId::random());
+    let claims = futures_util::future::try_join_all((0..50).map(|_| inboxes.claim(notice))).await?;
     assert_eq!(claims.iter().filter(|claim| **claim == Claim::Taken).count(), 1);
     assert!(claims.iter().all(|claim| *claim != Claim::Sent));
     Ok(())

@@ -57,13 +57,11 @@ impl Phone {
 
     /// As evidence; `claimed` is what was on its way as a notifier died.
     pub fn record(&self, services: &PushServices, claimed: &BTreeSet<Claimed>) -> AwayDevice {
-        let own =
-            claimed.iter().filter(|claimed| (claimed.user_id, claimed.device_id) == (self.user_id, self.device_id));
         AwayDevice {
             name: self.name.clone(),
             user_id: self.user_id,
             notified: self.notified(services).iter().map(|it| (it.conversation_id, it.message_id)).collect(),
-            unknown: own.map(|claimed| claimed.message_id).collect(),
+            unknown: claimed.iter().filter_map(|claimed| claimed.message_for(self.user_id, self.device_id)).collect(),
         }
     }
 }

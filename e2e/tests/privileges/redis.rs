@@ -22,7 +22,7 @@ const COMMANDS: &[(&str, &[Login])] = &[
     ("XADD {ns}:{00}:entries * event x", BOTH),
     ("XTRIM {ns}:{00}:entries MAXLEN 0", OF_GATEWAY),
     ("HGETALL {ns}:{00}:sessions", BOTH),
-    ("DEL {ns}:{00}:entries", OF_GATEWAY),
+    ("DEL {ns}:{00}:entries", BOTH),
     ("SMEMBERS {ns}:gateways", BOTH),
     ("SET {ns}:gateway:00 1", OF_GATEWAY),
     ("GET {ns}:profile:user:00", OF_GATEWAY),

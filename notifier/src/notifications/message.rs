@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chat_shared::{
     ids::{DeviceId, UserId},
-    inbox::Claim,
+    inbox::{Claim, Notice},
     jobs::MessageJob,
     limits,
     log::Outcome,
@@ -91,11 +91,13 @@ impl Office {
         let Some(address) = self.address(job.user_id, device) else {
             return Told::Concluded(Conclusion::Refused);
         };
-        match self.inboxes.claim(job.user_id, job.message_id, device.device_id).await {
+        let MessageJob { user_id, message_id, sent_at, .. } = *job;
+        let notice = Notice { user_id, device_id: device.device_id, message_id, sent_at };
+        match self.inboxes.claim(notice).await {
             Ok(Claim::Taken) => {}
             Ok(Claim::Sent) => return Told::Before,
             Ok(Claim::Unknown) => {
-                self.keep_claim(job, device.device_id).await;
+                self.keep_claim(notice).await;
                 return Told::Concluded(Conclusion::Unknown);
             }
             Err(error) => {
@@ -107,11 +109,11 @@ impl Office {
         let verdict = self.send(job.user_id, device, &address, &notification).await;
         match decide::by_verdict(&verdict) {
             Ok(conclusion) => {
-                self.keep_claim(job, device.device_id).await;
+                self.keep_claim(notice).await;
                 Told::Concluded(conclusion)
             }
             Err(rest) => {
-                self.give_claim_back(job, device.device_id).await;
+                self.give_claim_back(notice).await;
                 Told::Later(rest)
             }
         }
@@ -152,9 +154,9 @@ impl Office {
         address
     }
 
-    async fn keep_claim(&self, job: &MessageJob, device_id: DeviceId) {
+    async fn keep_claim(&self, notice: Notice) {
         for _ in 0..SETTLE_ATTEMPTS_MAX {
-            match self.inboxes.conclude_claim(job.user_id, job.message_id, device_id).await {
+            match self.inboxes.conclude_claim(notice).await {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(%error, "a claim was not concluded"),
             }
@@ -162,9 +164,9 @@ impl Office {
         }
     }
 
-    async fn give_claim_back(&self, job: &MessageJob, device_id: DeviceId) {
+    async fn give_claim_back(&self, notice: Notice) {
         for _ in 0..SETTLE_ATTEMPTS_MAX {
-            match self.inboxes.give_claim_back(job.user_id, job.message_id, device_id).await {
+            match self.inboxes.give_claim_back(notice).await {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(%error, "a claim was not given back"),
             }

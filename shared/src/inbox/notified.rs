@@ -19,8 +19,35 @@ use crate::{
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
 static NOTE_DEVICES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_devices.lua")));
 
-/// How long claims are kept after the last attempt at any of them; longer than two attempts are apart.
-const CLAIMS_KEPT: Duration = Duration::from_hours(2);
+/// How much longer than its message is notified of a claim is kept: one attempt, and differences between clocks.
+const CLAIM_MARGIN: Duration = Duration::from_hours(1);
+/// Claims of a user: of all messages that an inbox holds, for all devices. One more drops the oldest.
+const CLAIMS_MAX: usize = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
+
+/// A message's notification for one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// Whose device.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// The message.
+    pub message_id: MessageId,
+    /// When the message was accepted.
+    pub sent_at: Timestamp,
+}
+
+impl Notice {
+    /// After this nothing notifies of the message any more.
+    fn until(&self) -> Timestamp {
+        self.sent_at.after(limits::NOTIFICATION_TTL).after(CLAIM_MARGIN)
+    }
+
+    /// Its name among the claims of its user.
+    fn member(&self) -> [u8; 16] {
+        (self.message_id.as_uuid().as_u128() ^ self.device_id.as_uuid().as_u128()).to_be_bytes()
+    }
+}
 
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +77,10 @@ pub struct Standing {
 type StandingAnswer = ((Option<String>, Option<i64>, Option<String>), Vec<u64>, usize, (i64, i64));
 
 impl Inboxes {
-    /// Claims the notification of a message for a device.
-    pub async fn claim(
-        &self,
-        user_id: UserId,
-        message_id: MessageId,
-        device_id: DeviceId,
-    ) -> Result<Claim, InboxError> {
+    /// Claims a notification for as long as its message may be notified of.
+    pub async fn claim(&self, notice: Notice) -> Result<Claim, InboxError> {
         let mut claim = CLAIM.prepare_invoke();
-        let (key, device) = self.claim_place(user_id, message_id, device_id);
-        claim.key(key).arg(device).arg(millis(CLAIMS_KEPT));
+        claim.key(self.claims_key(notice.user_id)).arg(&notice.member()[..]).arg(notice.until().0).arg(CLAIMS_MAX);
         let mut redis = self.redis.link().await?;
         let before: String = bounded(claim.invoke_async(&mut redis)).await?;
         Ok(match before.as_str() {
@@ -69,28 +90,22 @@ impl Inboxes {
         })
     }
 
-    /// Says that a claimed notification was sent, or will never be.
-    pub async fn conclude_claim(
-        &self,
-        user_id: UserId,
-        message_id: MessageId,
-        device_id: DeviceId,
-    ) -> Result<(), InboxError> {
+    /// Records that a claimed notification was sent, or will never be.
+    pub async fn conclude_claim(&self, notice: Notice) -> Result<(), InboxError> {
+        let mut conclude = redis::cmd("ZADD");
+        conclude
+            .arg(self.claims_key(notice.user_id))
+            .arg("XX")
+            .arg(notice.until().0.saturating_mul(2).saturating_add(1))
+            .arg(&notice.member()[..]);
         let mut redis = self.redis.link().await?;
-        let (key, device) = self.claim_place(user_id, message_id, device_id);
-        bounded(redis.hset(key, device, "sent")).await
+        bounded(conclude.exec_async(&mut redis)).await
     }
 
     /// Gives a claim back: the notification was surely not sent.
-    pub async fn give_claim_back(
-        &self,
-        user_id: UserId,
-        message_id: MessageId,
-        device_id: DeviceId,
-    ) -> Result<(), InboxError> {
+    pub async fn give_claim_back(&self, notice: Notice) -> Result<(), InboxError> {
         let mut redis = self.redis.link().await?;
-        let (key, device) = self.claim_place(user_id, message_id, device_id);
-        bounded(redis.hdel(key, device)).await
+        bounded(redis.zrem(self.claims_key(notice.user_id), &notice.member()[..])).await
     }
 
     /// What a user's devices have confirmed, and since when they are away.
@@ -163,11 +178,8 @@ impl Inboxes {
         bounded(note.invoke_async(&mut redis)).await
     }
 
-    /// The claims of a user's message, and the field of a device there.
-    fn claim_place(&self, user_id: UserId, message_id: MessageId, device_id: DeviceId) -> (String, String) {
-        let [user, message, device] =
-            [user_id.as_uuid(), message_id.as_uuid(), device_id.as_uuid()].map(uuid::Uuid::simple);
-        (format!("{}:{{{user}}}:notified:{message}", self.redis.namespace()), device.to_string())
+    fn claims_key(&self, user_id: UserId) -> String {
+        format!("{}:{{{}}}:notified", self.redis.namespace(), user_id.as_uuid().simple())
     }
 
     fn badge_key(&self, user_id: UserId) -> String {

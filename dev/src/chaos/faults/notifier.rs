@@ -121,7 +121,7 @@ fn taken(trial: &Trial<'_>, said: &BTreeSet<MessageId>) -> BTreeSet<Claimed> {
     let of_phone = |phone: &Phone| {
         let (user_id, device_id) = (phone.user_id, phone.device_id);
         let taken = phone.notified(services).into_iter().filter(|it| said.contains(&it.message_id));
-        taken.map(move |it| Claimed { user_id, message_id: it.message_id, device_id }).collect::<Vec<_>>()
+        taken.map(move |it| Claimed::of(user_id, it.message_id, device_id)).collect::<Vec<_>>()
     };
     phones.flat_map(of_phone).collect()
 }
