@@ -30,6 +30,8 @@ pub const INTERNAL_REQUESTS_TOTAL: &str = "chat_gateway_internal_requests_total"
 pub const PUSHED_TOTAL: &str = "chat_gateway_pushed_total";
 /// Connections that said hello, by `outcome`: `complete` if resumed, else `reload` or `without_inbox`.
 pub const RESUMES_TOTAL: &str = "chat_gateway_resumes_total";
+/// Deliveries and events that were skipped because work on them panicked.
+pub const PANICS_TOTAL: &str = "chat_gateway_panics_total";
 /// Gaps in live pushes that were filled from the inbox.
 pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";
 /// Removals, blocks and logouts that were answered before every live gateway had taken them in.
@@ -93,6 +95,7 @@ pub fn describe() {
     describe_counter!(INTERNAL_REQUESTS_TOTAL, "Requests of other services");
     describe_counter!(PUSHED_TOTAL, "Pushes put in outboxes");
     describe_counter!(RESUMES_TOTAL, "Connections that said hello");
+    describe_counter!(PANICS_TOTAL, "Deliveries and events that were skipped because work on them panicked");
     describe_counter!(CATCH_UPS_TOTAL, "Gaps in live pushes that were filled from the inbox");
     describe_counter!(
         UNHEARD_TOTAL,
@@ -124,6 +127,7 @@ pub fn describe() {
         APPEND_RETRIES_TOTAL,
         PUSHED_TOTAL,
         REVOCATIONS_DROPPED_TOTAL,
+        PANICS_TOTAL,
         CATCH_UPS_TOTAL,
         UNHEARD_TOTAL,
         STATEMENTS_TOTAL,

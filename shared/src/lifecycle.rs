@@ -83,6 +83,29 @@ impl Tasks {
     }
 }
 
+/// The work on one item panicked; it is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it panicked")]
+pub struct Panicked;
+
+/// Works on one item of many, so that one whose content leads to a panic does not stop the others.
+pub fn isolated<T>(what: &'static str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| noted(what))
+}
+
+/// The same for work that waits.
+pub fn isolated_async<T>(
+    what: &'static str,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, Panicked>> {
+    AssertUnwindSafe(work).catch_unwind().map(move |outcome| outcome.map_err(|_| noted(what)))
+}
+
+fn noted(what: &'static str) -> Panicked {
+    tracing::error!(what, "work on one item panicked; the item is passed over");
+    Panicked
+}
+
 fn contained(name: &'static str, task: impl Future<Output = ()>) -> impl Future<Output = ()> {
     // Combinators instead of an `async` block, which would hold the task twice; every connection pays for it.
     AssertUnwindSafe(task).catch_unwind().map(move |outcome| {
@@ -120,6 +143,15 @@ mod tests {
         });
         tasks.draining().cancel();
         assert!(tasks.run(Duration::from_secs(5)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_one_item_leaves_the_others() {
+        let work = |item: i32| move || if item == 2 { panic!("on purpose") } else { item };
+        let worked: Vec<_> = (1..=3).map(|item| isolated("item", work(item))).collect();
+        assert_eq!(worked, [Ok(1), Err(Panicked), Ok(3)]);
+        let waited = isolated_async("item", async { work(2)() }).await;
+        assert_eq!(waited, Err(Panicked));
     }
 
     #[tokio::test]

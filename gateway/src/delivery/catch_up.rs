@@ -6,14 +6,15 @@ use chat_shared::{
     event::{Event, Fact},
     ids::{Epoch, UserId},
     inbox::{InboxEntry, Page},
+    lifecycle::Panicked,
     limits,
     position::Cursor,
     wire::{CloseCode, ErrorCode, UserProfile},
 };
 use futures_util::{StreamExt, stream};
 
-use super::{DirectMessage, Shown, events::named};
-use crate::{connection::Connection, state::AppState};
+use super::{DirectMessage, Shown, decoded, events::named, one};
+use crate::{connection::Connection, refusal::Refusal, state::AppState};
 
 /// Entries that are read at a time.
 const PAGE_ENTRIES: usize = 16;
@@ -50,37 +51,43 @@ pub async fn catch_up(state: &AppState, connection: &Connection) {
             if connection.is_closing() {
                 return;
             }
-            let event = Event::decode(&entry.event).map_err(|error| crate::refusal::Refusal::internal(&error));
-            // An entry that isn't for this user doesn't belong here, whoever put it in.
-            if event.as_ref().is_ok_and(|event| event.audience().all(|user_id| user_id != connection.user_id)) {
-                connection.skip_entry(entry.cursor);
-                continue;
-            }
-            let event = event.inspect(|event| {
-                super::forget_changed(state, event);
-                state.receipts.learn(event);
-                state.watches.check(state, event);
-            });
-            let shown = event.and_then(|event| {
-                let named = named(&event).into_iter().filter_map(|user_id| profiles.get(&user_id).cloned()).collect();
-                Ok(Shown::new(&state.content, event)?.with_profiles(named))
-            });
-            match shown {
-                Ok(shown) => connection.push_entry(entry.cursor, &shown),
+            let cursor = entry.cursor;
+            match one(|| take_entry(state, connection, &entry, &profiles)) {
+                Ok(Ok(())) => {}
                 // What is out of reach for now is there when the client resumes.
-                Err(refusal) if refusal.code == ErrorCode::Unavailable => {
+                Ok(Err(refusal)) if refusal.code == ErrorCode::Unavailable => {
                     return connection.close(CloseCode::InboxLost);
                 }
                 // It is logged where it failed. History tells the client the same; those after it must not wait.
-                Err(_) => connection.skip_entry(entry.cursor),
+                Ok(Err(_)) | Err(Panicked) => connection.skip_entry(cursor),
             }
         }
     }
 }
 
+/// Pushes an entry, or skips one that isn't for this user: it doesn't belong here, whoever put it in.
+fn take_entry(
+    state: &AppState,
+    connection: &Connection,
+    entry: &InboxEntry,
+    profiles: &HashMap<UserId, UserProfile>,
+) -> Result<(), Refusal> {
+    let event = Event::decode(&entry.event).map_err(|error| Refusal::internal(&error))?;
+    if event.audience().all(|user_id| user_id != connection.user_id) {
+        connection.skip_entry(entry.cursor);
+        return Ok(());
+    }
+    super::forget_changed(state, &event);
+    state.receipts.learn(&event);
+    state.watches.check(state, &event);
+    let named = named(&event).into_iter().filter_map(|user_id| profiles.get(&user_id).cloned()).collect();
+    connection.push_entry(entry.cursor, &Shown::new(&state.content, event)?.with_profiles(named));
+    Ok(())
+}
+
 /// The profiles that entries show, with one batch for all.
 async fn profiles(state: &AppState, viewer: UserId, entries: &[InboxEntry]) -> HashMap<UserId, UserProfile> {
-    let events = entries.iter().filter_map(|entry| Event::decode(&entry.event).ok());
+    let events = entries.iter().filter_map(|entry| decoded(&entry.event));
     let named: Vec<_> = events.flat_map(|event| named(&event)).collect();
     if named.is_empty() {
         return HashMap::new();
@@ -99,7 +106,7 @@ async fn look_ahead(state: &AppState, user_id: UserId, epoch: Epoch, after: Curs
 }
 
 fn note_removals(state: &AppState, user_id: UserId, entries: &[InboxEntry]) {
-    for event in entries.iter().filter_map(|entry| Event::decode(&entry.event).ok()) {
+    for event in entries.iter().filter_map(|entry| decoded(&entry.event)) {
         let Fact::ParticipantsChanged(change) = &event.fact else { continue };
         if change.removed.contains(&user_id) && event.participants.find(user_id).is_none() {
             state.connections.removed(user_id, event.conversation_id, event.participants.version);
@@ -115,7 +122,7 @@ pub async fn made_up_for(state: &AppState, user_id: UserId, epoch: Epoch, mut af
         let Some(last) = entries.last() else { return };
         after = last.cursor;
         let taken = entries.iter().take_while(|entry| entry.cursor <= up_to);
-        let messages = taken.filter_map(|entry| DirectMessage::of(&Event::decode(&entry.event).ok()?));
+        let messages = taken.filter_map(|entry| DirectMessage::of(&decoded(&entry.event)?));
         let of_others = messages.filter(|message| message.sender_id != user_id);
         state.receipts.delivered(user_id, of_others.map(Arc::new).collect());
     }

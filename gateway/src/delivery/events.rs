@@ -13,6 +13,10 @@ use chat_shared::{
 
 use crate::{content::Content, profiles::name_of, refusal::Refusal};
 
+/// An event with this number panics when it is shown.
+#[cfg(test)]
+pub const PANICS_AT: Seq = Seq(1 << 50);
+
 /// An event that can be pushed to anybody it is for.
 pub struct Shown {
     push: Push,
@@ -63,6 +67,8 @@ pub(super) fn named(event: &Event) -> Vec<UserId> {
 impl Shown {
     /// The event's push. Opens the content.
     pub(super) fn new(content: &Content, event: Event) -> Result<Self, Refusal> {
+        #[cfg(test)]
+        assert_ne!(event.seq, PANICS_AT, "as a test asks for");
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
         let direct = DirectMessage::of(&event).map(Arc::new);
         let (blocked_by, version) = (event.participants.blocked_by.clone(), event.participants.version);

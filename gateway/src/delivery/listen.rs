@@ -13,7 +13,7 @@ use chat_shared::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Shown, catch_up, events::named, forget_changed, gateways, publish};
+use super::{Shown, catch_up, events::named, forget_changed, gateways, one, publish};
 use crate::{
     connection::{Connection, Delivered},
     refusal::Refusal,
@@ -76,8 +76,9 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
 async fn take_in(state: &AppState, message: async_nats::Message, is_wanted: fn(&Delivery) -> bool) {
     match Delivery::decode(&message.payload) {
         Ok(delivery) if is_wanted(&delivery) => {
-            deliver(state, delivery);
-            if let Some(asker) = message.reply {
+            if one(|| deliver(state, delivery)).is_ok()
+                && let Some(asker) = message.reply
+            {
                 gateways::answer(state, asker).await;
             }
         }
@@ -107,8 +108,17 @@ const fn must_hold_everywhere(delivery: &Delivery) -> bool {
 
 fn deliver(state: &AppState, delivery: Delivery) {
     match delivery {
-        Delivery::Numbered(events) => events.into_iter().for_each(|event| deliver_numbered(state, event)),
-        Delivery::Unnumbered(events) => events.iter().for_each(|event| deliver_unnumbered(state, event)),
+        Delivery::Numbered(events) => {
+            for event in events {
+                // After a panic the recipients' next push finds the gap.
+                _ = one(|| deliver_numbered(state, event));
+            }
+        }
+        Delivery::Unnumbered(events) => {
+            for event in &events {
+                _ = one(|| deliver_unnumbered(state, event));
+            }
+        }
         Delivery::SessionReplaced { user_id, session_id } => {
             state.connections.close(user_id, session_id, CloseCode::Replaced);
         }

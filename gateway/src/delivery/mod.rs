@@ -10,6 +10,8 @@ mod lease;
 mod listen;
 
 pub use catch_up::{catch_up, made_up_for, resync};
+#[cfg(test)]
+pub use events::PANICS_AT;
 pub use events::{DirectMessage, Shown};
 pub use gateways::Gateways;
 pub use lease::keep;
@@ -18,9 +20,10 @@ pub use listen::listen;
 use chat_shared::{
     delivery::Delivery,
     event::{Event, Fact},
+    lifecycle::{Panicked, isolated},
 };
 
-use crate::state::AppState;
+use crate::{state::AppState, telemetry};
 
 /// How long a publication may wait for the connection to NATS.
 const PUBLISH_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
@@ -38,6 +41,16 @@ pub async fn publish_on(nats: &async_nats::Client, subject: String, delivery: &D
         tracing::debug!("a message to a gateway could not be published");
     }
     is_published
+}
+
+/// Works on one delivery or event. A panic over its content is counted and skips no others.
+fn one<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    isolated("delivery", work).inspect_err(|_| metrics::counter!(telemetry::PANICS_TOTAL).increment(1))
+}
+
+/// The event, if it is one.
+fn decoded(event: &[u8]) -> Option<Event> {
+    one(|| Event::decode(event)).ok()?.ok()
 }
 
 /// Forgets who takes part in a conversation whose participants, or their blocks, have changed. Only an event that comes with

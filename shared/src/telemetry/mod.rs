@@ -39,6 +39,11 @@ pub async fn start(settings: &TelemetrySettings, tasks: &Tasks) -> anyhow::Resul
     }
     .map_err(anyhow::Error::from_boxed)
     .context("starting the log")?;
+    // The message of a panic may quote content, so the log has only its place.
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!("panicked at {location}");
+    }));
     let health = Health::default();
     server::start(settings.metrics_listen, health.clone(), dropped, tasks).await?;
     Ok(health)
