@@ -21,6 +21,7 @@ use crate::{
     beacon,
     config::{NotificationContent, Settings},
     deliverer::{Deliverer, Means},
+    mender::Mender,
     notifications::{self, Clerk, Content, Facts, Intake, Office},
     occasionally::Occasionally,
     providers::Providers,
@@ -70,10 +71,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reachable = Reachable::watch(inboxes.clone(), &tasks);
     let notifying = Box::pin(notify(&settings, &client, &inboxes, &reachable, &tasks));
     let intake = notifying.await.context("setting up notifications")?;
+    let mender = Mender::new(inboxes.clone(), publisher.clone());
     let means = Means {
         reachable: reachable.clone(),
         inboxes: inboxes.clone(),
         publisher: publisher.clone(),
+        mender: mender.clone(),
         clerk: intake.clone().map(|intake| Clerk::start(intake, &tasks)),
         clock: Clock::System,
     };
@@ -82,7 +85,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for consumer in try_join_all((0..PARTS).map(|part| open(&log, part))).await? {
         tasks.essential("worker", worker::run(consumer, deliverer.clone(), shows_text, tasks.draining().clone()));
     }
-    let reaper = Reaper { inboxes, reachable, publisher: publisher.clone(), intake };
+    let reaper = Reaper { inboxes, reachable, publisher: publisher.clone(), mender, intake };
     let draining = tasks.draining().clone();
     tasks.essential("reaper", async move {
         reaper.run(draining).await;
@@ -163,7 +166,7 @@ async fn notify(
     let jobs = Jobs::open(client, &settings.namespace.namespace, settings.nats.replicas())
         .await
         .context("opening the queue of notifications")?;
-    let intake = Intake::new(jobs.clone(), inboxes.clone());
+    let intake = Intake::start(jobs.clone(), inboxes.clone(), tasks);
     let office = Office {
         inboxes: inboxes.clone(),
         reachable: reachable.clone(),

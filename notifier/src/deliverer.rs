@@ -3,24 +3,25 @@
 //! While one batch is on its way to Redis and the gateways, what the workers read is gathered for the next. So the
 //! busier the log, the fewer calls and deliveries an event costs, and alone it waits for nobody.
 //!
-//! What fails, fails for the whole batch, and is delivered again: an event may stand in an inbox twice, which clients
-//! pass over.
+//! If Redis or NATS fails, the whole batch is delivered again: an event may stand in an inbox twice, which clients drop. What
+//! concerns one user or one event stays there: a broken inbox is reset, an event that leads to a panic is skipped.
 //!
-//! **Invariant:** events of a lot stay in order, and a lot is answered only after all of it has been routed and
-//! published, and the queue of notifications holds whom nothing could be pushed to.
+//! **Invariant:** events of a lot stay in order, and a lot is answered only after all of it has been routed and published.
+//! From then on nothing that happens to its notifications lets it be routed again.
 
 use std::time::{Duration, Instant};
 
 use chat_shared::{
     clock::{Clock, Timestamp},
     inbox::{Inboxes, Routed, Routing},
-    lifecycle::Tasks,
+    lifecycle::{Tasks, isolated_async},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    mender::Mender,
     news::{self, News},
-    notifications::{Clerk, Reasons},
+    notifications::{Clerk, Filing, Reasons},
     plan::{self, Addressed},
     publisher::{PublishError, Publisher},
     reachable::Reachable,
@@ -64,7 +65,10 @@ struct Lot {
 }
 
 /// Where a lot's worker waits.
-pub type Answer = oneshot::Sender<Result<(), NotDelivered>>;
+type Answer = oneshot::Sender<Delivered>;
+
+/// Whether a lot was delivered; and if that causes notifications, when their jobs are filed.
+pub type Delivered = Result<Option<Filing>, NotDelivered>;
 
 /// What delivering takes.
 pub struct Means {
@@ -74,7 +78,9 @@ pub struct Means {
     pub reachable: Reachable,
     /// Where they go then.
     pub publisher: Publisher,
-    /// Who puts those in the queue who have to be notified; none if nobody is.
+    /// Resets broken inboxes.
+    pub mender: Mender,
+    /// Files notification jobs; none if no provider is set up.
     pub clerk: Option<Clerk>,
     /// The time.
     pub clock: Clock,
@@ -89,7 +95,7 @@ impl Deliverer {
     }
 
     /// Delivers events in their order.
-    pub async fn deliver(&self, events: Vec<Delivering>) -> Result<(), NotDelivered> {
+    pub async fn deliver(&self, events: Vec<Delivering>) -> Delivered {
         let (answer, answered) = oneshot::channel();
         let delivering = async {
             self.lots.send(Lot { events, answer }).await.map_err(|_| NotDelivered)?;
@@ -119,14 +125,23 @@ impl Means {
             let read = events.len();
             let events = news::merged(events);
             metrics::counter!(telemetry::RECEIPTS_MERGED_TOTAL).increment((read - events.len()) as u64);
-            let delivered = self.deliver(&events).await;
+            let delivered = match isolated_async("batch", self.deliver(&events)).await {
+                Ok(delivered) => delivered,
+                Err(_) => self.deliver_one_by_one(&events).await,
+            };
             metrics::histogram!(telemetry::BATCH_SECONDS).record(started.elapsed());
             match (delivered, &self.clerk) {
-                (Ok(Some(reasons)), Some(clerk)) => clerk.file(reasons, answers).await,
+                (Ok(Some(reasons)), Some(clerk)) => {
+                    let filed = answers.into_iter().map(|answer| {
+                        let (filed, filing) = oneshot::channel();
+                        _ = answer.send(Ok(Some(filing)));
+                        filed
+                    });
+                    clerk.file(reasons, filed.collect()).await;
+                }
                 (delivered, _) => {
-                    let delivered = delivered.map(|_| ());
                     for answer in answers {
-                        _ = answer.send(delivered);
+                        _ = answer.send(delivered.as_ref().map(|_| None).map_err(|error| *error));
                     }
                 }
             }
@@ -134,10 +149,27 @@ impl Means {
         Ok(())
     }
 
+    /// After a panic in a batch: the event whose content leads to it is skipped. Others may be routed twice.
+    async fn deliver_one_by_one(&self, events: &[Delivering]) -> Result<Option<Reasons>, NotDelivered> {
+        let mut reasons: Option<Reasons> = None;
+        for event in events {
+            let Ok(delivered) = isolated_async("event", self.deliver(std::slice::from_ref(event))).await else {
+                metrics::counter!(telemetry::PANICS_TOTAL).increment(1);
+                continue;
+            };
+            match (&mut reasons, delivered?) {
+                (Some(reasons), Some(more)) => reasons.append(more),
+                (reasons, more) => *reasons = reasons.take().or(more),
+            }
+        }
+        Ok(reasons)
+    }
+
     /// Gives what is left to do before the batch is done, if anything.
     async fn deliver(&self, events: &[Delivering]) -> Result<Option<Reasons>, NotDelivered> {
         if let Some(routed) = self.route(events).await {
             self.note_routed(events);
+            self.mender.mend(events, &routed).await;
             let reasons = self.clerk.as_ref().and_then(|_| Reasons::of(events, &routed));
             self.publish_numbered(events, routed).await?;
             Ok(reasons)

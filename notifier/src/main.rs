@@ -5,6 +5,7 @@ mod app;
 mod beacon;
 mod config;
 mod deliverer;
+mod mender;
 mod news;
 mod notifications;
 mod occasionally;

@@ -84,7 +84,7 @@ pub fn jobs(events: &[Delivering], routed: &[Routed]) -> Vec<Job> {
     for Delivering { addressed, news, .. } in events {
         for (user_id, routed) in addressed.audience.iter().zip(&mut routed) {
             let place = match routed {
-                Routed::NoInbox => None,
+                Routed::NoInbox | Routed::Broken => None,
                 Routed::At { epoch, cursor, gateways, may_notify: true } if gateways.is_empty() => {
                     Some((*epoch, *cursor))
                 }

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::{notifications::Intake, publisher::Publisher, reachable::Reachable, telemetry};
+use crate::{mender::Mender, notifications::Intake, publisher::Publisher, reachable::Reachable, telemetry};
 
 /// Between two looks. Together with a gateway's lease it bounds how long its users seem to be online after its death.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -31,6 +31,8 @@ pub struct Reaper {
     pub reachable: Reachable,
     /// To tell all gateways who is offline now.
     pub publisher: Publisher,
+    /// Resets inboxes that can't be used.
+    pub mender: Mender,
     /// To notify of what is unconfirmed; none if nobody is notified.
     pub intake: Option<Intake>,
 }
@@ -55,7 +57,7 @@ impl Reaper {
             let mut settled = 0;
             // One that was away for longer than its lease may come back meanwhile; then its clients are, too.
             while !draining.is_cancelled() && self.inboxes.is_departed(gateway_id).await? {
-                let page = self.settle(gateway_id).await?;
+                let page = self.settle_some(gateway_id).await?;
                 if page == 0 {
                     self.inboxes.forget_gateway(gateway_id).await?;
                     tracing::info!(?gateway_id, left_behind = settled, "a gateway is gone");
@@ -68,21 +70,44 @@ impl Reaper {
         Ok(())
     }
 
-    /// Settles some users; how many. None if nobody is left.
-    async fn settle(&self, gateway_id: GatewayId) -> anyhow::Result<usize> {
+    /// Settles some users, each by themselves if one of them can't be; how many. None if nobody is left.
+    async fn settle_some(&self, gateway_id: GatewayId) -> anyhow::Result<usize> {
         let user_ids = self.inboxes.left_behind(gateway_id, PAGE_USERS).await?;
         if user_ids.is_empty() {
             return Ok(0);
         }
+        match self.settle(gateway_id, &user_ids).await {
+            Err(error) if is_of_user(&error) => {
+                for user_id in &user_ids {
+                    self.settle_one(gateway_id, *user_id).await?;
+                }
+            }
+            settled => settled?,
+        }
+        metrics::counter!(telemetry::LEFT_BEHIND_TOTAL).increment(user_ids.len() as u64);
+        Ok(user_ids.len())
+    }
+
+    /// One whose inbox can't be used has it reset: then there is nothing to be settled but that they are offline.
+    async fn settle_one(&self, gateway_id: GatewayId, user_id: UserId) -> anyhow::Result<()> {
+        match self.settle(gateway_id, &[user_id]).await {
+            Err(error) if is_of_user(&error) => {
+                self.mender.reset(user_id).await?;
+                self.settle(gateway_id, &[user_id]).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn settle(&self, gateway_id: GatewayId, user_ids: &[UserId]) -> anyhow::Result<()> {
         let ending = user_ids.iter().map(|user_id| self.inboxes.unregister(*user_id, Ended::Gateway(gateway_id)));
         let departures = join_all(ending).await.into_iter().collect::<Result<Vec<_>, InboxError>>()?;
         if let Some(intake) = &self.intake {
-            intake.add(&self.jobs(&user_ids, &departures).await?).await?;
+            intake.file(self.jobs(user_ids, &departures).await?).await;
         }
-        self.announce(&user_ids).await?;
-        self.inboxes.detach(gateway_id, &user_ids).await?;
-        metrics::counter!(telemetry::LEFT_BEHIND_TOTAL).increment(user_ids.len() as u64);
-        Ok(user_ids.len())
+        self.announce(user_ids).await?;
+        self.inboxes.detach(gateway_id, user_ids).await?;
+        Ok(())
     }
 
     async fn announce(&self, user_ids: &[UserId]) -> anyhow::Result<()> {
@@ -101,4 +126,8 @@ impl Reaper {
         let unconfirmed = users().map(|(user_id, departure)| (user_id, departure.unconfirmed)).chain(others);
         Ok(unconfirmed.filter_map(|(user_id, unconfirmed)| Some(Job::session_ended(user_id, unconfirmed?))).collect())
     }
+}
+
+fn is_of_user(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(InboxError::is_of_user)
 }

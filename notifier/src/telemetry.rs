@@ -22,8 +22,14 @@ pub const PUBLISH_FAILURES_TOTAL: &str = "chat_notifier_publish_failures_total";
 pub const RECEIPTS_MERGED_TOTAL: &str = "chat_notifier_receipts_merged_total";
 /// Jobs put in the queue of notifications.
 pub const JOBS_ADDED_TOTAL: &str = "chat_notifier_jobs_added_total";
-/// Jobs that found no room in the queue.
+/// Jobs that found no room in the queue, or in memory while the queue could not be reached.
 pub const JOBS_DROPPED_TOTAL: &str = "chat_notifier_jobs_dropped_total";
+/// Jobs held in memory because the queue can't be reached.
+pub const JOBS_HELD: &str = "chat_notifier_jobs_held";
+/// Inboxes that could not be used and were reset.
+pub const INBOXES_RESET_TOTAL: &str = "chat_notifier_inboxes_reset_total";
+/// Events and jobs that were skipped because work on them panicked.
+pub const PANICS_TOTAL: &str = "chat_notifier_panics_total";
 /// Jobs that failed for now, and come again later.
 pub const JOB_RETRIES_TOTAL: &str = "chat_notifier_job_retries_total";
 /// Jobs in the queue, those that rest between attempts included.
@@ -50,10 +56,13 @@ pub fn describe() {
     describe_counter!(PUBLISH_FAILURES_TOTAL, "Deliveries that NATS did not take");
     describe_counter!(RECEIPTS_MERGED_TOTAL, "Receipts that another one of the same batch goes beyond");
     describe_counter!(JOBS_ADDED_TOTAL, "Jobs put in the queue of notifications");
-    describe_counter!(JOBS_DROPPED_TOTAL, "Jobs that found no room in the queue");
+    describe_counter!(JOBS_DROPPED_TOTAL, "Jobs without room in the queue, or in memory while it could not be reached");
+    describe_gauge!(JOBS_HELD, "Jobs held in memory because the queue can't be reached");
     describe_counter!(JOB_RETRIES_TOTAL, "Jobs that failed for now, and come again later");
     describe_gauge!(JOBS_WAITING, "Jobs in the queue, those that rest between attempts included");
     describe_counter!(NOTIFICATIONS_TOTAL, "Notifications, by what became of them");
+    describe_counter!(INBOXES_RESET_TOTAL, "Inboxes that could not be used and were reset");
+    describe_counter!(PANICS_TOTAL, "Events and jobs that were skipped because work on them panicked");
     describe_counter!(GATEWAYS_GONE_TOTAL, "Gateways that are gone, stopped ones included");
     describe_counter!(LEFT_BEHIND_TOTAL, "Users whom gateways left behind, and who are settled");
     describe_histogram!(BATCH_SECONDS, "Seconds from reading a batch to its end");
@@ -70,12 +79,15 @@ pub fn describe() {
         JOBS_ADDED_TOTAL,
         JOBS_DROPPED_TOTAL,
         JOB_RETRIES_TOTAL,
+        INBOXES_RESET_TOTAL,
+        PANICS_TOTAL,
         GATEWAYS_GONE_TOTAL,
         LEFT_BEHIND_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
     }
     metrics::gauge!(JOBS_WAITING).set(0);
+    metrics::gauge!(JOBS_HELD).set(0);
     for conclusion in Conclusion::ALL {
         metrics::counter!(NOTIFICATIONS_TOTAL, "outcome" => conclusion.as_str()).absolute(0);
     }

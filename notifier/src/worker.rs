@@ -1,15 +1,20 @@
 //! Reads one part of the log, has each batch delivered, and only then settles it.
 //!
-//! **Invariant:** an entry is settled as done only after its event stands in the inboxes of its whole audience.
+//! **Invariant:** an entry is settled as done only after its event stands in the inboxes of its whole audience, and its
+//! notifications in their queue, or in memory while the queue can't be reached.
 
 use std::time::Duration;
 
-use chat_shared::log::{Consumer, Entry, Outcome};
+use chat_shared::{
+    lifecycle::isolated,
+    log::{Consumer, Entry, NotAnEntry, Outcome},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     deliverer::{Deliverer, Delivering, NotDelivered},
     news::News,
+    occasionally::Occasionally,
     plan::Addressed,
     telemetry,
 };
@@ -27,55 +32,76 @@ pub async fn run(
     shows_text: bool,
     draining: CancellationToken,
 ) -> anyhow::Result<()> {
+    let complaints = Occasionally::default();
     // Cancel safe: what was read and not returned is read again.
     while let Some(entries) = draining.run_until_cancelled(consumer.batch()).await {
-        let (entries, events) = readable(entries, shows_text).await;
+        let (entries, events) = readable(entries, shows_text, &complaints).await;
         if entries.is_empty() {
             continue;
         }
-        let outcome = deliverer.deliver(events).await;
-        for entry in &entries {
-            match outcome {
-                Ok(()) => entry.settle(Outcome::Done).await,
-                Err(NotDelivered) => entry.settle(Outcome::RetryAfter(rest(entry.deliveries))).await,
+        match deliverer.deliver(events).await {
+            Ok(filing) => {
+                let is_filed = match filing {
+                    Some(filing) => filing.await.is_ok(),
+                    None => true,
+                };
+                // If not, the process ends, and another instance is given them.
+                if is_filed {
+                    for entry in &entries {
+                        entry.settle(Outcome::Done).await;
+                    }
+                }
             }
-        }
-        if outcome.is_err() {
-            metrics::counter!(telemetry::RETRIES_TOTAL).increment(entries.len() as u64);
+            Err(NotDelivered) => {
+                metrics::counter!(telemetry::RETRIES_TOTAL).increment(entries.len() as u64);
+                for entry in &entries {
+                    entry.settle(Outcome::RetryAfter(rest(entry.deliveries))).await;
+                }
+            }
         }
     }
     consumer.release().await;
     Ok(())
 }
 
-/// Sorts out what is no event or stands where none of its kind belongs; the persister keeps it as a dead letter.
-async fn readable(entries: Vec<Entry>, shows_text: bool) -> (Vec<Entry>, Vec<Delivering>) {
+/// Sorts out entries that are no events, of a kind that this version doesn't know, or on a wrong subject. The persister keeps
+/// them as dead letters.
+async fn readable(entries: Vec<Entry>, shows_text: bool, complaints: &Occasionally) -> (Vec<Entry>, Vec<Delivering>) {
     let mut kept = Vec::with_capacity(entries.len());
     let mut events = Vec::with_capacity(entries.len());
     for entry in entries {
-        match entry.event() {
-            Ok(event) => {
-                let addressed = Addressed {
-                    event: entry.payload().clone(),
-                    stream_seq: entry.stream_seq,
-                    audience: event.audience().collect(),
-                };
-                events.push(Delivering {
-                    addressed,
-                    sent_at: event.sent_at,
-                    is_fresh: entry.deliveries == 1,
-                    news: News::of(event, shows_text),
-                });
+        let error = match isolated("entry", || delivering(&entry, shows_text)) {
+            Ok(Ok(event)) => {
+                events.push(event);
                 kept.push(entry);
+                continue;
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 metrics::counter!(telemetry::UNREADABLE_TOTAL).increment(1);
-                tracing::warn!(stream_seq = entry.stream_seq.0, %error, "an entry of the log is delivered to nobody");
-                entry.settle(Outcome::Discard).await;
+                error.to_string()
             }
+            Err(panicked) => {
+                metrics::counter!(telemetry::PANICS_TOTAL).increment(1);
+                panicked.to_string()
+            }
+        };
+        if complaints.is_due() {
+            tracing::warn!(stream_seq = entry.stream_seq.0, error, "an entry of the log is delivered to nobody");
         }
+        entry.settle(Outcome::Discard).await;
     }
     (kept, events)
+}
+
+fn delivering(entry: &Entry, shows_text: bool) -> Result<Delivering, NotAnEntry> {
+    let event = entry.event()?;
+    let addressed = Addressed {
+        event: entry.payload().clone(),
+        stream_seq: entry.stream_seq,
+        audience: event.audience().collect(),
+    };
+    let (sent_at, is_fresh) = (event.sent_at, entry.deliveries == 1);
+    Ok(Delivering { addressed, sent_at, is_fresh, news: News::of(event, shows_text) })
 }
 
 fn rest(deliveries: u64) -> Duration {

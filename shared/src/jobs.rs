@@ -131,6 +131,8 @@ pub struct Jobs {
     context: jetstream::Context,
     stream: Stream<()>,
     subject: String,
+    /// How the queue is made.
+    config: Config,
     /// Whether several can be added in one write.
     takes_batches: bool,
 }
@@ -179,10 +181,16 @@ impl Jobs {
         let found = Box::pin(find_or_make(&context, &config)).await.map_err(LogError::from_jetstream)?;
         let found = &found.cached_info().config;
         // A job too many does no harm, so any window will do.
-        refuse_faults(found, &Config { duplicate_window: Duration::ZERO, ..config })?;
+        refuse_faults(found, &Config { duplicate_window: Duration::ZERO, ..config.clone() })?;
         let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
-        Ok(Self { client: client.clone(), context, stream, subject, takes_batches })
+        Ok(Self { client: client.clone(), context, stream, subject, config, takes_batches })
+    }
+
+    /// Makes the queue again if it is gone.
+    pub async fn ensure(&self) -> Result<(), LogError> {
+        let found = self.context.get_or_create_stream(self.config.clone()).await;
+        found.map(drop).map_err(LogError::from_jetstream)
     }
 
     /// Adds jobs. Those that stand in the queue already are not added again.

@@ -55,6 +55,33 @@ async fn a_user_who_was_never_connected_has_no_inbox() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_broken_inbox_fails_no_others_and_can_be_reset() -> Result<()> {
+    let namespace = unique_namespace();
+    let url = TestServers::from_env()?.redis_url;
+    let inboxes = Inboxes::connect(&url, &namespace).await?;
+    let [broken, whole] = [(); 2].map(|()| UserId::random());
+    let epoch = inboxes.register(broken, session(), None).await?.epoch;
+    inboxes.register(whole, session(), None).await?;
+    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let entries = format!("{namespace}:{{{}}}:entries", broken.as_uuid().simple());
+    redis::cmd("SET").arg(entries).arg("spoilt").exec_async(&mut connection).await?;
+    let to = |user_id| Routing { user_id, event: b"event", delivered: None };
+    let routed = inboxes.route(&[to(broken), to(whole), to(broken)]).await?;
+    assert!(
+        matches!(&routed[..], [Routed::Broken, Routed::At { cursor: Cursor(1), .. }, Routed::Broken]),
+        "{routed:?}"
+    );
+    let error = inboxes.register(broken, session(), None).await.expect_err("its entries are no stream");
+    assert!(error.is_of_user(), "{error}");
+
+    inboxes.reset(broken).await?;
+    assert_eq!(inboxes.route(&[to(broken)]).await?, [Routed::NoInbox]);
+    assert_ne!(inboxes.register(broken, session(), None).await?.epoch, epoch);
+    assert!(matches!(&inboxes.route(&[to(broken)]).await?[..], [Routed::At { cursor: Cursor(1), .. }]));
+    Ok(())
+}
+
+#[tokio::test]
 async fn routed_events_get_dense_cursors_and_name_each_gateway_once() -> Result<()> {
     let inboxes = inboxes().await?;
     let (user_id, other, first) = (UserId::random(), UserId::random(), session());

@@ -92,7 +92,15 @@ async fn attach_and_register(
     let (session_id, gateway_id, device_id) = (connection.session_id, state.gateway_id, hello.device_id);
     state.inboxes.attach(gateway_id, connection.user_id).await?;
     let session = Session { session_id, gateway_id, device_id };
-    state.inboxes.register(connection.user_id, session, hello.resume).await
+    match state.inboxes.register(connection.user_id, session, hello.resume).await {
+        // Otherwise the user could never have an inbox again.
+        Err(error) if error.is_of_user() => {
+            tracing::error!(user_id = ?connection.user_id, %error, "an inbox can't be used and is reset");
+            state.inboxes.reset(connection.user_id).await?;
+            state.inboxes.register(connection.user_id, session, hello.resume).await
+        }
+        registered => registered,
+    }
 }
 
 /// Ends the connection that this one replaces, wherever it is.

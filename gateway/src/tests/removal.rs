@@ -14,7 +14,7 @@ use super::{
     presence::{is_online, presence_of, start, watch},
     receipts::notify,
 };
-use crate::{connection::simulated::Client, presence::Parting, state::AppState};
+use crate::{connection::simulated::Client, delivery::PANICS_AT, presence::Parting, state::AppState};
 
 /// The events of a conversation but the making of it, oldest first.
 pub async fn events(place: &Place, conversation_id: ConversationId) -> Vec<Event> {
@@ -201,6 +201,34 @@ async fn what_cannot_be_read_is_skipped_so_that_no_cursor_is_missing() {
     place.inboxes.route(&[garbage, garbage]).await.unwrap();
     let mut client = resume(&here, ana, device_id, &ready).await;
     assert_eq!([client.push().await, client.push().await], [1, 2].map(|at| Push::Skipped { cursor: Cursor(at) }));
+}
+
+#[tokio::test]
+async fn an_event_that_panics_is_skipped() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let id = place.group(ana, &[ben]).await.conversation_id;
+    let mut client = Client::connect(&here, ben).await;
+    place.send_many(ana, id, 3).await;
+    let mut all = events(&place, id).await;
+    all[1].seq = PANICS_AT;
+    for event in &all {
+        notify(&place, StreamSeq::ZERO, event).await;
+    }
+    assert_eq!(kinds(&mut client, 3).await, [("message", 1), ("skipped", 2), ("message", 3)]);
+}
+
+#[tokio::test]
+async fn a_broken_inbox_is_reset_at_hello() {
+    let (place, ana) = (Place::new().await, UserId::random());
+    let here = start(&place).await;
+    let hello = || Hello { device_id: DeviceId::random(), resume: None };
+    let (phone, before) = Client::hello(&here, ana, hello()).await;
+    phone.leave(Parting::Final).await;
+    let key = format!("{}:{{{}}}:entries", place.namespace, ana.as_uuid().simple());
+    redis::cmd("SET").arg(key).arg("spoilt").exec_async(&mut place.redis.connection()).await.unwrap();
+    let (_again, ready) = Client::hello(&here, ana, hello()).await;
+    assert!(ready.epoch.is_some() && ready.epoch != before.epoch, "{ready:?}");
 }
 
 #[tokio::test]

@@ -1,28 +1,33 @@
-//! Puts in the queue what routing makes necessary, beside the deliverer, so that live delivery doesn't wait for the queue.
+//! Files the jobs that routing causes, beside the deliverer, so that live delivery doesn't wait for the queue.
 //!
-//! What comes while some of it is on its way goes with the next.
+//! Batches that arrive while others are being filed are filed together.
 
 use chat_shared::lifecycle::Tasks;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::intake::{Intake, Reasons};
-use crate::deliverer::{Answer, NotDelivered};
 
-/// Batches that wait. Each has the lot of at least one worker, who sends no other one before it is answered.
+/// Batches that wait. Each has the lot of at least one worker, which sends no other one before it is filed.
 const BATCHES_MAX: usize = 16;
 /// Batches that go together.
 const TOGETHER_MAX: usize = 8;
 
-/// The way to whoever does it.
+/// Handle for filing the jobs of batches.
 #[derive(Clone)]
 pub struct Clerk {
-    batches: mpsc::Sender<Filed>,
+    batches: mpsc::Sender<Batch>,
 }
 
-struct Filed {
+struct Batch {
     reasons: Reasons,
-    answers: Vec<Answer>,
+    filed: Vec<Filed>,
 }
+
+/// Resolves a lot's [`Filing`].
+pub type Filed = oneshot::Sender<()>;
+/// Resolves when a lot's jobs stand in the queue, are held in memory, or are dropped and counted. Fails only if the process
+/// ends.
+pub type Filing = oneshot::Receiver<()>;
 
 impl Clerk {
     /// Works until the last clone is dropped.
@@ -32,26 +37,23 @@ impl Clerk {
         Self { batches }
     }
 
-    /// Has a batch's lots answered when all that it makes necessary is in the queue.
-    pub async fn file(&self, reasons: Reasons, answers: Vec<Answer>) {
-        // Without an answer they are delivered again.
-        _ = self.batches.send(Filed { reasons, answers }).await;
+    /// Files a batch's jobs, then resolves its lots' filings.
+    pub async fn file(&self, reasons: Reasons, filed: Vec<Filed>) {
+        // It fails only if the process ends.
+        _ = self.batches.send(Batch { reasons, filed }).await;
     }
 }
 
-async fn run(intake: Intake, mut queue: mpsc::Receiver<Filed>) -> anyhow::Result<()> {
-    while let Some(Filed { mut reasons, mut answers }) = queue.recv().await {
+async fn run(intake: Intake, mut queue: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
+    while let Some(Batch { mut reasons, mut filed }) = queue.recv().await {
         for _ in 1..TOGETHER_MAX {
             let Ok(mut next) = queue.try_recv() else { break };
             reasons.append(next.reasons);
-            answers.append(&mut next.answers);
+            filed.append(&mut next.filed);
         }
-        let taken = intake.take(reasons).await.map_err(|error| {
-            tracing::warn!(%error, "a batch will be delivered again");
-            NotDelivered
-        });
-        for answer in answers {
-            _ = answer.send(taken);
+        intake.take(reasons).await;
+        for filed in filed {
+            _ = filed.send(());
         }
     }
     Ok(())

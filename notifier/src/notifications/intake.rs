@@ -1,91 +1,129 @@
-//! Puts jobs in the queue.
+//! Files jobs: in the queue, or in memory while the queue can't be reached.
 
 use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     ids::UserId,
-    inbox::{InboxError, Inboxes, Routed},
+    inbox::{Inboxes, Routed},
     jobs::{Added, JOBS_TOGETHER_MAX, Job, Jobs, NotAdded},
+    lifecycle::Tasks,
 };
-use moka::sync::Cache;
+use tokio_util::sync::CancellationToken;
 
+use super::held::Held;
 use crate::{deliverer::Delivering, news, occasionally::Occasionally, telemetry};
 
-/// Jobs that are known to have been added. A batch that comes again, because not all of its jobs were added in time, goes on
-/// where it stopped; so it is well above what batches make necessary at once.
-const KNOWN_MAX: u64 = 50_000;
-/// How long they are known: as long as the queue would recognise them.
-const KNOWN_FOR: Duration = Duration::from_mins(10);
+/// How long jobs may take to enter the queue; those that take longer are held. With the time of a lot it is well below the
+/// time after which the log delivers an entry again.
+const FILE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Between two attempts to file held jobs.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The way into the queue.
 #[derive(Clone)]
 pub struct Intake {
     jobs: Jobs,
-    known: Cache<String, ()>,
     inboxes: Inboxes,
-    full: Arc<Occasionally>,
+    held: Arc<Held>,
+    complaints: Arc<Occasionally>,
 }
 
-/// What a batch makes necessary.
+/// Causes for jobs, from a batch of events.
 pub struct Reasons {
     jobs: Vec<Job>,
     readers: Vec<UserId>,
 }
 
-/// Why jobs may not stand in the queue. Adding them again does no harm.
-#[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// It can't be known which there are.
-    #[error(transparent)]
-    Inboxes(#[from] InboxError),
-    /// The queue didn't answer.
-    #[error(transparent)]
-    Queue(#[from] NotAdded),
-}
-
 impl Intake {
-    /// Into this queue.
-    pub fn new(jobs: Jobs, inboxes: Inboxes) -> Self {
-        let known = Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build();
-        Self { jobs, known, inboxes, full: Arc::default() }
+    /// Into this queue, which is made again when it is gone.
+    pub fn start(jobs: Jobs, inboxes: Inboxes, tasks: &Tasks) -> Self {
+        let intake = Self { jobs, inboxes, held: Arc::default(), complaints: Arc::default() };
+        let (refiling, draining) = (intake.clone(), tasks.draining().clone());
+        tasks.best_effort("refiling", async move { refiling.refile(draining).await });
+        intake
     }
 
-    /// Adds what batches have made necessary, all at once.
-    pub async fn take(&self, reasons: Reasons) -> Result<(), NotTaken> {
+    /// Files the jobs that batches have caused, all at once.
+    pub async fn take(&self, reasons: Reasons) {
         let Reasons { mut jobs, mut readers } = reasons;
         if !readers.is_empty() {
             readers.sort_unstable();
             readers.dedup();
-            let badges = self.inboxes.badges(&readers).await?;
-            let shown = readers.into_iter().zip(badges).filter(|(_, badge)| badge.is_some_and(|badge| badge > 0));
-            jobs.extend(shown.map(|(user_id, _)| Job::ReadElsewhere { user_id }));
+            jobs.extend(self.shown_a_badge(readers).await.into_iter().map(|user_id| Job::ReadElsewhere { user_id }));
         }
-        Ok(self.add(&jobs).await?)
+        self.file(jobs).await;
     }
 
-    /// Adds jobs. What a full queue doesn't take is dropped and counted.
+    /// The users whose devices show a badge; all of them if Redis can't be asked, since a job too many does no harm.
+    async fn shown_a_badge(&self, readers: Vec<UserId>) -> Vec<UserId> {
+        let Ok(badges) = self.inboxes.badges(&readers).await else { return readers };
+        let shown = readers.into_iter().zip(badges).filter(|(_, badge)| badge.is_some_and(|badge| badge > 0));
+        shown.map(|(user_id, _)| user_id).collect()
+    }
+
+    /// Files jobs. While the queue can't be reached they are held, behind those that are held already.
+    pub async fn file(&self, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        if self.held.is_empty() {
+            let error = match tokio::time::timeout(FILE_WAIT_MAX, self.add(&jobs)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it is too slow".to_owned(),
+            };
+            tracing::warn!(error, "notifications are held in memory until their queue can be reached");
+        }
+        self.note_dropped(self.held.hold(jobs));
+    }
+
+    /// Adds jobs to the queue. What a full queue doesn't take is dropped and counted.
     pub async fn add(&self, jobs: &[Job]) -> Result<(), NotAdded> {
-        let is_known = |job: &&Job| job.id().is_some_and(|id| self.known.contains_key(&id));
-        let unknown: Vec<Job> = jobs.iter().filter(|job| !is_known(job)).cloned().collect();
-        for part in unknown.chunks(JOBS_TOGETHER_MAX) {
-            self.add_part(part).await?;
-            part.iter().filter_map(Job::id).for_each(|id| self.known.insert(id, ()));
+        for part in jobs.chunks(JOBS_TOGETHER_MAX) {
+            let dropped = match self.jobs.add(part).await? {
+                Added::All => 0,
+                Added::Dropped(dropped) => dropped,
+            };
+            metrics::counter!(telemetry::JOBS_ADDED_TOTAL).increment((part.len() - dropped) as u64);
+            self.note_dropped(dropped);
         }
         Ok(())
     }
 
-    async fn add_part(&self, jobs: &[Job]) -> Result<(), NotAdded> {
-        let dropped = match self.jobs.add(jobs).await? {
-            Added::All => 0,
-            Added::Dropped(dropped) => dropped,
-        };
-        metrics::counter!(telemetry::JOBS_ADDED_TOTAL).increment((jobs.len() - dropped) as u64);
+    fn note_dropped(&self, dropped: usize) {
         if dropped > 0 {
             metrics::counter!(telemetry::JOBS_DROPPED_TOTAL).increment(dropped as u64);
-            if self.full.is_due() {
+            if self.complaints.is_due() {
                 tracing::warn!(dropped, "the queue of notifications is full: whom they were for is not notified");
             }
         }
+    }
+
+    /// Files held jobs until `draining`, and then what the queue takes at once.
+    async fn refile(&self, draining: CancellationToken) {
+        loop {
+            // Cancel safe: it only waits.
+            if draining.run_until_cancelled(self.held.filled()).await.is_none() {
+                break;
+            }
+            if let Err(error) = self.refile_some().await {
+                tracing::debug!(%error, "the queue of notifications can't be reached");
+                if let Err(error) = self.jobs.ensure().await {
+                    tracing::debug!(%error, "the queue of notifications can't be made again");
+                }
+                // Cancel safe: it only waits.
+                draining.run_until_cancelled(tokio::time::sleep(RETRY_INTERVAL)).await;
+            } else if self.held.is_empty() {
+                tracing::info!("the queue of notifications holds all that was held in memory");
+            }
+        }
+        while !self.held.is_empty() && self.refile_some().await.is_ok() {}
+    }
+
+    async fn refile_some(&self) -> Result<(), NotAdded> {
+        let first = self.held.first(JOBS_TOGETHER_MAX);
+        self.add(&first).await?;
+        self.held.remove(first.len());
         Ok(())
     }
 }

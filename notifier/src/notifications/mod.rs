@@ -11,6 +11,7 @@ mod content;
 mod decide;
 mod ended;
 mod facts;
+mod held;
 mod intake;
 mod message;
 mod text;
@@ -28,7 +29,7 @@ use chat_shared::{
 
 use self::facts::OutOfReach;
 pub use self::{
-    clerk::Clerk,
+    clerk::{Clerk, Filing},
     content::Content,
     decide::Conclusion,
     facts::Facts,

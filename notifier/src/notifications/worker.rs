@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     jobs::{Job, Jobs},
+    lifecycle::isolated_async,
     log::{Consumer, ConsumerSpec, Entry, Outcome},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -53,13 +54,19 @@ pub async fn run(jobs: Jobs, office: Office, draining: CancellationToken) -> any
     Ok(())
 }
 
-/// Shows how many jobs wait, for ever.
+/// Shows how many jobs wait, and makes the queue again when it is gone, for ever.
 pub async fn watch(jobs: Jobs) {
     loop {
         match jobs.waiting().await {
             #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 jobs nobody counts them")]
             Ok(waiting) => metrics::gauge!(telemetry::JOBS_WAITING).set(waiting as f64),
-            Err(error) => tracing::debug!(%error, "it can't be seen how many jobs wait"),
+            Err(error) => {
+                tracing::debug!(%error, "it can't be seen how many jobs wait");
+                // Gateways add jobs too, and can't make the queue again.
+                if let Err(error) = jobs.ensure().await {
+                    tracing::warn!(%error, "the queue of notifications can't be reached or made again");
+                }
+            }
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -86,7 +93,11 @@ async fn open(jobs: &Jobs) -> Consumer {
 
 async fn settle(office: Arc<Office>, entry: Entry) {
     let outcome = match Job::decode(entry.payload()) {
-        Ok(job) => office.outcome(job, entry.deliveries).await,
+        // After a panic it is unknown whether a provider was asked.
+        Ok(job) => isolated_async("job", office.outcome(job, entry.deliveries)).await.unwrap_or_else(|_| {
+            metrics::counter!(telemetry::PANICS_TOTAL).increment(1);
+            Outcome::Discard
+        }),
         Err(error) => {
             tracing::warn!(%error, "a job in the queue of notifications is passed over");
             Outcome::Discard

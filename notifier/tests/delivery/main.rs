@@ -1,5 +1,6 @@
 //! The notifier as a real process, with real servers: routing, Redis gone, hand-overs.
 
+mod broken;
 mod hand_over;
 mod installation;
 mod people;

@@ -80,10 +80,14 @@ impl Gateway {
     /// A new user who is connected here.
     pub async fn user(&self, installation: &Installation) -> Result<(UserId, Registration)> {
         let user_id = UserId::random();
+        Ok((user_id, self.again(installation, user_id).await?))
+    }
+
+    /// A user connects here with a new device.
+    pub async fn again(&self, installation: &Installation, user_id: UserId) -> Result<Registration> {
         let (session_id, device_id) = (SessionId::random(), DeviceId::random());
         let session = Session { session_id, gateway_id: self.gateway_id, device_id };
-        let registration = installation.inboxes.register(user_id, session, None).await?;
-        Ok((user_id, registration))
+        Ok(installation.inboxes.register(user_id, session, None).await?)
     }
 
     /// The next delivery, beacons included.
@@ -97,6 +101,18 @@ impl Gateway {
         loop {
             if let Delivery::Numbered(events) = self.next().await? {
                 return events.into_iter().map(got).collect();
+            }
+        }
+    }
+
+    /// The next numbered event for a user, with that user as its one recipient.
+    pub async fn numbered_for(&mut self, user_id: UserId) -> Result<Got> {
+        loop {
+            for mut got in self.numbered().await? {
+                got.recipients.retain(|recipient| recipient.user_id == user_id);
+                if !got.recipients.is_empty() {
+                    return Ok(got);
+                }
             }
         }
     }

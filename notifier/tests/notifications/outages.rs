@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use chat_dev::{push_services::Behaviour, wait};
-use chat_shared::{ids::UserId, wire::Platform};
+use chat_shared::{ids::UserId, inbox::Page, position::Cursor, wire::Platform};
 
 use crate::{
     people::{Conversation, Gateway},
@@ -64,6 +64,65 @@ async fn while_redis_hangs_notifications_wait_and_are_sent_once_when_it_answers(
     redis.resume()?;
     notifier.wait_for("sent", 4).await?;
     assert_eq!(stage.all_received().await?.len(), 4, "two messages by two");
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn an_unreachable_queue_repeats_no_message() -> Result<()> {
+    const MESSAGES: usize = 5;
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let mut gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (_, registration) = gateway.connect(&stage, asha, None).await?;
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    stage.detach_the_queue().await?;
+    for _ in 0..MESSAGES {
+        conversation.message(&stage, asha).await?;
+        gateway.numbered().await?;
+    }
+    stage.settled().await?;
+    let held = async || notifier.count("chat_notifier_jobs_held").await;
+    assert_eq!(held().await?, MESSAGES as u64);
+    assert_eq!(notifier.count("chat_notifier_retries_total").await?, 0);
+    let Page::Entries(entries) = stage.inboxes.read(asha, registration.epoch, Cursor(0), 1000).await? else {
+        anyhow::bail!("the inbox is lost")
+    };
+    assert_eq!(entries.len(), MESSAGES, "each once");
+
+    stage.delete_the_queue().await?;
+    notifier.wait_for("sent", MESSAGES as u64).await?;
+    assert_eq!(stage.all_received().await?.len(), MESSAGES);
+    assert_eq!(held().await?, 0);
+    assert_eq!(notifier.count("chat_notifier_jobs_dropped_total").await?, 0);
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn jobs_held_at_a_stop_are_counted_as_lost() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+    stage.detach_the_queue().await?;
+    conversation.message(&stage, asha).await?;
+    stage.settled().await?;
+    notifier.stop().await?;
+    assert!(notifier.said().contains("the notifier ends before the queue of notifications is back"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_made_again() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    stage.delete_the_queue().await?;
+    wait::until("the queue", DEADLINE, async || Ok(stage.jobs.waiting().await.ok())).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    Conversation::of(&stage, &[asha, ben]).await?.message(&stage, asha).await?;
+    notifier.wait_for("sent", 1).await?;
     notifier.stop().await
 }
 

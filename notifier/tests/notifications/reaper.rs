@@ -1,11 +1,14 @@
 //! Gateways that end without a word.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
+use chat_dev::wait;
 use chat_shared::{delivery::Delivery, ids::UserId, wire::Platform};
 
 use crate::{
     people::{Conversation, Gateway},
-    stage::Stage,
+    stage::{DEADLINE, Stage},
 };
 
 #[tokio::test]
@@ -49,4 +52,35 @@ async fn users_of_a_gateway_that_is_gone_are_offline_and_notified_of_what_is_unc
         notifier.stop().await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_broken_inbox_holds_back_no_others() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (doomed, mut other) = (Gateway::open(&stage).await?, Gateway::open(&stage).await?);
+    let broken = [(); 3].map(|()| UserId::random());
+    let whole = UserId::random();
+    for user_id in broken.into_iter().chain([whole]) {
+        doomed.connect(&stage, user_id, None).await?;
+    }
+    for (user_id, key) in broken.into_iter().zip(["meta", "sessions", "devices"]) {
+        stage.spoil(user_id, key).await?;
+    }
+    stage.inboxes.release_lease(doomed.gateway_id).await?;
+    let mut offline = BTreeSet::new();
+    while offline.len() < 4 {
+        let changes = other.next(|delivery| match delivery {
+            Delivery::PresenceChanged(changes) => Some(changes),
+            _ => None,
+        });
+        offline.extend(changes.await?.iter().map(|change| change.presence.user_id));
+    }
+    assert!(offline.contains(&whole));
+    wait::until("the gateway is forgotten", DEADLINE, async || {
+        Ok(stage.inboxes.departed().await?.is_empty().then_some(()))
+    })
+    .await?;
+    assert_eq!(notifier.count("chat_notifier_inboxes_reset_total").await?, 3);
+    notifier.stop().await
 }

@@ -15,6 +15,7 @@ use chat_dev::{
     wait,
 };
 use chat_shared::{
+    ids::UserId,
     inbox::Inboxes,
     jobs::{Job, Jobs},
     log::{self, Log, Replicas},
@@ -158,6 +159,29 @@ impl Stage {
         let found = context.get_stream(name).await?.get_info().await?.config;
         context.update_stream(stream::Config { max_bytes: 1, ..found }).await?;
         Ok(())
+    }
+
+    /// Lets nothing reach the queue, though its stream is there.
+    pub async fn detach_the_queue(&self) -> Result<()> {
+        let context = jetstream::new(self.client.clone());
+        let name = format!("{}-notifications", self.namespace);
+        let found = context.get_stream(name).await?.get_info().await?.config;
+        let subjects = vec![format!("{}.elsewhere", self.namespace)];
+        context.update_stream(stream::Config { subjects, ..found }).await?;
+        Ok(())
+    }
+
+    /// Deletes the queue's stream.
+    pub async fn delete_the_queue(&self) -> Result<()> {
+        jetstream::new(self.client.clone()).delete_stream(format!("{}-notifications", self.namespace)).await?;
+        Ok(())
+    }
+
+    /// Gives one of a user's keys in Redis another type.
+    pub async fn spoil(&self, user_id: UserId, key: &str) -> Result<()> {
+        let mut connection = redis::Client::open(self.urls.redis.as_str())?.get_multiplexed_async_connection().await?;
+        let key = format!("{}:{{{}}}:{key}", self.namespace, user_id.as_uuid().simple());
+        Ok(redis::cmd("SET").arg(key).arg("spoilt").exec_async(&mut connection).await?)
     }
 
     /// Puts a job in the queue although it was there before.

@@ -9,6 +9,7 @@
 //! An inbox bears the run of the server that it was made in. In another run it may lack its last entries, or hold sessions
 //! that have ended, so each script drops it there and goes on as if there were none. The same with a cursor beyond the head.
 
+mod broken;
 mod check;
 mod delivered;
 mod lease;

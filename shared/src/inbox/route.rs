@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Script, Value, from_redis_value};
+use redis::{RedisResult, Script, Value, from_redis_value};
 
 use super::{InboxError, Inboxes, bounded};
 use crate::{
@@ -30,6 +30,8 @@ pub enum Routed {
     /// The user has never been connected, or their inbox was lost: they reload when they connect. Of a delivery also: a
     /// later one is known.
     NoInbox,
+    /// The user's inbox can't be used until it is [reset](Inboxes::reset); it may have a hole now.
+    Broken,
     /// It stands in the inbox.
     At {
         /// The inbox' epoch.
@@ -45,12 +47,13 @@ pub enum Routed {
 
 impl Inboxes {
     /// Appends each event to its user's inbox, in the order given. An error means that any of them may or may
-    /// not stand there; a repeat puts them there again, which clients pass over.
+    /// not stand there; a repeat puts them there again, which clients pass over. A broken inbox is no error: it concerns
+    /// its user only.
     pub async fn route(&self, routings: &[Routing<'_>]) -> Result<Vec<Routed>, InboxError> {
         let mut redis = self.redis.link().await?;
         let mut pipeline = redis::pipe();
         // Loading it each time costs little and survives a restart of Redis.
-        pipeline.load_script(&ROUTE).ignore();
+        pipeline.ignore_errors().load_script(&ROUTE).ignore();
         for routing in routings {
             let keys = self.keys(routing.user_id);
             pipeline
@@ -68,11 +71,24 @@ impl Inboxes {
                 pipeline.arg(conversation_id.as_uuid().simple().to_string()).arg(seq.0);
             }
         }
-        let answers: Vec<Vec<Value>> = bounded(pipeline.query_async(&mut redis)).await?;
-        if answers.len() != routings.len() {
+        let asking = async {
+            let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut redis).await?;
+            answers.into_iter().map(judged).collect::<RedisResult<Vec<Routed>>>()
+        };
+        let routed = bounded(asking).await?;
+        if routed.len() != routings.len() {
             return Err(super::unexpected_answer());
         }
-        answers.into_iter().map(|answer| routed(answer).ok_or_else(super::unexpected_answer)).collect()
+        Ok(routed)
+    }
+}
+
+/// One user's answer. An error that is not theirs is the whole batch's.
+fn judged(answer: RedisResult<Value>) -> RedisResult<Routed> {
+    match answer {
+        Ok(answer) => Ok(from_redis_value(answer).ok().and_then(routed).unwrap_or(Routed::Broken)),
+        Err(error) if super::broken::is_of_user(&error) => Ok(Routed::Broken),
+        Err(error) => Err(error),
     }
 }
 
