@@ -14,6 +14,7 @@ pub mod phones;
 pub mod poison;
 pub mod postgres;
 pub mod providers;
+pub mod queue;
 pub mod redis;
 pub mod repeats;
 pub mod services;

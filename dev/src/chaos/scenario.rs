@@ -82,6 +82,8 @@ scenarios! {
         "who brings notifications to devices is away for a minute, fails, or doesn't answer";
     NotifierKilled "notifier-killed" Plain faults::notifier::killed_while_sending,
         "the notifier is killed between sending a notification and recording that it did";
+    QueueGone "queue-gone" Plain faults::queue::gone,
+        "the queue of notifications is out of reach, and then its stream is deleted";
     Repeats "repeats" Plain faults::repeats::everything,
         "every message is sent again, and once more after the log has forgotten its id";
     Poison "poison" Plain faults::poison::events,
