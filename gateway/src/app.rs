@@ -33,6 +33,7 @@ use crate::{
     internal, outbox,
     presence::{self, Announcer, Departures, Watches},
     profiles::{Profiles, Surroundings},
+    quota::Quotas,
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
@@ -76,18 +77,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     postgres::check_log(&pool, &log).await?;
     let jobs = Jobs::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     let redis = Redis::open(redis_url.expose(), &config.namespace.namespace)?;
-    let inboxes = Inboxes::on(&redis);
+    let (clock, inboxes) = (Clock::System, Inboxes::on(&redis));
     match inboxes.check().await {
         Ok(()) => {}
         Err(RedisUnfit::Unreachable(error)) => tracing::warn!(%error, "chat goes on without Redis until it is back"),
         Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
     }
-    let clock = Clock::System;
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
-    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
+    let quotas = Quotas::start(&config.quotas, redis.clone(), clock.clone(), &tasks);
+    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
     let profiles = Profiles::start(
         &config.profiles,
         Surroundings {
@@ -110,7 +111,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
         ),
         history: History::new(database.clone(), log.clone(), content.clone()),
-        receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone())),
+        receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone(), quotas.clone())),
         devices: Devices::new(
             database.clone(),
             inboxes.clone(),
@@ -127,6 +128,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tickets: Tickets::new(redis),
         profiles,
         rate: RateLimits::start(config.edge.handshakes_per_second_max, &tasks),
+        quotas,
         sender,
         tasks: tasks.clone(),
         nats,

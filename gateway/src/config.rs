@@ -14,6 +14,7 @@ use crate::{
     edge::EdgeSettings,
     internal::InternalSettings,
     profiles::ProfileSettings,
+    quota::QuotaSettings,
 };
 
 /// The chat gateway: clients connect to it by WebSocket and ask it by REST.
@@ -40,6 +41,8 @@ pub struct Config {
     pub tokens: TokenSettings,
     #[command(flatten)]
     pub edge: EdgeSettings,
+    #[command(flatten)]
+    pub quotas: QuotaSettings,
     #[command(flatten)]
     pub internal: InternalSettings,
     #[command(flatten)]

@@ -17,6 +17,7 @@ mod internal;
 mod outbox;
 mod presence;
 mod profiles;
+mod quota;
 mod rate;
 mod receipts;
 mod refusal;

@@ -19,12 +19,19 @@ const WATCHES_PER_SECOND_MAX: u32 = 2;
 /// `watch_presence` commands of one user at once: all their connections may come back together.
 const WATCHES_BURST_MAX: u32 = 20;
 
+/// Ids in `GET /v1/profiles` of one user a second, over a longer time. Over it `rate_limited`: each id that is not known
+/// here is a key of Redis to look up, and a part of a call to kaha-main-v3.
+const PROFILE_IDS_PER_SECOND_MAX: u32 = 50;
+/// Ids of one user at once.
+const PROFILE_IDS_BURST_MAX: u32 = 500;
+
 /// The limiters of this gateway.
 #[derive(Clone)]
 pub struct RateLimits {
     users: Arc<DefaultKeyedRateLimiter<UserId>>,
     typing: Arc<DefaultKeyedRateLimiter<UserId>>,
     watches: Arc<DefaultKeyedRateLimiter<UserId>>,
+    profile_ids: Arc<DefaultKeyedRateLimiter<UserId>>,
     handshakes: Arc<DefaultDirectRateLimiter>,
     clock: DefaultClock,
 }
@@ -36,8 +43,9 @@ impl RateLimits {
         let users = keyed(limits::COMMANDS_PER_SECOND_MAX, limits::COMMANDS_BURST_MAX);
         let typing = keyed(limits::TYPING_PER_SECOND_MAX, limits::TYPING_BURST_MAX);
         let watches = keyed(WATCHES_PER_SECOND_MAX, WATCHES_BURST_MAX);
+        let profile_ids = keyed(PROFILE_IDS_PER_SECOND_MAX, PROFILE_IDS_BURST_MAX);
         let handshakes = Arc::new(RateLimiter::direct(Quota::per_second(handshakes_per_second_max)));
-        let (tidied, draining) = ([&users, &typing, &watches].map(Arc::clone), tasks.draining().clone());
+        let (tidied, draining) = ([&users, &typing, &watches, &profile_ids].map(Arc::clone), tasks.draining().clone());
         tasks.best_effort("rate_limits", async move {
             while draining.run_until_cancelled(tokio::time::sleep(TIDY_INTERVAL)).await.is_some() {
                 for limits in &tidied {
@@ -46,7 +54,7 @@ impl RateLimits {
                 }
             }
         });
-        Self { users, typing, watches, handshakes, clock: DefaultClock::default() }
+        Self { users, typing, watches, profile_ids, handshakes, clock: DefaultClock::default() }
     }
 
     /// Counts one command or request of a user.
@@ -62,6 +70,16 @@ impl RateLimits {
     /// Counts one `watch_presence` of a user, beside counting it as a command.
     pub fn check_watch(&self, user_id: UserId) -> Result<(), Refusal> {
         self.check_one(&self.watches, user_id)
+    }
+
+    /// Counts the ids of one request for profiles, beside counting it as a request.
+    pub fn check_profiles(&self, user_id: UserId, ids: usize) -> Result<(), Refusal> {
+        let Some(ids) = u32::try_from(ids).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        match self.profile_ids.check_key_n(&user_id, ids) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(Refusal::rate_limited(until.wait_time_from(self.clock.now()))),
+            Err(_) => Err(Refusal::too_large("more ids than may be asked for at once")),
+        }
     }
 
     fn check_one(&self, limits: &DefaultKeyedRateLimiter<UserId>, user_id: UserId) -> Result<(), Refusal> {

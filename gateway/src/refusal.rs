@@ -121,6 +121,12 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::RateLimited, "too many requests; slow down") }
     }
 
+    /// The user's quota of a day is used up.
+    pub fn over_quota(what: &'static str, retry_after: Duration) -> Self {
+        let message = format!("the day's quota of {what} is used up; it begins anew at midnight UTC");
+        Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::RateLimited, message) }
+    }
+
     /// Too many handshakes at once, which is no fault of this client.
     pub fn too_many_handshakes(retry_after: Duration) -> Self {
         let message = "too many clients connect at once; come back after the delay";

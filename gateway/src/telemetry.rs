@@ -12,6 +12,8 @@ pub const REPEATS_TOTAL: &str = "chat_gateway_repeats_total";
 pub const ACCEPT_SECONDS: &str = "chat_gateway_accept_seconds";
 /// Appends repeated because another gateway was faster.
 pub const APPEND_RETRIES_TOTAL: &str = "chat_gateway_append_retries_total";
+/// Requests and commands refused because a user's quota of the day was used up, by `resource`.
+pub const QUOTA_REFUSED_TOTAL: &str = "chat_gateway_quota_refused_total";
 /// Open connections.
 pub const CONNECTIONS: &str = "chat_gateway_connections";
 /// Connections that ended, by `reason`: that of the close code, or `client_gone`.
@@ -86,6 +88,7 @@ pub fn describe() {
     describe_counter!(REPEATS_TOTAL, "Messages that had been accepted before");
     describe_histogram!(ACCEPT_SECONDS, "Seconds from a valid send to its answer");
     describe_counter!(APPEND_RETRIES_TOTAL, "Appends repeated because another append came first");
+    describe_counter!(QUOTA_REFUSED_TOTAL, "Requests and commands refused because a quota of the day was used up");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(CLOSED_TOTAL, "Connections that ended");
     describe_gauge!(SOCKETS, "Open sockets, whatever they carry");

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     database::{bounded, statement},
+    quota::{EVENT_BYTES, Resource},
     refusal::Refusal,
 };
 
@@ -46,13 +47,18 @@ impl Conversations {
             Some(pair) => self.find_direct(pair).await?,
             None => None,
         };
-        let (conversation_id, is_new) = match existing {
-            Some(conversation_id) => (conversation_id, false),
-            None => self.insert(&draft).await?,
+        let (conversation_id, is_new) = if let Some(conversation_id) = existing {
+            (conversation_id, false)
+        } else {
+            self.quotas.check(creator, Resource::Conversations)?;
+            self.quotas.check(creator, Resource::LogBytes)?;
+            self.insert(&draft).await?
         };
         // If it exists and its maker's gateway died, this publishes it.
         self.outbox.publish(conversation_id).await;
         if is_new {
+            self.quotas.count(creator, Resource::Conversations, 1);
+            self.quotas.count(creator, Resource::LogBytes, EVENT_BYTES);
             let mut conversation = draft.into_conversation(creator);
             self.profiles.dress(creator, std::slice::from_mut(&mut conversation)).await;
             return Ok(Created { conversation, is_new });

@@ -18,7 +18,8 @@ pub use record::{Membership, UnreadableRow, head, membership};
 use chat_shared::{clock::Clock, inbox::Inboxes};
 
 use crate::{
-    content::Content, database::Database, delivery::Gateways, outbox::Outbox, profiles::Profiles, send::Sender,
+    content::Content, database::Database, delivery::Gateways, outbox::Outbox, profiles::Profiles, quota::Quotas,
+    send::Sender,
 };
 
 /// Makes, shows and changes conversations.
@@ -31,6 +32,7 @@ pub struct Conversations {
     clock: Clock,
     profiles: Profiles,
     gateways: Gateways,
+    quotas: Quotas,
 }
 
 impl Conversations {
@@ -45,7 +47,8 @@ impl Conversations {
         profiles: Profiles,
         gateways: Gateways,
     ) -> Self {
+        let quotas = sender.quotas().clone();
         let outbox = Outbox::new(database.clone(), sender);
-        Self { database, inboxes, outbox, content, clock, profiles, gateways }
+        Self { database, inboxes, outbox, content, clock, profiles, gateways, quotas }
     }
 }

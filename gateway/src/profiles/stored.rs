@@ -24,7 +24,7 @@ static CHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scr
 /// How long a request for profiles waits for Redis, beside which kaha-main-v3 can be asked. Once it has waited in vain,
 /// nobody does for a second.
 const WAIT_MAX: Duration = Duration::from_millis(250);
-/// How long an id that kaha-main-v3 doesn't know is taken to be nobody's.
+/// Time to live of `null`, for an id that kaha-main-v3 knew and knows no more. One that it never knew has no value.
 const UNKNOWN_FRESH: Duration = Duration::from_mins(5);
 /// How long the change of a profile that isn't kept is remembered: longer than any fetch takes that began before.
 const CHANGE_KEPT: Duration = Duration::from_mins(5);

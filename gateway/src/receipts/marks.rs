@@ -18,7 +18,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::Receipts;
-use crate::{conversations, refusal::Refusal, telemetry};
+use crate::{
+    conversations,
+    quota::{EVENT_BYTES, Resource},
+    refusal::Refusal,
+    telemetry,
+};
 
 /// How long a mark may take, the search for its message included.
 const MARK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -110,13 +115,14 @@ impl Marks {
 }
 
 impl Receipts {
-    /// Marks everything up to a message as read. Refused at once if too many wait; else what is returned ends when the
+    /// Marks everything up to a message as read. Refused at once if too many wait or the user's quota is used up; else what is returned ends when the
     /// mark is written, and whoever asked can go on meanwhile.
     pub fn mark_read(
         self: &Arc<Self>,
         user_id: UserId,
         MarkRead { conversation_id, message_id }: MarkRead,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, Refusal> {
+        self.quotas.check(user_id, Resource::LogBytes)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned();
         let place = place.map_err(|_| Refusal::unavailable("the gathering of receipts", &Full))?;
         metrics::counter!(telemetry::READ_MARKS_TOTAL).increment(1);
@@ -173,6 +179,7 @@ impl Receipts {
             Ok(()) => {
                 metrics::counter!(telemetry::RECEIPTS_TOTAL, "kind" => "read").increment(events.len() as u64);
                 for ((user_id, conversation_id), mark) in gathered {
+                    self.quotas.count(user_id, Resource::LogBytes, EVENT_BYTES);
                     self.marks.note(user_id, conversation_id, version(&conversation_id), mark.seq);
                     mark.answer(&Ok(()));
                 }

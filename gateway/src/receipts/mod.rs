@@ -20,7 +20,7 @@ use chat_shared::{
 use tokio::sync::Semaphore;
 
 use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers, searches::Searches};
-use crate::{database::Database, state::AppState};
+use crate::{database::Database, quota::Quotas, state::AppState};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
@@ -30,6 +30,7 @@ pub struct Receipts {
     log: Log,
     database: Database,
     clock: Clock,
+    quotas: Quotas,
     numbers: Numbers,
     marks: Marks,
     deliveries: Deliveries,
@@ -39,11 +40,12 @@ pub struct Receipts {
 
 impl Receipts {
     /// Receipts that go to `log` once [`start`] has been called.
-    pub fn new(log: Log, database: Database, clock: Clock) -> Self {
+    pub fn new(log: Log, database: Database, clock: Clock, quotas: Quotas) -> Self {
         Self {
             log,
             database,
             clock,
+            quotas,
             numbers: Numbers::default(),
             marks: Marks::default(),
             deliveries: Deliveries::default(),

@@ -7,7 +7,12 @@ use chat_shared::{
 };
 
 use super::{extract::InPath, refusals::AnyRefusal};
-use crate::{auth::Identity, refusal::Refusal, state::AppState};
+use crate::{
+    auth::Identity,
+    quota::{EVENT_BYTES, Resource},
+    refusal::Refusal,
+    state::AppState,
+};
 
 /// Block a user
 ///
@@ -31,6 +36,7 @@ pub async fn block(
     State(state): State<AppState>,
     InPath(user_id): InPath<UserId>,
 ) -> Result<StatusCode, Refusal> {
+    state.quotas.take(identity.user_id, Resource::LogBytes, EVENT_BYTES)?;
     state.conversations.block(identity.user_id, user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

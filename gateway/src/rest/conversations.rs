@@ -12,7 +12,12 @@ use super::{
     extract::{Body, InPath, InQuery, PageLimit},
     refusals::{AnyRefusal, BodyRefusal, MemberRefusal, OwnerRefusal},
 };
-use crate::{auth::Identity, refusal::Refusal, state::AppState};
+use crate::{
+    auth::Identity,
+    quota::{EVENT_BYTES, Resource},
+    refusal::Refusal,
+    state::AppState,
+};
 
 /// Make a conversation
 ///
@@ -124,6 +129,7 @@ pub async fn add(
     InPath(conversation_id): InPath<ConversationId>,
     Body(request): Body<AddParticipants>,
 ) -> Result<Json<Conversation>, Refusal> {
+    state.quotas.take(identity.user_id, Resource::LogBytes, EVENT_BYTES)?;
     Ok(Json(state.conversations.add(identity.user_id, conversation_id, &request.user_ids).await?))
 }
 
@@ -152,6 +158,7 @@ pub async fn remove(
     State(state): State<AppState>,
     InPath((conversation_id, user_id)): InPath<(ConversationId, UserId)>,
 ) -> Result<StatusCode, Refusal> {
+    state.quotas.take(identity.user_id, Resource::LogBytes, EVENT_BYTES)?;
     state.conversations.remove(identity.user_id, conversation_id, user_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

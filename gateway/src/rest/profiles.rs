@@ -13,7 +13,7 @@ use super::{
     extract::{Ids, InQuery},
     refusals::AnyRefusal,
 };
-use crate::{auth::Identity, refusal::Refusal, state::AppState};
+use crate::{auth::Identity, quota::Resource, refusal::Refusal, state::AppState};
 
 /// Whose profiles: 1 to 100 ids together.
 #[derive(Deserialize, IntoParams)]
@@ -52,5 +52,7 @@ pub async fn list(
         let max = limits::PROFILES_MAX;
         return Err(Refusal::invalid(format!("1 to {max} different ids in `user_ids` and `business_ids` together")));
     }
+    state.rate.check_profiles(identity.user_id, count)?;
+    state.quotas.take(identity.user_id, Resource::ProfileIds, count as u64)?;
     Ok(Json(state.profiles.list(identity.user_id, &user_ids, &business_ids).await))
 }

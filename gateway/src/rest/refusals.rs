@@ -13,7 +13,7 @@ pub enum AnyRefusal {
     /// `unauthenticated`: the token is missing, wrong or expired.
     #[response(status = 401)]
     Unauthenticated(ErrorBody),
-    /// `rate_limited`: too many requests; wait as long as `Retry-After` says.
+    /// `rate_limited`: too many requests, or a quota of the day is used up; wait as long as `Retry-After` says.
     #[response(status = 429)]
     RateLimited(ErrorBody),
     /// `internal`: a fault of ours.

@@ -21,7 +21,13 @@ use chat_shared::{
     wire::SendMessage,
 };
 
-use crate::{content::Content, database::Database, refusal::Refusal, telemetry};
+use crate::{
+    content::Content,
+    database::Database,
+    quota::{EVENT_BYTES, Quotas, Resource},
+    refusal::Refusal,
+    telemetry,
+};
 
 /// Attempts after a lost race that follow at once; further ones rest a moment.
 const QUICK_ATTEMPTS: u32 = 4;
@@ -34,6 +40,7 @@ pub struct Sender {
     database: Database,
     content: Content,
     clock: Clock,
+    quotas: Quotas,
 }
 
 /// An accepted message.
@@ -57,9 +64,14 @@ struct Request {
 
 impl Sender {
     /// A sender that appends to `log`.
-    pub fn new(log: Log, database: Database, content: Content, clock: Clock, tasks: &Tasks) -> Self {
+    pub fn new(log: Log, database: Database, content: Content, clock: Clock, quotas: Quotas, tasks: &Tasks) -> Self {
         let lanes = Lanes::new(log.clone(), log.appender(tasks), database.clone());
-        Self { log, lanes, database, content, clock }
+        Self { log, lanes, database, content, clock, quotas }
+    }
+
+    /// What counts the messages that it appends.
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Sends a message as `user_id`; a repeat gets the first answer.
@@ -76,6 +88,10 @@ impl Sender {
         let sent = tokio::time::timeout(limits::APPEND_WAIT_MAX, self.append_message(&request))
             .await
             .map_err(|_| AppendError::Unknown)??;
+        if !sent.is_repeat {
+            let bytes = EVENT_BYTES + request.command.text.len() as u64;
+            self.quotas.count(user_id, Resource::LogBytes, bytes);
+        }
         metrics::histogram!(telemetry::ACCEPT_SECONDS).record(started.elapsed());
         metrics::counter!(if sent.is_repeat { telemetry::REPEATS_TOTAL } else { telemetry::ACCEPTED_TOTAL })
             .increment(1);
@@ -89,6 +105,7 @@ impl Sender {
         {
             return Ok(earlier);
         }
+        self.quotas.check(request.user_id, Resource::LogBytes)?;
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
         let mut envelope: Option<Envelope> = None;
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {

@@ -20,6 +20,8 @@ use crate::{
     connection::{self, Registry},
     edge::{self, Edge, EdgeSettings, Waits},
     presence::{Announcer, Departures, Watches},
+    profiles::ProfileSettings,
+    quota::QuotaSettings,
     rate::RateLimits,
     receipts::{self, Receipts},
     rest,
@@ -39,13 +41,24 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start() -> Self {
-        Self::behind(generous(), Waits::default()).await
+        Box::pin(Self::behind(generous(), Waits::default())).await
     }
 
     /// As `start`, behind another edge.
     pub async fn behind(edge: EdgeSettings, waits: Waits) -> Self {
         let servers = TestServers::from_env().unwrap();
-        let place = Place::on(&servers.isolated().await.unwrap()).await;
+        let place = Box::pin(Place::on(&servers.isolated().await.unwrap())).await;
+        Box::pin(Self::on(place, edge, waits)).await
+    }
+
+    /// As `start`, with these quotas.
+    pub async fn with_quotas(quotas: &QuotaSettings) -> Self {
+        let urls = TestServers::from_env().unwrap().isolated().await.unwrap();
+        let place = Box::pin(Place::with(&urls, &ProfileSettings::none(), quotas)).await;
+        Box::pin(Self::on(place, generous(), Waits::default())).await
+    }
+
+    async fn on(place: Place, edge: EdgeSettings, waits: Waits) -> Self {
         let tasks = place.tasks.clone();
         let state = state_behind(&place, Edge::start(&edge, waits, &tasks), tasks).await;
         receipts::start(&state);
@@ -137,11 +150,17 @@ async fn state_behind(place: &Place, edge: Arc<Edge>, tasks: Tasks) -> AppState 
         tickets: Tickets::new(place.redis.clone()),
         profiles: place.profiles.clone(),
         rate: RateLimits::start(NonZeroU32::MAX, &tasks),
+        quotas: place.quotas.clone(),
         content: place.content.clone(),
         sender: place.sender.clone(),
         conversations: place.conversations.clone(),
         history: place.history.clone(),
-        receipts: Arc::new(Receipts::new(place.log.clone(), place.database.clone(), Clock::System)),
+        receipts: Arc::new(Receipts::new(
+            place.log.clone(),
+            place.database.clone(),
+            Clock::System,
+            place.quotas.clone(),
+        )),
         devices: place.devices(),
         connections: Registry::default(),
         announcer: Announcer::default(),

@@ -1,6 +1,6 @@
 //! Where a test takes place: a database and a log of its own, and the gateway's rooms on them.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use chat_dev::{
     servers::{Login, Urls},
@@ -34,6 +34,7 @@ use crate::{
     devices::Devices,
     history::{self, History, Place as PageOf},
     profiles::{ProfileSettings, Profiles, Surroundings},
+    quota::{QuotaSettings, Quotas},
     receipts::Receipts,
     refusal::Refusal,
     send::{Acceptance, Sender},
@@ -51,6 +52,7 @@ pub struct Place {
     pub redis: Redis,
     pub inboxes: Inboxes,
     pub profiles: Profiles,
+    pub quotas: Quotas,
     pub log: Log,
     pub content: Content,
     pub sender: Sender,
@@ -74,6 +76,11 @@ impl Place {
 
     /// As `on`, with profiles from somewhere.
     pub async fn with_profiles(urls: &Urls, settings: &ProfileSettings) -> Self {
+        Self::with(urls, settings, &quota_settings()).await
+    }
+
+    /// As `on`, with profiles from somewhere and these quotas.
+    pub async fn with(urls: &Urls, settings: &ProfileSettings, quotas: &QuotaSettings) -> Self {
         let connect = |url: &str| postgres::connect(&PostgresSettings::new(url, 8), "test").unwrap();
         let own = urls.of(Login::Gateway);
         let (pool, own_pool) = (connect(&urls.postgres), connect(&own.postgres));
@@ -96,7 +103,8 @@ impl Place {
             tasks: tasks.clone(),
         };
         let profiles = Profiles::start(settings, surroundings).unwrap();
-        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), &tasks);
+        let quotas = Quotas::start(quotas, redis.clone(), clock.clone(), &tasks);
+        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(
                 database.clone(),
@@ -116,6 +124,7 @@ impl Place {
             redis,
             inboxes,
             profiles,
+            quotas,
             log,
             content,
             sender,
@@ -133,7 +142,8 @@ impl Place {
 
     /// The receipts of a gateway that has just started, and so knows of no message.
     pub fn receipts(&self) -> Arc<Receipts> {
-        let receipts = Arc::new(Receipts::new(self.log.clone(), self.database.clone(), Clock::System));
+        let receipts =
+            Arc::new(Receipts::new(self.log.clone(), self.database.clone(), Clock::System, self.quotas.clone()));
         let (writing, stopping) = (Arc::clone(&receipts), self.tasks.draining().clone());
         self.tasks.lasting("read_receipts", async move {
             stopping.run_until_cancelled(writing.write_marks()).await;
@@ -255,6 +265,15 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.tasks.draining().cancel();
+    }
+}
+
+/// Quotas that no test but one about them uses up.
+pub fn quota_settings() -> QuotaSettings {
+    QuotaSettings {
+        log_bytes_per_user_day_max: NonZeroU64::MAX,
+        conversations_per_user_day_max: NonZeroU64::MAX,
+        profile_ids_per_user_day_max: NonZeroU64::MAX,
     }
 }
 

@@ -200,11 +200,39 @@ async fn an_id_that_kaha_does_not_know_is_nobody_and_not_asked_for_again_at_once
     let profiles = &ground.place.profiles;
     until("learning that it is nobody", async || one(profiles, gone).await.state == ProfileState::Unknown).await;
     assert_eq!(one(profiles, gone).await.name, "User");
-    assert_eq!(one(&ground.gateway(), gone).await.state, ProfileState::Unknown);
-    assert_eq!(ground.kaha.calls().for_any(&[gone.as_uuid()]).len(), 1);
-    ground.age(ProfileId::User(gone), Duration::from_mins(6)).await;
+    assert_eq!(one(profiles, gone).await.state, ProfileState::Unknown);
+    assert_eq!(ground.kaha.calls().for_any(&[gone.as_uuid()]).len(), 1, "this gateway remembers it for a while");
     ground.kaha.profiles().set_user(gone.as_uuid(), "Asha Rai", None);
     assert_eq!(until_current(&ground.gateway(), &[gone]).await[0].name, "Asha Rai");
+}
+
+#[tokio::test]
+async fn unknown_ids_take_no_keys_of_redis() {
+    let ground = Ground::new().await;
+    let (viewer, made_up, known) = (UserId::random(), users::<40>(), UserId::random());
+    for user_id in made_up {
+        ground.kaha.profiles().forget(user_id.as_uuid());
+    }
+    let profiles = &ground.place.profiles;
+    let are_answered = async || {
+        let shown = profiles.users(viewer, &made_up).await;
+        shown.iter().all(|profile| profile.state == ProfileState::Unknown)
+    };
+    until("the answers", are_answered).await;
+    let keys = async |user_ids: &[UserId]| {
+        let keys: Vec<_> = user_ids.iter().map(|user_id| ground.key(ProfileId::User(*user_id))).collect();
+        let mut redis = ground.place.redis.link().await.unwrap();
+        bounded::<u64>(redis::cmd("EXISTS").arg(keys).query_async(&mut redis)).await.unwrap()
+    };
+    assert_eq!(keys(&made_up).await, 0);
+
+    until_current(profiles, &[known]).await;
+    assert_eq!(keys(&[known]).await, 1);
+    ground.kaha.profiles().forget(known.as_uuid());
+    ground.age(ProfileId::User(known), limits::PROFILE_FRESH).await;
+    let other = ground.gateway();
+    until("the removal", async || one(&other, known).await.state == ProfileState::Unknown).await;
+    assert_eq!(keys(&[known]).await, 1, "a profile that was known keeps its generation");
 }
 
 #[tokio::test]
