@@ -26,6 +26,8 @@ pub const PAGE_ROWS_DEFAULT: usize = 50;
 pub const PAGE_ROWS_MAX: usize = 100;
 /// Entries of an inbox. The oldest goes first; whoever needed it is told `resumed: false`.
 pub const INBOX_ENTRIES_MAX: usize = 256;
+/// Bytes of an inbox' entries beside the oldest one, as they stand in the log. The oldest goes first, as above.
+pub const INBOX_BYTES_MAX: usize = 256 * 1024;
 /// An inbox whose user has not been there for this long is dropped, however much enters it.
 pub const INBOX_IDLE_MAX: Duration = Duration::from_hours(14 * 24);
 /// How often client and gateway show that they are there (R8.1).

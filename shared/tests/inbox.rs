@@ -120,6 +120,40 @@ fn inboxes_page(numbers: &[u64]) -> Page {
 }
 
 #[tokio::test]
+async fn an_inbox_is_bounded_by_bytes_too() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let user_id = UserId::random();
+    let registered = inboxes.register(user_id, session(), None).await?;
+    let large = vec![7; 8 * 1024];
+    let fitting = limits::INBOX_BYTES_MAX / large.len();
+    for _ in 0..fitting {
+        inboxes.route(&[Routing { user_id, event: &large, delivered: None }; 3]).await?;
+    }
+    let head = 3 * fitting as u64;
+    // The oldest one is beside the bound.
+    let oldest = head - fitting as u64;
+    let count = async |cursor| match inboxes.read(user_id, registered.epoch, Cursor(cursor), 1000).await? {
+        Page::Entries(entries) => anyhow::Ok(Some(entries.len())),
+        Page::Lost => Ok(None),
+    };
+    assert_eq!(count(oldest - 1).await?, Some(fitting + 1));
+    assert_eq!(count(oldest - 2).await?, None, "they went, in order");
+    assert!(inboxes.register(user_id, session(), Some(at(&registered, oldest - 1))).await?.is_resumed);
+    assert!(!inboxes.register(user_id, session(), Some(at(&registered, oldest - 2))).await?.is_resumed);
+
+    let device = session();
+    inboxes.register(user_id, device, None).await?;
+    let small = route(&inboxes, user_id, head + 1..=head + 300).await?;
+    assert_eq!(small.len(), 300);
+    let kept = limits::INBOX_ENTRIES_MAX as u64;
+    assert_eq!(
+        cursors(&inboxes, user_id, registered.epoch, head + 300 - kept).await?.map(|kept| kept.len() as u64),
+        Some(kept)
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_event_of_any_bytes_comes_out_as_it_went_in() -> Result<()> {
     let inboxes = inboxes().await?;
     let user_id = UserId::random();

@@ -66,7 +66,8 @@ impl Inboxes {
                 .arg(keys.delivered)
                 .arg(redis.run())
                 .arg(routing.event)
-                .arg(limits::INBOX_ENTRIES_MAX);
+                .arg(limits::INBOX_ENTRIES_MAX)
+                .arg(limits::INBOX_BYTES_MAX);
             if let Some((conversation_id, seq)) = routing.delivered {
                 pipeline.arg(conversation_id.as_uuid().simple().to_string()).arg(seq.0);
             }

@@ -1,6 +1,6 @@
 -- Appends an event to a user's inbox and says which gateways hold their sessions.
 -- KEYS: meta, entries, sessions, delivered
--- ARGV: run, event, entries_max; for a delivery also: conversation, number
+-- ARGV: run, event, entries_max, bytes_max; for a delivery also: conversation, number
 -- Returns: nothing if the user has no inbox, or knows of a later delivery; else epoch, cursor, whether devices are known
 -- to be registered for notifications ('1', '0', or '' for unknown), then "gateway device head" of each session.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'devices')
@@ -20,18 +20,31 @@ local function end_with_inbox(key)
         redis.call('PEXPIRE', key, left)
     end
 end
-if ARGV[4] then
-    local before = redis.call('HGET', KEYS[4], ARGV[4])
-    if before and tonumber(before) >= tonumber(ARGV[5]) then
+if ARGV[5] then
+    local before = redis.call('HGET', KEYS[4], ARGV[5])
+    if before and tonumber(before) >= tonumber(ARGV[6]) then
         return {}
     end
-    redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
+    redis.call('HSET', KEYS[4], ARGV[5], ARGV[6])
     if not before and redis.call('HLEN', KEYS[4]) == 1 then
         end_with_inbox(KEYS[4])
     end
 end
 local cursor = redis.call('HINCRBY', KEYS[1], 'head', 1)
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], cursor .. '-0', 'event', ARGV[2])
+-- An entry's id is its cursor and the bytes that the inbox has ever taken up to it. So the bytes after an entry are a
+-- difference, whatever else trims the entries.
+local bytes = redis.call('HINCRBY', KEYS[1], 'bytes', string.len(ARGV[2]))
+local oldest = math.max(cursor - tonumber(ARGV[3]) + 1, 0)
+local first, is_over
+repeat
+    first = redis.call('XRANGE', KEYS[2], oldest .. '-0', '+', 'COUNT', 1)[1]
+    is_over = first and bytes - tonumber(string.match(first[1], '%d+$')) > tonumber(ARGV[4])
+    if is_over then
+        oldest = tonumber(string.match(first[1], '^%d+')) + 1
+    end
+until not is_over
+local id = cursor .. '-' .. string.format('%.0f', bytes)
+redis.call('XADD', KEYS[2], 'MINID', oldest .. '-0', id, 'event', ARGV[2])
 if redis.call('PTTL', KEYS[2]) < 0 then
     end_with_inbox(KEYS[2])
 end
