@@ -10,7 +10,7 @@ use chat_shared::{
     inbox::Inboxes,
     jobs::Jobs,
     lifecycle::Tasks,
-    log::{self, Consumer, ConsumerSpec, Log, Slot},
+    log::{self, Consumer, ConsumerSpec, DELIVERY_PARTS, Log, Slot, delivery_consumer},
     postgres,
     telemetry::{self as operators, Health},
     wire::Platform,
@@ -33,7 +33,7 @@ use crate::{
 
 /// The parts that the log is cut into. Each is read by one instance at a time, so this is also the most instances
 /// that have something to do. A change of it needs all instances stopped, or events are delivered twice.
-const PARTS: u8 = 16;
+const PARTS: u8 = DELIVERY_PARTS;
 /// Events of one batch.
 const BATCH_MAX: usize = 100;
 /// Events of one part that are not settled. At the bound the part waits: without Redis that is when it has been gone
@@ -205,7 +205,7 @@ async fn connect(settings: &Settings, health: &Health) -> anyhow::Result<Client>
 
 async fn open(log: &Log, part: u8) -> anyhow::Result<Consumer> {
     let spec = ConsumerSpec {
-        name: format!("notifier-{part:02}"),
+        name: delivery_consumer(part),
         slots: Slot::part(part, PARTS).collect(),
         is_pinned: true,
         batch_max: BATCH_MAX,

@@ -22,6 +22,7 @@ use crate::{
     forget_log,
     keep::Keeper,
     metrics, open,
+    reclaim::Reclaimer,
     repair::Repair,
     replay,
     source::Source,
@@ -74,11 +75,13 @@ async fn store_the_log(settings: RunSettings, pool: PgPool, latches: Latches, ta
         anyhow::Ok((client, log, state, consumer))
     };
     // Cancel safe: nothing has been taken from the log yet.
-    let Some(opened) = draining.run_until_cancelled(opening).await else { return Ok(()) };
+    let Some(opened) = Box::pin(draining.run_until_cancelled(opening)).await else { return Ok(()) };
     let (client, log, state, consumer) = opened?;
     latches.postgres.set(true);
     tracing::info!(stream = state.name, last = state.last.0, "storing the log");
     let store = Store::new(pool.clone(), Clock::System);
+    let reclaiming = Reclaimer::default().run(log.clone(), store.clone(), pool.clone(), draining.clone());
+    tasks.best_effort("reclaiming", reclaiming);
     let source = Source { log: log.clone(), state: state.clone() };
     let evidence = Arc::default();
     let keeper = |source: Option<Source>, rows_metric| Keeper {

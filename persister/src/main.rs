@@ -13,6 +13,7 @@ mod keep;
 mod metrics;
 mod open;
 mod rebuild;
+mod reclaim;
 mod repair;
 mod replay;
 mod source;

@@ -37,6 +37,13 @@ pub const REBUILT_TOTAL: &str = "chat_persister_rebuilt_total";
 /// Alert on any increase: a pair has two direct conversations, and PostgreSQL shows one.
 pub const NOT_REBUILT_TOTAL: &str = "chat_persister_not_rebuilt_total";
 
+/// Bytes of the log. Alert long before it reaches `LOG_BYTES_MAX`.
+pub const LOG_BYTES: &str = "chat_persister_log_bytes";
+/// Bytes that the log may have; infinite without a limit.
+pub const LOG_BYTES_MAX: &str = "chat_persister_log_bytes_max";
+/// Entries removed from the log before their age, because it was filling up.
+pub const RECLAIMED_TOTAL: &str = "chat_persister_reclaimed_total";
+
 /// Describes all of them and sets them to zero.
 pub fn describe() {
     let counters = [
@@ -52,6 +59,7 @@ pub fn describe() {
         (REBUILT_TOTAL, "Conversations rebuilt from the log that PostgreSQL lacked or had in an older version"),
         (NOT_REBUILT_TOTAL, "Direct conversations not rebuilt since their pair has made another one"),
         (RETRIES_TOTAL, "Attempts to store that were repeated because PostgreSQL was away or busy"),
+        (RECLAIMED_TOTAL, "Entries removed from the log before their age because it was filling up"),
         (PARTITIONS_MADE_TOTAL, "Partitions that were missing and made while storing; retention should have made them"),
     ];
     for (name, description) in counters {
@@ -63,6 +71,8 @@ pub fn describe() {
         (STORED_AGE_SECONDS, Unit::Seconds, "Age of the newest stored event when it was stored; 0 when none waits"),
         (GAP_EVENTS, Unit::Count, "Entries that PostgreSQL may lack and that have yet to be stored again"),
         (GAP_LOST_EVENTS, Unit::Count, "Entries that PostgreSQL may lack and that the log has lost too"),
+        (LOG_BYTES, Unit::Bytes, "Bytes of the log"),
+        (LOG_BYTES_MAX, Unit::Bytes, "Bytes that the log may have"),
         (DEAD_LETTERS, Unit::Count, "Dead letters in the table"),
     ];
     for (name, unit, description) in gauges {

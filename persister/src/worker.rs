@@ -5,7 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use chat_shared::{
-    log::{Consumer, ConsumerSpec, Entry, Outcome},
+    log::{Consumer, ConsumerSpec, Entry, Outcome, STORING_CONSUMER},
     position::StreamSeq,
 };
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -32,7 +32,7 @@ const STUCK_DELAY_MIN: Duration = Duration::from_secs(1);
 const STUCK_DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// The name of the durable consumer that all instances share.
-pub const CONSUMER: &str = "persister";
+pub const CONSUMER: &str = STORING_CONSUMER;
 
 /// The durable consumer that all instances share.
 pub fn consumer_spec() -> ConsumerSpec {

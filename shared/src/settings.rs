@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    limits,
     sealing::{InvalidMasterKey, MasterKey},
     secret::{Secret, SecretError, SecretSource},
 };
@@ -34,6 +35,9 @@ pub struct NamespaceSettings {
     pub namespace: String,
 }
 
+/// Bytes of the log that a message takes with its read marks: `cargo dev load seed` measures 1,092.
+const LOG_BYTES_PER_MESSAGE: i64 = 1_100;
+
 /// Where NATS is.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "NATS")]
@@ -55,12 +59,18 @@ pub struct NatsSettings {
     /// there is left as it is.
     #[arg(long, env = "CHAT_LOG_REPLICAS", default_value_t = 1, value_name = "SERVERS")]
     pub log_replicas: usize,
-    /// Bytes of the log at the most, set aside on the disk of each NATS server that holds a copy.
+    /// Messages a second that are expected over a week, by which the log is sized.
     ///
-    /// A full log refuses messages until old events are aged out, after seven days. Counts when the log is made; a log that
-    /// is there is left as it is.
-    #[arg(long, env = "CHAT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024 * 1024, value_name = "BYTES")]
-    pub log_bytes_max: i64,
+    /// Each takes about 1,100 bytes with its read marks, for seven days. `--check-config` says how long a log that is there
+    /// lasts at this rate. Counts when the log is made.
+    #[arg(long, env = "CHAT_LOG_MESSAGES_PER_S", default_value_t = 25, value_name = "MESSAGES/S")]
+    pub log_messages_per_s: u32,
+    /// Bytes of the log at the most, set aside on the disk of each NATS server that holds a copy. Optional.
+    ///
+    /// Without it 1,100 bytes × 604,800 s × the expected messages a second: 16.6 GB for 25. Over 80 % persisters remove what is
+    /// stored and delivered; a full log refuses messages. Counts when the log is made; a log that is there is left as it is.
+    #[arg(long, env = "CHAT_LOG_BYTES_MAX", value_name = "BYTES")]
+    pub log_bytes_max: Option<i64>,
 }
 
 impl NatsSettings {
@@ -71,8 +81,15 @@ impl NatsSettings {
     }
 
     /// The log's copies and size.
-    pub const fn replicas(&self) -> crate::log::Replicas {
-        crate::log::Replicas { count: self.log_replicas, bytes_max: self.log_bytes_max }
+    pub fn replicas(&self) -> crate::log::Replicas {
+        let bytes_max = self.log_bytes_max.unwrap_or_else(|| self.log_bytes_expected());
+        crate::log::Replicas { count: self.log_replicas, bytes_max }
+    }
+
+    /// Bytes that the expected messages of the log's age take.
+    pub fn log_bytes_expected(&self) -> i64 {
+        let seconds = i64::try_from(limits::LOG_AGE_MAX.as_secs()).unwrap_or(i64::MAX);
+        LOG_BYTES_PER_MESSAGE.saturating_mul(seconds).saturating_mul(self.log_messages_per_s.max(1).into())
     }
 }
 

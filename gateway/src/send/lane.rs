@@ -145,13 +145,17 @@ fn follow(known: &mut Option<Head>, learned: Learned) {
 
 impl Lane {
     /// Where the conversation stands, as far as this gateway knows; an append finds out if it has moved on.
+    ///
+    /// A head from PostgreSQL is not remembered: the log takes an append after it whenever it holds nothing of the
+    /// conversation, so also after later events have come, been stored and been removed from the log.
     pub(super) async fn head(&mut self) -> Result<Head, Refusal> {
         if let Some(head) = &*self.head {
             return Ok(head.clone());
         }
         let head = read_head(&self.log, &self.database, self.conversation_id).await?;
         self.known.newest.set(head.stream_seq);
-        Ok(self.head.insert(head).clone())
+        *self.head = Some(&head).filter(|head| head.stream_seq > StreamSeq::ZERO).cloned();
+        Ok(head)
     }
 
     /// As `head`, if it passes a check. Nobody is refused by what is only remembered, since no append would find out that

@@ -6,5 +6,6 @@ mod lost_log;
 mod outage;
 mod place;
 mod reading;
+mod reclaim;
 mod restored;
 mod storing;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::Report;
 use crate::{
     inbox::{InboxError, Inboxes, RedisProblem},
+    limits,
     log::{self, LogState},
     postgres::{self, Checkpoint, MIGRATOR},
     settings::{NamespaceSettings, NatsSettings, PostgresSettings, RedisSettings},
@@ -114,6 +115,14 @@ async fn stream(
     }
     for difference in &examined.differences {
         report.note(format_args!("NATS: the stream {name} was made with other settings, and keeps them: {difference}"));
+    }
+    let (expected, days) = (settings.log_bytes_expected(), limits::LOG_AGE_MAX.as_secs() / 86_400);
+    if let Some(bytes_max) = examined.bytes_max.filter(|bytes_max| *bytes_max < expected) {
+        report.note(format_args!(
+            "NATS: the stream {name} takes {bytes_max} bytes, and {} messages/s (CHAT_LOG_MESSAGES_PER_S) need {expected} \
+             for {days} days: stored entries are removed earlier",
+            settings.log_messages_per_s
+        ));
     }
     examined.log
 }

@@ -26,6 +26,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 pub struct Examined {
     /// The server's version.
     pub version: String,
+    /// Bytes that the log may have; none if it hasn't been made yet, or without a limit.
+    pub bytes_max: Option<i64>,
     /// How far the log goes; none if it hasn't been made yet.
     pub log: Option<LogState>,
     /// What of the stream breaks promises, and has to be changed.
@@ -44,7 +46,7 @@ pub async fn examine(client: &Client, namespace: &str, replicas: Replicas) -> Re
         RequestErrorKind::NoResponders => LogError::NoJetStream,
         _ => LogError::from_jetstream(error),
     })?;
-    let nothing = Examined { version, log: None, faults: Vec::new(), differences: Vec::new() };
+    let nothing = Examined { version, bytes_max: None, log: None, faults: Vec::new(), differences: Vec::new() };
     match answer {
         Response::Ok(info) => Ok(compare(nothing, &info, &stream_config(namespace, replicas))),
         Response::Err { error } if error.code() == NOT_FOUND => Ok(nothing),
@@ -67,6 +69,7 @@ fn compare(examined: Examined, info: &Info, wanted: &Config) -> Examined {
         (!found.allow_atomic_publish).then(|| "allow_atomic is off, so events are appended one by one".to_owned()),
     ];
     Examined {
+        bytes_max: Some(found.max_bytes).filter(|bytes_max| *bytes_max > 0),
         log: Some(state_of(info)),
         faults: faults(found, wanted).iter().map(ToString::to_string).collect(),
         differences: differences.into_iter().flatten().collect(),

@@ -1,6 +1,6 @@
 //! The log: one JetStream stream that holds every accepted event. Only this room and `jobs` speak JetStream.
 //!
-//! **Invariant:** nothing deletes or rewrites an event but the stream's age limit.
+//! **Invariant:** nothing rewrites an event, and nothing deletes one but the stream's age limit and `remove_up_to`.
 
 mod append;
 mod check;
@@ -8,6 +8,7 @@ mod connect;
 mod consume;
 mod faults;
 mod range;
+mod reclaim;
 mod rounds;
 mod subjects;
 mod suspects;
@@ -21,6 +22,7 @@ pub use consume::{ConsumeError, Consumer, ConsumerSpec, Entry, Outcome};
 pub(crate) use faults::refuse_faults;
 pub use faults::{Fault, Faults};
 pub use range::StoredEntry;
+pub use reclaim::{DELIVERY_PARTS, STORING_CONSUMER, Usage, delivery_consumer};
 pub use rounds::{Appender, Newest};
 pub use subjects::{NotAnEntry, read, subject_of};
 pub(crate) use together::{Part, publish_together};
