@@ -6,13 +6,16 @@ use chat_dev::{
     test_servers::TestServers,
 };
 use chat_shared::{
+    clock::Clock,
+    event::Event,
     ids::MessageId,
+    log::AppendError,
     position::Seq,
-    wire::{ErrorCode, MarkRead},
+    wire::{ErrorCode, MarkRead, SendMessage},
 };
 
 use super::place::{Place, until, users};
-use crate::{history::Place as PageOf, refusal::Refusal};
+use crate::{history::Place as PageOf, refusal::Refusal, send::Sender};
 
 pub async fn private() -> (tempfile::TempDir, Servers, Place) {
     let servers = TestServers::from_env().unwrap();
@@ -113,4 +116,50 @@ async fn a_conversation_that_the_log_holds_nothing_of_any_more_is_written_to_aga
     let stream = async_nats::jetstream::new(place.operator.clone()).get_stream(place.log.name()).await.unwrap();
     stream.purge().await.unwrap();
     assert_eq!(place.send(ben, id, "after a week").await.unwrap().seq, Seq(6));
+}
+
+#[tokio::test]
+async fn numbers_do_not_repeat_after_a_purge_promise_3() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let id = place.direct(ana, ben).await.conversation_id;
+    let another = || {
+        let (log, database, content) = (place.log.clone(), place.database.clone(), place.content.clone());
+        Sender::new(log, database, content, Clock::System, place.quotas.clone(), &place.tasks)
+    };
+    let send = async |sender: &Sender, from| {
+        let (message_id, text) = (MessageId::random(), "hello".to_owned());
+        let command = SendMessage { conversation_id: id, message_id, text, is_repeat: false };
+        sender.send(from, command).await.unwrap().seq
+    };
+    let purge = async || {
+        let stream = async_nats::jetstream::new(place.operator.clone()).get_stream(place.log.name()).await.unwrap();
+        stream.purge().await.unwrap();
+    };
+    let [warm, from_postgres] = [another(), another()];
+    assert_eq!([send(&warm, ana).await, send(&place.sender, ben).await], [Seq(1), Seq(2)]);
+    place.store(id, 2, &[]).await;
+    purge().await;
+    assert_eq!(from_postgres.participants(id).await.unwrap().list.len(), 2, "it knows the head that PostgreSQL has");
+    assert_eq!([send(&warm, ana).await, send(&place.sender, ben).await], [Seq(3), Seq(4)], "both knew older heads");
+    place.store(id, 4, &[]).await;
+    purge().await;
+    assert_eq!(send(&from_postgres, ana).await, Seq(5), "the log holds nothing, as when it looked");
+}
+
+#[tokio::test]
+async fn appends_are_refused_at_once_while_none_is_answered() {
+    let (_directory, servers, place) = private().await;
+    let [ana, ben] = users();
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 1).await;
+    let (at, newest) = place.log.newest(id).await.unwrap().unwrap();
+    let event = Event { previous: at, seq: Seq(2), ..newest };
+    servers.nats.pause().unwrap();
+    let refused = async || matches!(place.log.append(&event, "next").await, Err(AppendError::Refused(_)));
+    assert!(!refused().await, "the first one waits and learns nothing");
+    until("a refusal", refused).await;
+    servers.nats.resume().unwrap();
+    // What was sent while it was frozen may be appended then.
+    until("an answer", async || place.log.append(&event, "next").await.is_ok()).await;
+    assert_eq!(place.send(ben, id, "3").await.unwrap().seq, Seq(3));
 }

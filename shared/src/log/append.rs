@@ -187,7 +187,7 @@ impl Log {
 
     pub(super) async fn append_alone(&self, append: &Append) -> Result<Appended, AppendError> {
         let publish = PublishMessage::build().headers(append.headers(&self.name)).payload(append.payload.clone());
-        let ack = self.acknowledged(append.subject.clone(), publish).await?;
+        let ack = self.stall.watch(self.acknowledged(append.subject.clone(), publish)).await?;
         let at = StreamSeq(ack.sequence);
         Ok(if ack.duplicate { Appended::Duplicate(at) } else { Appended::At(at) })
     }
@@ -200,18 +200,25 @@ impl Log {
             headers: append.headers(&self.name),
             payload: append.payload.clone(),
         });
-        let ack = publish_together(&self.client, &self.context, parts).await.map_err(|error| match error {
-            NotTogether::NotSent(why) => BatchError::Whole(AppendError::Refused(why)),
-            NotTogether::Answer(error)
-                if error_code(&error) == Some(ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE) =>
-            {
-                BatchError::Repeat
+        let publishing = async {
+            let published = publish_together(&self.client, &self.context, parts).await.map_err(|error| match error {
+                NotTogether::NotSent(why) => BatchError::Whole(AppendError::Refused(why)),
+                NotTogether::Answer(error)
+                    if error_code(&error) == Some(ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE) =>
+                {
+                    BatchError::Repeat
+                }
+                NotTogether::Answer(error) => match not_appended(&error) {
+                    AppendError::HeadMoved | AppendError::InFlight => BatchError::HeadMoved,
+                    error => BatchError::Whole(error),
+                },
+            });
+            match published {
+                Err(BatchError::Whole(error)) => Err(error),
+                outcome => Ok(outcome),
             }
-            NotTogether::Answer(error) => match not_appended(&error) {
-                AppendError::HeadMoved | AppendError::InFlight => BatchError::HeadMoved,
-                error => BatchError::Whole(error),
-            },
-        })?;
+        };
+        let ack = self.stall.watch(publishing).await.map_err(BatchError::Whole)??;
         // The server refuses a batch with a repeat in it, so this isn't one of its answers.
         if ack.duplicate { Err(AppendError::Unknown.into()) } else { Ok(StreamSeq(ack.sequence)) }
     }

@@ -7,8 +7,9 @@ use percent_encoding::percent_decode_str;
 
 use crate::limits;
 
-/// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer.
-const SUBSCRIPTION_MESSAGES_MAX: usize = 4096;
+/// Messages of a subscription that wait to be taken. One more is dropped, and reported as a slow consumer. The largest are
+/// deliveries of 64 KiB, so one subscription holds 128 MiB at the most.
+const SUBSCRIPTION_MESSAGES_MAX: usize = 2048;
 
 /// NATS didn't let us in, or isn't there.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ mod faults;
 mod range;
 mod reclaim;
 mod rounds;
+mod stall;
 mod subjects;
 mod suspects;
 mod together;
@@ -43,6 +44,7 @@ pub struct Log {
     stream: Stream<()>,
     /// Whether several events can be appended in one write.
     takes_batches: bool,
+    stall: stall::Stall,
 }
 
 /// Which stream this is and how far it goes; compared with the checkpoint in PostgreSQL.

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{
     AppendError, Appended, Log,
     append::{Append, BatchError},
+    stall::Stall,
     suspects::{SET_APART_TOTAL, Suspects},
 };
 use crate::{event::Event, lifecycle::Tasks, position::StreamSeq};
@@ -100,6 +101,7 @@ impl Log {
         );
         metrics::counter!(SET_APART_TOTAL).absolute(0);
         metrics::describe_histogram!(ROUND_EVENTS, metrics::Unit::Count, "Appends of a round");
+        Stall::describe();
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
         tasks.lasting("appends", take_rounds(self.clone(), queue, tasks.clone()));
         Appender { waiting }

@@ -14,6 +14,7 @@ use async_nats::{
 use super::{
     Log, LogState,
     faults::{Faults, refuse_faults},
+    stall::Stall,
 };
 use crate::{clock::Timestamp, ids::ConversationId, limits, position::StreamSeq};
 
@@ -96,8 +97,8 @@ impl Log {
         warn_of_differences(found, &config);
         let takes_batches = found.allow_atomic_publish;
         let stream = context.get_stream_no_info(&name).await.map_err(LogError::from_jetstream)?;
-        let log =
-            Self { namespace: namespace.to_owned(), name, client: client.clone(), context, stream, takes_batches };
+        let (namespace, client, stall) = (namespace.to_owned(), client.clone(), Stall::of(client.clone()));
+        let log = Self { namespace, name, client, context, stream, takes_batches, stall };
         Box::pin(log.settle()).await?;
         Ok(log)
     }
