@@ -18,7 +18,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::admission::Place;
+use super::{
+    admission::Place,
+    heads::{Head, Heads},
+};
 
 /// How long a connection may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,7 @@ impl Default for Waits {
 pub struct Accepted {
     waits: Arc<Waits>,
     doing: Mutex<(Doing, Instant)>,
+    head: Mutex<Head>,
     _place: Place,
 }
 
@@ -65,8 +69,9 @@ enum Doing {
 }
 
 impl Accepted {
-    pub fn new(waits: Arc<Waits>, place: Place) -> Arc<Self> {
-        Arc::new(Self { waits, doing: Mutex::new((Doing::Head, Instant::now())), _place: place })
+    pub fn new(waits: Arc<Waits>, place: Place, heads: &Heads) -> Arc<Self> {
+        let (doing, head) = (Mutex::new((Doing::Head, Instant::now())), Mutex::new(Head::new(heads)));
+        Arc::new(Self { waits, doing, head, _place: place })
     }
 
     /// When the connection is to be closed, unless something happens.
@@ -81,15 +86,18 @@ impl Accepted {
             }
     }
 
-    fn heard(&self) {
+    /// Bytes have come. Fails if they are those of a head for which there is no room.
+    fn heard(&self, bytes: usize) -> io::Result<()> {
         let mut doing = self.doing.lock();
         if doing.0 == Doing::Idle {
             *doing = (Doing::Head, Instant::now());
         }
+        if doing.0 == Doing::Head { self.head.lock().grow(bytes) } else { Ok(()) }
     }
 
     /// A head is complete.
     pub fn asked(&self) {
+        self.head.lock().end();
         *self.doing.lock() = (Doing::Request, Instant::now());
     }
 
@@ -116,8 +124,11 @@ impl AsyncRead for Heard {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.accepted.heard();
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0
+            && let Err(full) = self.accepted.heard(bytes)
+        {
+            return Poll::Ready(Err(full));
         }
         read
     }

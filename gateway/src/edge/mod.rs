@@ -8,6 +8,7 @@ mod admission;
 mod bounds;
 mod files;
 mod headers;
+mod heads;
 mod origins;
 mod rates;
 mod server;
@@ -24,7 +25,7 @@ pub use self::{
     settings::EdgeSettings,
 };
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -51,11 +52,12 @@ pub struct Edge {
 impl Edge {
     /// As it is set.
     pub fn start(settings: &EdgeSettings, waits: Waits, tasks: &Tasks) -> Arc<Self> {
-        files::allow(settings.connections_max.get().into());
-        let bound = |bound: NonZeroU32| usize::try_from(bound.get()).unwrap_or(usize::MAX);
-        let admission = Admission::new(bound(settings.connections_max), bound(settings.connections_per_address_max));
+        let connections_max = files::allow(settings.connections_max.get().into());
+        let bound = |bound: u64| usize::try_from(bound).unwrap_or(usize::MAX);
+        let per_address_max = settings.connections_per_address_max.get().into();
+        let admission = Admission::new(bound(connections_max), bound(per_address_max));
         Arc::new(Self {
-            door: Arc::new(Door { admission, proxies: settings.trusted_proxies.clone(), waits: Arc::new(waits) }),
+            door: Arc::new(Door::new(admission, settings.trusted_proxies.clone(), waits)),
             origins: settings.allowed_origins.clone(),
             rates: AddressRates::start(settings.requests_per_address_max, tasks),
             tasks: tasks.clone(),

@@ -20,6 +20,7 @@ use super::{
     activity::{Accepted, Heard, Waits},
     address::{ClientAddress, TrustedProxies},
     admission::{Admission, Full, Place},
+    heads::Heads,
 };
 use crate::{refusal::Refusal, telemetry};
 
@@ -39,6 +40,7 @@ pub struct Door {
     pub admission: Arc<Admission>,
     pub proxies: TrustedProxies,
     pub waits: Arc<Waits>,
+    heads: Heads,
 }
 
 /// Who sent a request; in the request's extensions.
@@ -62,7 +64,7 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, tasks
         let _unsupported = socket.set_nodelay(true);
         match door.place(peer) {
             Ok(place) => {
-                let accepted = Accepted::new(Arc::clone(&door.waits), place);
+                let accepted = Accepted::new(Arc::clone(&door.waits), place, &door.heads);
                 let connection = connection(socket, peer, accepted, router.clone(), Arc::clone(&door), tasks.clone());
                 tasks.best_effort("http_connection", connection);
             }
@@ -81,6 +83,10 @@ pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, tasks
 }
 
 impl Door {
+    pub fn new(admission: Arc<Admission>, proxies: TrustedProxies, waits: Waits) -> Self {
+        Self { admission, proxies, waits: Arc::new(waits), heads: Heads::default() }
+    }
+
     fn place(&self, peer: SocketAddr) -> Result<Place, Full> {
         let is_proxy = self.proxies.contains(peer.ip());
         self.admission.socket((!is_proxy).then(|| peer.ip().into()))

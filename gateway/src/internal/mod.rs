@@ -88,7 +88,7 @@ pub async fn start(
 /// As the clients' port, but for limits of each address: callers are few and known.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) -> anyhow::Result<()> {
     let admission = Admission::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
-    let door = Arc::new(Door { admission, proxies: TrustedProxies::default(), waits: Arc::new(Waits::default()) });
+    let door = Arc::new(Door::new(admission, TrustedProxies::default(), Waits::default()));
     edge::serve(listener, edge::bounded(router, &door, &tasks), door, tasks).await
 }
 
