@@ -14,8 +14,9 @@ use chat_shared::{
 };
 use serde_bytes::ByteBuf;
 
-/// Bytes of one delivery. What doesn't fit goes into the next; well below what NATS takes in one message.
-pub const DELIVERY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one delivery. What doesn't fit goes into the next. A gateway's subscriptions hold a number of messages, so this
+/// bounds their bytes too.
+pub const DELIVERY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a recipient takes up at the most.
 const RECIPIENT_BYTES_MAX: usize = 80;
