@@ -75,6 +75,8 @@ pub struct FleetOptions {
     pub env: Vec<(String, String)>,
     /// More settings, for single services by name; they override the others.
     pub service_env: Vec<ServiceEnv>,
+    /// Files that each gateway may open; as many as this program if none.
+    pub gateway_files_max: Option<u64>,
     /// The service programs; built when `None`.
     pub programs: Option<Programs>,
     /// The server programs; found or fetched when `None`.
@@ -109,6 +111,7 @@ impl Default for FleetOptions {
             nats: NatsServers::One,
             env: Vec::new(),
             service_env: Vec::new(),
+            gateway_files_max: None,
             programs: None,
             binaries: None,
             ports: Ports::fresh(),
@@ -200,6 +203,7 @@ impl Fleet {
             settings: &settings,
             ports: &options.ports,
             dir: &dir,
+            gateway_files_max: options.gateway_files_max,
             is_on_terminal: options.is_on_terminal,
         };
         if !options.is_migrated {
@@ -372,6 +376,7 @@ struct Maker<'a> {
     settings: &'a settings::Settings<'a>,
     ports: &'a Ports,
     dir: &'a Path,
+    gateway_files_max: Option<u64>,
     is_on_terminal: bool,
 }
 
@@ -388,6 +393,7 @@ impl Maker<'_> {
         let mut launch = self.launch(role, name);
         launch.env = self.settings.of(role, ports, metrics_port);
         launch.env.extend(self.settings.of_service(name));
+        launch.files_max = self.gateway_files_max.filter(|_| role == Role::Gateway);
         launch.prefix = self.is_on_terminal.then(|| terminal::Prefix::new(name, position));
         Ok(Service::new(role, launch, ports, metrics_port))
     }

@@ -43,6 +43,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Where both of its output streams are appended.
     pub log: PathBuf,
+    /// Files that it may open; as many as this program if none. Needs `prlimit` of util-linux.
+    pub files_max: Option<u64>,
     /// Run as another user (only root can).
     pub account: Option<Account>,
     /// What asks it to end cleanly.
@@ -63,6 +65,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             log,
+            files_max: None,
             account: None,
             stop_signal: Signal::TERM,
             has_family: false,

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod commit;
 pub mod departures;
 pub mod failovers;
+pub mod files;
 pub mod frames;
 pub mod log;
 pub mod nats;

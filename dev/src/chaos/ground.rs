@@ -11,7 +11,7 @@ use chat_shared::log::{self, stream_name};
 use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 
-use super::line::Line;
+use super::{disk::Disk, line::Line};
 use crate::{
     fleet::{self, Fleet, FleetOptions, Profile, Programs, ServerSource, Service, ServiceEnv},
     process::Process,
@@ -26,6 +26,10 @@ const JOBS_CONSUMER: &str = "notifications";
 const HAND_ON_AFTER: Duration = Duration::from_secs(8);
 /// Bytes of a log that is to be full soon.
 pub const SMALL_LOG_BYTES: u64 = 192 * 1024;
+/// Bytes of the disk of NATS that is to be full.
+const SMALL_DISK_BYTES: u64 = 96 * 1024 * 1024;
+/// Files that a gateway may open where they are few. Half of them are for connections.
+pub const FEW_FILES: u64 = 400;
 /// How far ahead one gateway's clock is, where clocks differ.
 pub const AHEAD_S: u64 = 3600;
 /// The gateway whose clock that is.
@@ -40,6 +44,10 @@ pub enum GroundKind {
     Cluster,
     /// A log that is full after a few hundred messages.
     SmallLog,
+    /// NATS has a small disk of its own.
+    SmallDisk,
+    /// Gateways may open few files.
+    FewFiles,
     /// One gateway's clock is an hour ahead.
     Clocks,
     /// Redis is behind an address that can lead elsewhere.
@@ -71,6 +79,8 @@ pub struct Ground {
     pub persister_line: Line,
     /// The notifier's way to Redis; where that is behind a line, the gateways' too.
     pub notifier_line: Line,
+    /// Dropped after the fleet, which uses it.
+    _disk: Option<Disk>,
 }
 
 /// How far a worker's consumer of the log is.
@@ -107,7 +117,12 @@ impl Ground {
             name: "CHAT_NATS_URL".to_owned(),
             value: passwords.url("nats", Login::Persister, &persister_line.address()),
         };
+        let mut disk = None;
         match kind {
+            GroundKind::SmallDisk => {
+                disk = Some(Disk::mount(&means.dir.join(name).join(fleet::DATA).join("nats"), SMALL_DISK_BYTES)?);
+            }
+            GroundKind::FewFiles => options.gateway_files_max = Some(FEW_FILES),
             GroundKind::Plain => options.service_env.push(to_nats),
             GroundKind::Cluster => {
                 options.nats = NatsServers::Cluster;
@@ -127,7 +142,7 @@ impl Ground {
         persister_line.lead_to(fleet.servers().map(|servers| servers.nats.address()));
         notifier_line.lead_to(fleet.servers().map(|servers| servers.redis.address()));
         fleet.start_services().await?;
-        Ok(Self { fleet, persister_line, notifier_line })
+        Ok(Self { fleet, persister_line, notifier_line, _disk: disk })
     }
 
     /// Its NATS, Postgres and Redis.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{faults, ground::GroundKind, trial::Trial};
+use super::{disk, faults, ground::GroundKind, trial::Trial};
 
 macro_rules! scenarios {
     ($($variant:ident $name:literal $ground:ident $fault:path, $about:literal;)*) => {
@@ -98,6 +98,10 @@ scenarios! {
         "of three NATS servers the one that leads the log is killed, several times";
     LogFull "log-full" SmallLog faults::log::full,
         "the log is full until an operator gives it more room";
+    NatsDiskFull "nats-disk-full" SmallDisk faults::nats::disk_full,
+        "the disk of NATS is full: an operator gives it room and starts NATS again";
+    FilesUsedUp "files-used-up" FewFiles faults::files::used_up,
+        "strangers open more connections to gateways than these may open files";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }
@@ -124,6 +128,11 @@ impl Scenario {
                 | Self::PhoneGone
                 | Self::BadFrames
         )
+    }
+
+    /// Whether this user can play it.
+    pub fn is_playable(self) -> bool {
+        self.ground() != GroundKind::SmallDisk || disk::can_mount()
     }
 
     /// By its name.

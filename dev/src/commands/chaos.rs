@@ -80,7 +80,12 @@ async fn unless_ended<T>(ending: &mut Ending, work: impl Future<Output = T>) -> 
 
 fn chosen(names: &[String]) -> Result<Vec<Scenario>> {
     if names.is_empty() {
-        return Ok(Scenario::ALL.to_vec());
+        let (playable, others): (Vec<Scenario>, Vec<Scenario>) =
+            Scenario::ALL.iter().partition(|scenario| scenario.is_playable());
+        for scenario in others {
+            terminal::progress(&format!("{} is left out: only root can play it", scenario.name()));
+        }
+        return Ok(playable);
     }
     let find = |name: &String| match Scenario::named(name) {
         Some(scenario) => Ok(scenario),
@@ -153,7 +158,8 @@ async fn soak(means: &Means, length: Duration, seed: u64, ending: &mut Ending) -
     let mut rng = StdRng::seed_from_u64(seed);
     let mut outcomes = Vec::new();
     while began.elapsed() < length {
-        let Some(scenario) = Scenario::ALL.choose(&mut rng) else { break };
+        let playable: Vec<_> = Scenario::ALL.iter().filter(|scenario| scenario.is_playable()).collect();
+        let Some(scenario) = playable.choose(&mut rng).copied() else { break };
         let played = unless_ended(ending, row.play(*scenario, rng.random_range(1..1_000_000))).await;
         let Some(outcome) = played else { break };
         println!("{}", Report::line(&outcome));

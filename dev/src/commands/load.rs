@@ -205,7 +205,8 @@ async fn measure(options: Options) -> Result<ExitCode> {
         Scenario::Dm(dm) => Box::pin(dm::run(&dm.plan(), &setting)).await,
         Scenario::Group(group) => Box::pin(dm::run(&group.plan(), &setting)).await,
         Scenario::Idle(Idle { connections, others }) => {
-            idle::run(&idle::Plan { connections: connections as usize, peers: others.peers() }, &setting).await
+            Box::pin(idle::run(&idle::Plan { connections: connections as usize, peers: others.peers() }, &setting))
+                .await
         }
         Scenario::Storm(Storm { clients, rate }) => {
             let plan = storm::Plan { clients: clients as usize, rate: rate.into() };

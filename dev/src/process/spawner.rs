@@ -5,6 +5,7 @@
 //! must not be the ones.
 
 use std::{
+    ffi::OsString,
     io,
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -46,15 +47,21 @@ static SETPRIV: LazyLock<Option<PathBuf>> =
 /// Starts the child in a process group of its own, so that Ctrl-C in the
 /// terminal reaches only this program, which then stops things in order.
 pub fn spawn(launch: &Launch) -> Result<Life> {
-    let mut command = match &*SETPRIV {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(&launch.program);
-            command
-        }
-        None => Command::new(&launch.program),
-    };
-    command.args(&launch.args).envs(launch.env.iter().map(|(name, value)| (name, value))).process_group(0);
+    // Each program replaces itself by the next one.
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(files_max) = launch.files_max {
+        words.extend(["prlimit".into(), format!("--nofile={files_max}:{files_max}").into()]);
+    }
+    if let Some(setpriv) = &*SETPRIV {
+        words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+    }
+    words.push(launch.program.clone().into());
+    let mut command = Command::new(&words[0]);
+    command
+        .args(&words[1..])
+        .args(&launch.args)
+        .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        .process_group(0);
     if let Some(account) = &launch.account {
         command.uid(account.uid).gid(account.gid).current_dir("/");
     }

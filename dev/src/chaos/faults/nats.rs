@@ -1,11 +1,14 @@
-//! NATS, alone, is killed and started again.
+//! NATS, alone, is killed and started again, or its disk is full.
 
 use std::{ops::Range, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use crate::chaos::{load::ProbeOutcome, trial::Trial};
+use crate::{
+    chaos::{disk, load::ProbeOutcome, trial::Trial},
+    wait,
+};
 
 /// How long an answer may take from a gateway to its client.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
@@ -13,6 +16,51 @@ const ON_ITS_WAY: Duration = Duration::from_millis(200);
 /// How long it is dead: gateways wait 5 s for its answer.
 const SHORT_MS: Range<u64> = 1000..2500;
 const LONG_MS: Range<u64> = 7000..10_000;
+
+/// How long gateways may take to notice that no append is answered: an append waits for 5 s.
+const NOTICED_DEADLINE: Duration = Duration::from_secs(20);
+/// How long it may take until messages are accepted again.
+const HEALED_DEADLINE: Duration = Duration::from_secs(30);
+/// Attempts that are refused a second at least, each made after the one before is answered. One that waits takes 5 s.
+const REFUSED_PER_S_MIN: usize = 1;
+
+/// Until an operator gives it room and starts NATS again, as the runbook says.
+pub async fn disk_full(trial: &mut Trial<'_>) -> Result<()> {
+    let (ground, load) = (trial.ground, trial.load);
+    let nats = &ground.servers()?.nats;
+    trial.pause(300..1500).await;
+    disk::fill(nats.data_dir())?;
+    trial.fault("the disk of NATS is full");
+    let stalled = async || ground.of_gateways("chat_gateway_log_stalled", "").await;
+    wait::until("gateways that say that the log takes nothing", NOTICED_DEADLINE, || async {
+        Ok((stalled().await? == ground.fleet.gateways().len() as u64).then_some(()))
+    })
+    .await?;
+    let (noticed, length) = (Instant::now(), trial.scale.seconds(20, 4));
+    trial.last(length).await;
+    let (refused, attempts) = load.probe.since(noticed, ProbeOutcome::Unavailable);
+    ensure!(
+        refused >= REFUSED_PER_S_MIN * usize::try_from(length.as_secs())?,
+        "{refused} attempts were refused in {} s: others wait for an answer that does not come",
+        length.as_secs()
+    );
+    trial.bite(
+        refused > 0 && refused + 1 >= attempts,
+        format!("{refused} of {attempts} attempts were refused as unavailable, at once"),
+    );
+    disk::clear(nats.data_dir())?;
+    nats.stop().await?;
+    nats.start().await?;
+    trial.told.line("an operator gives the disk room and starts NATS again");
+    let since = Instant::now();
+    wait::until("an accepted attempt", HEALED_DEADLINE, || async {
+        let is_accepted = load.probe.since(since, ProbeOutcome::Accepted).0 > 0;
+        Ok((is_accepted && stalled().await? == 0).then_some(()))
+    })
+    .await?;
+    trial.told.line(&format!("messages are accepted {} ms later", since.elapsed().as_millis()));
+    Ok(())
+}
 
 /// Several times.
 pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
