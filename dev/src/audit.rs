@@ -4,6 +4,7 @@
 //! `evidence.rs` says what is compared, `checks.rs` compares it and does nothing else. The demo and `cargo dev chaos` are
 //! judged by the same checks.
 
+mod actions;
 mod checks;
 mod diary;
 mod evidence;
@@ -15,9 +16,10 @@ pub mod search;
 pub mod stored;
 
 pub use self::{
+    actions::Actions,
     checks::audit,
     diary::{Diary, News},
-    evidence::{AwayDevice, DeviceRecord, Evidence, Room, Row, Sight},
+    evidence::{AwayDevice, DeviceRecord, Evidence, Observed, Pushed, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},
     gather::{Reader, gather, history},
     ledger::{Attempt, Fate, Kept, Key, Ledger},

@@ -10,6 +10,7 @@ mod crowd;
 mod disk;
 mod faults;
 mod ground;
+mod guests;
 mod line;
 mod load;
 mod outcome;

@@ -154,6 +154,11 @@ impl Person {
         self.diary.borrow()
     }
 
+    /// To wait for what they are shown.
+    pub fn follow(&self) -> watch::Receiver<Diary> {
+        self.diary.subscribe()
+    }
+
     /// Waits until the diary says so.
     ///
     /// # Errors

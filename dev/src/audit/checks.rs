@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** every check says what it is out of, so that nothing found can be told from nothing looked at.
 
+mod changes;
 mod realtime;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,10 @@ use chat_client::{
     wire::Message,
 };
 
-use self::realtime::{notified_twice, presence_wrong};
+use self::{
+    changes::{accepted_wrongly, audience_wrong, change_not_told, marks_wrong, members_wrong, pushed_too_often},
+    realtime::{notified_twice, presence_wrong},
+};
 use super::{
     evidence::{DeviceRecord, Evidence, Room, Row},
     finding::{Check, Finding},
@@ -38,7 +42,14 @@ pub fn audit(evidence: &Evidence) -> Vec<Finding> {
         books.not_notified(),
         notified_twice(evidence),
         books.notified_wrongly(),
+        books.notified_though_muted(),
         presence_wrong(evidence),
+        pushed_too_often(evidence),
+        marks_wrong(evidence),
+        members_wrong(evidence),
+        change_not_told(evidence),
+        audience_wrong(evidence),
+        accepted_wrongly(evidence),
         dead_letters(evidence),
     ]
 }

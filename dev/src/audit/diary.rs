@@ -1,12 +1,12 @@
 //! What one person was shown, in the order it happened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chat_client::{
     ConnectionState, Event,
     ids::{ConversationId, UserId},
     positions::Seq,
-    wire::{ConversationKind, Message},
+    wire::{Accepted, Conversation, ConversationKind, Message, Participant, ReceiptKind},
 };
 use tokio::time::Instant;
 
@@ -24,6 +24,14 @@ pub struct Arrival {
 /// Something that is so, or isn't, and since when.
 pub type News = (bool, Instant);
 
+/// A conversation as the client knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    version: u64,
+    participants: BTreeSet<UserId>,
+    is_blocked: bool,
+}
+
 /// Everything the client handed over to one person, through all their connections.
 #[derive(Debug, Default)]
 pub struct Diary {
@@ -32,6 +40,9 @@ pub struct Diary {
     reloads: usize,
     skipped: Vec<(ConversationId, Seq, Seq)>,
     groups: Vec<ConversationId>,
+    conversations: BTreeMap<ConversationId, Known>,
+    /// How far others have read, as receipts and lists have it.
+    reads: BTreeMap<(ConversationId, UserId), Seq>,
     online: HashMap<UserId, News>,
     typing: HashMap<(ConversationId, UserId), News>,
 }
@@ -44,10 +55,20 @@ impl Diary {
             Event::State(ConnectionState::Connected { gateway, resumed, .. }) => {
                 self.arrivals.push(Arrival { gateway, is_resumed: resumed });
             }
-            Event::Reloaded(_) => self.reloads += 1,
+            Event::Reloaded(conversations) => {
+                self.reloads += 1;
+                self.reload(&conversations);
+            }
+            Event::Receipt(receipt) if receipt.kind == ReceiptKind::Read => {
+                self.note_read(receipt.conversation_id, receipt.user_id, receipt.seq);
+            }
             Event::Skipped { conversation_id, from, to } => self.skipped.push((conversation_id, from, to)),
-            Event::Conversation(changed) if changed.kind == ConversationKind::Group => {
-                self.groups.push(changed.conversation_id);
+            Event::Conversation(changed) => {
+                if changed.kind == ConversationKind::Group {
+                    self.groups.push(changed.conversation_id);
+                }
+                let known = Known::of(changed.version, &changed.participants, changed.is_blocked);
+                self.note_conversation(changed.conversation_id, known);
             }
             Event::Presence(users) => {
                 let now = Instant::now();
@@ -63,9 +84,49 @@ impl Diary {
         }
     }
 
+    fn note_conversation(&mut self, conversation_id: ConversationId, known: Known) {
+        let newest = self.conversations.entry(conversation_id).or_insert_with(|| known.clone());
+        if newest.version <= known.version {
+            *newest = known;
+        }
+    }
+
+    fn note_read(&mut self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
+        let furthest = self.reads.entry((conversation_id, user_id)).or_default();
+        *furthest = seq.max(*furthest);
+    }
+
+    /// The list is complete: the user takes part in nothing else.
+    fn reload(&mut self, listed: &[Conversation]) {
+        let ids: BTreeSet<_> = listed.iter().map(|conversation| conversation.conversation_id).collect();
+        self.conversations.retain(|id, _| ids.contains(id));
+        for conversation in listed {
+            let known = Known::of(conversation.version, &conversation.participants, conversation.is_blocked);
+            self.note_conversation(conversation.conversation_id, known);
+            for progress in &conversation.progress {
+                self.note_read(conversation.conversation_id, progress.user_id, progress.read_seq);
+            }
+        }
+    }
+
+    /// Whether a user takes part in a conversation, if the client knows it.
+    pub fn takes_part(&self, conversation_id: ConversationId, user_id: UserId) -> Option<bool> {
+        Some(self.conversations.get(&conversation_id)?.participants.contains(&user_id))
+    }
+
+    /// Whether the other one of a direct conversation is blocked, if the client knows it.
+    pub fn is_blocked(&self, conversation_id: ConversationId) -> Option<bool> {
+        Some(self.conversations.get(&conversation_id)?.is_blocked)
+    }
+
     /// The messages of a conversation, in the order they were shown.
     pub fn messages(&self, conversation_id: ConversationId) -> &[Message] {
         self.shown.get(&conversation_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an accepted message was shown.
+    pub fn has(&self, accepted: &Accepted) -> bool {
+        self.messages(accepted.conversation_id).iter().any(|message| message.message_id == accepted.message_id)
     }
 
     /// How many messages were shown in all.
@@ -95,6 +156,8 @@ impl Diary {
             user_id,
             messages: self.shown.values().flatten().cloned().collect(),
             skipped: self.skipped.iter().map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum(),
+            versions: self.conversations.iter().map(|(id, known)| (*id, known.version)).collect(),
+            reads: self.reads.clone(),
         }
     }
 
@@ -111,5 +174,12 @@ impl Diary {
     /// Whether somebody writes in a conversation, as told last.
     pub fn typing(&self, conversation_id: ConversationId, user_id: UserId) -> Option<News> {
         self.typing.get(&(conversation_id, user_id)).copied()
+    }
+}
+
+impl Known {
+    fn of(version: u64, participants: &[Participant], is_blocked: bool) -> Self {
+        let participants = participants.iter().map(|participant| participant.user_id).collect();
+        Self { version, participants, is_blocked }
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that an audit looks at, gathered from outside. Records only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chat_client::{
     clock::Timestamp,
@@ -41,6 +41,8 @@ pub struct Head {
     pub conversation_id: ConversationId,
     pub last_seq: Seq,
     pub floor_seq: Seq,
+    /// Grows by one with each change of the participants, and with each block.
+    pub version: u64,
 }
 
 /// How far a participant has read, as a row of `participants` says.
@@ -68,6 +70,42 @@ pub struct DeviceRecord {
     pub messages: Vec<Message>,
     /// Messages that the client gave up on.
     pub skipped: u64,
+    /// The newest version of each conversation that its client knows.
+    pub versions: BTreeMap<ConversationId, u64>,
+    /// How far others have read, as its client was told.
+    pub reads: BTreeMap<(ConversationId, UserId), Seq>,
+}
+
+/// How often gateways pushed messages to one device, before its client has filtered repeats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    pub device: String,
+    /// Connections that the device has had. Each may begin with what the one before had not confirmed.
+    pub connections: u64,
+    /// Of each message, how often it was pushed.
+    pub times: Vec<u64>,
+}
+
+/// How far a participant has marked a conversation as read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marked {
+    pub conversation_id: ConversationId,
+    pub user_id: UserId,
+    /// The furthest mark that was answered.
+    pub answered: Seq,
+    /// The furthest mark that was sent.
+    pub tried: Seq,
+}
+
+/// Whether the device of a user who was added to a conversation or removed from it was shown a message in time. Whoever is
+/// added again may read everything, so this is seen before that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    pub key: Key,
+    pub user_id: UserId,
+    /// Whether the user took part when the message was sent.
+    pub is_for_them: bool,
+    pub is_shown: bool,
 }
 
 /// A registered device of somebody who is away the whole time, and what its provider has taken for it.
@@ -115,6 +153,17 @@ pub struct Evidence {
     pub away: Vec<AwayDevice>,
     /// What participants are told of each other's presence.
     pub sights: Vec<Sight>,
+    /// What gateways pushed to each device.
+    pub pushed: Vec<Pushed>,
+    pub marked: Vec<Marked>,
+    /// Participants who muted a conversation before its first message.
+    pub muted: BTreeSet<(ConversationId, UserId)>,
+    /// Users whose devices have to know the newest version of a conversation: its participants and whom it lost last.
+    pub informed: Vec<(ConversationId, UserId)>,
+    /// Messages that were sent just after somebody was added or removed.
+    pub observed: Vec<Observed>,
+    /// Messages of those who were removed or blocked. None may be accepted.
+    pub forbidden: BTreeSet<Key>,
     /// Dead letters that came meanwhile, and how many had to.
     pub dead_letters: u64,
     pub dead_letters_expected: u64,

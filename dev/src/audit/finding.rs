@@ -45,6 +45,20 @@ pub enum Check {
     PresenceLate,
     /// Said to be writing for longer than it may be said.
     TypingLate,
+    /// Notified of a message in a conversation that its user had muted.
+    NotifiedThoughMuted,
+    /// Pushed to the same device more often than its connections and redelivery explain.
+    PushedTooOften,
+    /// Read marks that were answered and not kept, kept though not set, or not told to another participant.
+    MarksWrong,
+    /// Participants in PostgreSQL that differ from what the answered changes make of them.
+    MembersWrong,
+    /// The newest change of a conversation, which a device of a participant was not told.
+    ChangeNotTold,
+    /// Messages shown to somebody who was removed, or not shown to somebody who was added.
+    AudienceWrong,
+    /// Messages accepted from somebody who was removed or blocked.
+    AcceptedWrongly,
     /// Entries of the log that were set aside without being wrong, or were wrong and not set aside.
     DeadLetters,
     /// Good messages that were refused though nothing they need was missing.
@@ -81,6 +95,13 @@ impl Check {
             Self::PresenceWrong => "presence wrong",
             Self::PresenceLate => "presence late",
             Self::TypingLate => "typing late",
+            Self::NotifiedThoughMuted => "notified though muted",
+            Self::PushedTooOften => "pushed too often",
+            Self::MarksWrong => "marks wrong",
+            Self::MembersWrong => "members wrong",
+            Self::ChangeNotTold => "change not told",
+            Self::AudienceWrong => "audience wrong",
+            Self::AcceptedWrongly => "accepted wrongly",
             Self::DeadLetters => "dead letters",
             Self::Refused => "refused",
             Self::Ended => "ended",
@@ -113,6 +134,19 @@ impl Check {
             Self::PresenceWrong => "times somebody is told that somebody is online who isn't there, or the reverse",
             Self::PresenceLate => "changes of presence were told later than they have to be",
             Self::TypingLate => "times somebody was said to be writing for too long",
+            Self::NotifiedThoughMuted => {
+                "messages in muted conversations were notified, counted for each registered device of the one who muted"
+            }
+            Self::PushedTooOften => {
+                "messages were pushed to a device more often than its connections and redelivery explain"
+            }
+            Self::MarksWrong => {
+                "read marks were lost, made up, or not told, counted in PostgreSQL and for each device of another participant"
+            }
+            Self::MembersWrong => "conversations have other participants in PostgreSQL than were answered",
+            Self::ChangeNotTold => "devices do not know the newest change of a conversation of theirs",
+            Self::AudienceWrong => "messages were shown to a device of a removed user, or not to one of an added user",
+            Self::AcceptedWrongly => "messages of removed or blocked users were accepted",
             Self::DeadLetters => "entries of the log were set aside wrongly, or should have been",
             Self::Refused => "good messages were refused though nothing that they need was missing",
             Self::Ended => "processes ended by themselves",

@@ -1,5 +1,7 @@
 //! The same checks on a part of the evidence, for those who ask about one thing only.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use chat_client::{ids::UserId, wire::Message};
 
@@ -32,7 +34,14 @@ pub fn one_order(kept: &[Kept]) -> Result<()> {
 /// If not, with what was found.
 pub fn shown_exactly(kept: &[Kept], messages: &[Message]) -> Result<()> {
     let reader = UserId::random();
-    let device = DeviceRecord { name: "them".to_owned(), user_id: reader, messages: messages.to_vec(), skipped: 0 };
+    let device = DeviceRecord {
+        name: "them".to_owned(),
+        user_id: reader,
+        messages: messages.to_vec(),
+        skipped: 0,
+        versions: BTreeMap::new(),
+        reads: BTreeMap::new(),
+    };
     let evidence = Evidence { devices: vec![device], ..of(kept, reader) };
     ensure(&evidence, &[Check::NotShown, Check::ShownTwice, Check::OutOfOrder, Check::Phantoms, Check::Moved])
 }

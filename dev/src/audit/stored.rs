@@ -29,7 +29,7 @@ pub async fn rows(connection: &mut PgConnection, of: &[ConversationId]) -> Resul
 /// What `conversations` says of their messages.
 pub async fn heads(connection: &mut PgConnection, of: &[ConversationId]) -> Result<Vec<Head>> {
     let statement = format!(
-        "select conversation_id, last_seq, floor_seq from conversations where conversation_id = any({})",
+        "select conversation_id, last_seq, floor_seq, version from conversations where conversation_id = any({})",
         list(of)
     );
     read(connection, statement, |row| {
@@ -37,6 +37,7 @@ pub async fn heads(connection: &mut PgConnection, of: &[ConversationId]) -> Resu
             conversation_id: row.try_get::<Uuid, _>(0)?.try_into()?,
             last_seq: seq(row, 1)?,
             floor_seq: seq(row, 2)?,
+            version: row.try_get::<i64, _>(3)?.unsigned_abs(),
         })
     })
     .await

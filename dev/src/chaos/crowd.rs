@@ -11,9 +11,9 @@ use chat_client::{
 };
 use uuid::Uuid;
 
-use super::{absent::Absent, line::Line, phone::Phone, presence, tap::Tap};
+use super::{absent::Absent, guests::Guests, line::Line, phone::Phone, presence, tap::Tap};
 use crate::{
-    audit::{DeviceRecord, Reader, Room},
+    audit::{DeviceRecord, Pushed, Reader, Room},
     fleet::{Fleet, Service},
     kaha::Person as Known,
     person::Person,
@@ -55,6 +55,8 @@ pub struct Crowd {
     pub calling: Room,
     /// Where single attempts are made, by the first person.
     pub probing: Room,
+    /// Others, whose conversations change.
+    pub guests: Guests,
 }
 
 impl Crowd {
@@ -76,15 +78,13 @@ impl Crowd {
         for number in 0..ABSENT {
             absent.push(Absent::settle_down(fleet, &format!("absent-{}", number + 1)).await?);
         }
-        let gateways = fleet.gateways().len();
         for (number, device) in devices.iter_mut().enumerate() {
-            let mut urls: Vec<_> = device.lines.iter().map(|line| format!("http://{}", line.address())).collect();
-            urls.rotate_left(number % gateways);
-            device.person.arrive(urls).await?;
+            device.arrive(number).await?;
         }
         let nowhere = || Room { id: ConversationId::random(), members: Vec::new() };
         let (calling, probing) = (nowhere(), nowhere());
-        let mut crowd = Self { devices, absent, busy: Vec::new(), whispers: Vec::new(), calling, probing };
+        let guests = Guests::gather(fleet, devices[0].person.user_id, &absent, send_wait_max).await?;
+        let mut crowd = Self { devices, absent, busy: Vec::new(), whispers: Vec::new(), calling, probing, guests };
         crowd.make_rooms(whispers).await?;
         presence::watch_all(&crowd).await?;
         Ok(crowd)
@@ -111,7 +111,7 @@ impl Crowd {
     async fn room(&self, pair: &[usize; 2]) -> Result<Room> {
         let members: Vec<_> = pair.iter().map(|index| self.devices[*index].person.user_id).collect();
         let rest = self.devices[pair[0]].person.rest()?;
-        self.made(members.clone(), || rest.create_direct(members[1])).await
+        make_room(members.clone(), || rest.create_direct(members[1])).await
     }
 
     /// Of people, and of others after them.
@@ -119,19 +119,7 @@ impl Crowd {
         let people = indices.iter().map(|index| self.devices[*index].person.user_id);
         let members: Vec<_> = people.chain(others.iter().copied()).collect();
         let rest = self.devices[indices[0]].person.rest()?;
-        self.made(members.clone(), || rest.create_group(members[1..].iter().copied())).await
-    }
-
-    /// A group whose making was not answered may have been made; then another is made, and nobody writes in the first.
-    async fn made<F>(&self, members: Vec<UserId>, make: impl Fn() -> F) -> Result<Room>
-    where
-        F: Future<Output = Result<chat_client::wire::Conversation, chat_client::RestError>>,
-    {
-        let id = wait::until("making a conversation", MAKING_DEADLINE, || async {
-            Ok(make().await.ok().map(|conversation| conversation.conversation_id))
-        })
-        .await?;
-        Ok(Room { id, members })
+        make_room(members.clone(), || rest.create_group(members[1..].iter().copied())).await
     }
 
     /// The first device of each person.
@@ -144,13 +132,13 @@ impl Crowd {
         let reader =
             |device: &Device| Ok(Reader { user_id: device.person.user_id, rest: device.person.rest()?.clone() });
         let absent = self.absent.iter().map(|it| Ok(Reader { user_id: it.user_id, rest: it.rest.clone() }));
-        self.people().iter().map(reader).chain(absent).collect()
+        self.people().iter().chain(self.guests.devices()).map(reader).chain(absent).collect()
     }
 
     /// All conversations.
     pub fn rooms(&self) -> Vec<Room> {
         let others = self.busy.iter().chain(&self.whispers);
-        others.chain([&self.calling, &self.probing]).cloned().collect()
+        others.chain([&self.calling, &self.probing]).chain(self.guests.rooms()).cloned().collect()
     }
 
     /// The registered devices of those who are away.
@@ -161,12 +149,26 @@ impl Crowd {
     /// What all devices were shown.
     pub fn records(&self) -> Vec<DeviceRecord> {
         let record = |device: &Device| device.person.diary().record(&device.name, device.person.user_id);
-        self.devices.iter().map(record).collect()
+        self.all_devices().map(record).collect()
+    }
+
+    /// What gateways pushed to all devices.
+    pub fn pushed(&self) -> Vec<Pushed> {
+        let pushed = |device: &Device| {
+            let (connections, times) = device.tap.pushed();
+            Pushed { device: device.name.clone(), connections, times }
+        };
+        self.all_devices().map(pushed).collect()
+    }
+
+    /// The crowd's and the guests'.
+    pub fn all_devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().chain(self.guests.devices())
     }
 
     /// Messages that were pushed to devices, and how many had been pushed to the same device before.
     pub fn raw_counts(&self) -> (u64, u64) {
-        self.devices.iter().map(|device| device.tap.counts()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+        self.all_devices().map(|device| device.tap.counts()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
     }
 
     /// Closes all clients.
@@ -174,12 +176,32 @@ impl Crowd {
         for device in &mut self.devices {
             device.person.leave().await?;
         }
-        Ok(())
+        self.guests.leave().await
     }
 }
 
+/// A group whose making was not answered may have been made; then another is made, and nobody writes in the first.
+pub async fn make_room<F>(members: Vec<UserId>, make: impl Fn() -> F) -> Result<Room>
+where
+    F: Future<Output = Result<chat_client::wire::Conversation, chat_client::RestError>>,
+{
+    let id = wait::until("making a conversation", MAKING_DEADLINE, || async {
+        Ok(make().await.ok().map(|conversation| conversation.conversation_id))
+    })
+    .await?;
+    Ok(Room { id, members })
+}
+
 impl Device {
-    async fn open(fleet: &Fleet, name: String, person: Person) -> Result<Self> {
+    /// Connects, over the line to the gateway whose turn it is if that answers.
+    pub async fn arrive(&mut self, turn: usize) -> Result<()> {
+        let mut urls: Vec<_> = self.lines.iter().map(|line| format!("http://{}", line.address())).collect();
+        urls.rotate_left(turn % self.lines.len());
+        self.person.arrive(urls).await
+    }
+
+    /// With lines to all gateways, not connected yet.
+    pub async fn open(fleet: &Fleet, name: String, person: Person) -> Result<Self> {
         let tap = Arc::new(Tap::default());
         let mut lines = Vec::new();
         for gateway in fleet.gateways() {

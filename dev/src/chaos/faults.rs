@@ -11,6 +11,7 @@ pub mod frames;
 pub mod log;
 pub mod nats;
 pub mod notifier;
+pub mod outbox;
 pub mod phones;
 pub mod poison;
 pub mod postgres;

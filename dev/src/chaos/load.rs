@@ -1,22 +1,25 @@
 //! What goes on while things break: everybody writes in their conversations, single messages are whispered into
 //! conversations where nothing follows, and single attempts are made that nobody repeats.
 
+mod changes;
+mod marks;
 mod probe;
 mod samples;
 mod voice;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chat_client::ids::ConversationId;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{changes::Changes, marks::Reader};
 pub use self::{
     probe::{Probe, ProbeOutcome},
     samples::Samples,
@@ -24,7 +27,7 @@ pub use self::{
 };
 use super::crowd::Crowd;
 use crate::{
-    audit::{Ledger, Room},
+    audit::{Actions, Ledger, Room},
     fleet::{Fleet, Service},
 };
 
@@ -37,6 +40,9 @@ const WHISPER_PACE_MS: std::ops::Range<u64> = 1000..3000;
 /// Between two single attempts.
 const PROBE_PACE: Duration = Duration::from_millis(200);
 
+/// How long everything that changes may take to change once, before anything breaks.
+const CHANGED_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Whispers that wait to be sent; more are not asked for.
 const WHISPERS_ASKED_MAX: usize = 64;
 
@@ -44,9 +50,12 @@ const WHISPERS_ASKED_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Load {
     pub ledger: Arc<Ledger>,
+    pub actions: Arc<Actions>,
     pub samples: Arc<Samples>,
     pub probe: Arc<Probe>,
     whisper: mpsc::Sender<()>,
+    /// First rounds of changes that have ended.
+    changed: watch::Receiver<usize>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -73,6 +82,15 @@ impl Load {
         let probe = Arc::new(Probe::new(gateways, prober, crowd.probing.id, &ledger));
         let (asking, asked) = mpsc::channel(WHISPERS_ASKED_MAX);
         let mut tasks = JoinSet::new();
+        let actions = Arc::new(Actions::default());
+        let changes = Changes { actions: Arc::clone(&actions), samples: Arc::clone(&samples), stop: stop.clone() };
+        let changed = changes.start(&mut tasks, crowd, &ledger)?;
+        for (number, device) in (1..).zip(crowd.people()) {
+            let is_in = |room: &&Room| room.members.contains(&device.person.user_id);
+            let rooms = crowd.busy.iter().filter(is_in).map(|room| room.id).collect();
+            let reader = Reader::new(device, rooms, &actions)?;
+            tasks.spawn(reader.mark(StdRng::seed_from_u64(seed.wrapping_mul(number)), stop.clone()));
+        }
         for (number, voice) in (1..).zip(voices) {
             let is_in = |room: &&Room| room.members.contains(&voice.user_id);
             let rooms: Vec<_> = crowd.busy.iter().filter(is_in).map(|room| room.id).collect();
@@ -81,7 +99,16 @@ impl Load {
         }
         tasks.spawn(whisper(unused, asked, StdRng::seed_from_u64(seed), stop.clone()));
         tasks.spawn(try_once(Arc::clone(&probe), stop.clone()));
-        Ok(Self { ledger, samples, probe, whisper: asking, stop, tasks })
+        Ok(Self { ledger, actions, samples, probe, whisper: asking, changed, stop, tasks })
+    }
+
+    /// Waits until everything that changes has changed once.
+    pub async fn until_changed(&self) -> Result<()> {
+        let mut changed = self.changed.clone();
+        timeout(CHANGED_DEADLINE, changed.wait_for(|changed| *changed >= Changes::KINDS))
+            .await
+            .with_context(|| format!("participants, blocks and mutes did not change within {CHANGED_DEADLINE:?}"))??;
+        Ok(())
     }
 
     /// Sends one message into a conversation where nothing will follow, if one is left.

@@ -59,6 +59,7 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         .context("gathering people")?;
     let mut load = Load::start(&ground.fleet, &crowd, seed)?;
     load.ledger.until_count(WARM_UP).await?;
+    load.until_changed().await?;
 
     let mut trial = Trial {
         ground,
@@ -81,6 +82,7 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     told.line("everything runs; waiting until all that was accepted is stored and shown");
     load.stop(send_wait_max + STOP_MARGIN).await;
     let learned = settle::learn_outcomes(&crowd, &load.ledger).await?;
+    findings.push(settle::drain_outbox(ground).await);
     findings.push(settle::drain(ground, &crowd, &load.ledger).await);
     findings.push(settle::drain_queue(ground).await);
     let mut evidence = settle::evidence(ground, &crowd, &load, letters_before, &claimed).await?;

@@ -76,6 +76,8 @@ scenarios! {
         "clients vanish without a word: their connections stay open and move no byte";
     GatewayGone "gateway-gone" Plain faults::departures::gateway_killed,
         "a gateway is killed, and those who were on it don't come back: others see them offline, and no longer writing";
+    OutboxLeft "outbox-left" Plain faults::outbox::swept,
+        "a gateway is killed between the commit of a change and its append to the log";
     PhoneGone "phone-gone" Plain faults::phones::vanished,
         "a phone vanishes without a word: it is notified once of what it doesn't get, and who is there is not";
     ProviderDown "provider-down" Plain faults::providers::down,

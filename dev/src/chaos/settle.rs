@@ -17,6 +17,8 @@ const KNOWN_DEADLINE: Duration = Duration::from_mins(1);
 /// How long everything accepted may take to be in PostgreSQL and on all devices. Clients wait up to 30 s between two
 /// tries to connect.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
+/// How long changes of participants may take to be in the log. Gateways sweep every two seconds.
+const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
 /// How long notifications may take. They rest between two tries, longer after each failure.
 const QUEUE_DEADLINE: Duration = Duration::from_mins(3);
 /// How long presence may take to be right: a gateway that died is noticed within 30 s.
@@ -83,7 +85,7 @@ pub async fn drain(ground: &Ground, crowd: &Crowd, ledger: &Ledger) -> Finding {
 
 fn is_shown(crowd: &Crowd, kept: &[Kept]) -> bool {
     let rooms = crowd.rooms();
-    crowd.devices.iter().all(|device| {
+    crowd.all_devices().all(|device| {
         let diary = device.person.diary();
         rooms.iter().filter(|room| room.members.contains(&device.person.user_id)).all(|room| {
             let shown: BTreeSet<_> = diary.messages(room.id).iter().map(|message| message.message_id).collect();
@@ -121,6 +123,28 @@ async fn unsettled(ground: &Ground, deadline: Duration) -> Finding {
             Err(error) => finding.violate(format!("the log can't be asked: {error:#}")),
         }
     }
+    finding
+}
+
+/// Waits until the log has every change of participants.
+pub async fn drain_outbox(ground: &Ground) -> Finding {
+    let count =
+        || async { stored::number(&mut ground.postgres().await?, "select count(*) from outbox".to_owned()).await };
+    // What is left is looked at below.
+    _ = wait::until("an empty outbox table", OUTBOX_DEADLINE, || async {
+        let is_empty = matches!(count().await, Ok(0));
+        if !is_empty {
+            sleep(PAUSE).await;
+        }
+        Ok(is_empty.then_some(()))
+    })
+    .await;
+    let mut finding = Finding::new(Check::Unsettled);
+    finding.look(match count().await {
+        Ok(0) => Ok(()),
+        Ok(left) => Err(format!("{left} changes of participants still wait in the outbox table")),
+        Err(error) => Err(format!("the outbox table can't be read: {error:#}")),
+    });
     finding
 }
 
@@ -164,6 +188,8 @@ pub async fn evidence(
     let away = crowd.phones().map(|phone| phone.record(services, claimed)).collect();
     let (url, rooms, readers) = (&ground.fleet.urls().postgres, crowd.rooms(), crowd.readers()?);
     let attempts = load.ledger.attempts();
+    let (marked, observed, forbidden) = load.actions.record();
+    let (muted, informed, pushed) = (crowd.guests.muted(), crowd.guests.informed(&rooms), crowd.pushed());
     let evidence = gather(url, &rooms, attempts, &readers, crowd.records(), letters_before).await?;
-    Ok(Evidence { away, sights, ..evidence })
+    Ok(Evidence { away, sights, pushed, marked, muted, informed, observed, forbidden, ..evidence })
 }

@@ -1,8 +1,8 @@
 //! Listens on a line to what gateways push, before the client has filtered it.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use chat_client::{ids::ConversationId, positions::Seq, wire::Encoding};
@@ -19,8 +19,10 @@ pub struct Tap(Mutex<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    pushes: u64,
-    distinct: BTreeSet<(ConversationId, Seq)>,
+    /// WebSockets.
+    connections: u64,
+    /// How often each message was pushed.
+    times: BTreeMap<(ConversationId, Seq), u64>,
 }
 
 impl Tap {
@@ -31,14 +33,23 @@ impl Tap {
 
     /// Messages that were pushed, and how many of them had been pushed before.
     pub fn counts(&self) -> (u64, u64) {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (heard.pushes, heard.pushes - heard.distinct.len() as u64)
+        let heard = self.lock();
+        let pushes: u64 = heard.times.values().sum();
+        (pushes, pushes - heard.times.len() as u64)
+    }
+
+    /// Connections, and how often each message was pushed.
+    pub fn pushed(&self) -> (u64, Vec<u64>) {
+        let heard = self.lock();
+        (heard.connections, heard.times.values().copied().collect())
     }
 
     fn note(&self, conversation_id: ConversationId, seq: Seq) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.pushes += 1;
-        heard.distinct.insert((conversation_id, seq));
+        *self.lock().times.entry((conversation_id, seq)).or_default() += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +119,10 @@ impl Ear {
         let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
         let spoken = Encoding::ALL.into_iter().find(|encoding| head.contains(encoding.subprotocol()));
         self.stage = match spoken {
-            Some(encoding) if head.starts_with("http/1.1 101") => Stage::Frames(encoding),
+            Some(encoding) if head.starts_with("http/1.1 101") => {
+                self.tap.lock().connections += 1;
+                Stage::Frames(encoding)
+            }
             _ => Stage::Nothing,
         };
         self.received.drain(..end + 4);
@@ -162,6 +176,7 @@ mod tests {
                 assert_eq!(tap.counts().0 - before.0, 5, "in pieces of {size}");
             }
             assert_eq!(tap.counts(), (15, 12));
+            assert_eq!(tap.pushed(), (3, vec![6, 6, 3]));
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Books, holds, name};
 use crate::audit::{
     evidence::{AwayDevice, Evidence, Sight},
     finding::{Check, Finding},
-    ledger::Fate,
+    ledger::{Attempt, Fate},
 };
 
 impl Books<'_> {
@@ -21,7 +21,8 @@ impl Books<'_> {
             for (attempt, place) in &self.accepted {
                 let key = attempt.key;
                 let is_for_them = members.get(&key.conversation_id).is_some_and(|it| it.contains(&device.user_id));
-                if is_for_them && key.sender_id != device.user_id {
+                let is_muted = self.evidence.muted.contains(&(key.conversation_id, device.user_id));
+                if is_for_them && !is_muted && key.sender_id != device.user_id {
                     let is_told = notified.contains(&(key.conversation_id, key.message_id));
                     let is_held = is_told || device.unknown.contains(&key.message_id);
                     finding.look(holds(is_held, || {
@@ -50,6 +51,21 @@ impl Books<'_> {
                 finding.look(holds(is_sent && is_for_them, || {
                     format!("{name} was notified of something in conversation {}", message.0.as_uuid())
                 }));
+            }
+        }
+        finding
+    }
+
+    /// Nothing in a conversation that was muted before its first message.
+    pub(super) fn notified_though_muted(&self) -> Finding {
+        let mut finding = Finding::new(Check::NotifiedThoughMuted);
+        for AwayDevice { name: device, user_id, notified, .. } in &self.evidence.away {
+            let notified: BTreeSet<_> = notified.iter().collect();
+            for (Attempt { key, .. }, place) in &self.accepted {
+                if self.evidence.muted.contains(&(key.conversation_id, *user_id)) {
+                    let is_held = !notified.contains(&(key.conversation_id, key.message_id));
+                    finding.look(holds(is_held, || format!("{} to {device}", name(key.conversation_id, place.seq))));
+                }
             }
         }
         finding

@@ -4,7 +4,7 @@
 use chat_client::ids::MessageId;
 
 use super::*;
-use crate::audit::evidence::{AwayDevice, Head, Listed, ReadMark, Sight};
+use crate::audit::evidence::{AwayDevice, Head, Listed, Marked, Observed, Pushed, ReadMark, Sight};
 
 /// Two people with three devices in one conversation: four accepted messages and one that nobody knows of. A third takes
 /// part, is away, and has two registered devices.
@@ -21,6 +21,9 @@ fn world() -> Evidence {
         (1..=4).map(|seq| attempt(seq, if seq % 2 == 1 { asha } else { bikram }, accepted(seq))).collect();
     let kept: Vec<_> = attempts.iter().filter_map(Attempt::kept).collect();
     attempts.push(attempt(5, asha, Fate::Unknown));
+    // Somebody who was removed has tried.
+    let dipa = UserId::random();
+    attempts.push(attempt(6, dipa, Fate::NotSent));
     let messages: Vec<Message> = kept
         .iter()
         .map(|kept| Message {
@@ -32,8 +35,14 @@ fn world() -> Evidence {
             text: kept.text.clone(),
         })
         .collect();
-    let device =
-        |name: &str, user_id| DeviceRecord { name: name.to_owned(), user_id, messages: messages.clone(), skipped: 0 };
+    let device = |name: &str, user_id| DeviceRecord {
+        name: name.to_owned(),
+        user_id,
+        messages: messages.clone(),
+        skipped: 0,
+        versions: BTreeMap::from([(conversation_id, 3)]),
+        reads: BTreeMap::from([((conversation_id, asha), Seq(3)), ((conversation_id, bikram), Seq(3))]),
+    };
     let away = |name: &str| AwayDevice {
         name: name.to_owned(),
         user_id: chandra,
@@ -44,7 +53,7 @@ fn world() -> Evidence {
     Evidence {
         rooms: vec![Room { id: conversation_id, members: vec![asha, bikram, chandra] }],
         rows: messages.iter().map(row).collect(),
-        heads: vec![Head { conversation_id, last_seq: Seq(4), floor_seq: Seq(0) }],
+        heads: vec![Head { conversation_id, last_seq: Seq(4), floor_seq: Seq(0), version: 3 }],
         reads: vec![
             ReadMark { conversation_id, user_id: asha, read_seq: Seq(3) },
             ReadMark { conversation_id, user_id: bikram, read_seq: Seq(4) },
@@ -59,6 +68,18 @@ fn world() -> Evidence {
         devices: vec![device("asha-1", asha), device("asha-2", asha), device("bikram-1", bikram)],
         away: vec![away("chandra-1"), away("chandra-2")],
         sights: vec![sight(bikram, true), sight(chandra, false)],
+        pushed: vec![Pushed { device: "asha-1".to_owned(), connections: 2, times: vec![1, 1, 5, 2] }],
+        marked: vec![
+            Marked { conversation_id, user_id: asha, answered: Seq(1), tried: Seq(3) },
+            Marked { conversation_id, user_id: bikram, answered: Seq(3), tried: Seq(3) },
+        ],
+        muted: BTreeSet::new(),
+        informed: vec![(conversation_id, asha), (conversation_id, bikram), (conversation_id, dipa)],
+        observed: vec![
+            Observed { key: kept[0].key, user_id: asha, is_for_them: true, is_shown: true },
+            Observed { key: kept[1].key, user_id: dipa, is_for_them: false, is_shown: false },
+        ],
+        forbidden: BTreeSet::from([attempts[5].key]),
         attempts,
         dead_letters: 0,
         dead_letters_expected: 0,
@@ -103,7 +124,13 @@ fn in_a_world_where_all_is_well_everything_is_looked_at_and_nothing_found() {
     assert_eq!(of(Check::NotifiedTwice), 8);
     assert_eq!(of(Check::NotifiedWrongly), 8);
     assert_eq!(of(Check::PresenceWrong), 2);
-    assert_eq!(of(Check::DeadLetters), 5);
+    assert_eq!(of(Check::PushedTooOften), 4);
+    assert_eq!(of(Check::MarksWrong), (1 + 1) + (1 + 2));
+    assert_eq!(of(Check::MembersWrong), 1);
+    assert_eq!(of(Check::ChangeNotTold), 3);
+    assert_eq!(of(Check::AudienceWrong), 2);
+    assert_eq!(of(Check::AcceptedWrongly), 1);
+    assert_eq!(of(Check::DeadLetters), 6);
 }
 
 #[test]
@@ -290,6 +317,114 @@ fn notified_twice() {
         world.away[0].unknown.insert(first.1);
     });
     assert_eq!(in_flight, [(Check::NotifiedTwice, 1)], "never twice, whatever was on its way");
+}
+
+#[test]
+fn notified_in_a_muted_conversation() {
+    let mute = |world: &mut Evidence| {
+        let id = world.rooms[0].id;
+        world.muted.insert((id, world.away[0].user_id));
+    };
+    let all = found(mute);
+    assert_eq!(all, [(Check::NotifiedThoughMuted, 8)]);
+    let by_one_provider = found(|world| {
+        mute(world);
+        world.away[0].notified.clear();
+    });
+    assert_eq!(by_one_provider, [(Check::NotifiedThoughMuted, 4)], "one provider is enough");
+    let none = found(|world| {
+        mute(world);
+        world.away.iter_mut().for_each(|device| device.notified.clear());
+    });
+    assert_eq!(none, [], "and whoever mutes has to be notified of nothing");
+}
+
+#[test]
+fn pushed_without_an_end() {
+    assert_eq!(found(|world| world.pushed[0].times[1] = 6), [(Check::PushedTooOften, 1)]);
+    let reconnected = found(|world| {
+        world.pushed[0].times[1] = 6;
+        world.pushed[0].connections = 3;
+    });
+    assert_eq!(reconnected, [], "each connection may begin with what was not confirmed");
+}
+
+#[test]
+fn marks_that_are_lost_made_up_or_not_told() {
+    let lost = found(|world| world.marked[0].answered = Seq(4));
+    assert_eq!(lost, [(Check::MarksWrong, 1 + 1)], "neither kept nor told");
+    let made_up = found(|world| {
+        world.reads[2].read_seq = Seq(2);
+        world.listed[2].unread = 2;
+        let (conversation_id, user_id) = (world.rooms[0].id, world.reads[2].user_id);
+        world.marked.push(Marked { conversation_id, user_id, answered: Seq(0), tried: Seq(1) });
+    });
+    assert_eq!(made_up, [(Check::MarksWrong, 1)]);
+    let not_told = found(|world| {
+        let key = (world.rooms[0].id, world.devices[0].user_id);
+        world.devices[2].reads.remove(&key);
+        world.marked[0].answered = Seq(3);
+    });
+    assert_eq!(not_told, [], "an own message is read without a receipt");
+    let not_told = found(|world| {
+        let bikram = world.devices[2].user_id;
+        let id = world.rooms[0].id;
+        world.marked[1] =
+            Marked { conversation_id: id, user_id: world.away[0].user_id, answered: Seq(1), tried: Seq(1) };
+        world.reads[2].read_seq = Seq(1);
+        world.listed[2].unread = 3;
+        world.devices.iter_mut().filter(|device| device.user_id != bikram).for_each(|device| {
+            device.reads.insert((id, world.away[0].user_id), Seq(1));
+        });
+    });
+    assert_eq!(not_told, [(Check::MarksWrong, 1)]);
+}
+
+#[test]
+fn participants_other_than_answered() {
+    let remained = found(|world| {
+        let conversation_id = world.rooms[0].id;
+        world.reads.push(ReadMark { conversation_id, user_id: UserId::random(), read_seq: Seq(0) });
+    });
+    assert_eq!(remained, [(Check::MembersWrong, 1)], "somebody who was removed");
+    let missing = found(|world| {
+        world.reads.pop();
+    });
+    assert!(missing.contains(&(Check::MembersWrong, 1)), "{missing:?}");
+}
+
+#[test]
+fn devices_that_know_an_old_version() {
+    assert_eq!(found(|world| world.heads[0].version = 4), [(Check::ChangeNotTold, 3)]);
+    assert_eq!(found(|world| world.devices[1].versions.clear()), [(Check::ChangeNotTold, 1)]);
+    let removed = |version: Option<u64>| {
+        found(|world| {
+            let id = world.rooms[0].id;
+            let mut device = world.devices[0].clone();
+            device.user_id = world.informed[2].1;
+            device.messages.clear();
+            device.versions = version.map(|version| (id, version)).into_iter().collect();
+            world.devices.push(device);
+        })
+    };
+    assert_eq!(removed(Some(2)), [(Check::ChangeNotTold, 1)], "the removed one still believes to take part");
+    assert_eq!(removed(Some(3)), []);
+    assert_eq!(removed(None), [], "the list leaves the conversation out");
+}
+
+#[test]
+fn shown_to_whom_it_is_not_for() {
+    assert_eq!(found(|world| world.observed[1].is_shown = true), [(Check::AudienceWrong, 1)], "to a removed user");
+    assert_eq!(found(|world| world.observed[0].is_shown = false), [(Check::AudienceWrong, 1)], "not to an added user");
+}
+
+#[test]
+fn accepted_from_whom_it_must_not_be() {
+    let outcome = found(|world| {
+        let key = world.attempts[0].key;
+        world.forbidden.insert(key);
+    });
+    assert_eq!(outcome, [(Check::AcceptedWrongly, 1)]);
 }
 
 #[test]

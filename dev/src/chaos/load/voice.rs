@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use chat_client::{
-    Client, Outgoing, SendError,
-    ids::{ConversationId, UserId},
-    wire::Accepted,
+    Client, Outgoing, RestError, SendError,
+    ids::{ConversationId, MessageId, UserId},
+    wire::{Accepted, SendMessageBody},
 };
 use tokio::time::Instant;
 
 use super::samples::Samples;
-use crate::audit::{Key, Ledger};
+use crate::audit::{Actions, Key, Ledger};
+
+/// Whether a gateway has refused something, and not only for now.
+pub fn is_for_good(error: &RestError) -> bool {
+    error.retry_after().is_none() && error.code().is_some()
+}
 
 /// A person's client, and where what it sends is written down.
 #[derive(Debug, Clone)]
@@ -24,6 +29,27 @@ pub struct Voice {
 impl Voice {
     pub fn new(user_id: UserId, client: Client, ledger: &Arc<Ledger>, samples: &Arc<Samples>) -> Self {
         Self { user_id, client, ledger: Arc::clone(ledger), samples: Arc::clone(samples) }
+    }
+
+    /// Tries once to send what has to be refused. An attempt without an answer shows nothing.
+    pub async fn try_forbidden(&self, conversation_id: ConversationId, actions: &Actions) {
+        let (message_id, text) = (MessageId::random(), "this has to be refused".to_owned());
+        let key = Key { conversation_id, sender_id: self.user_id, message_id };
+        self.ledger.begin(key, &text);
+        let body = SendMessageBody { message_id, text, is_repeat: false };
+        match self.client.rest().send_message(conversation_id, &body).await {
+            Ok(accepted) => {
+                actions.forbid(key);
+                self.ledger.accept(self.user_id, &accepted);
+            }
+            Err(error) => {
+                if is_for_good(&error) {
+                    actions.forbid(key);
+                }
+                // If it is stored all the same, it is a phantom.
+                self.ledger.give_up(key);
+            }
+        }
     }
 
     /// Sends a message, which the client repeats until it has an outcome. Gives it if it was accepted.
