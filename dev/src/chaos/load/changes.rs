@@ -30,12 +30,10 @@ use crate::{
 const PACE_MS: Range<u64> = 1000..3000;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long the one who made a change may take to be told of it until nothing is concluded from it. Whether they are told
-/// in the end is audited.
-const TOLD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a message may take to somebody who was added. Longer than a fault lasts, and than clients wait between two tries
-/// to connect.
-const SHOWN_DEADLINE: Duration = Duration::from_secs(90);
+/// How long the client that made a change may take to be told of it, and one that was added to be shown a message. Longer
+/// than a fault lasts, and than clients wait between two tries to connect. After that nothing is changed any more: the
+/// audit finds what was not told.
+const TOLD_DEADLINE: Duration = Duration::from_secs(90);
 
 /// What all changes share.
 #[derive(Debug, Clone)]
@@ -64,14 +62,14 @@ impl Party {
         self.voice.clone().send(room, format!("{text} {:016x}", rand::random::<u64>())).await
     }
 
-    /// Whether the diary says so soon.
+    /// Whether the diary says so in time.
     async fn is_told(&mut self, holds: impl FnMut(&Diary) -> bool) -> bool {
         timeout(TOLD_DEADLINE, self.diary.wait_for(holds)).await.is_ok_and(|told| told.is_ok())
     }
 
     /// Whether their client shows a message in time.
     async fn is_shown(&mut self, accepted: &Accepted) -> bool {
-        timeout(SHOWN_DEADLINE, self.diary.wait_for(|diary| diary.has(accepted))).await.is_ok_and(|shown| shown.is_ok())
+        timeout(TOLD_DEADLINE, self.diary.wait_for(|diary| diary.has(accepted))).await.is_ok_and(|shown| shown.is_ok())
     }
 }
 
@@ -115,9 +113,8 @@ impl Changes {
                 self.observe(&accepted, &owner, &visitor, false, is_shown);
             }
             self.until_answered(|| rest.add_participants(club, ids)).await;
-            if owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(true)).await
-                && let Some(welcome) = owner.say(club, "welcome").await
-            {
+            let is_told = owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(true)).await;
+            if is_told && let Some(welcome) = owner.say(club, "welcome").await {
                 // What a removal overtakes is not shown any more.
                 let is_shown = visitor.is_shown(&welcome).await;
                 self.observe(&welcome, &owner, &visitor, true, is_shown);
@@ -126,10 +123,11 @@ impl Changes {
                 }
             }
             self.until_answered(|| rest.remove_participant(club, visitor_id)).await;
-            if owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await {
-                not_for_them = owner.say(club, "they are gone").await;
-                visitor.voice.try_forbidden(club, &self.actions).await;
+            if !is_told || !owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await {
+                return;
             }
+            not_for_them = owner.say(club, "they are gone").await;
+            visitor.voice.try_forbidden(club, &self.actions).await;
         }
     }
 
@@ -139,15 +137,17 @@ impl Changes {
         while self.goes_on(is_first, &changed).await {
             is_first = false;
             self.until_answered(|| rest.block(other_id)).await;
-            if owner.is_told(|diary| diary.is_blocked(pair) == Some(true)).await {
+            let is_told = owner.is_told(|diary| diary.is_blocked(pair) == Some(true)).await;
+            if is_told {
                 other.voice.try_forbidden(pair, &self.actions).await;
                 owner.voice.try_forbidden(pair, &self.actions).await;
             }
             self.until_answered(|| rest.unblock(other_id)).await;
-            if owner.is_told(|diary| diary.is_blocked(pair) == Some(false)).await {
-                other.say(pair, "are you there?").await;
-                owner.say(pair, "yes").await;
+            if !is_told || !owner.is_told(|diary| diary.is_blocked(pair) == Some(false)).await {
+                return;
             }
+            other.say(pair, "are you there?").await;
+            owner.say(pair, "yes").await;
         }
     }
 
