@@ -53,12 +53,16 @@ impl<'a> Row<'a> {
         outcomes
     }
 
+    /// Whether the fleet that is there is of the kind that a scenario needs, and has seen nothing go wrong.
+    pub fn suits(&self, scenario: Scenario) -> bool {
+        self.current.as_ref().is_some_and(|current| current.kind == scenario.ground() && current.is_clean)
+    }
+
     /// Plays one, on a new fleet unless the one there is fits and has seen nothing go wrong.
     pub async fn play(&mut self, scenario: Scenario, seed: u64) -> Outcome {
         let told = Told::new(scenario.name(), self.is_quiet);
         let began = Instant::now();
-        let fits = |current: &Current| current.kind == scenario.ground() && current.is_clean;
-        if !(self.is_shared && self.current.as_ref().is_some_and(fits)) {
+        if !(self.is_shared && self.suits(scenario)) {
             self.leave();
             if let Err(error) = self.enter(scenario, &told).await {
                 let failure = error.context("the fleet did not start");

@@ -131,17 +131,21 @@ async fn once(means: &Means, options: &Options, chosen: &[Scenario], seed: u64) 
     }
 }
 
-/// Short scenarios mostly wait, so several rows of them fit beside each other. Each row takes the next scenario when it
-/// has played one.
+/// Short scenarios mostly wait, so several rows of them fit beside each other. When a row has played one it takes the next
+/// that suits its fleet, or else the next of all.
 async fn side_by_side(means: &Means, chosen: &[Scenario], seed: u64) -> Vec<Outcome> {
     let waiting = Mutex::new(VecDeque::from(Scenario::longest_first(chosen)));
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let next = |row: &Row| {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let suiting = waiting.iter().position(|scenario| row.suits(*scenario));
+        waiting.remove(suiting.unwrap_or_default())
+    };
     let play = |number: usize| {
         let next = &next;
         async move {
             let mut row = Row::new(means, &format!("row-{number}"), Scale::Quick, true, false);
             let mut outcomes = Vec::new();
-            while let Some(scenario) = next() {
+            while let Some(scenario) = next(&row) {
                 outcomes.push(row.play(scenario, seed).await);
             }
             row.leave();
