@@ -68,7 +68,7 @@ impl Reachable {
         }
         *told = problem;
         match told {
-            Some(full @ RedisProblem::Full { .. }) => self.clear(full),
+            Some(problem @ (RedisProblem::Full { .. } | RedisProblem::Replica)) => self.clear(problem),
             _ if !self.0.send_replace(true) => tracing::info!("Redis can be reached again"),
             _ => {}
         }

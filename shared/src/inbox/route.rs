@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use redis::{RedisResult, Script, Value, from_redis_value};
+use tokio::time::timeout;
 
 use super::{InboxError, Inboxes, bounded};
 use crate::{
@@ -50,6 +51,11 @@ impl Inboxes {
     /// not stand there; a repeat puts them there again, which clients pass over. A broken inbox is no error: it concerns
     /// its user only.
     pub async fn route(&self, routings: &[Routing<'_>]) -> Result<Vec<Routed>, InboxError> {
+        // Opening a connection included, or it would take longer than a part stays with its notifier.
+        timeout(limits::REDIS_WAIT_MAX, self.route_all(routings)).await.unwrap_or(Err(InboxError::TimedOut))
+    }
+
+    async fn route_all(&self, routings: &[Routing<'_>]) -> Result<Vec<Routed>, InboxError> {
         let mut redis = self.redis.link().await?;
         let mut pipeline = redis::pipe();
         // Loading it each time costs little and survives a restart of Redis.

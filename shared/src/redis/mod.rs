@@ -20,9 +20,8 @@ use crate::limits;
 /// How long the network may swallow what was sent before the connection counts as lost.
 #[cfg(target_os = "linux")]
 const DEAD_CONNECTION_MAX: Duration = Duration::from_secs(5);
-/// How long a request waits for a connection that is being opened. Together with [`limits::REDIS_WAIT_MAX`] it is less than
-/// a lot of the notifier may take.
-const OPEN_WAIT_MAX: Duration = Duration::from_millis(300);
+/// How long a request waits for a connection that is being opened.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long one answer may take: a little less than requests take at the most, so that the connection learns of it.
 const ANSWER_WAIT_MAX: Duration = Duration::from_millis(1400);
 /// Between two attempts to open a connection; requests fail at once meanwhile.
