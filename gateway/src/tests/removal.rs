@@ -226,7 +226,7 @@ async fn a_broken_inbox_is_reset_at_hello() {
     let (phone, before) = Client::hello(&here, ana, hello()).await;
     phone.leave(Parting::Final).await;
     let key = format!("{}:{{{}}}:entries", place.namespace, ana.as_uuid().simple());
-    redis::cmd("SET").arg(key).arg("spoilt").exec_async(&mut place.redis.connection()).await.unwrap();
+    redis::cmd("SET").arg(key).arg("spoilt").exec_async(&mut place.redis.link().await.unwrap()).await.unwrap();
     let (_again, ready) = Client::hello(&here, ana, hello()).await;
     assert!(ready.epoch.is_some() && ready.epoch != before.epoch, "{ready:?}");
 }
