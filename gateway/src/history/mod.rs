@@ -7,6 +7,7 @@ mod page;
 mod range;
 mod stored;
 mod tail;
+mod times;
 
 pub use number::number_of;
 pub use page::History;

@@ -20,6 +20,7 @@ use super::{
     range::{Extent, Place, Range},
     stored::{self, StoredMessage},
     tail::{End, walk_back},
+    times::Times,
 };
 use crate::{
     content::Content,
@@ -39,6 +40,7 @@ pub struct History {
     log: Log,
     log_breaker: Arc<Breaker>,
     content: Content,
+    times: Times,
 }
 
 /// What was found of a page so far; a deleted message without itself.
@@ -65,7 +67,7 @@ struct OutOfReach;
 impl History {
     /// Over both sides; a text is opened as it is shown.
     pub fn new(database: Database, log: Log, content: Content) -> Self {
-        Self { database, log, log_breaker: Arc::default(), content }
+        Self { database, log, log_breaker: Arc::default(), content, times: Times::default() }
     }
 
     /// A page of a conversation that the user takes part in. It may be shorter than asked when a side is missing, but
@@ -89,7 +91,7 @@ impl History {
         let (messages, shown) = match wanted {
             None => (Vec::new(), None),
             Some(wanted) => {
-                let mut found = self.stored(conversation_id, wanted, &mut sides).await?;
+                let mut found = self.stored(conversation_id, place, wanted, &mut sides).await?;
                 let is_whole = self.add_tail(wanted, &sides, &mut found).await?;
                 let shown = show(wanted, place, &found, is_whole)?;
                 found.retain(|seq, _| shown.contains(*seq));
@@ -101,14 +103,16 @@ impl History {
         if !is_current && shown.is_none() {
             return Err(Refusal::unavailable("the end of the history", &LogAway));
         }
+        let messages = messages
+            .into_iter()
+            .map(|stored: StoredMessage| {
+                let text = self.content.open_message(conversation_id, &stored.message)?;
+                Ok(stored.into_message(conversation_id, text))
+            })
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        self.times.remember(&messages);
         Ok(HistoryPage {
-            messages: messages
-                .into_iter()
-                .map(|stored: StoredMessage| {
-                    let text = self.content.open_message(conversation_id, &stored.message)?;
-                    Ok(stored.into_message(conversation_id, text))
-                })
-                .collect::<Result<_, Refusal>>()?,
+            messages,
             has_more: !is_current || shown.is_some_and(|shown| extent.has_more(place, shown)),
             last_seq: extent.last,
             floor_seq: extent.floor,
@@ -149,6 +153,7 @@ impl History {
     async fn stored(
         &self,
         conversation_id: ConversationId,
+        place: Place,
         wanted: Range,
         sides: &mut Sides,
     ) -> Result<Found, Refusal> {
@@ -156,9 +161,10 @@ impl History {
             return Ok(Found::new());
         };
         let Some(wanted) = wanted.up_to(last_seq) else { return Ok(Found::new()) };
+        let search = self.times.search(conversation_id, place, last_message_at);
         let rows = async {
             let mut connection = self.database.connection().await?;
-            stored::rows(&mut connection, conversation_id, wanted, last_message_at).await
+            stored::rows(&mut connection, conversation_id, wanted, search).await
         };
         match rows.await {
             Ok(rows) => Ok(rows.into_iter().collect()),

@@ -24,10 +24,12 @@ use crate::{
 
 /// How far back a repeat is looked for: a day longer than the log keeps events.
 const REPEAT_AGE_MAX: Duration = Duration::from_hours(8 * 24);
-/// How far back a page is looked for at first; each further window is as long as all before it.
+/// The span of a search's first window; each further window is as long as all before it.
 const WINDOW_MIN: Duration = Duration::from_hours(24);
-/// How long a message is kept at the most.
-const WINDOW_MAX: Duration = Duration::from_hours(98 * 24);
+/// The windows with a span, the longest 32 days. One more window holds all that remains, however old.
+const WINDOWS_MAX: usize = 7;
+/// Earlier than any message.
+const BEGINNING: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 /// A message as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,45 +106,70 @@ impl StoredMessage {
     }
 }
 
-/// The rows of a range, each with its number; a deleted one without its message. Looks in ever longer windows back
-/// from the conversation's last message, until it has the lowest one: time never runs backwards along the numbers.
+/// A stretch of time: after `.0` and up to `.1`.
+type Window = (OffsetDateTime, OffsetDateTime);
+
+/// The time at which a search for rows begins, and its direction. Time never runs backwards along the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// Back from the time of a message after the wanted ones, or of the last of them.
+    Back(Timestamp),
+    /// Forward from the time of a message before the wanted ones, up to the time of the conversation's last message.
+    Forward(Timestamp, Timestamp),
+}
+
+impl Search {
+    /// One window after the other. Together they hold everything in the search's direction, so that no message is too
+    /// old to be found.
+    fn windows(self) -> Vec<Window> {
+        let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(WINDOWS_MAX);
+        let mut bounds: Vec<OffsetDateTime> = match self {
+            Self::Back(from) => {
+                let from = OffsetDateTime::from(from);
+                let ends = spans.map(|span| (from - span).max(BEGINNING));
+                [from].into_iter().chain(ends).chain([BEGINNING]).collect()
+            }
+            Self::Forward(from, until) => {
+                let (from, until) = (OffsetDateTime::from(from), OffsetDateTime::from(until));
+                let ends = spans.map(|span| (from + span).min(until));
+                // Messages of the same millisecond as the one before them belong to the first window.
+                [from - Duration::from_millis(1)].into_iter().chain(ends).chain([until]).collect()
+            }
+        };
+        bounds.dedup();
+        bounds.windows(2).map(|pair| (pair[0].min(pair[1]), pair[0].max(pair[1]))).collect()
+    }
+}
+
+/// The rows of a range, each with its number; a deleted one without its message. Looks in ever longer windows until it
+/// has the one that is furthest in the search's direction.
 pub(super) async fn rows(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     wanted: Range,
-    last_message_at: Timestamp,
+    search: Search,
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let mut found = Vec::new();
     let mut still_wanted = wanted;
-    for window in windows(last_message_at) {
+    for window in search.windows() {
         let rows = rows_in_window(connection, conversation_id, still_wanted, window).await?;
-        let lowest = rows.first().map(|(seq, _)| *seq);
+        let (lowest, highest) = (rows.first().map(|(seq, _)| *seq), rows.last().map(|(seq, _)| *seq));
         found.extend(rows);
-        match lowest {
-            Some(lowest) if lowest <= wanted.first => break,
-            Some(lowest) => still_wanted.last = Seq(lowest.0 - 1),
-            None => {}
+        match (search, lowest, highest) {
+            (Search::Back(_), Some(lowest), _) if lowest > wanted.first => still_wanted.last = Seq(lowest.0 - 1),
+            (Search::Forward(..), _, Some(highest)) if highest < wanted.last => still_wanted.first = highest.next(),
+            (_, None, _) | (_, _, None) => {}
+            _ => break,
         }
     }
     Ok(found)
-}
-
-/// One window after the other, back from `last`: after `.0` and up to `.1`.
-fn windows(last: Timestamp) -> impl Iterator<Item = (OffsetDateTime, OffsetDateTime)> {
-    let mut spans =
-        std::iter::successors(Some(WINDOW_MIN), |span| (*span < WINDOW_MAX).then(|| (*span * 2).min(WINDOW_MAX)));
-    let mut end = OffsetDateTime::from(last);
-    std::iter::from_fn(move || {
-        let begin = OffsetDateTime::from(last) - spans.next()?;
-        Some((begin, std::mem::replace(&mut end, begin)))
-    })
 }
 
 async fn rows_in_window(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     wanted: Range,
-    (after, until): (OffsetDateTime, OffsetDateTime),
+    (after, until): Window,
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let rows = statement(
         sqlx::query!(
@@ -235,7 +262,7 @@ pub(super) async fn find_number(
     let Some(conversation) = conversation else { return Ok(Numbered { last_seq: Seq::ZERO, seq: None }) };
     let last_seq = Seq::from_sql(conversation.last_seq);
     let Some(last) = conversation.last_message_at else { return Ok(Numbered { last_seq, seq: None }) };
-    for (after, until) in [(last - REPEAT_AGE_MAX, last), (last - WINDOW_MAX, last - REPEAT_AGE_MAX)] {
+    for (after, until) in [(last - REPEAT_AGE_MAX, last), (BEGINNING, last - REPEAT_AGE_MAX)] {
         let seq = statement(
             sqlx::query_scalar!(
                 "select seq from messages
@@ -293,14 +320,32 @@ pub async fn find_stored(database: &Database, place: Sealed) -> Result<Stored, R
 mod tests {
     use super::*;
 
+    /// A time in January 2026.
+    const NEWEST: Timestamp = Timestamp(1_767_225_600_000);
+
+    fn are_joined(windows: &[Window]) -> bool {
+        windows.iter().all(|(begin, end)| begin < end) && windows.windows(2).all(|pair| pair[0].0 == pair[1].1)
+    }
+
     #[test]
-    fn windows_join_without_gaps_and_reach_as_far_as_messages_are_kept() {
-        let last = Timestamp(1_767_225_600_000);
-        let windows: Vec<_> = windows(last).collect();
-        assert_eq!(windows[0].1, OffsetDateTime::from(last));
-        assert_eq!(windows[0].1 - windows[0].0, WINDOW_MIN);
-        assert!(windows.windows(2).all(|pair| pair[0].0 == pair[1].1 && pair[1].0 < pair[1].1));
-        assert_eq!(windows[windows.len() - 1].0, OffsetDateTime::from(last) - WINDOW_MAX);
-        assert_eq!(windows.len(), 8);
+    fn windows_back_reach_the_oldest_message() {
+        let windows = Search::Back(NEWEST).windows();
+        assert_eq!((windows[0].1, windows[0].1 - windows[0].0), (OffsetDateTime::from(NEWEST), time::Duration::DAY));
+        assert!(are_joined(&windows));
+        assert_eq!((windows.len(), windows[windows.len() - 1].0), (WINDOWS_MAX + 1, BEGINNING));
+        let early = Search::Back(Timestamp(1)).windows();
+        assert_eq!(early, [(BEGINNING, OffsetDateTime::from(Timestamp(1)))]);
+    }
+
+    #[test]
+    fn windows_forward_reach_the_last_message() {
+        for days in [0, 1, 3, 64, 65, 400] {
+            let from = Timestamp(NEWEST.0 - days * 24 * 3_600_000);
+            let mut windows = Search::Forward(from, NEWEST).windows();
+            assert_eq!(OffsetDateTime::from(from) - windows[0].0, time::Duration::MILLISECOND);
+            assert_eq!(windows[windows.len() - 1].1, OffsetDateTime::from(NEWEST));
+            windows.reverse();
+            assert!(are_joined(&windows), "{days} days");
+        }
     }
 }

@@ -10,7 +10,7 @@ use chat_shared::{
 use time::{Duration, OffsetDateTime};
 
 use super::place::{Place, until, users};
-use crate::history::{Place as PageOf, find_stored, read_tail};
+use crate::history::{Place as PageOf, find_stored, number_of, read_tail};
 
 async fn talk() -> (Place, UserId, Conversation) {
     let (place, [ana, ben]) = (Place::new().await, users());
@@ -102,6 +102,47 @@ async fn old_messages_are_found_though_the_log_has_aged_them_out() {
     assert_eq!(place.page(ana, id, PageOf::After(Seq(0)), 3).await, Ok((vec![4, 5, 6], true)));
     assert_eq!(place.page(ana, id, PageOf::Before(Seq(6)), 3).await, Ok((vec![4, 5], false)));
     assert_eq!(place.page(ana, id, PageOf::Before(Seq(3)), 3).await, Ok((vec![], false)));
+}
+
+#[tokio::test]
+async fn messages_months_apart_are_all_shown() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    for (seq, days) in (1..).zip([480, 360, 240, 120, 120, 0]) {
+        place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
+    }
+    let expected: Vec<u64> = (1..=6).collect();
+    for limit in [1, 4, 100] {
+        for is_forward in [true, false] {
+            assert_eq!(read_all(&place, ana, id, limit, is_forward).await, expected, "{limit}, forward {is_forward}");
+        }
+    }
+    let first = place.history.page(ana, id, PageOf::After(Seq::ZERO), 1).await.unwrap().messages.remove(0);
+    let newest = place.log.newest(id).await.unwrap().map(|(_, event)| event);
+    assert_eq!(number_of(&place.database, &place.log, newest, id, first.message_id).await, Ok(Some(Seq(1))));
+    let listed = place.conversations.get(ana, id).await.unwrap();
+    assert_eq!((listed.unread, listed.last_message.unwrap().seq), (6, Seq(6)));
+}
+
+#[tokio::test]
+async fn a_page_touches_no_newer_days() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    for (seq, days) in (1..).zip((0..=120).rev()) {
+        place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
+    }
+    assert_eq!(place.page(ana, id, PageOf::Before(Seq(41)), 10).await, Ok(((31..=40).collect(), true)));
+    // A statement that touches these partitions waits until it is given up.
+    let mut locked = place.pool.begin().await.unwrap();
+    for days in [60, 20, 0] {
+        let day = (now - Duration::days(days)).date().to_string().replace('-', "");
+        let lock = format!("lock table messages_{day} in access exclusive mode");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut *locked).await.unwrap();
+    }
+    assert_eq!(place.page(ana, id, PageOf::Before(Seq(31)), 10).await, Ok(((21..=30).collect(), true)));
+    assert_eq!(place.page(ana, id, PageOf::After(Seq(30)), 10).await, Ok(((31..=40).collect(), true)));
 }
 
 #[tokio::test]

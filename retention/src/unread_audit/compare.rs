@@ -14,10 +14,12 @@ use time::OffsetDateTime;
 /// Of more unread messages of a participant only the last so many are compared: a look at somebody who never reads has to
 /// end, too.
 const COMPARED_MAX: i64 = 1000;
-/// How far back messages are counted at first; each further window is as long as all before it.
+/// The span of the first window in which messages are counted; each further window is as long as all before it.
 const WINDOW_MIN: Duration = Duration::from_hours(24);
-/// How long a message is kept at the most.
-const WINDOW_MAX: Duration = Duration::from_hours(98 * 24);
+/// The windows with a span, the longest 32 days. One more window holds all that remains, however old.
+const WINDOWS_MAX: usize = 7;
+/// Earlier than any message.
+const BEGINNING: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 /// How far a clock may have been ahead for its messages to be stored.
 const AHEAD_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -104,13 +106,9 @@ pub async fn compare(pool: &PgPool, clock: &Clock, conversations: &[Uuid]) -> sq
 
 /// One window after the other, back from `now`: after `.0` and up to `.1`.
 fn windows(now: OffsetDateTime) -> impl Iterator<Item = (OffsetDateTime, OffsetDateTime)> {
-    let mut spans =
-        std::iter::successors(Some(WINDOW_MIN), |span| (*span < WINDOW_MAX).then(|| (*span * 2).min(WINDOW_MAX)));
+    let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(WINDOWS_MAX);
     let mut end = now + AHEAD_MAX;
-    std::iter::from_fn(move || {
-        let begin = now - spans.next()?;
-        Some((begin, std::mem::replace(&mut end, begin)))
-    })
+    spans.map(move |span| now - span).chain([BEGINNING]).map(move |begin| (begin, std::mem::replace(&mut end, begin)))
 }
 
 async fn listings(snapshot: &mut PgConnection, conversations: &[Uuid]) -> sqlx::Result<BTreeMap<Place, Listing>> {

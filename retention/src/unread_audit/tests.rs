@@ -121,6 +121,8 @@ async fn right_data_of_any_age_does_not_drift_r5_1() {
     scene.talk(&[]).await;
     scene.talk(&[0, 0, 0]).await;
     scene.talk(&[90, 60, 40, 9, 3, 0]).await;
+    scene.talk(&[400, 245, 120, 0]).await;
+    scene.talk(&[300, 250]).await;
     let idle = scene.talk(&[80, 70]).await;
     scene.read(idle, 1).await;
     let read = scene.talk(&[5, 1, 0]).await;
