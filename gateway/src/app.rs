@@ -29,7 +29,7 @@ use crate::{
     delivery,
     devices::Devices,
     edge::{self, Edge, Waits},
-    history::History,
+    history::{History, Tail},
     internal, outbox,
     presence::{self, Announcer, Departures, Watches},
     profiles::{Profiles, Surroundings},
@@ -87,8 +87,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
+    let rate = RateLimits::start(config.edge.handshakes_per_second_max, &tasks);
     let quotas = Quotas::start(&config.quotas, redis.clone(), clock.clone(), &tasks);
-    let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
+    let tail = Tail::new(log, rate.clone());
+    let sender = Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
     let profiles = Profiles::start(
         &config.profiles,
         Surroundings {
@@ -110,8 +112,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             profiles.clone(),
             delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
         ),
-        history: History::new(database.clone(), log.clone(), content.clone()),
-        receipts: Arc::new(Receipts::new(log, database.clone(), clock.clone(), quotas.clone())),
+        history: History::new(database.clone(), tail.clone(), content.clone()),
+        receipts: Arc::new(Receipts::new(tail, database.clone(), clock.clone(), quotas.clone())),
         devices: Devices::new(
             database.clone(),
             inboxes.clone(),
@@ -127,7 +129,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         verifier: Verifier::start(tokens, health.latch("token keys"), &tasks)?,
         tickets: Tickets::new(redis),
         profiles,
-        rate: RateLimits::start(config.edge.handshakes_per_second_max, &tasks),
+        rate,
         quotas,
         sender,
         tasks: tasks.clone(),

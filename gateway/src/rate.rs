@@ -25,6 +25,15 @@ const PROFILE_IDS_PER_SECOND_MAX: u32 = 50;
 /// Ids of one user at once.
 const PROFILE_IDS_BURST_MAX: u32 = 500;
 
+/// Events of the log that one user has read a second, over a longer time, for pages of history and the search for
+/// messages that PostgreSQL doesn't have. Over it a page is shorter, or `rate_limited`.
+const LOG_READS_PER_SECOND_MAX: u32 = 1000;
+/// Such events of one user at once: a few pages, each as deep as one may reach.
+const LOG_READS_BURST_MAX: u32 = 4000;
+
+/// The wait that is suggested to a user who asks for more than that at once.
+const LOG_READS_WAIT: Duration = Duration::from_secs(4);
+
 /// The limiters of this gateway.
 #[derive(Clone)]
 pub struct RateLimits {
@@ -32,6 +41,7 @@ pub struct RateLimits {
     typing: Arc<DefaultKeyedRateLimiter<UserId>>,
     watches: Arc<DefaultKeyedRateLimiter<UserId>>,
     profile_ids: Arc<DefaultKeyedRateLimiter<UserId>>,
+    log_reads: Arc<DefaultKeyedRateLimiter<UserId>>,
     handshakes: Arc<DefaultDirectRateLimiter>,
     clock: DefaultClock,
 }
@@ -44,8 +54,10 @@ impl RateLimits {
         let typing = keyed(limits::TYPING_PER_SECOND_MAX, limits::TYPING_BURST_MAX);
         let watches = keyed(WATCHES_PER_SECOND_MAX, WATCHES_BURST_MAX);
         let profile_ids = keyed(PROFILE_IDS_PER_SECOND_MAX, PROFILE_IDS_BURST_MAX);
+        let log_reads = keyed(LOG_READS_PER_SECOND_MAX, LOG_READS_BURST_MAX);
         let handshakes = Arc::new(RateLimiter::direct(Quota::per_second(handshakes_per_second_max)));
-        let (tidied, draining) = ([&users, &typing, &watches, &profile_ids].map(Arc::clone), tasks.draining().clone());
+        let tidied = [&users, &typing, &watches, &profile_ids, &log_reads].map(Arc::clone);
+        let draining = tasks.draining().clone();
         tasks.best_effort("rate_limits", async move {
             while draining.run_until_cancelled(tokio::time::sleep(TIDY_INTERVAL)).await.is_some() {
                 for limits in &tidied {
@@ -54,7 +66,7 @@ impl RateLimits {
                 }
             }
         });
-        Self { users, typing, watches, profile_ids, handshakes, clock: DefaultClock::default() }
+        Self { users, typing, watches, profile_ids, log_reads, handshakes, clock: DefaultClock::default() }
     }
 
     /// Counts one command or request of a user.
@@ -79,6 +91,16 @@ impl RateLimits {
             Ok(Ok(())) => Ok(()),
             Ok(Err(until)) => Err(Refusal::rate_limited(until.wait_time_from(self.clock.now()))),
             Err(_) => Err(Refusal::too_large("more ids than may be asked for at once")),
+        }
+    }
+
+    /// Counts events of the log that are read for a user. If there are too many, how long to wait.
+    pub fn check_log_reads(&self, user_id: UserId, events: NonZeroU32) -> Result<(), Duration> {
+        match self.log_reads.check_key_n(&user_id, events) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(until.wait_time_from(self.clock.now())),
+            // More than may ever be read at once.
+            Err(_) => Err(LOG_READS_WAIT),
         }
     }
 

@@ -58,6 +58,10 @@ pub const KEY_SET_SKIPPED: &str = "chat_gateway_key_set_skipped";
 pub const KEY_SET_FAILURES_TOTAL: &str = "chat_gateway_key_set_failures_total";
 /// Messages that neither PostgreSQL nor the log had though both should.
 pub const HISTORY_HOLES_TOTAL: &str = "chat_gateway_history_holes_total";
+/// Questions to the log for events that PostgreSQL may not have yet, by `way`: for `one` event, or for `many`.
+pub const LOG_READS_TOTAL: &str = "chat_gateway_log_reads_total";
+/// Questions that were not sent because their user has had too many events read.
+pub const LOG_READS_BOUNDED_TOTAL: &str = "chat_gateway_log_reads_bounded_total";
 
 /// Times that users said that they have read something.
 pub const READ_MARKS_TOTAL: &str = "chat_gateway_read_marks_total";
@@ -114,6 +118,8 @@ pub fn describe() {
     describe_gauge!(KEY_SET_SKIPPED, "Entries of a key set that are skipped because they can't be read");
     describe_counter!(KEY_SET_FAILURES_TOTAL, "Fetches of a key set that gave no usable key");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
+    describe_counter!(LOG_READS_TOTAL, "Questions to the log for events that PostgreSQL may not have yet");
+    describe_counter!(LOG_READS_BOUNDED_TOTAL, "Questions not sent because their user has had too many events read");
     describe_counter!(READ_MARKS_TOTAL, "Marks of what users have read, before those that belong together are one");
     describe_counter!(RECEIPTS_TOTAL, "Receipts written to the log or told to senders");
     describe_counter!(PRESENCE_ANNOUNCED_TOTAL, "Users announced as come or gone");
@@ -136,6 +142,7 @@ pub fn describe() {
         STATEMENTS_TOTAL,
         HISTORY_HOLES_TOTAL,
         OUTBOX_FAILURES_TOTAL,
+        LOG_READS_BOUNDED_TOTAL,
         PRESENCE_ANNOUNCED_TOTAL,
         PRESENCE_DROPPED_TOTAL,
         PRESENCE_PUSHED_TOTAL,
@@ -146,6 +153,9 @@ pub fn describe() {
         READ_MARKS_TOTAL,
     ] {
         metrics::counter!(name).absolute(0);
+    }
+    for way in ["one", "many"] {
+        metrics::counter!(LOG_READS_TOTAL, "way" => way).absolute(0);
     }
     metrics::gauge!(CONNECTIONS).set(0);
     metrics::gauge!(SOCKETS).set(0);

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what was accepted is in the newest page at once, whatever PostgreSQL has stored so far.
 
+mod backwards;
 mod number;
 mod page;
 mod range;
@@ -13,4 +14,4 @@ pub use number::number_of;
 pub use page::History;
 pub use range::Place;
 pub use stored::{StoredMessage, find_stored, last_messages};
-pub use tail::read_tail;
+pub use tail::Tail;

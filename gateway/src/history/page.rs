@@ -11,7 +11,7 @@ use chat_shared::{
     event::{Event, Fact},
     ids::{ConversationId, UserId},
     limits,
-    log::{AppendError, Log},
+    log::AppendError,
     position::Seq,
     wire::HistoryPage,
 };
@@ -19,7 +19,7 @@ use chat_shared::{
 use super::{
     range::{Extent, Place, Range},
     stored::{self, StoredMessage},
-    tail::{End, walk_back},
+    tail::{End, Tail, TailError},
     times::Times,
 };
 use crate::{
@@ -37,7 +37,7 @@ const NEWEST_WAIT_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct History {
     database: Database,
-    log: Log,
+    tail: Tail,
     log_breaker: Arc<Breaker>,
     content: Content,
     times: Times,
@@ -66,8 +66,8 @@ struct OutOfReach;
 
 impl History {
     /// Over both sides; a text is opened as it is shown.
-    pub fn new(database: Database, log: Log, content: Content) -> Self {
-        Self { database, log, log_breaker: Arc::default(), content, times: Times::default() }
+    pub fn new(database: Database, tail: Tail, content: Content) -> Self {
+        Self { database, tail, log_breaker: Arc::default(), content, times: Times::default() }
     }
 
     /// A page of a conversation that the user takes part in. It may be shorter than asked when a side is missing, but
@@ -92,8 +92,8 @@ impl History {
             None => (Vec::new(), None),
             Some(wanted) => {
                 let mut found = self.stored(conversation_id, place, wanted, &mut sides).await?;
-                let is_whole = self.add_tail(wanted, &sides, &mut found).await?;
-                let shown = show(wanted, place, &found, is_whole)?;
+                let tail = self.add_tail(user_id, wanted, &sides, &mut found).await?;
+                let shown = show(wanted, place, &found, tail)?;
                 found.retain(|seq, _| shown.contains(*seq));
                 (found.into_values().flatten().collect(), Some(shown))
             }
@@ -133,7 +133,7 @@ impl History {
         if !self.log_breaker.permits(asked_at) {
             return Ok(Err(LogAway));
         }
-        let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.log.newest(conversation_id)).await;
+        let newest = tokio::time::timeout(NEWEST_WAIT_MAX, self.tail.log().newest(conversation_id)).await;
         match newest.unwrap_or(Err(AppendError::Unknown)) {
             Ok(newest) => {
                 self.log_breaker.close(Instant::now());
@@ -176,26 +176,34 @@ impl History {
         }
     }
 
-    /// Adds what only the log has. Says whether both sides gave all they have, so that nothing is hidden elsewhere.
-    async fn add_tail(&self, wanted: Range, sides: &Sides, found: &mut Found) -> Result<bool, Refusal> {
+    /// Adds what only the log has.
+    async fn add_tail(
+        &self,
+        user_id: UserId,
+        wanted: Range,
+        sides: &Sides,
+        found: &mut Found,
+    ) -> Result<Added, Refusal> {
         let is_missing = |seq: &Seq| !found.contains_key(seq);
         let mut missing = wanted.numbers().filter(is_missing);
-        let Some(lowest) = missing.next() else { return Ok(true) };
+        let Some(lowest) = missing.next() else { return Ok(Added::Whole) };
         let missing = Range { first: lowest, last: missing.next_back().unwrap_or(lowest) };
-        let Ok(newest) = &sides.log else { return Ok(false) };
-        let Some(newest) = newest.clone() else { return Ok(sides.postgres.is_ok()) };
+        let Ok(newest) = &sides.log else { return Ok(Added::Part) };
+        let Some(newest) = newest.clone() else { return Ok(Added::whole_if(sides.postgres.is_ok())) };
         let is_covered = newest.seq >= missing.last && sides.postgres.is_ok();
-        let walk = walk_back(&self.log, newest, Seq(missing.first.0 - 1), |event| {
+        let walk = self.tail.walk_back(user_id, newest, Seq(missing.first.0 - 1), |event| {
             if let Event { seq, sent_at, fact: Fact::MessageSent(message), .. } = event
                 && missing.contains(seq)
             {
                 found.entry(seq).or_insert(Some(StoredMessage { seq, sent_at, message }));
             }
         });
-        match tokio::time::timeout(limits::APPEND_WAIT_MAX, walk).await.unwrap_or(Err(AppendError::Unknown)) {
-            Ok(End::Reached | End::LogEnded) => Ok(is_covered),
-            Err(error @ AppendError::Unreadable(_)) => Err(error.into()),
-            Ok(End::StepsSpent) | Err(_) => Ok(false),
+        let end = tokio::time::timeout(limits::APPEND_WAIT_MAX, walk).await;
+        match end.unwrap_or(Err(TailError::Log(AppendError::Unknown))) {
+            Ok(End::Reached | End::LogEnded) => Ok(Added::whole_if(is_covered)),
+            Err(TailError::Log(error @ AppendError::Unreadable(_))) => Err(error.into()),
+            Err(TailError::TooMany(wait)) => Ok(Added::Bounded(wait)),
+            Ok(End::StepsSpent) | Err(TailError::Log(_)) => Ok(Added::Part),
         }
     }
 }
@@ -224,18 +232,38 @@ impl Sides {
     }
 }
 
+/// How much of what a page wants both sides together gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Added {
+    /// All they have, so that nothing is hidden elsewhere.
+    Whole,
+    /// As much as was within reach.
+    Part,
+    /// As much as the user may have read from the log now; more after the delay.
+    Bounded(Duration),
+}
+
+impl Added {
+    const fn whole_if(is_whole: bool) -> Self {
+        if is_whole { Self::Whole } else { Self::Part }
+    }
+}
+
 /// The part of the page that can be shown.
-fn show(wanted: Range, place: Place, found: &Found, is_whole: bool) -> Result<Range, Refusal> {
+fn show(wanted: Range, place: Place, found: &Found, added: Added) -> Result<Range, Refusal> {
     let is_there = |seq: Seq| found.contains_key(&seq);
     let holes = wanted.numbers().filter(|seq| !is_there(*seq)).count();
     if holes == 0 {
         return Ok(wanted);
     }
-    if is_whole {
+    if added == Added::Whole {
         // Waiting would not help. It must not happen, so whoever runs this is told.
         tracing::error!(messages = holes, "neither PostgreSQL nor the log has messages that a page should show");
         metrics::counter!(telemetry::HISTORY_HOLES_TOTAL).increment(u64::try_from(holes).unwrap_or(u64::MAX));
         return Ok(wanted);
     }
-    wanted.unbroken(place, is_there).ok_or_else(|| Refusal::unavailable("this part of the history", &OutOfReach))
+    wanted.unbroken(place, is_there).ok_or_else(|| match added {
+        Added::Bounded(wait) => Refusal::rate_limited(wait),
+        Added::Whole | Added::Part => Refusal::unavailable("this part of the history", &OutOfReach),
+    })
 }

@@ -175,7 +175,7 @@ impl Receipts {
                 Some(self.event(*user_id, *conversation_id, mark, head))
             })
             .collect();
-        match self.log.append_facts(&events).await {
+        match self.tail.log().append_facts(&events).await {
             Ok(()) => {
                 metrics::counter!(telemetry::RECEIPTS_TOTAL, "kind" => "read").increment(events.len() as u64);
                 for ((user_id, conversation_id), mark) in gathered {
@@ -210,7 +210,7 @@ impl Receipts {
         let conversations: std::collections::HashSet<_> = conversations.collect();
         stream::iter(conversations)
             .map(async |conversation_id| {
-                let head = match self.log.last(conversation_id).await? {
+                let head = match self.tail.log().last(conversation_id).await? {
                     Some((at, event)) => Ok(Some(Head::after(event, at))),
                     None => conversations::head(&self.database, conversation_id).await,
                 };

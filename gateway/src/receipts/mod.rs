@@ -14,20 +14,19 @@ use chat_shared::{
     clock::Clock,
     event::{Event, Fact},
     ids::{ConversationId, MessageId},
-    log::Log,
     position::Seq,
 };
 use tokio::sync::Semaphore;
 
 use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers, searches::Searches};
-use crate::{database::Database, quota::Quotas, state::AppState};
+use crate::{database::Database, history::Tail, quota::Quotas, state::AppState};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
 
 /// Takes what users have read and what has reached them.
 pub struct Receipts {
-    log: Log,
+    tail: Tail,
     database: Database,
     clock: Clock,
     quotas: Quotas,
@@ -39,10 +38,10 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Receipts that go to `log` once [`start`] has been called.
-    pub fn new(log: Log, database: Database, clock: Clock, quotas: Quotas) -> Self {
+    /// Receipts that go to the log whose tail is given once [`start`] has been called.
+    pub fn new(tail: Tail, database: Database, clock: Clock, quotas: Quotas) -> Self {
         Self {
-            log,
+            tail,
             database,
             clock,
             quotas,

@@ -49,7 +49,7 @@ impl Receipts {
             return Ok(seq);
         }
         let _turn = self.searches.turn(user_id).await?;
-        let newest = self.log.newest(conversation_id).await?.map(|(_, event)| event);
+        let newest = self.tail.log().newest(conversation_id).await?.map(|(_, event)| event);
         let participants = match &newest {
             Some(newest) => Some(newest.participants.clone()),
             None => conversations::head(&self.database, conversation_id).await?.map(|head| head.participants),
@@ -57,7 +57,8 @@ impl Receipts {
         if participants.is_none_or(|participants| participants.find(user_id).is_none()) {
             return Err(Refusal::no_such_conversation());
         }
-        let found = history::number_of(&self.database, &self.log, newest, conversation_id, message_id).await?;
+        let found =
+            history::number_of(&self.database, &self.tail, user_id, newest, conversation_id, message_id).await?;
         let seq = found.ok_or_else(Refusal::no_such_message)?;
         self.numbers.remember(conversation_id, message_id, seq);
         Ok(seq)

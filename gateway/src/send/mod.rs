@@ -15,7 +15,7 @@ use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
     lifecycle::Tasks,
     limits,
-    log::{AppendError, Appended, Head, Log},
+    log::{AppendError, Appended, Head},
     position::{Seq, StreamSeq},
     sealing::{Envelope, Sealed},
     wire::SendMessage,
@@ -24,6 +24,7 @@ use chat_shared::{
 use crate::{
     content::Content,
     database::Database,
+    history::Tail,
     quota::{EVENT_BYTES, Quotas, Resource},
     refusal::Refusal,
     telemetry,
@@ -35,7 +36,7 @@ const QUICK_ATTEMPTS: u32 = 4;
 /// Appends messages and changes of conversations.
 #[derive(Clone)]
 pub struct Sender {
-    log: Log,
+    tail: Tail,
     lanes: Lanes,
     database: Database,
     content: Content,
@@ -63,10 +64,11 @@ struct Request {
 }
 
 impl Sender {
-    /// A sender that appends to `log`.
-    pub fn new(log: Log, database: Database, content: Content, clock: Clock, quotas: Quotas, tasks: &Tasks) -> Self {
+    /// A sender that appends to the log whose tail is given.
+    pub fn new(tail: Tail, database: Database, content: Content, clock: Clock, quotas: Quotas, tasks: &Tasks) -> Self {
+        let log = tail.log();
         let lanes = Lanes::new(log.clone(), log.appender(tasks), database.clone());
-        Self { log, lanes, database, content, clock, quotas }
+        Self { tail, lanes, database, content, clock, quotas }
     }
 
     /// What counts the messages that it appends.

@@ -13,7 +13,7 @@ use crate::{history, refusal::Refusal};
 impl Sender {
     /// Compares with the event that stands under the same append id.
     pub(super) async fn compare_with(&self, request: &Request, at: StreamSeq) -> Result<Acceptance, Refusal> {
-        let event = self.log.get(at).await?.ok_or(AppendError::Unknown)?;
+        let event = self.tail.log().get(at).await?.ok_or(AppendError::Unknown)?;
         match &event.fact {
             Fact::MessageSent(message) => self.compare(request, event.seq, event.sent_at, message),
             _ => Err(AppendError::Unknown.into()),
@@ -35,7 +35,7 @@ impl Sender {
         if let Some(row) = found {
             return self.compare(request, row.seq, row.sent_at, &row.message).map(Some);
         }
-        let tail = history::read_tail(&self.log, head.stream_seq, stored_seq).await?;
+        let tail = self.tail.read(request.user_id, head.stream_seq, stored_seq).await?;
         let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.place.message_id && message.sender_id == request.user_id);
         match tail.into_iter().find(is_it) {
             Some(Event { seq, sent_at, fact: Fact::MessageSent(message), .. }) => {

@@ -66,8 +66,8 @@ async fn nothing_is_sent_either_way_on_any_gateway_until_the_block_ends_and_grou
 }
 
 fn another_sender(place: &Place) -> Sender {
-    let (log, database, content) = (place.log.clone(), place.database.clone(), place.content.clone());
-    Sender::new(log, database, content, chat_shared::clock::Clock::System, place.quotas.clone(), &place.tasks)
+    let (tail, database, content) = (place.tail.clone(), place.database.clone(), place.content.clone());
+    Sender::new(tail, database, content, chat_shared::clock::Clock::System, place.quotas.clone(), &place.tasks)
 }
 
 #[tokio::test]

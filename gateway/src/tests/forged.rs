@@ -83,8 +83,8 @@ async fn nobody_takes_part_because_a_delivery_says_so_r6_4() {
     };
     assert_eq!(intrude().await, Err(Refusal::no_such_conversation()), "now the gateway remembers where it stands");
     // By another gateway, so that this one has to learn of it.
-    let (log, database, content) = (place.log.clone(), place.database.clone(), place.content.clone());
-    let there = Sender::new(log, database, content, Clock::System, place.quotas.clone(), &place.tasks);
+    let (tail, database, content) = (place.tail.clone(), place.database.clone(), place.content.clone());
+    let there = Sender::new(tail, database, content, Clock::System, place.quotas.clone(), &place.tasks);
     let (message_id, text) = (MessageId::random(), "between us".to_owned());
     let command = SendMessage { conversation_id: theirs, message_id, text, is_repeat: false };
     there.send(ana, command).await.unwrap();

@@ -156,7 +156,7 @@ async fn state_behind(place: &Place, edge: Arc<Edge>, tasks: Tasks) -> AppState 
         conversations: place.conversations.clone(),
         history: place.history.clone(),
         receipts: Arc::new(Receipts::new(
-            place.log.clone(),
+            place.tail.clone(),
             place.database.clone(),
             Clock::System,
             place.quotas.clone(),

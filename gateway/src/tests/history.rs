@@ -7,10 +7,11 @@ use chat_shared::{
     sealing::Sealed,
     wire::{Conversation, ErrorCode, SendMessage},
 };
+use futures_util::StreamExt;
 use time::{Duration, OffsetDateTime};
 
 use super::place::{Place, until, users};
-use crate::history::{Place as PageOf, find_stored, number_of, read_tail};
+use crate::history::{Place as PageOf, find_stored, number_of};
 
 async fn talk() -> (Place, UserId, Conversation) {
     let (place, [ana, ben]) = (Place::new().await, users());
@@ -120,7 +121,7 @@ async fn messages_months_apart_are_all_shown() {
     }
     let first = place.history.page(ana, id, PageOf::After(Seq::ZERO), 1).await.unwrap().messages.remove(0);
     let newest = place.log.newest(id).await.unwrap().map(|(_, event)| event);
-    assert_eq!(number_of(&place.database, &place.log, newest, id, first.message_id).await, Ok(Some(Seq(1))));
+    assert_eq!(number_of(&place.database, &place.tail, ana, newest, id, first.message_id).await, Ok(Some(Seq(1))));
     let listed = place.conversations.get(ana, id).await.unwrap();
     assert_eq!((listed.unread, listed.last_message.unwrap().seq), (6, Seq(6)));
 }
@@ -251,14 +252,14 @@ async fn the_tail_is_read_so_far_and_no_further() {
     }
     let (at, _) = place.log.newest(id).await.unwrap().unwrap();
     let seqs = async |down_to| {
-        let events = read_tail(&place.log, at, Seq(down_to)).await;
+        let events = place.tail.read(UserId::random(), at, Seq(down_to)).await;
         events.map(|events| events.iter().map(|event| event.seq.0).collect::<Vec<_>>())
     };
     assert_eq!(seqs(count).await, Ok(vec![]));
     assert_eq!(seqs(count - 3).await, Ok(vec![count - 2, count - 1, count]));
     assert_eq!(seqs(5).await, Ok((6..=count).collect()));
     assert_eq!(seqs(4).await.unwrap_err().code, ErrorCode::Unavailable);
-    assert_eq!(read_tail(&place.log, StreamSeq::ZERO, Seq::ZERO).await, Ok(vec![]));
+    assert_eq!(place.tail.read(ana, StreamSeq::ZERO, Seq::ZERO).await, Ok(vec![]));
     // What is out of reach is said to be, and what is within reach is shown.
     let newest = place.history.page(ana, id, PageOf::Newest, 100).await.unwrap();
     assert_eq!((newest.messages.len(), newest.has_more), (100, true));
@@ -266,4 +267,80 @@ async fn the_tail_is_read_so_far_and_no_further() {
     assert_eq!(far.unwrap_err().code, ErrorCode::Unavailable);
     let edge = place.history.page(ana, id, PageOf::Before(Seq(8)), 5).await.unwrap();
     assert_eq!((edge.messages[0].seq, edge.messages.len(), edge.has_more), (Seq(6), 2, true));
+}
+
+/// What is asked of the log from now on.
+struct Questions {
+    asked: async_nats::Subscriber,
+    operator: async_nats::Client,
+    log: String,
+}
+
+impl Questions {
+    async fn listen(place: &Place) -> Self {
+        let (operator, log) = (place.operator.clone(), place.log.name().to_owned());
+        let mut questions = Self { asked: operator.subscribe("$JS.API.>").await.unwrap(), operator, log };
+        questions.count().await;
+        questions
+    }
+
+    /// How many there were since the last count.
+    async fn count(&mut self) -> usize {
+        let end = format!("$JS.API.{}", MessageId::random().as_uuid());
+        self.operator.publish(end.clone(), "".into()).await.unwrap();
+        let mut count = 0;
+        while let Some(message) = self.asked.next().await {
+            if message.subject.as_str() == end {
+                return count;
+            }
+            count += usize::from(message.subject.split('.').any(|token| token == self.log));
+        }
+        panic!("NATS has gone");
+    }
+}
+
+/// A conversation of 500 messages, of which the log has them between those of another.
+async fn long_talk() -> (Place, [UserId; 2], ConversationId) {
+    let (place, [ana, ben, cai]) = (Place::new().await, users());
+    let (id, other) = (place.direct(ana, ben).await.conversation_id, place.direct(ana, cai).await.conversation_id);
+    for number in 1..=500 {
+        place.send(ana, id, &number.to_string()).await.unwrap();
+        for _ in 0..number % 4 {
+            place.send(ana, other, "between").await.unwrap();
+        }
+    }
+    (place, [ana, ben], id)
+}
+
+#[tokio::test]
+async fn a_deep_tail_costs_few_questions_to_the_log() {
+    let (place, [ana, ben], id) = long_talk().await;
+    let mut questions = Questions::listen(&place).await;
+    let page = place.page(ana, id, PageOf::Before(Seq(101)), 100).await;
+    assert_eq!(page, Ok(((1..=100).collect(), false)));
+    let asked = questions.count().await;
+    assert!((1..=16).contains(&asked), "{asked} questions for 400 events back");
+    place.store(id, 450, &[120, 300, 301]).await;
+    questions.count().await;
+    for (page_of, expected) in [(PageOf::Before(Seq(351)), 251..=350), (PageOf::After(Seq(100)), 101..=200)] {
+        assert_eq!(place.page(ben, id, page_of, 100).await, Ok((expected.collect(), true)), "{page_of:?}");
+    }
+    let asked = questions.count().await;
+    assert!((1..=32).contains(&asked), "{asked} questions for holes");
+}
+
+#[tokio::test]
+async fn reads_of_the_log_are_bounded_for_each_user() {
+    let (place, [ana, ben], id) = long_talk().await;
+    let mut refusal = None;
+    for _ in 0..50 {
+        refusal = place.page(ana, id, PageOf::Before(Seq(101)), 100).await.err();
+        if refusal.is_some() {
+            break;
+        }
+    }
+    let refusal = refusal.unwrap();
+    assert_eq!(refusal.code, ErrorCode::RateLimited);
+    assert!(refusal.retry_after.is_some_and(|wait| wait.as_secs() < 5));
+    assert_eq!(place.page(ben, id, PageOf::Before(Seq(101)), 100).await, Ok(((1..=100).collect(), false)));
 }

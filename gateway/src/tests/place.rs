@@ -1,6 +1,10 @@
 //! Where a test takes place: a database and a log of its own, and the gateway's rooms on them.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+    time::Duration,
+};
 
 use chat_dev::{
     servers::{Login, Urls},
@@ -32,9 +36,10 @@ use crate::{
     database::Database,
     delivery::Gateways,
     devices::Devices,
-    history::{self, History, Place as PageOf},
+    history::{History, Place as PageOf, Tail},
     profiles::{ProfileSettings, Profiles, Surroundings},
     quota::{QuotaSettings, Quotas},
+    rate::RateLimits,
     receipts::Receipts,
     refusal::Refusal,
     send::{Acceptance, Sender},
@@ -54,6 +59,7 @@ pub struct Place {
     pub profiles: Profiles,
     pub quotas: Quotas,
     pub log: Log,
+    pub tail: Tail,
     pub content: Content,
     pub sender: Sender,
     pub conversations: Conversations,
@@ -104,7 +110,8 @@ impl Place {
         };
         let profiles = Profiles::start(settings, surroundings).unwrap();
         let quotas = Quotas::start(quotas, redis.clone(), clock.clone(), &tasks);
-        let sender = Sender::new(log.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
+        let tail = Tail::new(log.clone(), RateLimits::start(NonZeroU32::MIN, &tasks));
+        let sender = Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(
                 database.clone(),
@@ -115,7 +122,7 @@ impl Place {
                 profiles.clone(),
                 Gateways::new(nats.clone(), namespace.clone(), inboxes.clone()),
             ),
-            history: History::new(database.clone(), log.clone(), content.clone()),
+            history: History::new(database.clone(), tail.clone(), content.clone()),
             pool,
             operator,
             database,
@@ -126,6 +133,7 @@ impl Place {
             profiles,
             quotas,
             log,
+            tail,
             content,
             sender,
             tasks,
@@ -143,7 +151,7 @@ impl Place {
     /// The receipts of a gateway that has just started, and so knows of no message.
     pub fn receipts(&self) -> Arc<Receipts> {
         let receipts =
-            Arc::new(Receipts::new(self.log.clone(), self.database.clone(), Clock::System, self.quotas.clone()));
+            Arc::new(Receipts::new(self.tail.clone(), self.database.clone(), Clock::System, self.quotas.clone()));
         let (writing, stopping) = (Arc::clone(&receipts), self.tasks.draining().clone());
         self.tasks.lasting("read_receipts", async move {
             stopping.run_until_cancelled(writing.write_marks()).await;
@@ -199,12 +207,17 @@ impl Place {
     /// Does the persister's work for one conversation: stores what the log has, but for some numbers that another
     /// persister has not committed yet.
     pub async fn store(&self, conversation_id: ConversationId, up_to: u64, holes: &[u64]) {
-        let (at, _) = self.log.newest(conversation_id).await.unwrap().unwrap();
-        for event in history::read_tail(&self.log, at, Seq::ZERO).await.unwrap() {
+        for event in self.events(conversation_id).await {
             if event.seq.0 <= up_to && !holes.contains(&event.seq.0) {
                 self.store_event(&event, event.sent_at.into()).await;
             }
         }
+    }
+
+    /// What the log has of a conversation, ascending.
+    pub async fn events(&self, conversation_id: ConversationId) -> Vec<Event> {
+        let (at, _) = self.log.newest(conversation_id).await.unwrap().unwrap();
+        self.tail.read(UserId::random(), at, Seq::ZERO).await.unwrap()
     }
 
     /// Stores a message as if it had been sent at `sent_at`.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     connection::simulated::Client,
     delivery::DirectMessage,
-    history::{self, Place as PageOf},
+    history::Place as PageOf,
     presence::Parting,
     receipts::{self, Receipts},
     refusal::Refusal,
@@ -34,8 +34,7 @@ use crate::{
 
 /// The ids of a conversation's messages, by number from 1.
 async fn ids(place: &Place, conversation_id: ConversationId) -> Vec<MessageId> {
-    let (at, _) = place.log.newest(conversation_id).await.unwrap().unwrap();
-    let events = history::read_tail(&place.log, at, Seq::ZERO).await.unwrap();
+    let events = place.events(conversation_id).await;
     let ids = events.into_iter().filter_map(|event| match event.fact {
         Fact::MessageSent(message) => Some(message.message_id),
         _ => None,
@@ -363,7 +362,7 @@ async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_
     let mut sender = Client::connect(&here, ana).await;
     let (mut phone, mut tablet) = (Client::connect(&there, ben).await, Client::connect(&here, ben).await);
     let (at, _) = place.log.newest(id).await.unwrap().unwrap();
-    for event in history::read_tail(&place.log, at, Seq::ZERO).await.unwrap() {
+    for event in place.events(id).await {
         if matches!(event.fact, Fact::MessageSent(_)) {
             notify(&place, at, &event).await;
         }
@@ -414,7 +413,7 @@ async fn what_a_device_had_no_time_to_confirm_counts_as_delivered_once_it_resume
     let mut sender = Client::connect(&gateway, ana).await;
     place.send_many(ana, id, 2).await;
     let (at, _) = place.log.newest(id).await.unwrap().unwrap();
-    for event in history::read_tail(&place.log, at, Seq::ZERO).await.unwrap() {
+    for event in place.events(id).await {
         if matches!(event.fact, Fact::MessageSent(_)) {
             notify(&place, at, &event).await;
             assert!(matches!(sender.push().await, Push::Message { .. }));

@@ -1,6 +1,6 @@
 //! Appends with compare-and-set, and reads single events and heads.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use async_nats::{
     HeaderMap, HeaderValue, header,
@@ -28,6 +28,9 @@ use crate::{
 
 /// JetStream's answer while another append to the subject is being replicated.
 const IN_FLIGHT: u64 = 10164;
+
+/// How long a question for several events may take. Each of them can be read by itself, too.
+const READ_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Facts of one write.
 const FACTS_TOGETHER_MAX: usize = 256;
@@ -247,6 +250,37 @@ impl Log {
         // An event that is missing in the answer is looked for alone.
         let answers = self.ask_directly(&question).await?;
         Ok(answers.into_iter().map(|entry| (entry.subject, entry.stream_seq)).collect())
+    }
+
+    /// The conversation's events from position `from` on, ascending, at most `events_max` of them, in one question. Any
+    /// replica answers, and one that is behind lacks the last ones; positions and `previous` show that.
+    pub async fn read_from(
+        &self,
+        conversation_id: ConversationId,
+        from: StreamSeq,
+        events_max: usize,
+    ) -> Result<Vec<(StreamSeq, Event)>, AppendError> {
+        let subject = self.subject(conversation_id);
+        let question = serde_json::json!({ "seq": from.0, "next_by_subj": subject, "batch": events_max }).to_string();
+        let reading = async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
+            let to = format!("$JS.API.DIRECT.GET.{}", self.name);
+            let asked = self.client.publish_with_reply(to, inbox, question.into()).await;
+            asked.map_err(|error| refused(&error))?;
+            let mut events = Vec::new();
+            while let Some(answer) = answers.next().await {
+                let at = answer.headers.as_ref().and_then(|headers| headers.get_last(header::NATS_SEQUENCE));
+                // The end and errors stand nowhere.
+                let Some(at) = at.and_then(|at| at.as_str().parse().ok()) else { break };
+                events.push((StreamSeq(at), Event::decode(&answer.payload)?));
+                if events.len() == events_max {
+                    break;
+                }
+            }
+            Ok(events)
+        };
+        tokio::time::timeout(READ_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.
