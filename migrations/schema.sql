@@ -61,6 +61,18 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.participants_listed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+begin
+    new.listed_at := coalesce(
+        (select last_activity_at from conversations where conversation_id = new.conversation_id), new.joined_at
+    );
+    return new;
+end
+$$;
+
 CREATE FUNCTION public.restore_conversation(restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[], restored_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -252,6 +264,7 @@ CREATE TABLE public.participants (
     read_seq bigint DEFAULT 0 NOT NULL,
     last_read_message_id uuid,
     muted_until timestamp with time zone,
+    listed_at timestamp with time zone NOT NULL,
     CONSTRAINT participants_read_seq_check CHECK ((read_seq >= 0)),
     CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text])))
 );
@@ -311,11 +324,13 @@ CREATE INDEX blocks_by_blocked ON public.blocks USING btree (blocked_id);
 
 CREATE INDEX messages_by_message ON ONLY public.messages USING btree (conversation_id, message_id);
 
-CREATE INDEX participants_by_user ON public.participants USING btree (user_id);
+CREATE INDEX participants_listed ON public.participants USING btree (user_id, listed_at DESC);
 
 CREATE CONSTRAINT TRIGGER conversations_direct_has_two AFTER INSERT OR UPDATE OF participant_count ON public.conversations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.conversations_direct_has_two();
 
 CREATE TRIGGER participants_count AFTER INSERT OR DELETE ON public.participants FOR EACH ROW EXECUTE FUNCTION public.participants_count();
+
+CREATE TRIGGER participants_listed BEFORE INSERT ON public.participants FOR EACH ROW EXECUTE FUNCTION public.participants_listed();
 
 ALTER TABLE ONLY public.participants
     ADD CONSTRAINT participants_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id) ON DELETE CASCADE;

@@ -5,7 +5,8 @@ revoke all on table
     conversations, participants, outbox, messages, content_keys, dead_letters, log_checkpoints, notification_devices,
     blocks, log_gaps, _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
-revoke all on function make_message_partition (date), participants_count (), conversations_direct_has_two (),
+revoke all on function
+    make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
     database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 
@@ -31,7 +32,8 @@ grant insert on table messages to chat_persister;
 grant select (conversation_id, last_seq, last_activity_at, version),
     update (last_seq, last_message_id, last_message_at, last_activity_at)
     on table conversations to chat_persister;
-grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
+grant select (conversation_id, user_id, read_seq, last_read_message_id, listed_at),
+    update (read_seq, last_read_message_id, listed_at)
     on table participants to chat_persister;
 grant select, insert, delete on table dead_letters to chat_persister;
 grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_stream_seq), delete
@@ -44,7 +46,8 @@ grant execute on function make_message_partition (date), database_incarnation ()
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
 grant select (conversation_id, last_seq, floor_seq, direct_low, direct_high) on table conversations to chat_notifier;
-grant select (conversation_id, user_id, read_seq, muted_until) on table participants to chat_notifier;
+grant select (conversation_id, user_id, read_seq, muted_until, listed_at) on table participants
+    to chat_notifier;
 grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
     on table notification_devices to chat_notifier;
 grant select (blocker_id, blocked_id) on table blocks to chat_notifier;
@@ -55,6 +58,7 @@ grant select (day, master_key_id, wrapped) on table content_keys to chat_notifie
 -- Retention makes partitions and keys, and counts messages without reading what is in them.
 grant execute on function make_message_partition (date) to chat_retention;
 grant select, insert on table content_keys to chat_retention;
-grant select (conversation_id, last_seq, floor_seq, last_message_at) on table conversations to chat_retention;
-grant select (conversation_id, user_id, read_seq) on table participants to chat_retention;
+grant select (conversation_id, last_seq, floor_seq, last_message_at, last_activity_at) on table conversations
+    to chat_retention;
+grant select (conversation_id, user_id, read_seq, listed_at) on table participants to chat_retention;
 grant select (conversation_id, seq, sent_at, deleted_at) on table messages to chat_retention;

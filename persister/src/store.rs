@@ -5,6 +5,7 @@
 
 use chat_shared::{
     clock::{Clock, Day},
+    limits,
     log::LogState,
     position::StreamSeq,
 };
@@ -74,7 +75,7 @@ impl Store {
             raise_conversations(&mut transaction, &batch.heads).await?;
         }
         if !batch.reads.is_empty() {
-            stored.reads = raise_reads(&mut transaction, &batch.reads).await?;
+            stored.reads = raise_participants(&mut transaction, &batch.heads, &batch.reads).await?;
         }
         // Last, because all instances wait for each other at this row.
         if let Some(log) = log
@@ -197,29 +198,50 @@ async fn raise_conversations(connection: &mut PgConnection, heads: &HeadColumns)
     Ok(())
 }
 
-/// Who is no participant any more has no row to raise.
-async fn raise_reads(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<u64> {
-    let raised = sqlx::query!(
-        "with own as materialized (
-             select participant.conversation_id, participant.user_id, own.read_seq, own.last_read_message_id
-             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[])
-                 as own (conversation_id, user_id, read_seq, last_read_message_id)
-             join participants participant using (conversation_id, user_id)
-             where participant.read_seq < own.read_seq
+/// Raises the places of the batch's conversations in their participants' lists, if they lie too far behind, and how far
+/// participants have read; how many had not read that far. In one statement, because two would lock rows in two orders.
+async fn raise_participants(
+    connection: &mut PgConnection,
+    heads: &HeadColumns,
+    reads: &ReadColumns,
+) -> sqlx::Result<u64> {
+    let raised = sqlx::query_scalar!(
+        r#"with wanted as materialized (
+             select participant.conversation_id, participant.user_id, active.listed_at, own.read_seq,
+                 own.last_read_message_id, coalesce(participant.read_seq < own.read_seq, false) as is_read
+             from participants participant
+             left join unnest($1::uuid[], $2::timestamptz[]) as active (conversation_id, listed_at)
+                 using (conversation_id)
+             left join unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[])
+                 as own (conversation_id, user_id, read_seq, last_read_message_id) using (conversation_id, user_id)
+             where participant.conversation_id = any($1 || $3)
+                 and (
+                     participant.listed_at < active.listed_at - make_interval(secs => $7)
+                     or participant.read_seq < own.read_seq
+                 )
              order by participant.conversation_id, participant.user_id
              for no key update of participant
+         ), raised as (
+             update participants participant
+             set listed_at = case when participant.listed_at < wanted.listed_at - make_interval(secs => $7)
+                     then wanted.listed_at else participant.listed_at end,
+                 read_seq = greatest(participant.read_seq, wanted.read_seq),
+                 last_read_message_id = case when participant.read_seq < wanted.read_seq
+                     then wanted.last_read_message_id else participant.last_read_message_id end
+             from wanted
+             where participant.conversation_id = wanted.conversation_id and participant.user_id = wanted.user_id
+             returning wanted.is_read
          )
-         update participants participant
-         set read_seq = own.read_seq, last_read_message_id = own.last_read_message_id
-         from own
-         where participant.conversation_id = own.conversation_id and participant.user_id = own.user_id
-           and participant.read_seq < own.read_seq",
+         select count(*) filter (where is_read) as "count!" from raised"#,
+        &heads.conversation_id,
+        &heads.last_message_at,
         &reads.conversation_id,
         &reads.user_id,
         &reads.read_seq,
         &reads.last_read_message_id,
+        limits::LIST_LAG_MAX.as_secs_f64(),
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(raised.rows_affected())
+    Ok(raised.unsigned_abs())
 }

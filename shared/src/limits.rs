@@ -24,6 +24,12 @@ pub const GROUP_PARTICIPANTS_MIN: usize = 2;
 pub const PAGE_ROWS_DEFAULT: usize = 50;
 /// Rows of a page. A request for more gets this many.
 pub const PAGE_ROWS_MAX: usize = 100;
+/// How far the activity by which a participant finds a conversation may lie behind the conversation's own: within that time
+/// messages raise the conversation's alone.
+pub const LIST_LAG_MAX: Duration = Duration::from_secs(10);
+/// Conversations over which what is unread is summed, for the badge and `GET /v1/unread`: those with the latest activity.
+/// Older ones are left out of the sum.
+pub const UNREAD_CONVERSATIONS_MAX: i64 = 1000;
 /// Entries of an inbox. The oldest goes first; whoever needed it is told `resumed: false`.
 pub const INBOX_ENTRIES_MAX: usize = 256;
 /// Bytes of an inbox' entries beside the oldest one, as they stand in the log. The oldest goes first, as above.

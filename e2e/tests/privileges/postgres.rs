@@ -69,6 +69,8 @@ const CONVERSATIONS: &[Line] = &[
          select conversation_id, gen_random_uuid(), 'member', now() from conversations where kind = 'group'",
         OF_GATEWAY,
     ),
+    ("select listed_at from participants", ALL),
+    ("update participants set listed_at = now()", OF_PERSISTER),
     ("update participants set muted_until = now()", OF_GATEWAY),
     ("update participants set role = 'owner'", OF_GATEWAY),
     ("update participants set read_seq = 0", OF_PERSISTER),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use chat_shared::{
     ids::{ConversationId, UserId},
+    limits,
     position::Seq,
     wire::{Conversation, ConversationKind, ConversationName, ConversationPage, Message, Mute, Progress, UnreadTotal},
 };
@@ -78,7 +79,7 @@ impl Conversations {
         Ok(ConversationPage { conversations, next_cursor })
     }
 
-    /// What the user has not read, over all conversations.
+    /// What the user has not read, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
     pub async fn unread(&self, user_id: UserId) -> Result<UnreadTotal, Refusal> {
         let mut connection = self.database.connection().await?;
         let total = statement(
@@ -86,11 +87,16 @@ impl Conversations {
                 r#"select coalesce(sum(unread), 0)::bigint as "messages!", count(*) as "conversations!"
                    from (
                        select c.last_seq - greatest(p.read_seq, c.floor_seq) as unread
-                       from participants p join conversations c using (conversation_id)
-                       where p.user_id = $1
+                       from (
+                           select conversation_id, read_seq from participants where user_id = $1
+                           order by listed_at desc
+                           limit $2
+                       ) p
+                       join conversations c using (conversation_id)
                    ) of_each
                    where unread > 0"#,
-                user_id.as_uuid()
+                user_id.as_uuid(),
+                limits::UNREAD_CONVERSATIONS_MAX
             )
             .fetch_one(&mut *connection),
         )
@@ -221,6 +227,10 @@ async fn select_one(
     .await
 }
 
+/// The cost depends on the page, not on how many conversations the user has: the index of the user's participations gives
+/// those that may be in it. It may have each [`limits::LIST_LAG_MAX`] too early, and never too late. The inner look finds a
+/// page's number of conversations that are surely before the cursor; those of the page are active at least as late as the
+/// last of them, and so not listed more than the lag before it.
 async fn select_page(
     connection: &mut PgConnection,
     user_id: UserId,
@@ -247,7 +257,18 @@ async fn select_page(
                    from participants me
                    join conversations using (conversation_id)
                    where me.user_id = $1
-                       and ($2::timestamptz is null or (last_activity_at, conversation_id) < ($2, $3::uuid))
+                       and me.listed_at <= coalesce($2::timestamptz, 'infinity')
+                       and me.listed_at >= coalesce((
+                           select listed_at from participants
+                           where user_id = $1
+                               and listed_at < coalesce($2::timestamptz, 'infinity') - make_interval(secs => $6)
+                           order by listed_at desc
+                           offset $4::bigint - 1 limit 1
+                       ), '-infinity') - make_interval(secs => $6)
+                       and (last_activity_at, conversation_id) < (
+                           coalesce($2::timestamptz, 'infinity'),
+                           coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+                       )
                    order by last_activity_at desc, conversation_id desc
                    limit $4
                ) c
@@ -262,7 +283,8 @@ async fn select_page(
             after.map(|place| OffsetDateTime::from(place.last_activity_at)),
             after.map(|place| place.conversation_id.as_uuid()),
             i64::try_from(limit).unwrap_or(i64::MAX),
-            now
+            now,
+            limits::LIST_LAG_MAX.as_secs_f64()
         )
         .fetch_all(connection),
     )

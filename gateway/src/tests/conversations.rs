@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use chat_shared::{
     ids::{ConversationId, UserId},
+    limits,
     position::Seq,
     wire::{CreateConversation, ErrorCode, Role},
 };
 use futures_util::future::join_all;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::place::{Place, users};
 use crate::{history::Place as PageOf, refusal::Refusal};
@@ -205,4 +207,97 @@ async fn unread_is_derived_from_last_read_and_floor() {
         assert_eq!(listed.last_message.is_some(), floor < 10, "what has been aged out is not shown");
         assert_eq!(listed, place.conversations.get(ben, conversation_id).await.unwrap());
     }
+}
+
+/// So many groups of a user alone, each of them active a second before the one before, with one message each.
+async fn insert_groups(place: &Place, user_id: UserId, count: i32) -> Vec<Uuid> {
+    let ids: Vec<Uuid> = (0..count).map(|_| ConversationId::random().as_uuid()).collect();
+    sqlx::query!(
+        "insert into conversations (conversation_id, kind, last_seq, created_at, last_activity_at)
+         select conversation_id, 'group', 1, '2026-01-01', timestamptz '2026-01-02' - make_interval(secs => number)
+         from unnest($1::uuid[]) with ordinality as made (conversation_id, number)",
+        &ids
+    )
+    .execute(&place.pool)
+    .await
+    .unwrap();
+    sqlx::query!(
+        "insert into participants (conversation_id, user_id, role, joined_at)
+         select conversation_id, $2, 'owner', '2026-01-01' from unnest($1::uuid[]) as made (conversation_id)",
+        &ids,
+        user_id.as_uuid()
+    )
+    .execute(&place.pool)
+    .await
+    .unwrap();
+    ids
+}
+
+/// The user's list, so many at a time.
+async fn list_all(place: &Place, user_id: UserId, limit: usize) -> Vec<Uuid> {
+    let (mut shown, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let page = place.conversations.list(user_id, limit, cursor.as_deref()).await.unwrap();
+        shown.extend(page.conversations.iter().map(|conversation| conversation.conversation_id.as_uuid()));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return shown;
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_are_in_order_though_their_index_lags() {
+    let (place, [ana]) = (Place::new().await, users());
+    let ids = insert_groups(&place, ana, 60).await;
+    let lag = i32::try_from(limits::LIST_LAG_MAX.as_secs()).unwrap();
+    sqlx::query!(
+        "update participants
+         set listed_at = listed_at - make_interval(secs => abs(hashtext(conversation_id::text)) % ($1::int + 1))",
+        lag
+    )
+    .execute(&place.pool)
+    .await
+    .unwrap();
+    for limit in [1, 4, 25, 100] {
+        assert_eq!(list_all(&place, ana, limit).await, ids, "limit {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_a_list_reads_its_own_conversations_alone() {
+    let (place, [ana]) = (Place::new().await, users());
+    let ids = insert_groups(&place, ana, 500).await;
+    // Counts the conversations that the gateway's statements look at.
+    let counting = "create sequence looks;
+        create function looked() returns boolean language plpgsql volatile cost 100000 security definer
+            as $$ begin perform nextval('public.looks'); return true; end $$;
+        alter table conversations enable row level security;
+        create policy counted on conversations using (looked());
+        analyze";
+    sqlx::raw_sql(counting).execute(&place.pool).await.unwrap();
+    let page = place.conversations.list(ana, 10, None).await.unwrap();
+    let shown: Vec<_> = page.conversations.iter().map(|conversation| conversation.conversation_id.as_uuid()).collect();
+    assert_eq!(shown, ids[..10]);
+    let looks: i64 =
+        sqlx::query_scalar!(r#"select last_value as "looks!" from pg_sequences where sequencename = 'looks'"#)
+            .fetch_one(&place.pool)
+            .await
+            .unwrap();
+    assert!((10..=60).contains(&looks), "{looks} of 500 conversations were looked at");
+}
+
+#[tokio::test]
+async fn unread_is_summed_over_a_bounded_number_of_conversations() {
+    let (place, [ana]) = (Place::new().await, users());
+    let bound = i32::try_from(limits::UNREAD_CONVERSATIONS_MAX).unwrap();
+    let ids = insert_groups(&place, ana, bound + 5).await;
+    let total = place.conversations.unread(ana).await.unwrap();
+    assert_eq!((total.messages, total.conversations), (1000, 1000));
+    sqlx::query!("update participants set read_seq = 1 where conversation_id = any($1)", &ids[..10])
+        .execute(&place.pool)
+        .await
+        .unwrap();
+    let total = place.conversations.unread(ana).await.unwrap();
+    assert_eq!((total.messages, total.conversations), (990, 990));
 }

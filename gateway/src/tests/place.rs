@@ -77,7 +77,7 @@ impl Place {
     }
 
     pub async fn on(urls: &Urls) -> Self {
-        Self::with_profiles(urls, &ProfileSettings::none()).await
+        Box::pin(Self::with_profiles(urls, &ProfileSettings::none())).await
     }
 
     /// As `on`, with profiles from somewhere.
@@ -238,8 +238,13 @@ impl Place {
         .await
         .unwrap();
         sqlx::query!(
-            "update conversations set last_seq = $2, last_message_id = $3, last_message_at = $4, last_activity_at = $4
-             where conversation_id = $1 and last_seq < $2",
+            "with head as (
+                 update conversations set last_seq = $2, last_message_id = $3, last_message_at = $4, last_activity_at = $4
+                 where conversation_id = $1 and last_seq < $2
+                 returning conversation_id, last_activity_at
+             )
+             update participants p set listed_at = head.last_activity_at
+             from head where p.conversation_id = head.conversation_id",
             event.conversation_id.as_uuid(),
             event.seq.to_sql(),
             message.message_id.as_uuid(),

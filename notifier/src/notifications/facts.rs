@@ -42,7 +42,7 @@ pub struct OutOfReach {
 pub struct Concern {
     /// How they see the conversation.
     pub membership: Membership,
-    /// Their unread messages in all conversations, the message counted.
+    /// Their unread messages, the message counted, over [`limits::UNREAD_CONVERSATIONS_MAX`] other conversations at most.
     pub badge: u64,
 }
 
@@ -89,13 +89,15 @@ impl Facts {
                        where (blocker_id, blocked_id) in
                            ((here.direct_low, here.direct_high), (here.direct_high, here.direct_low))
                    ) as "is_blocked!",
-                   (
-                       select coalesce(sum(greatest(
-                           case when c.conversation_id = $2 then greatest(c.last_seq, $3) else c.last_seq end
-                               - greatest(p.read_seq, c.floor_seq), 0
-                       )), 0)::bigint
-                       from participants p join conversations c using (conversation_id)
-                       where p.user_id = $1
+                   greatest(greatest(here.last_seq, $3) - greatest(me.read_seq, here.floor_seq), 0) + (
+                       select coalesce(sum(greatest(c.last_seq - greatest(p.read_seq, c.floor_seq), 0)), 0)::bigint
+                       from (
+                           select conversation_id, read_seq from participants
+                           where user_id = $1 and conversation_id <> $2
+                           order by listed_at desc
+                           limit $5
+                       ) p
+                       join conversations c using (conversation_id)
                    ) as "badge!"
                from participants me join conversations here using (conversation_id)
                where me.conversation_id = $2 and me.user_id = $1"#,
@@ -103,6 +105,7 @@ impl Facts {
             job.conversation_id.as_uuid(),
             job.seq.to_sql(),
             OffsetDateTime::from(now),
+            limits::UNREAD_CONVERSATIONS_MAX,
         )
         .fetch_optional(&self.pool);
         let row = self.ask(asking).await?;
@@ -117,13 +120,18 @@ impl Facts {
         }))
     }
 
-    /// The user's unread messages in all conversations.
+    /// The user's unread messages, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
     pub async fn badge(&self, user_id: UserId) -> Result<u64, OutOfReach> {
         let asking = sqlx::query_scalar!(
             r#"select coalesce(sum(greatest(c.last_seq - greatest(p.read_seq, c.floor_seq), 0)), 0)::bigint as "badge!"
-               from participants p join conversations c using (conversation_id)
-               where p.user_id = $1"#,
+               from (
+                   select conversation_id, read_seq from participants where user_id = $1
+                   order by listed_at desc
+                   limit $2
+               ) p
+               join conversations c using (conversation_id)"#,
             user_id.as_uuid(),
+            limits::UNREAD_CONVERSATIONS_MAX,
         )
         .fetch_one(&self.pool);
         Ok(self.ask(asking).await?.unsigned_abs())

@@ -11,6 +11,7 @@ use chat_shared::{
     clock::{Clock, Timestamp},
     event::{Event, Fact, MessageSent, Participants, ReadAdvanced},
     ids::{ConversationId, MessageId, UserId},
+    limits,
     log::{self, Log, LogState, Replicas},
     position::{Seq, StreamSeq},
     postgres,
@@ -241,6 +242,14 @@ impl Place {
         assert_eq!(head.last_message_id, Some(message_id(last)));
         assert_eq!(head.last_message_at, Some(OffsetDateTime::from(last.sent_at)));
         assert_eq!(head.last_activity_at, OffsetDateTime::from(last.sent_at));
+        let misplaced = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from participants
+               where conversation_id = $1 and listed_at not between $2::timestamptz - make_interval(secs => $3) and $2"#,
+            talk.conversation_id.as_uuid(),
+            OffsetDateTime::from(last.sent_at),
+            limits::LIST_LAG_MAX.as_secs_f64()
+        );
+        assert_eq!(misplaced.fetch_one(&self.pool).await.unwrap(), 0, "each participant's list has it in its place");
     }
 
     /// How far each of the users has read.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use chat_shared::clock::Clock;
+use chat_shared::{clock::Clock, limits};
 use sqlx::{PgConnection, PgPool, types::Uuid};
 use time::OffsetDateTime;
 
@@ -48,6 +48,8 @@ struct Listing {
     read_seq: i64,
     floor_seq: i64,
     last_message_at: Option<OffsetDateTime>,
+    /// Whether the list finds the conversation at another time than that of its activity.
+    is_misplaced: bool,
     /// Messages that were found to be unread.
     counted: i64,
     is_looked_at: bool,
@@ -71,7 +73,7 @@ impl Listing {
     }
 
     fn drifts(&self) -> bool {
-        self.read_seq > self.last_seq || self.counted != self.listed()
+        self.is_misplaced || self.read_seq > self.last_seq || self.counted != self.listed()
     }
 }
 
@@ -113,10 +115,13 @@ fn windows(now: OffsetDateTime) -> impl Iterator<Item = (OffsetDateTime, OffsetD
 
 async fn listings(snapshot: &mut PgConnection, conversations: &[Uuid]) -> sqlx::Result<BTreeMap<Place, Listing>> {
     let rows = sqlx::query!(
-        "select conversation_id, user_id, last_seq, read_seq, floor_seq, last_message_at
-         from conversations join participants using (conversation_id)
-         where conversation_id = any($1)",
+        r#"select conversation_id, user_id, last_seq, read_seq, floor_seq, last_message_at,
+               p.listed_at not between c.last_activity_at - make_interval(secs => $2) and c.last_activity_at
+                   as "is_misplaced!"
+           from conversations c join participants p using (conversation_id)
+           where conversation_id = any($1)"#,
         conversations,
+        limits::LIST_LAG_MAX.as_secs_f64(),
     )
     .fetch_all(snapshot)
     .await?;
@@ -128,6 +133,7 @@ async fn listings(snapshot: &mut PgConnection, conversations: &[Uuid]) -> sqlx::
                 read_seq: row.read_seq,
                 floor_seq: row.floor_seq,
                 last_message_at: row.last_message_at,
+                is_misplaced: row.is_misplaced,
                 counted: 0,
                 is_looked_at: false,
             };

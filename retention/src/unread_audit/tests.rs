@@ -155,6 +155,11 @@ async fn whatever_lists_show_wrongly_drifts_until_it_is_mended() {
     assert_eq!(scene.drifting().await, 2);
     scene.raise_floor(lost, 2).await;
     assert_eq!(scene.drifting().await, 0);
+    sqlx::query!("update conversations set last_activity_at = $2 where conversation_id = $1", lost, noon(0))
+        .execute(&scene.pool)
+        .await
+        .unwrap();
+    assert_eq!(scene.drifting().await, 2, "both have it too far down their lists");
 }
 
 #[tokio::test]
