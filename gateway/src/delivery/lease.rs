@@ -113,6 +113,8 @@ async fn bring_one_back(
     }
     match connection.register_again(state).await {
         Ok(Returned::Lost) => Some(connection),
+        // An inbox that can't be used concerns its user only, and is reset when the client comes back.
+        Err(error) if error.is_of_user() => Some(connection),
         Ok(Returned::Intact | Returned::Passed) => None,
         Err(error) => {
             if !has_failed.swap(true, Ordering::Relaxed) {

@@ -111,7 +111,8 @@ impl Place {
         let profiles = Profiles::start(settings, surroundings).unwrap();
         let quotas = Quotas::start(quotas, redis.clone(), clock.clone(), &tasks);
         let tail = Tail::new(log.clone(), RateLimits::start(NonZeroU32::MIN, &tasks));
-        let sender = Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
+        let sender =
+            Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
         let place = Self {
             conversations: Conversations::new(
                 database.clone(),
