@@ -22,7 +22,7 @@ use crate::{
     config::{NotificationContent, Settings},
     deliverer::{Deliverer, Means},
     mender::Mender,
-    notifications::{self, Clerk, Content, Facts, Intake, Office},
+    notifications::{self, Claimed, Clerk, Content, Facts, Intake, Office},
     occasionally::Occasionally,
     providers::Providers,
     publisher::Publisher,
@@ -169,6 +169,7 @@ async fn notify(
     let intake = Intake::start(jobs.clone(), inboxes.clone(), tasks);
     let office = Office {
         inboxes: inboxes.clone(),
+        claimed: Claimed::default(),
         reachable: reachable.clone(),
         facts: Facts::new(pool),
         master_key,

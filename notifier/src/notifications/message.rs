@@ -94,9 +94,10 @@ impl Office {
         let MessageJob { user_id, message_id, sent_at, .. } = *job;
         let notice = Notice { user_id, device_id: device.device_id, message_id, sent_at };
         match self.inboxes.claim(notice).await {
-            Ok(Claim::Taken) => {}
+            Ok(Claim::Taken) if self.claimed.add(notice) => {}
             Ok(Claim::Sent) => return Told::Before,
-            Ok(Claim::Unknown) => {
+            // Taken for the second time, it was lost by Redis.
+            Ok(Claim::Unknown | Claim::Taken) => {
                 self.keep_claim(notice).await;
                 return Told::Concluded(Conclusion::Unknown);
             }
@@ -165,6 +166,7 @@ impl Office {
     }
 
     async fn give_claim_back(&self, notice: Notice) {
+        self.claimed.forget(notice);
         for _ in 0..SETTLE_ATTEMPTS_MAX {
             match self.inboxes.give_claim_back(notice).await {
                 Ok(()) => return,

@@ -6,6 +6,7 @@
 //! **Invariant:** a notification is claimed before it is sent. If it is not known whether it was sent, it never is again.
 
 mod badge;
+mod claimed;
 mod clerk;
 mod content;
 mod decide;
@@ -29,6 +30,7 @@ use chat_shared::{
 
 use self::facts::OutOfReach;
 pub use self::{
+    claimed::Claimed,
     clerk::{Clerk, Filing},
     content::Content,
     decide::Conclusion,
@@ -42,6 +44,8 @@ use crate::{occasionally::Occasionally, providers::Providers, reachable::Reachab
 pub struct Office {
     /// Sessions, what devices have confirmed, and claims.
     pub inboxes: Inboxes,
+    /// The claims of this process.
+    pub claimed: Claimed,
     /// Whether Redis is worth asking.
     pub reachable: Reachable,
     /// Participants and devices.
