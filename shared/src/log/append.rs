@@ -13,6 +13,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 
 use super::{
     Log, subject_of,
