@@ -1,12 +1,9 @@
 //! Inboxes when Redis comes back with older data, becomes a replica, or answers nothing over a connection that stays open.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+#[path = "input/relay.rs"]
+mod relay;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use chat_dev::{
@@ -22,11 +19,8 @@ use chat_shared::{
     position::Cursor,
     wire::Resume,
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+
+use self::relay::Relay;
 
 /// How long a condition may take to come true.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -183,56 +177,4 @@ async fn a_connection_that_answers_nothing_is_left() -> Result<()> {
     wait::until("the next connection", DEADLINE, async || Ok(route(&inboxes, user_id, 1).await.ok())).await?;
     assert_eq!(inboxes.register(user_id, session(), None).await?.epoch, epoch, "it leads to the same inbox");
     Ok(())
-}
-
-/// A relay whose connections can be made to take bytes and move none.
-struct Relay {
-    address: String,
-    born: Arc<AtomicU64>,
-    silent_to: Arc<AtomicU64>,
-    _tasks: JoinSet<()>,
-}
-
-impl Relay {
-    async fn open(target: String) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?.to_string();
-        let (born, silent_to) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let mut tasks = JoinSet::new();
-        let (count, silent) = (Arc::clone(&born), Arc::clone(&silent_to));
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-                let (target, silent) = (target.clone(), Arc::clone(&silent));
-                connections.spawn(async move { carry(client, &target, number, &silent).await });
-            }
-        });
-        Ok(Self { address, born, silent_to, _tasks: tasks })
-    }
-
-    fn silence(&self) {
-        self.silent_to.store(self.born.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-}
-
-async fn carry(client: TcpStream, target: &str, number: u64, silent_to: &AtomicU64) -> Result<()> {
-    let server = TcpStream::connect(target).await?;
-    let ((from_client, mut to_client), (from_server, mut to_server)) = (client.into_split(), server.into_split());
-    let is_silent = || silent_to.load(Ordering::Relaxed) >= number;
-    let mut chunk = [0; 16 * 1024];
-    loop {
-        // Cancel safe: it is only waited for readiness.
-        let (from, to) = tokio::select! {
-            ready = from_client.readable() => ready.map(|()| (&from_client, &mut to_server))?,
-            ready = from_server.readable() => ready.map(|()| (&from_server, &mut to_client))?,
-        };
-        match from.try_read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(count) if !is_silent() => to.write_all(&chunk[..count]).await?,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
