@@ -25,6 +25,10 @@ const LOST_WRITES: Duration = Duration::from_secs(2);
 const WHISPERS: usize = 8;
 /// How long services may take to find the right server.
 const HEAL_DEADLINE: Duration = Duration::from_secs(15);
+/// Why connections to a server end that has become a replica, and loads what it copies.
+const WRONG_SERVER: &[&str] = &["read_only", "loading", "master_down"];
+/// Why connections end that answer nothing.
+const SILENT: &[&str] = &["silent"];
 /// A port at which nothing listens.
 const NOWHERE: [&str; 3] = ["REPLICAOF", "127.0.0.1", "1"];
 const NO_REPLICA: [&str; 3] = ["REPLICAOF", "NO", "ONE"];
@@ -80,13 +84,13 @@ pub async fn read_only(trial: &mut Trial<'_>) -> Result<()> {
     let redis = &ground.servers()?.redis;
     let other = redis.start_replica(&Binaries::find_or_fetch().await?, &Ports::fresh()).await?;
     trial.pause(300..1500).await;
-    let ended_before = links_ended(ground, "read_only").await?;
+    let ended_before = links_ended(ground, WRONG_SERVER).await?;
     let since = Instant::now();
     other.says(&NO_REPLICA).await?;
     ground.notifier_line.lead_to(Some(other.address()));
     redis.follow(&other).await?;
     trial.fault("Redis becomes a replica of the server to which its address leads now");
-    services_leave(trial, "read_only", ended_before, since).await?;
+    services_leave(trial, WRONG_SERVER, ended_before, since).await?;
     back(trial, &other).await
 }
 
@@ -94,11 +98,11 @@ pub async fn read_only(trial: &mut Trial<'_>) -> Result<()> {
 pub async fn silent(trial: &mut Trial<'_>) -> Result<()> {
     let ground = trial.ground;
     trial.pause(300..1500).await;
-    let ended_before = links_ended(ground, "silent").await?;
+    let ended_before = links_ended(ground, SILENT).await?;
     let since = Instant::now();
     ground.notifier_line.silence();
     trial.fault("all connections to Redis fall silent");
-    services_leave(trial, "silent", ended_before, since).await?;
+    services_leave(trial, SILENT, ended_before, since).await?;
     ground.notifier_line.cut();
     nothing_was_refused(trial, since);
     Ok(())
@@ -116,14 +120,14 @@ async fn all_is_told(trial: &mut Trial<'_>, told_before: u64, since: Instant) {
 }
 
 /// Every service ends its connection for this reason, and events enter inboxes again.
-async fn services_leave(trial: &mut Trial<'_>, reason: &str, ended_before: u64, since: Instant) -> Result<()> {
+async fn services_leave(trial: &mut Trial<'_>, reasons: &[&str], ended_before: u64, since: Instant) -> Result<()> {
     let ground = trial.ground;
     for _ in 0..WHISPERS {
         trial.load.whisper();
     }
     let services = ground.fleet.gateways().len() as u64 + 1;
     let left = wait::until("all services to leave a connection that leads nowhere", HEAL_DEADLINE, || async {
-        let ended = links_ended(ground, reason).await?.saturating_sub(ended_before);
+        let ended = links_ended(ground, reasons).await?.saturating_sub(ended_before);
         Ok((ended >= services).then_some(ended))
     })
     .await;
@@ -134,7 +138,8 @@ async fn services_leave(trial: &mut Trial<'_>, reason: &str, ended_before: u64, 
     .await;
     let (is_felt, took) = (left.is_ok() && again.is_ok(), since.elapsed().as_millis());
     let left = left.unwrap_or_default();
-    trial.bite(is_felt, format!("{left} connections were ended as {reason}, and all was well after {took} ms"));
+    let why = reasons.join(" or ");
+    trial.bite(is_felt, format!("{left} connections were ended as {why}, and all was well after {took} ms"));
     Ok(())
 }
 
@@ -161,10 +166,15 @@ async fn entries(redis: &Redis) -> Result<u64> {
     Ok(sum)
 }
 
-async fn links_ended(ground: &Ground, reason: &str) -> Result<u64> {
+async fn links_ended(ground: &Ground, reasons: &[&str]) -> Result<u64> {
     const METRIC: &str = "chat_redis_links_ended_total";
-    let label = format!("reason=\"{reason}\"");
-    Ok(ground.of_gateways(METRIC, &label).await? + metric_of(ground.fleet.notifier(), METRIC, &label).await?)
+    let mut sum = 0;
+    for reason in reasons {
+        let label = format!("reason=\"{reason}\"");
+        sum += ground.of_gateways(METRIC, &label).await?;
+        sum += metric_of(ground.fleet.notifier(), METRIC, &label).await?;
+    }
+    Ok(sum)
 }
 
 async fn routed(ground: &Ground) -> Result<u64> {
