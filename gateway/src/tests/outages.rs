@@ -123,8 +123,8 @@ async fn numbers_do_not_repeat_after_a_purge_promise_3() {
     let (place, [ana, ben]) = (Place::new().await, users());
     let id = place.direct(ana, ben).await.conversation_id;
     let another = || {
-        let (log, database, content) = (place.log.clone(), place.database.clone(), place.content.clone());
-        Sender::new(log, database, content, Clock::System, place.quotas.clone(), &place.tasks)
+        let (tail, database, content) = (place.tail.clone(), place.database.clone(), place.content.clone());
+        Sender::new(tail, database, content, Clock::System, place.quotas.clone(), &place.tasks)
     };
     let send = async |sender: &Sender, from| {
         let (message_id, text) = (MessageId::random(), "hello".to_owned());
