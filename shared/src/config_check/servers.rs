@@ -180,7 +180,7 @@ pub async fn redis(report: &mut Report, settings: &RedisSettings, namespace: &Na
         }
         match server.replicas {
             0 => {
-                report.note("Redis: it has no replica, so while it is down clients have no inbox, and reload after it")
+                report.note("Redis: it has no replica, so while it is down clients have no inbox, and reload after it");
             }
             count => report.note(format_args!(
                 "Redis: it has {count} replicas; a fail-over works only if this address leads to the new primary then"

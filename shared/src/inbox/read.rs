@@ -26,6 +26,9 @@ pub enum Page {
     Lost,
 }
 
+/// Epoch, head and run of an inbox.
+type Meta = (Option<String>, Option<u64>, Option<String>);
+
 impl Inboxes {
     /// Up to `count` entries after `cursor`.
     pub async fn read(&self, user_id: UserId, epoch: Epoch, cursor: Cursor, count: usize) -> Result<Page, InboxError> {
@@ -40,8 +43,7 @@ impl Inboxes {
             .arg("COUNT")
             .arg(count);
         let mut redis = self.redis.link().await?;
-        let ((found, head, run), range): ((Option<String>, Option<u64>, Option<String>), StreamRangeReply) =
-            bounded(pipeline.query_async(&mut redis)).await?;
+        let ((found, head, run), range): (Meta, StreamRangeReply) = bounded(pipeline.query_async(&mut redis)).await?;
         if super::is_of_another_run(run.as_deref(), &redis) || found.and_then(|found| found.parse().ok()) != Some(epoch)
         {
             return Ok(Page::Lost);
