@@ -91,14 +91,25 @@ fn promise_4_a_position_that_is_not_the_inboxs_is_told_so() -> Result<()> {
         let epoch = first.hello(DeviceId::random(), None).await?.epoch.context("there is an inbox")?;
         fleet.api(&asha, 0).say(conversation_id, &said("one")).await?;
         let head = pushed(&mut first, 1).await?[0].1;
-        for (epoch, cursor) in
-            [(Epoch::random(), head), (Epoch::random(), 0), (epoch, head + 1), (epoch, u64::MAX >> 12)]
-        {
+        let resume = async |epoch, cursor| {
             let mut socket = fleet.socket(&bikram, 1, Encoding::Json).await?;
-            let ready = socket.hello(DeviceId::random(), Some(Resume { epoch, cursor: Cursor(cursor) })).await?;
+            socket.hello(DeviceId::random(), Some(Resume { epoch, cursor: Cursor(cursor) })).await
+        };
+        for cursor in [head, 0] {
+            let ready = resume(Epoch::random(), cursor).await?;
             assert!(!ready.resumed, "cursor {cursor} with head {head}");
-            assert_eq!(ready.cursor, Cursor(head), "live pushes go on from the inbox' end");
+            assert_eq!(
+                (ready.epoch, ready.cursor),
+                (Some(epoch), Cursor(head)),
+                "live pushes go on from the inbox' end"
+            );
         }
+        // A cursor above the head shows that the inbox has lost entries: it is made anew.
+        let ready = resume(epoch, head + 1).await?;
+        assert!(!ready.resumed && ready.epoch != Some(epoch));
+        assert_eq!(ready.cursor, Cursor(0));
+        let ready = resume(epoch, u64::MAX >> 12).await?;
+        assert!(!ready.resumed);
         Ok(())
     })
 }
