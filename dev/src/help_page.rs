@@ -3,18 +3,21 @@
 use clap::{Arg, ArgAction, Command};
 
 /// What a number, an address or a text may be counted or written in.
-const UNITS: [&str; 20] = [
+const UNITS: [&str; 23] = [
     "ADDRESS:PORT",
     "BASE64",
     "BYTES",
     "CONNECTIONS",
     "CONTACT",
+    "CONVERSATIONS",
     "FILE",
     "FILES",
     "FILTER",
     "FORMAT",
     "HANDSHAKES/S",
     "ID",
+    "IDS",
+    "MESSAGES/S",
     "MILLISECONDS",
     "NAME",
     "NETWORKS",

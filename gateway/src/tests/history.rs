@@ -210,7 +210,7 @@ async fn a_page_shows_nothing_that_came_after_its_user_was_removed_while_postgre
         event.participants.list.retain(|participant| participant.user_id != ana);
         (event.seq, event.previous) = (event.seq.next(), at);
         place.log.append(&event, "after the removal").await.unwrap();
-        place.store_event(&event, event.sent_at.into()).await;
+        place.store_event_on(&mut removal, &event, event.sent_at.into()).await;
         sqlx::query!("delete from participants where user_id = $1", ana.as_uuid())
             .execute(&mut *removal)
             .await

@@ -27,7 +27,7 @@ use chat_shared::{
     telemetry::Latch,
     wire::{Conversation, CreateConversation, SendMessage},
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use crate::{
@@ -223,6 +223,12 @@ impl Place {
 
     /// Stores a message as if it had been sent at `sent_at`.
     pub async fn store_event(&self, event: &Event, sent_at: OffsetDateTime) {
+        let mut connection = self.pool.acquire().await.unwrap();
+        self.store_event_on(&mut connection, event, sent_at).await;
+    }
+
+    /// As `store_event`, on a connection that may hold locks.
+    pub async fn store_event_on(&self, connection: &mut PgConnection, event: &Event, sent_at: OffsetDateTime) {
         let Fact::MessageSent(message) = &event.fact else { return };
         self.make_partition(sent_at).await;
         sqlx::query!(
@@ -235,7 +241,7 @@ impl Place {
             message.sender_id.as_uuid(),
             message.envelope.as_bytes()
         )
-        .execute(&self.pool)
+        .execute(&mut *connection)
         .await
         .unwrap();
         sqlx::query!(
@@ -251,7 +257,7 @@ impl Place {
             message.message_id.as_uuid(),
             sent_at
         )
-        .execute(&self.pool)
+        .execute(&mut *connection)
         .await
         .unwrap();
     }
