@@ -21,7 +21,7 @@ use crate::cargo::{self, Artifacts, Executable};
 const AT_ONCE: usize = 4;
 
 /// Packages whose tests start processes and wait for them. They take longest, so they are started first.
-const LONG: [&str; 3] = ["chat-e2e", "chat-gateway", "chat-dev"];
+const LONG: [&str; 4] = ["chat-e2e", "chat-gateway", "chat-notifier", "chat-dev"];
 
 /// Whatever there is to run, in the order in which it is started.
 #[derive(Debug)]
