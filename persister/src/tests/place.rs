@@ -321,6 +321,11 @@ impl Talk {
         }
     }
 
+    /// The log holds nothing of it any more, so its next event follows none.
+    pub const fn forget_log(&mut self) {
+        self.previous = StreamSeq::ZERO;
+    }
+
     /// The next message, from one user after the other.
     pub fn message(&mut self, sent_at: Timestamp) -> Event {
         let event = self.unnumbered(self.events.len() as u64 + 1, sent_at);

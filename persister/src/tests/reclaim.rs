@@ -78,6 +78,7 @@ async fn only_stored_and_delivered_entries_are_removed() {
     assert_eq!((usage.entries, usage.first, usage.last), (0, StreamSeq(11), StreamSeq(10)));
 
     persister.stop().await;
+    talk.forget_log();
     place.append(&mut talk).await;
     deliver(deliverer, 1).await;
     assert_eq!(removed(&mut reclaimer, &place).await, 0, "it is not stored");
