@@ -21,9 +21,9 @@ const WATCHES_BURST_MAX: u32 = 20;
 
 /// Ids in `GET /v1/profiles` of one user a second, over a longer time. Over it `rate_limited`: each id that is not known
 /// here is a key of Redis to look up, and a part of a call to kaha-main-v3.
-const PROFILE_IDS_PER_SECOND_MAX: u32 = 50;
+const PROFILE_IDS_PER_SECOND_MAX: u32 = 100;
 /// Ids of one user at once.
-const PROFILE_IDS_BURST_MAX: u32 = 500;
+const PROFILE_IDS_BURST_MAX: u32 = 1000;
 
 /// Events of the log that one user has read a second, over a longer time, for pages of history and the search for
 /// messages that PostgreSQL doesn't have. Over it a page is shorter, or `rate_limited`.
