@@ -13,7 +13,7 @@ use chat_shared::{
     log::{self, Log},
     postgres,
     redis::Redis,
-    telemetry as shared_telemetry,
+    telemetry::{self as shared_telemetry, Latch},
 };
 use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::Notify};
@@ -144,18 +144,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         typing: Typing::default(),
         resync,
     });
-    tasks.essential("delivery", delivery::listen(state.clone(), health.latch("delivery")));
-    tasks.best_effort("resync", delivery::resync(state.clone()));
-    receipts::start(&state);
-    presence::start(&state);
-    tasks.best_effort("typing", typing::expire(state.clone()));
-    tasks.best_effort("lease", delivery::keep(state.clone()));
-    outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), &tasks);
-    state.revocations.start(&state).await;
+    start_tasks(&state, health.latch("delivery")).await;
     internal::start(&config.internal, &config.tokens.jwt_audience, signer.as_deref(), &state, &tasks).await?;
     serve(&config, state, &tasks).await?;
     listening.set(true);
     tasks.run(DRAIN_MAX).await
+}
+
+/// Starts the tasks that run beside requests, until the gateway drains.
+async fn start_tasks(state: &AppState, delivery: Latch) {
+    let tasks = &state.tasks;
+    tasks.essential("delivery", delivery::listen(state.clone(), delivery));
+    tasks.best_effort("resync", delivery::resync(state.clone()));
+    receipts::start(state);
+    presence::start(state);
+    tasks.best_effort("typing", typing::expire(state.clone()));
+    tasks.best_effort("lease", delivery::keep(state.clone()));
+    outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), tasks);
+    state.revocations.start(state).await;
 }
 
 /// Ends the gateway when the log is lost or exchanged: it would give numbers again that were given before.
