@@ -12,7 +12,7 @@ use chat_shared::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    deliverer::{Deliverer, Delivering, NotDelivered},
+    deliverer::{Deliverer, Delivering},
     news::News,
     occasionally::Occasionally,
     plan::Addressed,
@@ -39,24 +39,21 @@ pub async fn run(
         if entries.is_empty() {
             continue;
         }
-        match deliverer.deliver(events).await {
-            Ok(filing) => {
-                let is_filed = match filing {
-                    Some(filing) => filing.await.is_ok(),
-                    None => true,
-                };
-                // If not, the process ends, and another instance is given them.
-                if is_filed {
-                    for entry in &entries {
-                        entry.settle(Outcome::Done).await;
-                    }
-                }
+        let Ok(filing) = deliverer.deliver(events).await else {
+            metrics::counter!(telemetry::RETRIES_TOTAL).increment(entries.len() as u64);
+            for entry in &entries {
+                entry.settle(Outcome::RetryAfter(rest(entry.deliveries))).await;
             }
-            Err(NotDelivered) => {
-                metrics::counter!(telemetry::RETRIES_TOTAL).increment(entries.len() as u64);
-                for entry in &entries {
-                    entry.settle(Outcome::RetryAfter(rest(entry.deliveries))).await;
-                }
+            continue;
+        };
+        let is_filed = match filing {
+            Some(filing) => filing.await.is_ok(),
+            None => true,
+        };
+        // If not, the process ends, and another instance is given them.
+        if is_filed {
+            for entry in &entries {
+                entry.settle(Outcome::Done).await;
             }
         }
     }
