@@ -87,9 +87,14 @@ async fn is_forgotten(ground: &Ground) -> Result<(bool, String)> {
     Ok((numbers[0] != numbers[1], format!("numbers {} and {}", numbers[0], numbers[1])))
 }
 
+/// Without the messages of the guests: those of them that were removed or blocked since may not repeat any.
 fn accepted(trial: &Trial<'_>) -> Vec<Attempt> {
-    let attempts = trial.load.ledger.attempts();
-    attempts.into_iter().filter(|attempt| matches!(attempt.fate, Fate::Accepted(_))).collect()
+    let is_of_guests = |attempt: &Attempt| {
+        let mut rooms = trial.crowd.guests.rooms();
+        rooms.any(|room| room.id == attempt.key.conversation_id)
+    };
+    let attempts = trial.load.ledger.attempts().into_iter();
+    attempts.filter(|attempt| matches!(attempt.fate, Fate::Accepted(_)) && !is_of_guests(attempt)).collect()
 }
 
 /// Sends each again by its sender; the answers go to the ledger, which knows the first ones. Gives how many came.
