@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long jobs that stood in the queue may take; a deleted stream would take them along.
-const EMPTY_DEADLINE: Duration = Duration::from_secs(60);
+const EMPTY_DEADLINE: Duration = Duration::from_mins(1);
 /// How long the queue may take until it is back with all that was held.
 const BACK_DEADLINE: Duration = Duration::from_secs(30);
 /// Events that the notifier put back to be delivered again.
@@ -32,7 +32,7 @@ pub async fn gone(trial: &mut Trial<'_>) -> Result<()> {
     context.update_stream(&Config { subjects, ..found }).await?;
     trial.fault("nothing reaches the queue of notifications");
     let since = Instant::now();
-    let time = trial.scale.seconds(30, 4);
+    let time = trial.scale.seconds(30, 2);
     let mut said = 0;
     while since.elapsed() < time {
         let room = &trial.crowd.calling;
