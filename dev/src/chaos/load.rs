@@ -55,7 +55,7 @@ pub struct Load {
     pub probe: Arc<Probe>,
     whisper: mpsc::Sender<()>,
     /// First rounds of changes that have ended.
-    changed: watch::Receiver<usize>,
+    first_rounds: watch::Receiver<usize>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -84,7 +84,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         let actions = Arc::new(Actions::default());
         let changes = Changes { actions: Arc::clone(&actions), samples: Arc::clone(&samples), stop: stop.clone() };
-        let changed = changes.start(&mut tasks, crowd, &ledger)?;
+        let first_rounds = changes.start(&mut tasks, crowd, &ledger)?;
         for (number, device) in (1..).zip(crowd.people()) {
             let is_in = |room: &&Room| room.members.contains(&device.person.user_id);
             let rooms = crowd.busy.iter().filter(is_in).map(|room| room.id).collect();
@@ -99,13 +99,13 @@ impl Load {
         }
         tasks.spawn(whisper(unused, asked, StdRng::seed_from_u64(seed), stop.clone()));
         tasks.spawn(try_once(Arc::clone(&probe), stop.clone()));
-        Ok(Self { ledger, actions, samples, probe, whisper: asking, changed, stop, tasks })
+        Ok(Self { ledger, actions, samples, probe, whisper: asking, first_rounds, stop, tasks })
     }
 
     /// Waits until everything that changes has changed once.
     pub async fn until_changed(&self) -> Result<()> {
-        let mut changed = self.changed.clone();
-        timeout(CHANGED_DEADLINE, changed.wait_for(|changed| *changed >= Changes::KINDS))
+        let mut ended = self.first_rounds.clone();
+        timeout(CHANGED_DEADLINE, ended.wait_for(|ended| *ended >= Changes::KINDS))
             .await
             .with_context(|| format!("participants, blocks and mutes did not change within {CHANGED_DEADLINE:?}"))??;
         Ok(())

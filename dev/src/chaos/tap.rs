@@ -19,7 +19,7 @@ pub struct Tap(Mutex<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// WebSockets.
+    /// Those whose handshake was accepted.
     connections: u64,
     /// How often each message was pushed.
     times: BTreeMap<(ConversationId, Seq), u64>,

@@ -46,7 +46,7 @@ async fn round(trial: &mut Trial<'_>) -> Result<()> {
     nats.pause()?;
     trial.fault("NATS is frozen, and a group is made");
     let mut making = JoinSet::new();
-    making.spawn(make_group(gateway.url(), members)?);
+    making.spawn(make_group(&gateway.url(), members)?);
     let left =
         wait::until("a change that is committed and not in the log", COMMIT_DEADLINE, || left(ground, crowd)).await;
     gateway.kill().await?;
@@ -77,7 +77,7 @@ async fn round(trial: &mut Trial<'_>) -> Result<()> {
 }
 
 /// Makes a group at one gateway, whose answer is of no interest.
-fn make_group(gateway: String, members: &[Device]) -> Result<impl Future<Output = ()> + Send + use<>> {
+fn make_group(gateway: &str, members: &[Device]) -> Result<impl Future<Output = ()> + Send + use<>> {
     let maker = members.first().context("a group has members")?;
     let others = members[1..].iter().map(|device| device.person.user_id).collect();
     let request = reqwest::Client::new()

@@ -55,7 +55,7 @@ impl Total {
         self.sum.failed += tally.failed;
         self.sum.ignored += tally.ignored;
         self.failed.extend(tally.failures.iter().map(|test| format!("{test} ({name})")));
-        if !status.success() && !(tally.is_complete && !tally.failures.is_empty()) {
+        if !status.success() && (!tally.is_complete || tally.failures.is_empty()) {
             self.failed.push(format!("{name}: {status}"));
         }
     }
