@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
 use crate::{
-    chaos::{disk, load::ProbeOutcome, trial::Trial},
+    chaos::{disk, ground::Ground, load::ProbeOutcome, trial::Trial},
     wait,
 };
 
@@ -21,8 +21,10 @@ const LONG_MS: Range<u64> = 7000..10_000;
 const NOTICED_DEADLINE: Duration = Duration::from_secs(20);
 /// How long it may take until messages are accepted again.
 const HEALED_DEADLINE: Duration = Duration::from_secs(30);
-/// Attempts that are refused a second at least, each made after the one before is answered. One that waits takes 5 s.
-const REFUSED_PER_S_MIN: usize = 1;
+/// Attempts, each made after the one before is answered, that gateways have to refuse …
+const REFUSED_MIN: usize = 8;
+/// … within this time. If each of them waited 5 s for the log, they would take 40 s.
+const REFUSED_DEADLINE: Duration = Duration::from_secs(35);
 
 /// Until an operator gives it room and starts NATS again, as the runbook says.
 pub async fn disk_full(trial: &mut Trial<'_>) -> Result<()> {
@@ -31,23 +33,7 @@ pub async fn disk_full(trial: &mut Trial<'_>) -> Result<()> {
     trial.pause(300..1500).await;
     disk::fill(nats.data_dir())?;
     trial.fault("the disk of NATS is full");
-    let stalled = async || ground.of_gateways("chat_gateway_log_stalled", "").await;
-    wait::until("gateways that say that the log takes nothing", NOTICED_DEADLINE, || async {
-        Ok((stalled().await? == ground.fleet.gateways().len() as u64).then_some(()))
-    })
-    .await?;
-    let (noticed, length) = (Instant::now(), trial.scale.seconds(20, 4));
-    trial.last(length).await;
-    let (refused, attempts) = load.probe.since(noticed, ProbeOutcome::Unavailable);
-    ensure!(
-        refused >= REFUSED_PER_S_MIN * usize::try_from(length.as_secs())?,
-        "{refused} attempts were refused in {} s: others wait for an answer that does not come",
-        length.as_secs()
-    );
-    trial.bite(
-        refused > 0 && refused + 1 >= attempts,
-        format!("{refused} of {attempts} attempts were refused as unavailable, at once"),
-    );
+    let refused = refused_at_once(trial).await;
     disk::clear(nats.data_dir())?;
     nats.stop().await?;
     nats.start().await?;
@@ -55,11 +41,36 @@ pub async fn disk_full(trial: &mut Trial<'_>) -> Result<()> {
     let since = Instant::now();
     wait::until("an accepted attempt", HEALED_DEADLINE, || async {
         let is_accepted = load.probe.since(since, ProbeOutcome::Accepted).0 > 0;
-        Ok((is_accepted && stalled().await? == 0).then_some(()))
+        Ok((is_accepted && stalled(ground).await? == 0).then_some(()))
     })
     .await?;
     trial.told.line(&format!("messages are accepted {} ms later", since.elapsed().as_millis()));
+    let refused = refused?;
+    trial.bite(true, format!("{refused} attempts in a row were refused as unavailable, most of them at once"));
     Ok(())
+}
+
+/// Waits until gateways know that no append is answered, and then for attempts that they refuse; how many.
+async fn refused_at_once(trial: &Trial<'_>) -> Result<usize> {
+    let (ground, load) = (trial.ground, trial.load);
+    wait::until("gateways that say that the log takes nothing", NOTICED_DEADLINE, || async {
+        Ok((stalled(ground).await? == ground.fleet.gateways().len() as u64).then_some(()))
+    })
+    .await?;
+    let noticed = Instant::now();
+    wait::until("refused attempts", REFUSED_DEADLINE, || async {
+        let (refused, _) = load.probe.since(noticed, ProbeOutcome::Unavailable);
+        Ok((refused >= REFUSED_MIN).then_some(()))
+    })
+    .await?;
+    let (refused, attempts) = load.probe.since(noticed, ProbeOutcome::Unavailable);
+    ensure!(refused == attempts, "{} attempts were not refused though the disk was full", attempts - refused);
+    Ok(refused)
+}
+
+/// Gateways that say that the log answers no append.
+async fn stalled(ground: &Ground) -> Result<u64> {
+    ground.of_gateways("chat_gateway_log_stalled", "").await
 }
 
 /// Several times.
