@@ -54,8 +54,8 @@ fn session() -> Session {
     Session { session_id: SessionId::random(), gateway_id: GatewayId::random(), device_id: DeviceId::random() }
 }
 
-fn at(registration: &Registration, cursor: u64) -> Option<Resume> {
-    Some(Resume { epoch: registration.epoch, cursor: Cursor(cursor) })
+fn at(registration: &Registration, cursor: u64) -> Resume {
+    Resume { epoch: registration.epoch, cursor: Cursor(cursor) }
 }
 
 async fn route(inboxes: &Inboxes, user_id: UserId, count: usize) -> Result<Vec<Routed>> {
@@ -73,7 +73,7 @@ async fn promise_4_an_inbox_from_an_older_dump_is_lost() -> Result<()> {
     route(&inboxes, asha, 3).await?;
     for user_id in [bikram, chitra] {
         let resume = at(&inboxes.register(user_id, others, None).await?, 0);
-        assert!(inboxes.register(user_id, others, resume).await?.is_resumed);
+        assert!(inboxes.register(user_id, others, Some(resume)).await?.is_resumed);
         route(&inboxes, user_id, 3).await?;
     }
     private.redis.says(&["SAVE"]).await?;
@@ -96,7 +96,7 @@ async fn promise_4_an_inbox_from_an_older_dump_is_lost() -> Result<()> {
     let gone = inboxes.unregister(bikram, Ended::Session(others.session_id)).await?;
     assert_eq!((gone.removed, gone.left, gone.unconfirmed), (1, 0, None));
     for user_id in [asha, bikram, chitra] {
-        let after = inboxes.register(user_id, phone, at(&before, 6)).await?;
+        let after = inboxes.register(user_id, phone, Some(at(&before, 6))).await?;
         assert!(after.epoch != before.epoch && !after.is_resumed && after.replaced.is_empty());
         assert_eq!((after.head, after.cursor, after.confirmed), (Cursor(0), Cursor(0), None));
         assert!(matches!(&route(&inboxes, user_id, 1).await?[..], [Routed::At { cursor: Cursor(1), gateways, .. }]
@@ -121,7 +121,7 @@ async fn a_cursor_beyond_the_head_makes_another_inbox() -> Result<()> {
                 "nothing takes the place of what is lost"
             );
         }
-        let after = inboxes.register(user_id, phone, at(&before, 4)).await?;
+        let after = inboxes.register(user_id, phone, Some(at(&before, 4))).await?;
         assert!(after.epoch != before.epoch && !after.is_resumed, "confirms {confirms}");
         assert_eq!((after.head, after.cursor), (Cursor(0), Cursor(0)));
     }
@@ -136,7 +136,7 @@ async fn a_session_registered_again_replaces_no_other() -> Result<()> {
     let before = inboxes.register(user_id, newer, None).await?;
     route(&inboxes, user_id, 2).await?;
     for _ in 0..2 {
-        let again = inboxes.register_again(user_id, old, at(&before, 1)).await?;
+        let again = inboxes.register_again(user_id, old, Some(at(&before, 1))).await?;
         assert!(again.is_resumed && again.replaced.is_empty());
         let mut gateways = vec![old.gateway_id, newer.gateway_id];
         gateways.sort_unstable();
