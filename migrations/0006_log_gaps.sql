@@ -55,6 +55,16 @@ begin
         return true;
     end if;
     update conversations set version = restored_version where conversation_id = restored_id;
+    if is_new then
+        -- Messages of later entries may have been stored while the conversation was missing.
+        update conversations c
+        set last_seq = newest.seq, last_message_at = newest.sent_at, last_message_id = newest.message_id,
+            last_activity_at = greatest(c.last_activity_at, newest.sent_at)
+        from (
+            select seq, sent_at, message_id from messages where conversation_id = restored_id order by seq desc limit 1
+        ) newest
+        where c.conversation_id = restored_id;
+    end if;
     delete from participants where conversation_id = restored_id and user_id <> all (user_ids);
     insert into participants (conversation_id, user_id, role, joined_at)
     select restored_id, member.user_id, member.role, restored_at

@@ -56,6 +56,7 @@ pub struct Load {
     whisper: mpsc::Sender<()>,
     /// First rounds of changes that have ended.
     first_rounds: watch::Receiver<usize>,
+    stop_changes: CancellationToken,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -83,7 +84,9 @@ impl Load {
         let (asking, asked) = mpsc::channel(WHISPERS_ASKED_MAX);
         let mut tasks = JoinSet::new();
         let actions = Arc::new(Actions::default());
-        let changes = Changes { actions: Arc::clone(&actions), samples: Arc::clone(&samples), stop: stop.clone() };
+        let stop_changes = stop.child_token();
+        let changes =
+            Changes { actions: Arc::clone(&actions), samples: Arc::clone(&samples), stop: stop_changes.clone() };
         let first_rounds = changes.start(&mut tasks, crowd, &ledger)?;
         for (number, device) in (1..).zip(crowd.people()) {
             let is_in = |room: &&Room| room.members.contains(&device.person.user_id);
@@ -99,7 +102,7 @@ impl Load {
         }
         tasks.spawn(whisper(unused, asked, StdRng::seed_from_u64(seed), stop.clone()));
         tasks.spawn(try_once(Arc::clone(&probe), stop.clone()));
-        Ok(Self { ledger, actions, samples, probe, whisper: asking, first_rounds, stop, tasks })
+        Ok(Self { ledger, actions, samples, probe, whisper: asking, first_rounds, stop_changes, stop, tasks })
     }
 
     /// Waits until everything that changes has changed once.
@@ -109,6 +112,14 @@ impl Load {
             .await
             .with_context(|| format!("participants, blocks and mutes did not change within {CHANGED_DEADLINE:?}"))??;
         Ok(())
+    }
+
+    /// Changes no participants, blocks and mutes any more, and waits until the changes that have begun are answered.
+    pub async fn end_changes(&self) {
+        self.stop_changes.cancel();
+        let mut rounds = self.first_rounds.clone();
+        // It fails once the last task of changes has ended.
+        while rounds.changed().await.is_ok() {}
     }
 
     /// Sends one message into a conversation where nothing will follow, if one is left.

@@ -52,13 +52,17 @@ impl Conversations {
         } else {
             self.quotas.check(creator, Resource::Conversations)?;
             self.quotas.check(creator, Resource::LogBytes)?;
-            self.insert(&draft).await?
+            let inserted = self.insert(&draft).await?;
+            // At once: a client that leaves ends its request at the next wait.
+            if inserted.1 {
+                self.quotas.count(creator, Resource::Conversations, 1);
+                self.quotas.count(creator, Resource::LogBytes, EVENT_BYTES);
+            }
+            inserted
         };
         // If it exists and its maker's gateway died, this publishes it.
         self.outbox.publish(conversation_id).await;
         if is_new {
-            self.quotas.count(creator, Resource::Conversations, 1);
-            self.quotas.count(creator, Resource::LogBytes, EVENT_BYTES);
             let mut conversation = draft.into_conversation(creator);
             self.profiles.dress(creator, std::slice::from_mut(&mut conversation)).await;
             return Ok(Created { conversation, is_new });

@@ -26,10 +26,10 @@ impl Sender {
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
         let head = lane.head_that(|head| takes_part(head, request.user_id)).await?;
         drop(lane);
-        let (stored_seq, found) = match history::find_stored(&self.database, request.place).await {
-            Ok(stored) => (stored.last_seq, stored.message),
-            // Without PostgreSQL the log alone tells, as far back as it goes.
-            Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None),
+        let (stored_seq, found, unavailable) = match history::find_stored(&self.database, request.place).await {
+            Ok(stored) => (stored.last_seq, stored.message, None),
+            // Without PostgreSQL the log alone decides, if it reaches back to the conversation's first message.
+            Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None, Some(refusal)),
             Err(refusal) => return Err(refusal),
         };
         if let Some(row) = found {
@@ -37,11 +37,16 @@ impl Sender {
         }
         let tail = self.tail.read(request.user_id, head.stream_seq, stored_seq).await?;
         let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.place.message_id && message.sender_id == request.user_id);
+        // A log that fills up keeps events for less than its age.
+        let is_whole = tail.iter().map(|event| event.seq).min().is_none_or(|first| first <= Seq(1));
         match tail.into_iter().find(is_it) {
             Some(Event { seq, sent_at, fact: Fact::MessageSent(message), .. }) => {
                 self.compare(request, seq, sent_at, &message).map(Some)
             }
-            _ => Ok(None),
+            _ => match unavailable {
+                Some(refusal) if !is_whole => Err(refusal),
+                _ => Ok(None),
+            },
         }
     }
 

@@ -110,7 +110,10 @@ impl Inboxes {
         let gateways: Vec<GatewayId> = gateways.collect::<HashSet<_>>().into_iter().collect();
         let link = self.redis.link().await?;
         let leases = self.leases(&gateways).await?;
-        let is_live = |lease: &Option<String>| lease.as_deref().and_then(run_of) == Some(link.run());
+        // A lease without a run is of a gateway of an earlier version.
+        let is_live = |lease: &Option<String>| {
+            lease.as_deref().is_some_and(|lease| run_of(lease).is_none_or(|run| run == link.run()))
+        };
         Ok(gateways
             .into_iter()
             .zip(leases)
