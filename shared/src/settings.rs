@@ -111,7 +111,8 @@ pub struct PostgresSettings {
     /// Connections that this process opens at the most.
     ///
     /// Who finds none free waits; a client's request for a second, then it is answered `unavailable`. Those of all processes
-    /// together have to be fewer than the server's `max_connections`.
+    /// together have to be fewer than the server's `max_connections`. A persister needs two or more: one is held while it
+    /// stores entries again after a restore.
     #[arg(long, env = "CHAT_POSTGRES_CONNECTIONS_MAX", default_value_t = 8, value_name = "CONNECTIONS")]
     pub postgres_connections_max: u32,
 }
