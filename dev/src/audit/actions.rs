@@ -42,7 +42,7 @@ impl Actions {
         }
     }
 
-    /// Notes whether somebody who was added or removed was shown a message.
+    /// Notes whether an added or removed user was shown a message.
     pub fn observe(&self, observed: Observed) {
         self.lock().observed.push(observed);
     }

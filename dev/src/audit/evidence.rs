@@ -153,14 +153,14 @@ pub struct Evidence {
     pub away: Vec<AwayDevice>,
     /// What participants are told of each other's presence.
     pub sights: Vec<Sight>,
-    /// What gateways pushed to each device.
+    /// Pushes of gateways to each device.
     pub pushed: Vec<Pushed>,
     pub marked: Vec<Marked>,
     /// Participants who muted a conversation before its first message.
     pub muted: BTreeSet<(ConversationId, UserId)>,
     /// Users whose devices have to know the newest version of a conversation: its participants and whom it lost last.
     pub informed: Vec<(ConversationId, UserId)>,
-    /// Messages that were sent just after somebody was added or removed.
+    /// Messages sent just after a user was added or removed.
     pub observed: Vec<Observed>,
     /// Messages of those who were removed or blocked. None may be accepted.
     pub forbidden: BTreeSet<Key>,

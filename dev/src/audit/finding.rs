@@ -55,9 +55,9 @@ pub enum Check {
     MembersWrong,
     /// The newest change of a conversation, which a device of a participant was not told.
     ChangeNotTold,
-    /// Messages shown to somebody who was removed, or not shown to somebody who was added.
+    /// Messages shown to a removed user, or not shown to an added one.
     AudienceWrong,
-    /// Messages accepted from somebody who was removed or blocked.
+    /// Messages accepted from a removed or blocked user.
     AcceptedWrongly,
     /// Entries of the log that were set aside without being wrong, or were wrong and not set aside.
     DeadLetters,

@@ -76,7 +76,7 @@ fn told(device: &DeviceRecord, conversation_id: ConversationId, user_id: UserId)
     own.map(|message| message.seq).max().unwrap_or_default().max(by_receipt)
 }
 
-/// Whoever takes part has a row, and nobody else.
+/// The rows of participants are exactly the expected participants.
 pub(super) fn members_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::MembersWrong);
     for room in &evidence.rooms {
@@ -111,7 +111,7 @@ pub(super) fn change_not_told(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Whoever was added is shown what was sent then, and whoever was removed is not.
+/// Added users are shown the messages sent after that; removed users are not.
 pub(super) fn audience_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::AudienceWrong);
     for observed in &evidence.observed {
@@ -123,7 +123,7 @@ pub(super) fn audience_wrong(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Whoever was removed or blocked is refused.
+/// Sends of removed and blocked users are refused.
 pub(super) fn accepted_wrongly(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::AcceptedWrongly);
     for attempt in evidence.attempts.iter().filter(|attempt| evidence.forbidden.contains(&attempt.key)) {

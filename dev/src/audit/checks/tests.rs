@@ -21,7 +21,7 @@ fn world() -> Evidence {
         (1..=4).map(|seq| attempt(seq, if seq % 2 == 1 { asha } else { bikram }, accepted(seq))).collect();
     let kept: Vec<_> = attempts.iter().filter_map(Attempt::kept).collect();
     attempts.push(attempt(5, asha, Fate::Unknown));
-    // Somebody who was removed has tried.
+    // A removed user has tried to send.
     let dipa = UserId::random();
     attempts.push(attempt(6, dipa, Fate::NotSent));
     let messages: Vec<Message> = kept
