@@ -13,7 +13,7 @@ mod record;
 mod rules;
 
 pub use blocks::blocked_among;
-pub use record::{Membership, UnreadableRow, head, membership};
+pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head};
 
 use chat_shared::{clock::Clock, inbox::Inboxes};
 

@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     event::Participants,
     ids::{ConversationId, InvalidId, UserId},
-    log::Head,
+    log::{Head, Log},
     position::{Seq, StreamSeq},
     wire::{ConversationKind, Participant, UnknownName},
 };
@@ -44,8 +44,31 @@ pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow
     Ok(user_ids.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidId>>()?)
 }
 
-/// Where the conversation stands for the log when the log holds nothing of it: after what PostgreSQL has stored.
-pub async fn head(database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
+/// The head of a conversation by the log, or by PostgreSQL if the log holds nothing of it. Any replica of the log answers,
+/// and one that is behind gives an older head.
+///
+/// The log comes first: a change between the two reads makes an append fail, never pass.
+pub async fn head(log: &Log, database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
+    match log.last(conversation_id).await? {
+        Some((at, event)) => Ok(Some(Head::after(event, at))),
+        None => stored_head(database, conversation_id).await,
+    }
+}
+
+/// As `head`, by the log's leader.
+pub async fn newest_head(
+    log: &Log,
+    database: &Database,
+    conversation_id: ConversationId,
+) -> Result<Option<Head>, Refusal> {
+    match log.newest(conversation_id).await? {
+        Some((at, event)) => Ok(Some(Head::after(event, at))),
+        None => stored_head(database, conversation_id).await,
+    }
+}
+
+/// The head of a conversation by PostgreSQL, for a log that holds nothing of it: after the stored messages.
+pub async fn stored_head(database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
     let mut connection = database.connection().await?;
     let row = statement(
         sqlx::query!(

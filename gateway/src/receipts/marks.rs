@@ -8,11 +8,11 @@ use chat_shared::{
     event::{Event, Fact, ReadAdvanced},
     ids::{ConversationId, MessageId, UserId},
     limits,
-    log::{AppendError, Head},
+    log::Head,
     position::{Seq, StreamSeq},
     wire::MarkRead,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use moka::{policy::EvictionPolicy, sync::Cache};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -150,10 +150,7 @@ impl Receipts {
     }
 
     async fn write(&self, mut gathered: HashMap<Place, Mark>) {
-        let heads = match self.heads(gathered.keys().map(|(_, conversation_id)| *conversation_id)).await {
-            Ok(heads) => heads,
-            Err(error) => return answer_all(gathered.into_values(), &Err(error.into())),
-        };
+        let heads = self.heads(gathered.keys().copied()).await;
         let refused = gathered.extract_if(|(user_id, conversation_id), _| {
             !matches!(heads.get(conversation_id), Some(Ok(Some(head))) if head.participants.find(*user_id).is_some())
         });
@@ -201,24 +198,27 @@ impl Receipts {
         }
     }
 
-    /// Where each conversation stands now, by the log, or by PostgreSQL if the log holds nothing of it. What lanes
-    /// remember won't do: nobody checks it afterwards, and it may have somebody in it who was just removed.
+    /// The head of each conversation now. A head that lanes remember would not do: no append checks it, and it may hold a
+    /// user who has just been removed.
     async fn heads(
         &self,
-        conversations: impl Iterator<Item = ConversationId>,
-    ) -> Result<HashMap<ConversationId, Result<Option<Head>, Refusal>>, AppendError> {
-        let conversations: std::collections::HashSet<_> = conversations.collect();
-        stream::iter(conversations)
-            .map(async |conversation_id| {
-                let head = match self.tail.log().last(conversation_id).await? {
-                    Some((at, event)) => Ok(Some(Head::after(event, at))),
-                    None => conversations::head(&self.database, conversation_id).await,
-                };
-                Ok((conversation_id, head))
-            })
-            .buffer_unordered(HEADS_MAX)
-            .try_collect()
-            .await
+        places: impl Iterator<Item = Place>,
+    ) -> HashMap<ConversationId, Result<Option<Head>, Refusal>> {
+        let mut readers: HashMap<ConversationId, Vec<UserId>> = HashMap::new();
+        places.for_each(|(user_id, conversation_id)| readers.entry(conversation_id).or_default().push(user_id));
+        let reads = readers.into_iter().map(async |(conversation_id, user_ids)| {
+            (conversation_id, self.head_with(conversation_id, &user_ids).await)
+        });
+        stream::iter(reads).buffer_unordered(HEADS_MAX).collect().await
+    }
+
+    /// The leader's head if one of the users is missing in the head that is read first, by a replica that may be behind.
+    async fn head_with(&self, conversation_id: ConversationId, user_ids: &[UserId]) -> Result<Option<Head>, Refusal> {
+        let has = |head: &Head| user_ids.iter().all(|user_id| head.participants.find(*user_id).is_some());
+        match conversations::head(self.tail.log(), &self.database, conversation_id).await? {
+            Some(head) if has(&head) => Ok(Some(head)),
+            _ => conversations::newest_head(self.tail.log(), &self.database, conversation_id).await,
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Receipts {
         let newest = self.tail.log().newest(conversation_id).await?.map(|(_, event)| event);
         let participants = match &newest {
             Some(newest) => Some(newest.participants.clone()),
-            None => conversations::head(&self.database, conversation_id).await?.map(|head| head.participants),
+            None => conversations::stored_head(&self.database, conversation_id).await?.map(|head| head.participants),
         };
         if participants.is_none_or(|participants| participants.find(user_id).is_none()) {
             return Err(Refusal::no_such_conversation());

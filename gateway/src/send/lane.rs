@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact, Participants},
-    ids::ConversationId,
+    ids::{ConversationId, UserId},
     log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
 };
 use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::takes_part;
 use crate::{conversations, database::Database, refusal::Refusal};
 
 /// Conversations whose heads are remembered; the least used goes first and is read again when it is needed.
@@ -80,13 +81,19 @@ impl Lanes {
         lane
     }
 
-    /// Who takes part, as far as this gateway knows. Waits for nobody's turn.
-    pub(super) async fn participants(&self, conversation_id: ConversationId) -> Result<Participants, Refusal> {
+    /// The participants of a conversation in which a user takes part, as this gateway knows them. Does not wait for the
+    /// lane.
+    pub(super) async fn participants_with(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+    ) -> Result<Participants, Refusal> {
+        let is_participant = |head: &Head| takes_part(head, user_id);
         let known = self.known.get_with(conversation_id, Arc::default);
         if let Ok(head) = Arc::clone(&known.head).try_lock_owned() {
-            return Ok(self.lane(conversation_id, known, head).head().await?.participants);
+            return Ok(self.lane(conversation_id, known, head).head_that(is_participant).await?.participants);
         }
-        Ok(read_head(&self.log, &self.database, conversation_id).await?.participants)
+        Ok(read_head_that(&self.log, &self.database, conversation_id, is_participant).await?.participants)
     }
 
     /// Forgets where a conversation stands: somebody may not take part any more who is remembered to.
@@ -118,15 +125,22 @@ impl Lanes {
     }
 }
 
-/// Where a conversation stands.
-///
-/// The log comes first and PostgreSQL, if the log holds nothing of the conversation, after it: what changes in between
-/// makes the append fail, never pass.
-async fn read_head(log: &Log, database: &Database, conversation_id: ConversationId) -> Result<Head, Refusal> {
-    match log.last(conversation_id).await? {
-        Some((at, event)) => Ok(Head::after(event, at)),
-        None => conversations::head(database, conversation_id).await?.ok_or_else(Refusal::no_such_conversation),
+/// The head of a conversation if it passes a check. The replica that answers the first read may be behind, so only the
+/// leader's head leads to a refusal.
+async fn read_head_that(
+    log: &Log,
+    database: &Database,
+    conversation_id: ConversationId,
+    passes: impl Fn(&Head) -> Result<(), Refusal>,
+) -> Result<Head, Refusal> {
+    if let Some(head) = conversations::head(log, database, conversation_id).await?
+        && passes(&head).is_ok()
+    {
+        return Ok(head);
     }
+    let newest = conversations::newest_head(log, database, conversation_id).await?;
+    let head = newest.ok_or_else(Refusal::no_such_conversation)?;
+    passes(&head).map(|()| head)
 }
 
 /// Moves a remembered head on to one that follows it at once, by a message among the same participants. By anything else
@@ -144,49 +158,36 @@ fn follow(known: &mut Option<Head>, learned: Learned) {
 }
 
 impl Lane {
-    /// Where the conversation stands, as far as this gateway knows; an append finds out if it has moved on.
+    /// The head as this gateway knows it, if it passes a check; an append finds out whether the head has moved. A
+    /// remembered head that fails the check is read again: no append would find out that the user was added since.
     ///
     /// A head from PostgreSQL is not remembered: the log takes an append after it whenever it holds nothing of the
     /// conversation, so also after later events have come, been stored and been removed from the log.
-    pub(super) async fn head(&mut self) -> Result<Head, Refusal> {
-        if let Some(head) = &*self.head {
+    pub(super) async fn head_that(&mut self, passes: impl Fn(&Head) -> Result<(), Refusal>) -> Result<Head, Refusal> {
+        if let Some(head) = self.head.as_ref().filter(|head| passes(head).is_ok()) {
             return Ok(head.clone());
         }
-        let head = read_head(&self.log, &self.database, self.conversation_id).await?;
+        *self.head = None;
+        let head = read_head_that(&self.log, &self.database, self.conversation_id, passes).await?;
         self.known.newest.set(head.stream_seq);
         *self.head = Some(&head).filter(|head| head.stream_seq > StreamSeq::ZERO).cloned();
         Ok(head)
     }
 
-    /// As `head`, if it passes a check. Nobody is refused by what is only remembered, since no append would find out that
-    /// they were let in since.
-    pub(super) async fn head_that(&mut self, passes: impl Fn(&Head) -> Result<(), Refusal>) -> Result<Head, Refusal> {
-        let is_remembered = self.head.is_some();
-        let head = self.head().await?;
-        match passes(&head) {
-            Ok(()) => return Ok(head),
-            Err(refusal) if !is_remembered => return Err(refusal),
-            Err(_) => *self.head = None,
-        }
-        let head = self.head().await?;
-        passes(&head).map(|()| head)
-    }
-
     /// As `head`, for a change of the conversation: what PostgreSQL says of its participants is the change itself.
     pub(super) async fn head_for_change(&mut self, change: &Event) -> Result<Head, Refusal> {
         if change.participants.version > 1 {
-            return self.head().await;
+            return self.head_that(|_| Ok(())).await;
         }
         // A new conversation: its first event, unless it was appended before.
-        let head = match self.log.last(self.conversation_id).await? {
-            Some((at, event)) => Head::after(event, at),
-            None => Head {
-                stream_seq: StreamSeq::ZERO,
-                kind: change.kind,
-                seq: Seq::ZERO,
-                sent_at: Timestamp::default(),
-                participants: change.participants.clone(),
-            },
+        let head = if let Some((at, event)) = self.log.last(self.conversation_id).await? {
+            Head::after(event, at)
+        } else {
+            // Messages may have been stored and removed from the log since: their numbers are taken.
+            let stored = conversations::stored_head(&self.database, self.conversation_id).await?;
+            let (seq, sent_at) = stored.map_or((Seq::ZERO, Timestamp::default()), |head| (head.seq, head.sent_at));
+            let (kind, participants) = (change.kind, change.participants.clone());
+            Head { stream_seq: StreamSeq::ZERO, kind, seq, sent_at, participants }
         };
         self.known.newest.set(head.stream_seq);
         Ok(head)
@@ -232,6 +233,8 @@ pub(super) async fn pause(attempt: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::tests::place::{Place, users};
 
@@ -241,7 +244,7 @@ mod tests {
         let conversation_id = place.direct(ana, ben).await.conversation_id;
         let other = Lanes::new(place.log.clone(), place.log.appender(&place.tasks), place.database.clone());
         let mut lane = other.enter(conversation_id).await;
-        let before = lane.head().await.unwrap();
+        let before = lane.head_that(|_| Ok(())).await.unwrap();
         place.send_many(ana, conversation_id, 3).await;
         let (at, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
 
@@ -250,6 +253,36 @@ mod tests {
         let event = Event { previous: before.stream_seq, ..newest.clone() };
         assert!(matches!(event.fact, Fact::MessageSent(_)));
         assert!(matches!(lane.append(event, "late").await, Err(AppendError::HeadMoved)));
-        assert_eq!(lane.head().await.unwrap().stream_seq, at, "not {second:?}, which would lose again");
+        assert_eq!(lane.head_that(|_| Ok(())).await.unwrap().stream_seq, at, "not {second:?}, which would lose again");
+    }
+
+    #[tokio::test]
+    async fn a_user_is_refused_by_the_leader_of_the_log_alone() {
+        let (place, [ana, ben]) = (Place::new().await, users());
+        let conversation_id = place.direct(ana, ben).await.conversation_id;
+        let lanes = Lanes::new(place.log.clone(), place.log.appender(&place.tasks), place.database.clone());
+        let mut lane = lanes.enter(conversation_id).await;
+        let reads = Cell::new(0);
+        // The first head is judged as that of a replica which lacks the change that added the user.
+        let behind_once = |_: &Head| {
+            reads.set(reads.get() + 1);
+            if reads.get() == 1 { Err(Refusal::no_such_conversation()) } else { Ok(()) }
+        };
+        assert!(lane.head_that(behind_once).await.is_ok(), "the leader has the user");
+        assert!(lane.head_that(|head| takes_part(head, UserId::random())).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn numbers_go_on_after_a_first_change_that_is_published_late() {
+        let (place, [ana, ben]) = (Place::new().await, users());
+        let conversation_id = place.group(ana, &[ben]).await.conversation_id;
+        let (_, first) = place.log.newest(conversation_id).await.unwrap().unwrap();
+        place.send_many(ana, conversation_id, 3).await;
+        place.store(conversation_id, 3, &[]).await;
+        let stream = async_nats::jetstream::new(place.operator.clone()).get_stream(place.log.name()).await.unwrap();
+        stream.purge().await.unwrap();
+        let lanes = Lanes::new(place.log.clone(), place.log.appender(&place.tasks), place.database.clone());
+        let mut lane = lanes.enter(conversation_id).await;
+        assert_eq!(lane.head_for_change(&first).await.unwrap().seq, Seq(3));
     }
 }

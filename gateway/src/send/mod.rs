@@ -133,9 +133,13 @@ impl Sender {
         Err(AppendError::HeadMoved.into())
     }
 
-    /// Who takes part in a conversation, as far as this gateway knows.
-    pub async fn participants(&self, conversation_id: ConversationId) -> Result<Participants, Refusal> {
-        self.lanes.participants(conversation_id).await
+    /// The participants of a conversation in which a user takes part, as this gateway knows them.
+    pub async fn participants_with(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+    ) -> Result<Participants, Refusal> {
+        self.lanes.participants_with(user_id, conversation_id).await
     }
 
     /// Forgets where a conversation stands, since its participants or their blocks have changed unseen.

@@ -42,10 +42,7 @@ impl Typing {
     pub async fn set(&self, state: &AppState, user_id: UserId, command: SetTyping) -> Result<(), Refusal> {
         state.rate.check_typing(user_id)?;
         let SetTyping { conversation_id, is_typing } = command;
-        let participants = state.sender.participants(conversation_id).await?;
-        if participants.find(user_id).is_none() {
-            return Err(Refusal::no_such_conversation());
-        }
+        let participants = state.sender.participants_with(user_id, conversation_id).await?;
         if participants.is_blocked() {
             return Ok(());
         }
