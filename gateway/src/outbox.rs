@@ -123,20 +123,34 @@ async fn publish_pending(
         other => other?,
     };
     let mut version = None;
+    let mut outcome = Ok(());
     for bytes in rows {
-        let change = Event::decode(&bytes)?;
-        if change.fact == Fact::Unknown {
-            return Err(PublishError::UnknownKind);
+        match publish_change(sender, &bytes).await {
+            Ok(published) => version = i64::try_from(published).ok(),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
         }
-        version = i64::try_from(change.participants.version).ok();
-        sender.append_change(change).await?;
     }
+    // Also after a failure: the changes before it are in the log.
     if version.is_some() {
         let published = sqlx::query!("delete from outbox where conversation_id = $1 and version <= $2", id, version);
         statement(published.execute(&mut *transaction)).await?;
     }
     bounded(transaction.commit()).await?;
-    Ok(())
+    outcome
+}
+
+/// Appends a change to the log; its version.
+async fn publish_change(sender: &Sender, bytes: &[u8]) -> Result<u64, PublishError> {
+    let change = Event::decode(bytes)?;
+    if change.fact == Fact::Unknown {
+        return Err(PublishError::UnknownKind);
+    }
+    let version = change.participants.version;
+    sender.append_change(change).await?;
+    Ok(version)
 }
 
 /// Starts the task that publishes what was left behind, for as long as the gateway takes work.

@@ -248,7 +248,11 @@ impl Quotas {
             pipeline.cmd("PEXPIRE").arg(&key).arg(KEPT.as_millis().to_string()).ignore();
         }
         let mut redis = self.0.redis.link().await?;
-        bounded(pipeline.query_async(&mut redis)).await
+        bounded(pipeline.query_async(&mut redis)).await.map_err(|error| match error {
+            // The connection ended before the answer, which is as good as no answer in time.
+            RedisError::Redis(error) if error.is_io_error() => RedisError::TimedOut,
+            error => error,
+        })
     }
 
     fn learn(&self, addition: &Addition, total: u64) {

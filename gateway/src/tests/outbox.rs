@@ -90,22 +90,25 @@ async fn publishing_a_change_again_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_change_that_cannot_be_read_holds_up_only_its_conversation() {
+async fn a_change_that_cannot_be_read_holds_up_only_those_after_it() {
     let (place, [ana, ben, eve]) = (Place::new().await, users());
     let (broken, whole) =
         (place.group(ana, &[ben]).await.conversation_id, place.group(ana, &[ben]).await.conversation_id);
     sqlx::query!(
-        "insert into outbox (conversation_id, version, event, created_at) values ($1, 2, 'nonsense', $2)",
+        "insert into outbox (conversation_id, version, event, created_at) values ($1, 3, 'nonsense', $2)",
         broken.as_uuid(),
         OffsetDateTime::UNIX_EPOCH
     )
     .execute(&place.pool)
     .await
     .unwrap();
-    leave_behind(&place, whole, 2, &[ana, ben, eve]).await;
+    for conversation_id in [broken, whole] {
+        leave_behind(&place, conversation_id, 2, &[ana, ben, eve]).await;
+    }
     sweep(&place).await;
     assert_eq!(heard(&place, whole).await, [1, 2]);
-    assert_eq!(pending(&place).await, 1);
+    assert_eq!(heard(&place, broken).await, [1, 2], "the change before it is published");
+    assert_eq!(pending(&place).await, 1, "and not published again");
 }
 
 /// Puts bytes that are no event in a conversation's place in the log, so that nothing can be appended after them.
@@ -144,7 +147,7 @@ async fn sweeps_reach_rows_behind_many_that_fail() {
     // More than one sweep takes.
     for _ in 0..70 {
         let nonsense = sqlx::query!(
-            "insert into outbox (conversation_id, version, event, created_at) values ($1, 2, 'nonsense', $2)",
+            "insert into outbox (conversation_id, version, event, created_at) values ($1, 3, 'nonsense', $2)",
             ConversationId::random().as_uuid(),
             OffsetDateTime::UNIX_EPOCH
         );
