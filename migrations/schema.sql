@@ -109,6 +109,8 @@ begin
         ) newest
         where c.conversation_id = restored_id;
     end if;
+    -- In the order in which read marks lock them.
+    perform from participants where conversation_id = restored_id order by user_id for update;
     delete from participants where conversation_id = restored_id and user_id <> all (user_ids);
     insert into participants (conversation_id, user_id, role, joined_at)
     select restored_id, member.user_id, member.role, restored_at

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chat_shared::{
-    log::{Log, read},
+    log::{Log, StoredEntry, read},
     position::StreamSeq,
 };
 use metrics::counter;
@@ -57,20 +57,22 @@ impl Repair {
         // The gap stays locked while its entries are stored over other connections.
         let mut transaction = self.keeper.store.pool.begin().await?;
         let Some(gap) = gaps::take(&mut transaction, self.log.name()).await? else { return Ok(false) };
-        let first = self.log.state().await?.first;
-        if gap.next < first {
-            let lost = gap.last.min(StreamSeq(first.0 - 1));
+        let mut entries = self.log.entries(gap.next, STEP_ENTRIES).await?;
+        entries.retain(|entry| entry.stream_seq <= gap.last);
+        let Some(last) = entries.last() else {
+            let lost = self.lost_from(gap).await?;
             gaps::give_up(&mut transaction, gap, lost).await?;
             transaction.commit().await?;
             tracing::error!(
                 first = gap.next.0,
                 last = lost.0,
-                "the log doesn't reach back to entries that PostgreSQL lacks: they are lost, see `chat-persister accept-loss`"
+                "the log lacks entries that PostgreSQL lacks too: they are lost, see `chat-persister accept-loss`"
             );
             return Ok(true);
-        }
+        };
+        let done = last.stream_seq;
         self.keeper.rows_metric = if gap.was_acked { names::REPAIRED_TOTAL } else { names::ROWS_TOTAL };
-        let done = Box::pin(self.store(gap)).await?;
+        Box::pin(self.store(&entries)).await?;
         gaps::advance(&mut transaction, gap, done).await?;
         transaction.commit().await?;
         if done >= gap.last {
@@ -79,18 +81,21 @@ impl Repair {
         Ok(true)
     }
 
-    /// Stores the first entries of a gap; up to which position.
-    async fn store(&self, gap: Gap) -> anyhow::Result<StreamSeq> {
-        let mut entries = self.log.entries(gap.next, STEP_ENTRIES).await?;
-        entries.retain(|entry| entry.stream_seq <= gap.last);
-        let done = entries.last().context("the log gave no entry of it")?.stream_seq;
+    /// The last position of the entries that the log lacks at the start of a gap.
+    async fn lost_from(&self, gap: Gap) -> anyhow::Result<StreamSeq> {
+        let next = self.log.next_position(gap.next).await?.context("the log ends before the gap")?;
+        anyhow::ensure!(next > gap.next, "the replica of the log that answered lacks entries of the gap");
+        Ok(gap.last.min(StreamSeq(next.0 - 1)))
+    }
+
+    async fn store(&self, entries: &[StoredEntry]) -> anyhow::Result<()> {
         let events = entries.iter().filter_map(|entry| read(&entry.subject, &entry.payload).ok());
         let (rebuilt, refused) = rebuild(&self.keeper.store.pool, &Roster::newest(events)).await?;
         counter!(names::REBUILT_TOTAL).increment(rebuilt);
         counter!(names::NOT_REBUILT_TOTAL).increment(refused);
         let raw: Vec<_> = entries.iter().map(|it| (it.stream_seq, it.subject.as_str(), &it.payload[..])).collect();
         let fates = self.keeper.settle(self.log.name(), &raw).await?;
-        anyhow::ensure!(!fates.values().any(|fate| *fate == Fate::Held), "entries of it are refused, and wait");
-        Ok(done)
+        anyhow::ensure!(!fates.values().any(|fate| *fate == Fate::Held), "entries of the gap are refused, and wait");
+        Ok(())
     }
 }

@@ -51,7 +51,7 @@ const SAID: &[(&str, &[Login])] = &[
     ("$JS.API.STREAM.MSG.DELETE.{ns}-log", NOBODY),
     ("$JS.API.STREAM.SNAPSHOT.{ns}-log", NOBODY),
     ("$JS.API.STREAM.RESTORE.{ns}-log", NOBODY),
-    ("$JS.API.STREAM.MSG.GET.{ns}-log", OF_GATEWAY),
+    ("$JS.API.STREAM.MSG.GET.{ns}-log", &[Gateway, Persister]),
     ("$JS.API.DIRECT.GET.{ns}-log", &[Gateway, Persister]),
     ("$JS.API.DIRECT.GET.{ns}-log.{ns}.7.fact", OF_GATEWAY),
     ("$JS.API.STREAM.INFO.{ns}-notifications", BOTH),

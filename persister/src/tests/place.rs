@@ -179,6 +179,13 @@ impl Place {
         stream.purge().sequence(first.0).await.unwrap();
     }
 
+    /// Removes all entries of one conversation from the log.
+    pub async fn remove_entries(&self, talk: &Talk) {
+        let context = async_nats::jetstream::new(self.nats.clone());
+        let stream = context.get_stream(&self.state.name).await.unwrap();
+        stream.purge().filter(self.log.subject(talk.conversation_id)).await.unwrap();
+    }
+
     /// Accepts a message.
     pub async fn append(&self, talk: &mut Talk) {
         let event = talk.message(now());

@@ -182,6 +182,23 @@ async fn entries_that_the_log_lost_too_are_named() {
 }
 
 #[tokio::test]
+async fn an_entry_that_the_log_lacks_in_its_middle_keeps_no_gap_open() {
+    let place = Place::new().await;
+    place.source().look(&place.store()).await.unwrap();
+    let (mut talk, mut removed) = (place.talk().await, place.talk().await);
+    for turn in 0..5 {
+        place.append(if turn == 2 { &mut removed } else { &mut talk }).await;
+    }
+    go_back(&place, 0, 0).await;
+    place.source().look(&place.store()).await.unwrap();
+    assert_eq!(gap_entries(&place).await, GapEntries { pending: 5, lost: 0 });
+    place.remove_entries(&removed).await;
+    while place.repair().step().await.unwrap() {}
+    assert_eq!(gap_entries(&place).await, GapEntries { pending: 0, lost: 1 });
+    place.assert_stored(&talk).await;
+}
+
+#[tokio::test]
 async fn conversations_are_rebuilt_as_the_log_has_them() {
     let place = Place::new().await;
     let (stays, leaves, joins) = (UserId::random(), UserId::random(), UserId::random());

@@ -13,7 +13,6 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
 
 use super::{
     Log, subject_of,
@@ -249,7 +248,7 @@ impl Log {
     pub(super) async fn positions(&self, subjects: &[&str]) -> Result<HashMap<String, StreamSeq>, AppendError> {
         let question = serde_json::json!({ "multi_last": subjects, "batch": subjects.len() });
         // An event that is missing in the answer is looked for alone.
-        let answers = self.ask_directly(&question).await?;
+        let answers = self.ask_directly(&question, subjects.len(), READ_WAIT_MAX).await?;
         Ok(answers.into_iter().map(|entry| (entry.subject, entry.stream_seq)).collect())
     }
 
@@ -262,26 +261,9 @@ impl Log {
         events_max: usize,
     ) -> Result<Vec<(StreamSeq, Event)>, AppendError> {
         let subject = self.subject(conversation_id);
-        let question = serde_json::json!({ "seq": from.0, "next_by_subj": subject, "batch": events_max }).to_string();
-        let reading = async {
-            let inbox = self.client.new_inbox();
-            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
-            let to = format!("$JS.API.DIRECT.GET.{}", self.name);
-            let asked = self.client.publish_with_reply(to, inbox, question.into()).await;
-            asked.map_err(|error| refused(&error))?;
-            let mut events = Vec::new();
-            while let Some(answer) = answers.next().await {
-                let at = answer.headers.as_ref().and_then(|headers| headers.get_last(header::NATS_SEQUENCE));
-                // The end and errors stand nowhere.
-                let Some(at) = at.and_then(|at| at.as_str().parse().ok()) else { break };
-                events.push((StreamSeq(at), Event::decode(&answer.payload)?));
-                if events.len() == events_max {
-                    break;
-                }
-            }
-            Ok(events)
-        };
-        tokio::time::timeout(READ_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?
+        let question = serde_json::json!({ "seq": from.0, "next_by_subj": subject, "batch": events_max });
+        let entries = self.ask_directly(&question, events_max, READ_WAIT_MAX).await?;
+        entries.into_iter().map(|entry| Ok((entry.stream_seq, Event::decode(&entry.payload)?))).collect()
     }
 
     /// The conversation's last event as the log's leader knows it: everything accepted before the question is in it.

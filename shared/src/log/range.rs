@@ -1,6 +1,11 @@
 //! Reads entries by position, many in one question, and how far a consumer has settled them.
 
-use async_nats::{header, jetstream::context::ConsumerInfoErrorKind};
+use std::time::Duration;
+
+use async_nats::{
+    header,
+    jetstream::{context::ConsumerInfoErrorKind, stream::LastRawMessageErrorKind},
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
@@ -28,11 +33,20 @@ impl Log {
         let question = serde_json::json!({
             "seq": from.0, "next_by_subj": ">", "batch": entries_max, "max_bytes": ANSWER_BYTES_MAX
         });
-        let mut entries = self.ask_directly(&question).await?;
+        let mut entries = self.ask_directly(&question, entries_max, limits::APPEND_WAIT_MAX).await?;
         // An answer that was lost on the way leaves a gap.
         let whole = (from.0..).zip(&entries).take_while(|(expected, entry)| entry.stream_seq.0 == *expected).count();
         entries.truncate(whole);
         Ok(entries)
+    }
+
+    /// The first position from `from` on that has an entry, as the log's leader knows it; none if all after it are gone.
+    pub async fn next_position(&self, from: StreamSeq) -> Result<Option<StreamSeq>, AppendError> {
+        match self.stream.get_first_raw_message_by_subject(">", from.0).await {
+            Ok(entry) => Ok(Some(StreamSeq(entry.sequence))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(refused(&error)),
+        }
     }
 
     /// The position up to which a durable consumer has settled everything; zero if there is no such consumer.
@@ -44,8 +58,13 @@ impl Log {
         }
     }
 
-    /// Everything that one direct question is answered with, by any replica.
-    pub(super) async fn ask_directly(&self, question: &serde_json::Value) -> Result<Vec<StoredEntry>, AppendError> {
+    /// The answer to one direct question, by any replica, at most `entries_max` entries of it.
+    pub(super) async fn ask_directly(
+        &self,
+        question: &serde_json::Value,
+        entries_max: usize,
+        wait_max: Duration,
+    ) -> Result<Vec<StoredEntry>, AppendError> {
         let reading = async {
             let inbox = self.client.new_inbox();
             let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|error| refused(&error))?;
@@ -63,9 +82,12 @@ impl Log {
                 if let Ok(at) = at {
                     entries.push(StoredEntry { stream_seq: StreamSeq(at), subject, payload: answer.payload });
                 }
+                if entries.len() == entries_max {
+                    break;
+                }
             }
             Ok(entries)
         };
-        tokio::time::timeout(limits::APPEND_WAIT_MAX, reading).await.map_err(|_| AppendError::Unknown)?
+        tokio::time::timeout(wait_max, reading).await.map_err(|_| AppendError::Unknown)?
     }
 }
