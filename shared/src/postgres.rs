@@ -52,6 +52,9 @@ pub enum PostgresError {
     /// The database isn't there, or not yet.
     #[error("PostgreSQL can't be used yet: {0}; make the database, or check the address")]
     NoDatabase(String),
+    /// The address leads to a server in recovery.
+    #[error("PostgreSQL at the address is a standby, which takes no writes; let the address lead to the primary")]
+    Standby,
     /// The server is too old.
     #[error("PostgreSQL {found} is too old: 15 or later is needed; upgrade the server")]
     TooOld {
@@ -100,7 +103,7 @@ fn is_refusal(code: &str) -> bool {
 impl PostgresError {
     /// Whether it may pass without anybody doing something about it.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Unreachable { .. } | Self::NoDatabase(_))
+        matches!(self, Self::Database(_) | Self::Unreachable { .. } | Self::NoDatabase(_) | Self::Standby)
     }
 }
 
@@ -143,6 +146,12 @@ pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool,
     Ok(PgPoolOptions::new()
         .max_connections(settings.postgres_connections_max)
         .acquire_timeout(CONNECT_WAIT_MAX)
+        // During a fail-over the address may lead to a standby. Its connection would stay open, and refuse every write.
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                refuse_standby(connection).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+            })
+        })
         // A connection that is cut off without a word must not keep its place until TCP gives up.
         .after_release(|connection, _| {
             Box::pin(async move {
@@ -185,7 +194,14 @@ async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, Postgr
     }
 }
 
+async fn refuse_standby(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    let is_standby =
+        sqlx::query_scalar!(r#"select pg_is_in_recovery() as "is_standby!""#).fetch_one(connection).await?;
+    if is_standby { Err(PostgresError::Standby) } else { Ok(()) }
+}
+
 async fn examine(connection: &mut PgConnection) -> Result<Server, PostgresError> {
+    refuse_standby(&mut *connection).await?;
     let version = sqlx::query!(
         r#"select current_setting('server_version') as "text!", current_setting('server_version_num')::int as "number!""#
     )
