@@ -71,6 +71,8 @@ pub enum Check {
     Unsettled,
     /// Gateways that keep more memory than they may for what they were sent and refused.
     Grown,
+    /// Percentiles of what others waited for, which one account raised above what is allowed.
+    Slowed,
 }
 
 impl Check {
@@ -108,6 +110,7 @@ impl Check {
             Self::Panics => "panics",
             Self::Unsettled => "unsettled",
             Self::Grown => "grown",
+            Self::Slowed => "slowed",
         }
     }
 
@@ -153,6 +156,7 @@ impl Check {
             Self::Panics => "lines of logs tell of a panic",
             Self::Unsettled => "entries of the log and jobs of the queue were never dealt with by a worker",
             Self::Grown => "gateways keep more memory than they may for what they refused",
+            Self::Slowed => "times of other users rose by more than half",
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod departures;
 pub mod failovers;
 pub mod files;
 pub mod frames;
+pub mod hostile;
 pub mod log;
 pub mod nats;
 pub mod notifier;

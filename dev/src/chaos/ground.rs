@@ -199,10 +199,29 @@ impl Ground {
         Ok(self.stream().await?.consumer_info("persister").await?.ack_floor.stream_sequence)
     }
 
-    /// Jobs that wait in the queue of notifications or are being worked on, and how many there ever were.
+    /// Jobs of the queue of notifications that are not acknowledged, and how many there ever were. The stream may hold more:
+    /// a server whose disk is full takes an acknowledgement, and may lose the removal that follows it.
     pub async fn jobs_left(&self) -> Result<(u64, u64)> {
-        let state = self.jobs().await?.get_info().await?.state;
-        Ok((state.messages, state.last_sequence))
+        let jobs = self.jobs().await?;
+        let consumer = jobs.consumer_info(JOBS_CONSUMER).await?;
+        let left = consumer.num_pending + consumer.num_ack_pending as u64;
+        Ok((left, jobs.get_info().await?.state.last_sequence))
+    }
+
+    /// The positions of the queue of notifications and of its consumer.
+    pub async fn jobs_state(&self) -> Result<String> {
+        let jobs = self.jobs().await?;
+        let state = jobs.get_info().await?.state;
+        let consumer = jobs.consumer_info(JOBS_CONSUMER).await?;
+        Ok(format!(
+            "entries {} to {}, delivered up to {}, acknowledged up to {}, {} in flight, {} not delivered",
+            state.first_sequence,
+            state.last_sequence,
+            consumer.delivered.stream_sequence,
+            consumer.ack_floor.stream_sequence,
+            consumer.num_ack_pending,
+            consumer.num_pending
+        ))
     }
 
     /// Lets the queue of notifications give what a notifier had in hand as it died to the next one soon, until one opens

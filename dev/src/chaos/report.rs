@@ -1,4 +1,4 @@
-//! The end of a run: a table for people, and one line for machines.
+//! The end of a run: a table, and the same as JSON on request.
 
 use std::time::Duration;
 
@@ -40,10 +40,13 @@ impl Report {
         self.void == 0 && self.broken == 0 && self.held > 0
     }
 
-    /// Prints both. `mode` are the options that make each scenario as long as it was.
-    pub fn print(&self, mode: &str) -> serde_json::Result<()> {
+    /// Prints the table, with the scenarios that did not hold at its end. `mode` are the options that make each scenario as
+    /// long as it was.
+    pub fn print(&self, mode: &str) {
         println!();
-        for outcome in &self.scenarios {
+        let (held, others): (Vec<_>, Vec<_>) =
+            self.scenarios.iter().partition(|outcome| outcome.verdict == Verdict::Held);
+        for outcome in held.into_iter().chain(others) {
             print_one(outcome);
         }
         let Self { held, void, broken, seconds, .. } = self;
@@ -53,8 +56,6 @@ impl Report {
             let (name, seed) = (outcome.scenario.name(), outcome.seed);
             println!("  repeat with: cargo dev chaos {mode}--only {name} --seed {seed}");
         }
-        println!("{}", serde_json::to_string(self)?);
-        Ok(())
     }
 
     /// One line about a run.
@@ -83,6 +84,10 @@ fn print_one(outcome: &Outcome) {
         })
         .collect();
     print_wrapped("audit", &checks);
+    for finding in outcome.findings.iter().filter(|finding| !finding.is_held()) {
+        let example = finding.first.as_deref().unwrap_or("no example");
+        println!("      {}", paint("1;31", &format!("{}: {example}", finding.check.label())));
+    }
     if let Some(failure) = &outcome.failure {
         println!("      {}", paint("1;31", failure));
     }

@@ -92,6 +92,8 @@ scenarios! {
         "entries that nobody can read or store stand in the log";
     BadFrames "bad-frames" Plain faults::frames::senseless,
         "frames that no client should send, very many: senseless, malformed, oversized";
+    HostileAccount "hostile-account" Plain faults::hostile::account,
+        "one account uses all that its limits allow, beside strangers with unfinished requests: nothing is refused to others";
     Restarts "restarts" Plain faults::services::restarted,
         "every service and every server is restarted, twice";
     Frozen "frozen" Plain faults::services::frozen,

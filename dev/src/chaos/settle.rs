@@ -167,7 +167,8 @@ pub async fn drain_queue(ground: &Ground) -> Finding {
             finding.of = of;
             if left > 0 {
                 finding.violations = left;
-                finding.first = Some(format!("{left} jobs still wait in the queue of notifications"));
+                let state = ground.jobs_state().await.unwrap_or_else(|error| format!("{error:#}"));
+                finding.first = Some(format!("{left} jobs are left in the queue of notifications: {state}"));
             }
         }
         Err(error) => finding.violate(format!("the queue of notifications can't be asked: {error:#}")),

@@ -48,6 +48,9 @@ pub struct Options {
     /// Keep data and logs even if all went well
     #[arg(long)]
     keep: bool,
+    /// Also print the outcome of each scenario as one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Plays them. Exit status 0 only if all promises held, every check had something to look at, and every fault was felt.
@@ -118,7 +121,10 @@ async fn play(options: &Options, chosen: &[Scenario], ending: &mut Ending) -> Re
     }
     let quick = if options.quick || options.soak.is_some() { "--quick " } else { "" };
     let release = if options.release { "--release " } else { "" };
-    report.print(&format!("{quick}{release}"))?;
+    if options.json {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    report.print(&format!("{quick}{release}"));
     Ok(if is_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

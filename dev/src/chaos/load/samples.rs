@@ -46,6 +46,12 @@ impl Samples {
         self.lock().accepted.iter().filter(|(_, end)| (since..until).contains(end)).count()
     }
 
+    /// How long each message took that was given to a client since then and is accepted.
+    pub fn durations_since(&self, since: Instant) -> Vec<Duration> {
+        let taken = self.lock();
+        taken.accepted.iter().filter(|(began, _)| *began >= since).map(|(began, end)| *end - *began).collect()
+    }
+
     /// The longest that a message took which was accepted since then.
     pub fn slowest_since(&self, since: Instant) -> Duration {
         let taken = self.lock();
