@@ -17,7 +17,7 @@ pub mod stored;
 
 pub use self::{
     actions::Actions,
-    checks::audit,
+    checks::{are_told, audit},
     diary::{Diary, News},
     evidence::{AwayDevice, DeviceRecord, Evidence, Observed, Pushed, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},

@@ -68,6 +68,15 @@ pub async fn take(connection: &mut PgConnection, stream_name: &str) -> sqlx::Res
     }))
 }
 
+/// Notes that everything up to `last` may be missing, too; the gap as it is then.
+pub async fn extend(connection: &mut PgConnection, gap: Gap, last: StreamSeq) -> sqlx::Result<Gap> {
+    let gap = Gap { last: gap.last.max(last), ..gap };
+    sqlx::query!("update log_gaps set last_stream_seq = $2 where gap_id = $1", gap.id, gap.last.to_sql())
+        .execute(connection)
+        .await?;
+    Ok(gap)
+}
+
 /// Notes that everything up to `done` is stored; a gap that is closed goes.
 pub async fn advance(connection: &mut PgConnection, gap: Gap, done: StreamSeq) -> sqlx::Result<()> {
     if done >= gap.last {

@@ -56,7 +56,7 @@ impl Repair {
     pub async fn step(&mut self) -> anyhow::Result<bool> {
         // The gap stays locked while its entries are stored over other connections.
         let mut transaction = self.keeper.store.pool.begin().await?;
-        let Some(gap) = gaps::take(&mut transaction, self.log.name()).await? else { return Ok(false) };
+        let Some(mut gap) = gaps::take(&mut transaction, self.log.name()).await? else { return Ok(false) };
         let mut entries = self.log.entries(gap.next, STEP_ENTRIES).await?;
         entries.retain(|entry| entry.stream_seq <= gap.last);
         let Some(last) = entries.last() else {
@@ -72,7 +72,10 @@ impl Repair {
         };
         let done = last.stream_seq;
         self.keeper.rows_metric = if gap.was_acked { names::REPAIRED_TOTAL } else { names::ROWS_TOTAL };
-        Box::pin(self.store(&entries)).await?;
+        if Box::pin(self.store(&entries)).await? > 0 {
+            // Messages that were being stored meanwhile found no conversation whose head they could raise.
+            gap = gaps::extend(&mut transaction, gap, self.log.state().await?.last).await?;
+        }
         gaps::advance(&mut transaction, gap, done).await?;
         transaction.commit().await?;
         if done >= gap.last {
@@ -88,7 +91,8 @@ impl Repair {
         Ok(gap.last.min(StreamSeq(next.0 - 1)))
     }
 
-    async fn store(&self, entries: &[StoredEntry]) -> anyhow::Result<()> {
+    /// Stores entries; how many conversations it rebuilt.
+    async fn store(&self, entries: &[StoredEntry]) -> anyhow::Result<u64> {
         let events = entries.iter().filter_map(|entry| read(&entry.subject, &entry.payload).ok());
         let (rebuilt, refused) = rebuild(&self.keeper.store.pool, &Roster::newest(events)).await?;
         counter!(names::REBUILT_TOTAL).increment(rebuilt);
@@ -96,6 +100,6 @@ impl Repair {
         let raw: Vec<_> = entries.iter().map(|it| (it.stream_seq, it.subject.as_str(), &it.payload[..])).collect();
         let fates = self.keeper.settle(self.log.name(), &raw).await?;
         anyhow::ensure!(!fates.values().any(|fate| *fate == Fate::Held), "entries of the gap are refused, and wait");
-        Ok(())
+        Ok(rebuilt)
     }
 }

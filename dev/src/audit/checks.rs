@@ -24,6 +24,11 @@ use super::{
     ledger::{Attempt, Fate, Key, Place},
 };
 
+/// Whether all devices know all marks and changes that were answered. Their pushes may be on their way for a moment.
+pub fn are_told(evidence: &Evidence) -> bool {
+    marks_wrong(evidence).is_held() && change_not_told(evidence).is_held()
+}
+
 /// Compares everything with everything.
 pub fn audit(evidence: &Evidence) -> Vec<Finding> {
     let books = Books::of(evidence);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{claims::Claimed, crowd::Crowd, ground::Ground, load::Load, presence};
 use crate::{
-    audit::{Attempt, Check, Evidence, Fate, Finding, Kept, Key, Ledger, Row, gather, stored},
+    audit::{Attempt, Check, Evidence, Fate, Finding, Kept, Key, Ledger, Row, are_told, gather, stored},
     wait,
 };
 
@@ -23,6 +23,8 @@ const OUTBOX_DEADLINE: Duration = Duration::from_secs(30);
 const QUEUE_DEADLINE: Duration = Duration::from_mins(3);
 /// How long presence may take to be right: a gateway that died is noticed within 30 s.
 const PRESENCE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long pushes of marks and changes may be on their way to devices.
+const TOLD_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two tries, or two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -192,5 +194,11 @@ pub async fn evidence(
     let (marked, observed, forbidden) = load.actions.record();
     let (muted, informed, pushed) = (crowd.guests.muted(), crowd.guests.informed(&rooms), crowd.pushed());
     let evidence = gather(url, &rooms, attempts, &readers, crowd.records(), letters_before).await?;
-    Ok(Evidence { away, sights, pushed, marked, muted, informed, observed, forbidden, ..evidence })
+    let mut evidence = Evidence { away, sights, pushed, marked, muted, informed, observed, forbidden, ..evidence };
+    let end = Instant::now() + TOLD_DEADLINE;
+    while !are_told(&evidence) && Instant::now() < end {
+        sleep(PAUSE).await;
+        evidence.devices = crowd.records();
+    }
+    Ok(evidence)
 }
