@@ -9,6 +9,7 @@ use chat_client::{
     ids::{ConversationId, UserId},
     positions::Seq,
 };
+use tokio::time::Instant;
 
 use super::{
     evidence::{Marked, Observed},
@@ -29,7 +30,7 @@ struct Done {
 impl Actions {
     /// Notes a read mark before it is sent.
     pub fn try_mark(&self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
-        let new = Marked { conversation_id, user_id, answered: Seq::ZERO, tried: seq };
+        let new = Marked { conversation_id, user_id, answered: Seq::ZERO, tried: seq, answered_at: None };
         let mut done = self.lock();
         let marked = done.marked.entry((conversation_id, user_id)).or_insert(new);
         marked.tried = marked.tried.max(seq);
@@ -37,8 +38,10 @@ impl Actions {
 
     /// Notes that a read mark, sent before, was answered.
     pub fn mark(&self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
-        if let Some(marked) = self.lock().marked.get_mut(&(conversation_id, user_id)) {
-            marked.answered = marked.answered.max(seq);
+        if let Some(marked) = self.lock().marked.get_mut(&(conversation_id, user_id))
+            && marked.answered < seq
+        {
+            (marked.answered, marked.answered_at) = (seq, Some(Instant::now()));
         }
     }
 

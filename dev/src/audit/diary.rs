@@ -38,6 +38,7 @@ pub struct Diary {
     shown: BTreeMap<ConversationId, Vec<Message>>,
     arrivals: Vec<Arrival>,
     reloads: usize,
+    reloaded_at: Option<Instant>,
     skipped: Vec<(ConversationId, Seq, Seq)>,
     groups: Vec<ConversationId>,
     conversations: BTreeMap<ConversationId, Known>,
@@ -57,6 +58,7 @@ impl Diary {
             }
             Event::Reloaded(conversations) => {
                 self.reloads += 1;
+                self.reloaded_at = Some(Instant::now());
                 self.reload(&conversations);
             }
             Event::Receipt(receipt) if receipt.kind == ReceiptKind::Read => {
@@ -158,6 +160,7 @@ impl Diary {
             skipped: self.skipped.iter().map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum(),
             versions: self.conversations.iter().map(|(id, known)| (*id, known.version)).collect(),
             reads: self.reads.clone(),
+            reloaded_at: self.reloaded_at,
         }
     }
 

@@ -8,6 +8,7 @@ use chat_client::{
     positions::Seq,
     wire::Message,
 };
+use tokio::time::Instant;
 
 use super::ledger::{Attempt, Key};
 
@@ -74,6 +75,8 @@ pub struct DeviceRecord {
     pub versions: BTreeMap<ConversationId, u64>,
     /// How far others have read, as its client was told.
     pub reads: BTreeMap<(ConversationId, UserId), Seq>,
+    /// When its client last took in the conversation list.
+    pub reloaded_at: Option<Instant>,
 }
 
 /// How often gateways pushed messages to one device, before its client has filtered repeats.
@@ -95,6 +98,8 @@ pub struct Marked {
     pub answered: Seq,
     /// The furthest mark that was sent.
     pub tried: Seq,
+    /// When the furthest answer came.
+    pub answered_at: Option<Instant>,
 }
 
 /// Whether the device of a user who was added to a conversation or removed from it was shown a message in time. Whoever is

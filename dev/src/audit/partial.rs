@@ -41,6 +41,7 @@ pub fn shown_exactly(kept: &[Kept], messages: &[Message]) -> Result<()> {
         skipped: 0,
         versions: BTreeMap::new(),
         reads: BTreeMap::new(),
+        reloaded_at: None,
     };
     let evidence = Evidence { devices: vec![device], ..of(kept, reader) };
     ensure(&evidence, &[Check::NotShown, Check::ShownTwice, Check::OutOfOrder, Check::Phantoms, Check::Moved])

@@ -1,6 +1,6 @@
 //! Checks of read marks, of participants, of blocks, and of how often messages are pushed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use chat_client::{
     ids::{ConversationId, UserId},
@@ -17,6 +17,9 @@ use crate::audit::{
 /// Pushes of one message on one connection that are no fault: a notifier that dies leaves what it has in hand to the next
 /// one, which delivers it again.
 const PUSHES_ON_A_CONNECTION_MAX: u64 = 4;
+
+/// A mark that was answered within this time of a reload may be missing: no push follows, and the list shows stored marks.
+const LIST_LAG_MAX: Duration = Duration::from_secs(5);
 
 /// Delivery is at least once: each connection may begin with what was not confirmed, and each death of a notifier may
 /// repeat what it had in hand. Whatever goes beyond that is an endless repeat in the making.
@@ -37,7 +40,7 @@ pub(super) fn pushed_too_often(evidence: &Evidence) -> Finding {
 pub(super) fn marks_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::MarksWrong);
     for marked in &evidence.marked {
-        let Marked { conversation_id, user_id, answered, tried } = *marked;
+        let Marked { conversation_id, user_id, answered, tried, answered_at } = *marked;
         let is_it = |id: ConversationId, user: UserId| id == conversation_id && user == user_id;
         let kept = evidence.reads.iter().find(|mark| is_it(mark.conversation_id, mark.user_id));
         let kept = kept.map_or(Seq::ZERO, |mark| mark.read_seq);
@@ -49,7 +52,10 @@ pub(super) fn marks_wrong(evidence: &Evidence) -> Finding {
         }));
         for device in others(evidence, conversation_id, user_id) {
             let told = told(device, conversation_id, user_id);
-            finding.look(holds(told >= answered, || {
+            let is_between = answered_at
+                .zip(device.reloaded_at)
+                .is_some_and(|(answered, reloaded)| answered.max(reloaded) - answered.min(reloaded) < LIST_LAG_MAX);
+            finding.look(holds(told >= answered || is_between, || {
                 format!("{} was told of {}, marked to {}", device.name, name(conversation_id, told), answered.0)
             }));
         }

@@ -1,7 +1,10 @@
 //! Each kind of violation is put into a made-up world in which all is well, and found by its check and, where it has no
 //! other consequence, by that one alone.
 
+use std::time::Duration;
+
 use chat_client::ids::MessageId;
+use tokio::time::Instant;
 
 use super::*;
 use crate::audit::evidence::{AwayDevice, Head, Listed, Marked, Observed, Pushed, ReadMark, Sight};
@@ -42,6 +45,7 @@ fn world() -> Evidence {
         skipped: 0,
         versions: BTreeMap::from([(conversation_id, 3)]),
         reads: BTreeMap::from([((conversation_id, asha), Seq(3)), ((conversation_id, bikram), Seq(3))]),
+        reloaded_at: None,
     };
     let away = |name: &str| AwayDevice {
         name: name.to_owned(),
@@ -70,8 +74,8 @@ fn world() -> Evidence {
         sights: vec![sight(bikram, true), sight(chandra, false)],
         pushed: vec![Pushed { device: "asha-1".to_owned(), connections: 2, times: vec![1, 1, 5, 2] }],
         marked: vec![
-            Marked { conversation_id, user_id: asha, answered: Seq(1), tried: Seq(3) },
-            Marked { conversation_id, user_id: bikram, answered: Seq(3), tried: Seq(3) },
+            Marked { conversation_id, user_id: asha, answered: Seq(1), tried: Seq(3), answered_at: None },
+            Marked { conversation_id, user_id: bikram, answered: Seq(3), tried: Seq(3), answered_at: None },
         ],
         muted: BTreeSet::new(),
         informed: vec![(conversation_id, asha), (conversation_id, bikram), (conversation_id, dipa)],
@@ -357,7 +361,7 @@ fn marks_that_are_lost_made_up_or_not_told() {
         world.reads[2].read_seq = Seq(2);
         world.listed[2].unread = 2;
         let (conversation_id, user_id) = (world.rooms[0].id, world.reads[2].user_id);
-        world.marked.push(Marked { conversation_id, user_id, answered: Seq(0), tried: Seq(1) });
+        world.marked.push(Marked { conversation_id, user_id, answered: Seq(0), tried: Seq(1), answered_at: None });
     });
     assert_eq!(made_up, [(Check::MarksWrong, 1)]);
     let not_told = found(|world| {
@@ -369,8 +373,13 @@ fn marks_that_are_lost_made_up_or_not_told() {
     let not_told = found(|world| {
         let bikram = world.devices[2].user_id;
         let id = world.rooms[0].id;
-        world.marked[1] =
-            Marked { conversation_id: id, user_id: world.away[0].user_id, answered: Seq(1), tried: Seq(1) };
+        world.marked[1] = Marked {
+            conversation_id: id,
+            user_id: world.away[0].user_id,
+            answered: Seq(1),
+            tried: Seq(1),
+            answered_at: None,
+        };
         world.reads[2].read_seq = Seq(1);
         world.listed[2].unread = 3;
         world.devices.iter_mut().filter(|device| device.user_id != bikram).for_each(|device| {
@@ -378,6 +387,19 @@ fn marks_that_are_lost_made_up_or_not_told() {
         });
     });
     assert_eq!(not_told, [(Check::MarksWrong, 1)]);
+    let reloaded = |after: u64| {
+        found(|world| {
+            let now = Instant::now();
+            let key = (world.rooms[0].id, world.devices[2].user_id);
+            world.devices[0].reads.remove(&key);
+            world.devices[0].messages.retain(|message| message.sender_id != key.1);
+            world.devices[0].reloaded_at = Some(now + Duration::from_secs(after));
+            world.marked[1].answered_at = Some(now);
+        })
+    };
+    let is_missed = |after| reloaded(after).iter().any(|(check, _)| *check == Check::MarksWrong);
+    assert!(!is_missed(1), "a list is a moment behind");
+    assert!(is_missed(60), "not for long");
 }
 
 #[test]

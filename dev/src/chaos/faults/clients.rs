@@ -1,11 +1,14 @@
 //! Clients lose their connections at once, vanish without a word, or read too slowly.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use chat_client::ids::ConversationId;
 use rand::seq::IteratorRandom;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     chaos::{crowd::Device, load::Voice, trial::Trial},
@@ -23,6 +26,10 @@ const SLOW_DEADLINE: Duration = Duration::from_mins(1);
 const FEW: usize = 4;
 /// A text that is six times as long in JSON, so that what waits for slow readers grows fast.
 const LONG_TEXT: usize = 8000;
+/// How often so many are sent. Each time is more than a gateway keeps for a connection.
+const ROUNDS_MAX: usize = 12;
+/// Between two looks after that.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Long texts that are sent at a time.
 const LONG_TEXTS_AT_ONCE: usize = 16;
 
@@ -91,26 +98,32 @@ fn returned<'a>(devices: impl IntoIterator<Item = &'a Device>, before: &[usize])
     devices.into_iter().zip(before).filter(|(device, before)| device.arrivals() > **before).count()
 }
 
-/// Some clients stop reading while much is sent to them, until gateways close them; then they go on.
+/// Some clients stop reading while much is sent to them, until their connections end; then they go on. A connection that
+/// reads its inbox at that time is given entries only as it takes them, and ends by the silence that its client notices.
 pub async fn slow_readers(trial: &mut Trial<'_>) -> Result<()> {
     let (ground, crowd) = (trial.ground, trial.crowd);
-    let (metric, label) = ("chat_gateway_closed_total", "reason=\"slow_consumer\"");
-    let before = ground.of_gateways(metric, label).await?;
+    let closed = async |reason| ground.of_gateways("chat_gateway_closed_total", &format!("reason=\"{reason}\"")).await;
+    let before = [closed("slow_consumer").await?, closed("client_left").await?];
     // Second devices write JSON, and are in the conversation of everybody.
     let slow = &crowd.devices[crowd.people().len()..];
     let everybody = crowd.busy.iter().max_by_key(|room| room.members.len()).context("there is a group")?.id;
     slow.iter().flat_map(|device| &device.lines).for_each(|line| line.stall(true));
     trial.fault(&format!("{} clients stop reading", slow.len()));
-    let closed = wait::until("the end of the slow readers' connections", SLOW_DEADLINE, || async {
-        say_much(trial, everybody).await?;
-        let closed = ground.of_gateways(metric, label).await?.saturating_sub(before);
-        Ok((closed >= slow.len() as u64).then_some(closed))
+    let rounds = AtomicUsize::new(0);
+    let ended = wait::until("the end of the slow readers' connections", SLOW_DEADLINE, || async {
+        if rounds.fetch_add(1, Ordering::Relaxed) < ROUNDS_MAX {
+            say_much(trial, everybody).await?;
+        } else {
+            sleep(LOOK_PAUSE).await;
+        }
+        let ended = [closed("slow_consumer").await? - before[0], closed("client_left").await? - before[1]];
+        Ok((ended.iter().sum::<u64>() >= slow.len() as u64).then_some(ended))
     })
     .await;
     slow.iter().flat_map(|device| &device.lines).for_each(|line| line.stall(false));
     trial.told.line("they read again");
-    let closed = closed.unwrap_or_default();
-    trial.bite(closed >= slow.len() as u64, format!("gateways closed {closed} connections of slow readers"));
+    let [closed, left] = ended?;
+    trial.bite(closed > 0, format!("gateways closed {closed} connections of slow readers, and {left} clients left"));
     Ok(())
 }
 
