@@ -1,6 +1,6 @@
 //! Free ports of the loopback address.
 
-use std::{collections::BTreeMap, net::TcpListener, path::PathBuf, sync::Mutex};
+use std::{collections::BTreeMap, fs::File, net::TcpListener, path::PathBuf, sync::Mutex};
 
 use anyhow::{Context, Result};
 use rand::RngExt;
@@ -12,8 +12,8 @@ const RANGE: std::ops::Range<u16> = 20_000..32_000;
 /// How many ports are tried before giving up.
 const ATTEMPTS_MAX: usize = 200;
 
-/// Ports handed out by this process, so that two parts of it never get the same.
-static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+/// Ports handed out by this process, with their reservations, so that two parts of it never get the same.
+static TAKEN: Mutex<BTreeMap<u16, File>> = Mutex::new(BTreeMap::new());
 
 /// A TCP port of 127.0.0.1 that nobody listens on and that was not handed out before.
 pub fn free() -> Result<u16> {
@@ -26,11 +26,25 @@ pub fn free() -> Result<u16> {
 
 fn take(port: u16) -> bool {
     let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let is_free = !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok();
+    if taken.contains_key(&port) {
+        return false;
+    }
+    let Some(reservation) = reserve(port) else { return false };
+    let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok();
     if is_free {
-        taken.push(port);
+        taken.insert(port, reservation);
     }
     is_free
+}
+
+/// Reserves a port among the processes of this user until this one ends, so that no other takes it before its server
+/// listens, or while its server is down. None if it is reserved.
+fn reserve(port: u16) -> Option<File> {
+    let directory = std::env::temp_dir().join(format!("chat-ports-{}", rustix::process::geteuid().as_raw()));
+    std::fs::create_dir_all(&directory).ok()?;
+    let file = File::options().create(true).truncate(false).write(true).open(directory.join(port.to_string())).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
 }
 
 /// Hands out ports by name and, given a file, the same ones as last time when
@@ -66,5 +80,22 @@ impl Ports {
             std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_has_reserved_is_not_taken() {
+        let other = (0..ATTEMPTS_MAX).find_map(|_| {
+            let port = rand::rng().random_range(RANGE);
+            Some((port, reserve(port)?))
+        });
+        let (port, reservation) = other.unwrap();
+        assert!(!take(port));
+        drop(reservation);
+        assert!(free().is_ok());
     }
 }
