@@ -126,7 +126,8 @@ impl Rest {
         self.json(Call { method: Method::POST, path, query: &[], body: Some(&body), is_repeatable: true }).await
     }
 
-    /// Removes a user from a group (its owner), or leaves it (everybody, themself).
+    /// Removes a user from a group (its owner), or leaves it (everybody, themself). An attempt without an answer is repeated,
+    /// so [`ErrorCode::NotFound`](crate::wire::ErrorCode::NotFound) may mean that the first one has removed them.
     pub async fn remove_participant(&self, conversation_id: ConversationId, user_id: UserId) -> Result<(), RestError> {
         self.delete(&["conversations", &id(conversation_id), "participants", &user_id.as_uuid().to_string()]).await
     }

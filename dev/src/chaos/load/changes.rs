@@ -8,7 +8,7 @@ use anyhow::Result;
 use chat_client::{
     Rest, RestError,
     ids::ConversationId,
-    wire::{Accepted, Mute},
+    wire::{Accepted, ErrorCode, Mute},
 };
 use tokio::{
     sync::watch,
@@ -122,7 +122,14 @@ impl Changes {
                     visitor.is_shown(&hello).await;
                 }
             }
-            self.until_answered(|| rest.remove_participant(club, visitor_id)).await;
+            self.until_answered(|| async {
+                match rest.remove_participant(club, visitor_id).await {
+                    // The client repeats what got no answer, and the first attempt has removed them.
+                    Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(()),
+                    outcome => outcome,
+                }
+            })
+            .await;
             if !is_told || !owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await {
                 return;
             }
