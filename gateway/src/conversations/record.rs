@@ -2,7 +2,7 @@
 
 use chat_shared::{
     clock::Timestamp,
-    event::Participants,
+    event::{Event, Participants},
     ids::{ConversationId, InvalidId, UserId},
     log::{Head, Log},
     position::{Seq, StreamSeq},
@@ -49,10 +49,7 @@ pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow
 ///
 /// The log comes first: a change between the two reads makes an append fail, never pass.
 pub async fn head(log: &Log, database: &Database, conversation_id: ConversationId) -> Result<Option<Head>, Refusal> {
-    match log.last(conversation_id).await? {
-        Some((at, event)) => Ok(Some(Head::after(event, at))),
-        None => stored_head(database, conversation_id).await,
-    }
+    after_last(log.last(conversation_id).await?, database, conversation_id).await
 }
 
 /// As `head`, by the log's leader.
@@ -61,7 +58,16 @@ pub async fn newest_head(
     database: &Database,
     conversation_id: ConversationId,
 ) -> Result<Option<Head>, Refusal> {
-    match log.newest(conversation_id).await? {
+    after_last(log.newest(conversation_id).await?, database, conversation_id).await
+}
+
+/// The head after the last event of the log, or the stored one if there is no event.
+async fn after_last(
+    last: Option<(StreamSeq, Event)>,
+    database: &Database,
+    conversation_id: ConversationId,
+) -> Result<Option<Head>, Refusal> {
+    match last {
         Some((at, event)) => Ok(Some(Head::after(event, at))),
         None => stored_head(database, conversation_id).await,
     }

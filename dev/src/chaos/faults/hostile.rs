@@ -27,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 use super::postgres::nothing_was_refused;
 use crate::{
     audit::Check,
-    chaos::{crowd::Crowd, trial::Trial},
+    chaos::{
+        crowd::Crowd,
+        trial::{Scale, Trial},
+    },
     fleet::{Fleet, Service},
     person::Person,
 };
@@ -47,8 +50,8 @@ const LIST_PACE: Duration = Duration::from_millis(40);
 /// How much slower the others may become, in percent.
 const SLOWER_MAX: u128 = 150;
 
-/// Nobody else is refused anything. Played in full, others are also not slowed; a short one is played beside others, where
-/// times mean nothing.
+/// Gateways refuse nothing to other users. At full length their times must not rise by more than half, either; in a short
+/// run several fleets share the processor, so times are printed and not judged.
 pub async fn account(trial: &mut Trial<'_>) -> Result<()> {
     let ground = trial.ground;
     let (calm, hostile) = (trial.scale.seconds(60, 3), trial.scale.seconds(120, 9));
@@ -75,7 +78,7 @@ pub async fn account(trial: &mut Trial<'_>) -> Result<()> {
     trial
         .told
         .line(&format!("99 of 100 of the others' messages are accepted within {accepts}, and lists within {lists}"));
-    if trial.scale.of(true, false) {
+    if trial.scale == Scale::Full {
         let slowed = [accepts, lists].into_iter().filter(|change| !change.is_allowed());
         let first = slowed.clone().next().map(|change| change.to_string());
         trial.promise(Check::Slowed, slowed.count(), 2, first);
@@ -86,7 +89,7 @@ pub async fn account(trial: &mut Trial<'_>) -> Result<()> {
     account.leave().await
 }
 
-/// What the account uses.
+/// A kind of request that the account makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     Texts,
@@ -235,7 +238,7 @@ async fn hold_connections(address: &str) {
     }
 }
 
-/// What others waited for messages to be accepted, and for lists.
+/// Times until messages of other users were accepted, and until their lists were answered.
 struct Times {
     accepts: Vec<Duration>,
     lists: Vec<Duration>,
