@@ -3,12 +3,12 @@
 use chat_shared::{
     ids::ConversationId,
     position::Seq,
-    wire::{Conversation, HistoryPage},
+    wire::{Conversation, ErrorCode, HistoryPage},
 };
 
 use crate::{
     error::RestError,
-    limits::PAGE_ROWS,
+    limits::{HINT_MAX, PAGE_ROWS},
     rest::{HistoryRange, Rest},
     token::Tokens,
 };
@@ -32,11 +32,20 @@ pub(crate) async fn list(rest: Rest, load: u64) -> Loaded {
     Loaded::List { load, outcome: all_pages(&rest).await }
 }
 
+/// All pages, as fast as the gateway's limits allow: a list of thousands is not begun again because of one page.
 async fn all_pages(rest: &Rest) -> Result<Vec<Conversation>, RestError> {
     let mut conversations = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let page = rest.list_conversations(Some(PAGE_ROWS), cursor.as_deref()).await?;
+        let page = match rest.list_conversations(Some(PAGE_ROWS), cursor.as_deref()).await {
+            Err(RestError::Refused { code: ErrorCode::RateLimited, retry_after: Some(wait), .. })
+                if wait <= HINT_MAX =>
+            {
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            page => page?,
+        };
         conversations.extend(page.conversations);
         // The same cursor again would go round for ever.
         match page.next_cursor {

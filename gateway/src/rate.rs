@@ -13,6 +13,12 @@ use crate::refusal::Refusal;
 /// How often users who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Rows of a page that cost as much as one command: a page of 100 costs five. A page takes more of the processor than a
+/// command by about that factor.
+const ROWS_PER_COMMAND: usize = 20;
+/// Bytes of a text that cost as much as one command: the longest text costs four.
+const TEXT_BYTES_PER_COMMAND: usize = 2048;
+
 /// `watch_presence` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of
 /// PostgreSQL, and work whenever somebody comes or goes.
 const WATCHES_PER_SECOND_MAX: u32 = 2;
@@ -74,6 +80,21 @@ impl RateLimits {
         self.check_one(&self.users, user_id)
     }
 
+    /// Counts the rows of a page as commands, [`ROWS_PER_COMMAND`] each, beside the request that is counted already.
+    pub fn check_rows(&self, user_id: UserId, rows: usize) -> Result<(), Refusal> {
+        self.check_more(user_id, rows.div_ceil(ROWS_PER_COMMAND).saturating_sub(1))
+    }
+
+    /// Counts the bytes of a text as commands, [`TEXT_BYTES_PER_COMMAND`] each, beside the command that is counted already.
+    pub fn check_text(&self, user_id: UserId, text: &str) -> Result<(), Refusal> {
+        self.check_more(user_id, text.len().div_ceil(TEXT_BYTES_PER_COMMAND).saturating_sub(1))
+    }
+
+    /// Counts so many commands of a user, beside the one that is counted already.
+    pub fn check_more(&self, user_id: UserId, commands: usize) -> Result<(), Refusal> {
+        self.check_some(&self.users, user_id, commands)
+    }
+
     /// Counts one `set_typing` of a user, beside counting it as a command.
     pub fn check_typing(&self, user_id: UserId) -> Result<(), Refusal> {
         self.check_one(&self.typing, user_id)
@@ -86,12 +107,7 @@ impl RateLimits {
 
     /// Counts the ids of one request for profiles, beside counting it as a request.
     pub fn check_profiles(&self, user_id: UserId, ids: usize) -> Result<(), Refusal> {
-        let Some(ids) = u32::try_from(ids).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        match self.profile_ids.check_key_n(&user_id, ids) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(until)) => Err(Refusal::rate_limited(until.wait_time_from(self.clock.now()))),
-            Err(_) => Err(Refusal::too_large("more ids than may be asked for at once")),
-        }
+        self.check_some(&self.profile_ids, user_id, ids)
     }
 
     /// Counts events of the log that are read for a user. If there are too many, how long to wait.
@@ -106,6 +122,20 @@ impl RateLimits {
 
     fn check_one(&self, limits: &DefaultKeyedRateLimiter<UserId>, user_id: UserId) -> Result<(), Refusal> {
         limits.check_key(&user_id).map_err(|until| Refusal::rate_limited(until.wait_time_from(self.clock.now())))
+    }
+
+    fn check_some(
+        &self,
+        limits: &DefaultKeyedRateLimiter<UserId>,
+        user_id: UserId,
+        count: usize,
+    ) -> Result<(), Refusal> {
+        let Some(count) = u32::try_from(count).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        match limits.check_key_n(&user_id, count) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => Err(Refusal::rate_limited(until.wait_time_from(self.clock.now()))),
+            Err(_) => Err(Refusal::too_large("more than may be asked for at once")),
+        }
     }
 
     /// Counts one handshake. If there are too many, how long to stay away, spread at random.

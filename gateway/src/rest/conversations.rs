@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use chat_shared::{
     ids::{ConversationId, UserId},
+    limits,
     wire::{AddParticipants, Conversation, ConversationPage, CreateConversation},
 };
 use serde::Deserialize;
@@ -41,6 +42,9 @@ pub async fn create(
     State(state): State<AppState>,
     Body(request): Body<CreateConversation>,
 ) -> Result<(StatusCode, Json<Conversation>), Refusal> {
+    if let CreateConversation::Group { user_ids } = &request {
+        state.rate.check_more(identity.user_id, user_ids.len().min(limits::GROUP_PARTICIPANTS_MAX))?;
+    }
     let created = state.conversations.create(identity.user_id, &request).await?;
     Ok((if created.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(created.conversation)))
 }
@@ -74,6 +78,7 @@ pub async fn list(
     State(state): State<AppState>,
     InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<ConversationPage>, Refusal> {
+    state.rate.check_rows(identity.user_id, query.limit.0)?;
     let page = state.conversations.list(identity.user_id, query.limit.0, query.cursor.as_deref()).await?;
     page.conversations.iter().for_each(|conversation| remember(&state, conversation));
     Ok(Json(page))

@@ -61,6 +61,7 @@ pub async fn page(
     InPath(conversation_id): InPath<ConversationId>,
     InQuery(query): InQuery<HistoryQuery>,
 ) -> Result<Json<HistoryPage>, Refusal> {
+    state.rate.check_rows(identity.user_id, query.limit.0)?;
     let page = state.history.page(identity.user_id, conversation_id, query.place()?, query.limit.0).await?;
     for message in &page.messages {
         state.receipts.remember(conversation_id, message.message_id, message.seq);
@@ -95,6 +96,7 @@ pub async fn send(
     Body(request): Body<SendMessageBody>,
 ) -> Result<(StatusCode, Json<Accepted>), Refusal> {
     let SendMessageBody { message_id, text, is_repeat } = request;
+    state.rate.check_text(identity.user_id, &text)?;
     let sent =
         state.sender.send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat }).await?;
     state.receipts.remember(conversation_id, message_id, sent.seq);

@@ -1,10 +1,14 @@
 //! Quotas of a user and day: over the interface, over several gateways, and without Redis.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 use chat_shared::{
     clock::{Clock, Timestamp},
     ids::{MessageId, UserId},
+    limits::COMMANDS_PER_SECOND_MAX,
     redis::bounded,
     wire::{ErrorBody, ErrorCode, MarkRead, SendMessage},
 };
@@ -147,4 +151,30 @@ async fn made_up_ids_end_with_rate_and_quota() {
     let [ana, ben] = users();
     assert_eq!(asked(&limited, ana).await, 3, "the quota of a day");
     assert!((10..20).contains(&asked(&generous, ben).await), "ids are counted, not requests");
+}
+
+#[tokio::test]
+async fn long_texts_pages_and_groups_cost_as_much_as_several_commands() {
+    let gateway = Gateway::start().await;
+    let [ana] = users();
+    let conversation_id = gateway.place.direct(ana, UserId::random()).await.conversation_id.as_uuid();
+    let others = users::<7>();
+    let text = json!({ "message_id": MessageId::random(), "text": "x".repeat(8000) });
+    let costs = [
+        (Method::POST, format!("/v1/conversations/{conversation_id}/messages"), Some(text), 4),
+        (Method::GET, "/v1/conversations?limit=100".to_owned(), None, 5),
+        (Method::GET, format!("/v1/conversations/{conversation_id}/messages?limit=61"), None, 4),
+        (Method::POST, "/v1/conversations".to_owned(), Some(json!({ "kind": "group", "user_ids": others })), 8),
+    ];
+    for (method, path, body, cost) in costs {
+        while gateway.state.rate.check(ana).is_ok() {}
+        let since = Instant::now();
+        let mut granted = 0;
+        for _ in 0..20 {
+            let (status, _) = gateway.ask(ana, method.clone(), &path, body.clone()).await;
+            granted += u32::from(status.is_success());
+        }
+        let commands = since.elapsed().as_secs_f64() * f64::from(COMMANDS_PER_SECOND_MAX) + 1.0;
+        assert!(f64::from(granted * cost) <= commands, "{granted} of {path} where {commands} commands are allowed");
+    }
 }
