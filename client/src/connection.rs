@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_shared::{
     position::Cursor,
     wire::{Command, CommandFrame, Connected, Encoding, ErrorBody, Hello, Push, Rejected, Reply, ServerFrame},
@@ -12,7 +14,9 @@ use fastwebsockets::{
 };
 use reqwest::{
     StatusCode, Upgraded, Url,
-    header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
+    header::{
+        CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
 };
 use serde::Deserialize;
 use tokio::{
@@ -141,13 +145,14 @@ async fn shake_hands(
     encoding: Encoding,
     token: &str,
 ) -> Result<Upgraded, Ending> {
+    let key = generate_key();
     let response = http
         .get(endpoint(gateway, &["ws"]))
         .bearer_auth(token)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_KEY, generate_key())
+        .header(SEC_WEBSOCKET_KEY, &key)
         .header(SEC_WEBSOCKET_PROTOCOL, encoding.subprotocol())
         .send()
         .await
@@ -158,11 +163,21 @@ async fn shake_hands(
         let body = response.bytes().await.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         return Err(Ending::Handshake { status: status.as_u16(), body, retry_after });
     }
-    let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
-    if chosen.is_none_or(|chosen| chosen.as_bytes() != encoding.subprotocol().as_bytes()) {
+    let says =
+        |name, value: &str| response.headers().get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
+    if !says(SEC_WEBSOCKET_ACCEPT, &accept_of(&key)) {
+        return Err(Ending::Protocol("it did not accept the key of the handshake".into()));
+    }
+    if !says(SEC_WEBSOCKET_PROTOCOL, encoding.subprotocol()) {
         return Err(Ending::Protocol("it did not agree to the subprotocol".into()));
     }
     response.upgrade().await.map_err(transport)
+}
+
+/// What only a WebSocket server answers to a key (RFC 6455, section 4.2.2), and no cache.
+fn accept_of(key: &str) -> String {
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
 }
 
 fn transport(error: reqwest::Error) -> Ending {
@@ -292,5 +307,15 @@ impl Connection {
             }
         }
         drop(tasks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_key_is_that_of_the_standard() {
+        assert_eq!(accept_of("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

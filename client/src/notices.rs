@@ -26,6 +26,11 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
+    /// The number of the last notice that was taken in.
+    pub(crate) const fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
     /// The number that the next notice will have.
     pub(crate) const fn next_number(&self) -> u64 {
         self.last_number + 1

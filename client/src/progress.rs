@@ -87,14 +87,17 @@ impl Progress {
         if ready.resumed {
             return;
         }
-        self.inbox = ready.epoch.map(|epoch| Resume { epoch, cursor: ready.cursor });
-        self.settled = ready.cursor;
-        self.ledger.clear();
-        self.is_overflowed = false;
         self.load = Load::Running;
+        // Without an epoch the inbox is out of reach, and the place in it stays: what follows it comes with a later resume.
+        if let Some(epoch) = ready.epoch {
+            self.inbox = Some(Resume { epoch, cursor: ready.cursor });
+            self.settled = ready.cursor;
+            self.ledger.clear();
+            self.is_overflowed = false;
+        }
     }
 
-    /// The inbox is no longer complete: the next connection reloads.
+    /// The place in the inbox can't be resumed from: the next connection reloads.
     pub(crate) fn forget_inbox(&mut self) {
         self.inbox = None;
         self.ledger.clear();
@@ -368,12 +371,28 @@ mod tests {
 
     #[test]
     fn without_an_inbox_there_is_nothing_to_confirm_or_resume() {
-        let (mut progress, conversation) = loaded();
+        let (mut progress, conversation) = (Progress::default(), ConversationId::random());
         progress.connected(&ready(None, 0, false));
+        progress.placed(conversation, Seq(4));
         progress.loaded([(conversation, Seq(4))], 0);
         progress.heads_known();
         progress.received(Cursor(1), Content::Nothing);
         assert_eq!((progress.settled(), progress.resume()), (None, None));
         assert_eq!(progress.position().seqs.get(&conversation), Some(&Seq(4)));
+    }
+
+    #[test]
+    fn the_place_in_the_inbox_outlives_a_connection_without_one() {
+        let (mut progress, conversation) = loaded();
+        progress.received(Cursor(11), Content::Message(conversation, Seq(5)));
+        let place = progress.resume();
+        progress.connected(&ready(None, 0, false));
+        assert_eq!((progress.resume(), progress.position().inbox), (place, None), "it reloads");
+        progress.loaded([(conversation, Seq(6))], 0);
+        progress.heads_known();
+        for seq in [5, 6] {
+            progress.taken(&message(conversation, seq));
+        }
+        assert_eq!(progress.position().inbox, place);
     }
 }

@@ -49,8 +49,8 @@ pub enum StopReason {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// From the closed list, if the answer had one.
-        code: Option<ErrorCode>,
+        /// From the closed list.
+        code: ErrorCode,
         /// What is wrong.
         message: String,
     },

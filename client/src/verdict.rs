@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_shared::wire::{CloseCode, ErrorBody};
+use chat_shared::wire::{CloseCode, ErrorBody, ErrorCode};
 
 use crate::{backoff::Hint, error::TokenError, state::StopReason};
 
@@ -54,30 +54,46 @@ impl Ending {
     }
 }
 
+/// Only a gateway refuses for good. Without an error body of the service the answer is of a proxy, whose gateway may be
+/// unreachable for the moment.
 fn handshake_verdict(status: u16, body: Option<&ErrorBody>, retry_after: Option<Duration>) -> Verdict {
-    let message = body.map(|body| body.message.clone()).unwrap_or_default();
     let retry_after = body.and_then(|body| body.retry_after_ms).map(Duration::from_millis).or(retry_after);
-    match status {
-        401 => Verdict::NewToken(StopReason::TokenRefused(message)),
-        408 | 425 | 429 => Verdict::ComeBack(Hint::common(retry_after)),
-        400..=499 => Verdict::Stop(StopReason::Refused { status, code: body.map(|body| body.code), message }),
+    match body {
+        Some(ErrorBody { code: ErrorCode::Unauthenticated, message, .. }) => {
+            Verdict::NewToken(StopReason::TokenRefused(message.clone()))
+        }
+        Some(ErrorBody { code, message, .. }) if is_final(*code) => {
+            Verdict::Stop(StopReason::Refused { status, code: *code, message: message.clone() })
+        }
         _ => Verdict::ComeBack(Hint::common(retry_after)),
     }
 }
 
+/// Whether the same handshake would be refused by any gateway at any time.
+const fn is_final(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Invalid
+            | ErrorCode::UnknownCommand
+            | ErrorCode::HelloRequired
+            | ErrorCode::Forbidden
+            | ErrorCode::NotFound
+            | ErrorCode::Conflict
+            | ErrorCode::TooLarge
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use chat_shared::wire::ErrorCode;
-
     use super::*;
 
     fn closed(code: u16) -> Verdict {
         Ending::Closed { code, reason: String::new() }.verdict()
     }
 
-    fn refused(status: u16) -> Verdict {
-        let body = ErrorBody { code: ErrorCode::Unavailable, message: String::new(), retry_after_ms: None };
-        Ending::Handshake { status, body: Some(body), retry_after: Some(Duration::from_secs(2)) }.verdict()
+    fn refused(status: u16, code: Option<ErrorCode>) -> Verdict {
+        let body = code.map(|code| ErrorBody { code, message: String::new(), retry_after_ms: None });
+        Ending::Handshake { status, body, retry_after: Some(Duration::from_secs(2)) }.verdict()
     }
 
     #[test]
@@ -105,12 +121,25 @@ mod tests {
     #[test]
     fn handshakes_are_repeated_only_where_that_can_help() {
         let hint = Some(Hint::Common(Duration::from_secs(2)));
-        for status in [429, 500, 502, 503] {
-            assert_eq!(refused(status), Verdict::ComeBack(hint), "{status}");
+        for (status, code) in [
+            (408, ErrorCode::Unavailable),
+            (429, ErrorCode::RateLimited),
+            (500, ErrorCode::Internal),
+            (503, ErrorCode::Unavailable),
+        ] {
+            assert_eq!(refused(status, Some(code)), Verdict::ComeBack(hint), "{status}");
         }
-        assert!(matches!(refused(401), Verdict::NewToken(_)));
-        for status in [400, 403, 404] {
-            assert!(matches!(refused(status), Verdict::Stop(_)), "{status}");
+        assert!(matches!(refused(401, Some(ErrorCode::Unauthenticated)), Verdict::NewToken(_)));
+        for (status, code) in [
+            (400, ErrorCode::Invalid),
+            (403, ErrorCode::Forbidden),
+            (404, ErrorCode::NotFound),
+            (431, ErrorCode::Invalid),
+        ] {
+            assert!(matches!(refused(status, Some(code)), Verdict::Stop(_)), "{status}");
+        }
+        for status in [200, 302, 400, 401, 403, 404, 429, 502] {
+            assert_eq!(refused(status, None), Verdict::ComeBack(hint), "{status} of a proxy");
         }
     }
 }

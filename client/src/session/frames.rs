@@ -32,10 +32,7 @@ impl Session {
                 if self.is_jump(cursor) {
                     return self.pushes_missing();
                 }
-                // Without a cursor it may be any frame, so it says nothing about the inbox.
-                if cursor.is_some() {
-                    self.advance(cursor, Content::Nothing, now);
-                }
+                self.advance(cursor, Content::Nothing, now);
             }
             Inbound::Ping | Inbound::End(_) => {}
         }
@@ -87,8 +84,7 @@ impl Session {
                 let is_news = self.has_taker && self.order.changed(&conversation);
                 // What it uncovers comes before it.
                 self.sync_order();
-                let content = if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing };
-                self.advance(cursor, content, now);
+                self.advance(cursor, self.notice(is_news), now);
                 if is_news {
                     self.realtime.changed(&conversation);
                     self.notify(Event::Conversation(conversation));
@@ -99,6 +95,7 @@ impl Session {
                 if received.is_some_and(|received| cursor > received) {
                     return self.pushes_missing();
                 }
+                self.beat();
             }
             Push::GoingAway { reconnect_after_ms } => {
                 if let Some(live) = self.link.live() {
@@ -110,8 +107,7 @@ impl Session {
                     return self.pushes_missing();
                 }
                 let is_news = self.has_taker && self.realtime.receipt(&receipt);
-                let content = if is_news { Content::Notice(self.notices.next_number()) } else { Content::Nothing };
-                self.advance(cursor, content, now);
+                self.advance(cursor, self.notice(is_news), now);
                 if is_news {
                     self.notify(Event::Receipt(receipt));
                 }
@@ -136,15 +132,16 @@ impl Session {
         cursor.is_some_and(|cursor| self.progress.lock().succession(cursor) == Succession::Jump)
     }
 
-    /// Notes a push's place in the inbox.
+    /// What a change or a receipt brings: itself, or if it is a repeat the one before it, which may wait for the application.
+    const fn notice(&self, is_news: bool) -> Content {
+        Content::Notice(if is_news { self.notices.next_number() } else { self.notices.last_number() })
+    }
+
+    /// Notes a push's place in the inbox. One without a place is an extra copy: the one that has a place follows.
     fn advance(&mut self, cursor: Option<Cursor>, content: Content, now: Instant) {
-        match cursor {
-            Some(cursor) => {
-                self.progress.lock().received(cursor, content);
-                self.confirm(now);
-            }
-            // The inbox is out of reach, and will have a hole here.
-            None => self.progress.lock().forget_inbox(),
+        if let Some(cursor) = cursor {
+            self.progress.lock().received(cursor, content);
+            self.confirm(now);
         }
     }
 

@@ -383,3 +383,25 @@ fn absurd_delays_and_numbers_of_a_gateway_do_not_end_the_client() {
         assert_eq!(unread.of(id), Some(u64::MAX));
     }
 }
+
+#[test]
+fn a_connection_without_an_inbox_is_told_nothing_of_the_one_before() {
+    let mut ground = Ground::new(Encoding::Json);
+    let ready = |epoch, cursor| {
+        let (session_id, heartbeat_interval_ms, limits) = (SessionId::random(), 15_000, WireLimits::default());
+        Step::Ready(Connected { session_id, epoch, cursor, resumed: false, heartbeat_interval_ms, limits })
+    };
+    let beat = |cursor| Step::Frame(Box::new(ServerFrame::Push(Push::Heartbeat { cursor })), Vec::new());
+    let mut told = Vec::new();
+    for (epoch, cursor) in [(Some(Epoch::random()), Cursor(10)), (None, Cursor::ZERO)] {
+        for step in [ready(epoch, cursor), Step::List(Vec::new()), Step::Take, beat(cursor)] {
+            assert!(ground.take(step).is_continue());
+        }
+        let Ok(crate::connection::Outbound::Frame(frame)) = ground.outboxes.last_mut().unwrap().try_recv() else {
+            panic!("no answer")
+        };
+        told.push(String::from_utf8(frame).unwrap());
+    }
+    assert_eq!(told, [r#"{"type":"heartbeat","cursor":10}"#, r#"{"type":"heartbeat"}"#]);
+    assert_eq!(ground.started.progress.lock().position().inbox.map(|inbox| inbox.cursor), Some(Cursor(10)));
+}

@@ -44,8 +44,8 @@ pub(super) struct Live {
     pub(super) going_away: Option<Duration>,
     opened: Instant,
     heartbeat_interval: Duration,
-    heartbeat_due: Instant,
-    confirmed: Cursor,
+    /// What this connection was told of what the application has taken.
+    confirmed: Option<Cursor>,
     confirm_due: Instant,
     renewal_due: Option<Instant>,
 }
@@ -84,6 +84,13 @@ impl Link {
     }
 }
 
+impl Live {
+    /// Whether the inbox is within reach, so that pushes have cursors and those can be confirmed.
+    const fn is_numbered(&self) -> bool {
+        self.connection.ready.epoch.is_some()
+    }
+}
+
 impl Session {
     pub(super) fn next_link_tick(&self) -> Option<Instant> {
         match &self.link {
@@ -91,9 +98,9 @@ impl Session {
             Link::Opening(_) => None,
             Link::Live(live) => {
                 let silence = live.last_heard + live.heartbeat_interval * 2;
-                let is_confirmed = self.progress.lock().received_up_to().is_none_or(|cursor| cursor <= live.confirmed);
+                let is_confirmed = !live.is_numbered() || self.progress.lock().received_up_to() <= live.confirmed;
                 let confirm_due = Some(live.confirm_due).filter(|_| !is_confirmed);
-                let moments = [Some(live.heartbeat_due), Some(silence), confirm_due, live.renewal_due];
+                let moments = [Some(silence), confirm_due, live.renewal_due];
                 moments.into_iter().flatten().min()
             }
         }
@@ -112,7 +119,6 @@ impl Session {
                     let stale = Arc::clone(&live.connection.token);
                     self.start_renewal(stale);
                 }
-                self.beat(now);
                 self.confirm(now);
             }
         }
@@ -165,8 +171,7 @@ impl Session {
             going_away: None,
             opened: now,
             heartbeat_interval,
-            heartbeat_due: now + heartbeat_interval,
-            confirmed: if resumed { Cursor::ZERO } else { connection.ready.cursor },
+            confirmed: None,
             confirm_due: now + CONFIRM_DELAY,
             renewal_due: self.renewal_due(&connection.token),
             connection,
@@ -223,18 +228,14 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    fn beat(&mut self, now: Instant) {
-        let Link::Live(live) = &mut self.link else { return };
-        if live.heartbeat_due > now {
-            return;
-        }
-        live.heartbeat_due = now + live.heartbeat_interval;
-        let cursor = self.progress.lock().settled();
+    /// Answers a heartbeat, which is all that shows a gateway that a quiet client is there.
+    pub(super) fn beat(&mut self) {
+        let cursor = self.link.live().filter(|live| live.is_numbered()).and_then(|_| self.progress.lock().settled());
         // When the outbox is full, what is in it shows as well that the client is there.
         if self.write(None, Command::Heartbeat(Heartbeat { cursor }))
-            && let (Some(live), Some(cursor)) = (self.link.live(), cursor)
+            && let Some(live) = self.link.live()
         {
-            live.confirmed = cursor;
+            live.confirmed = cursor.max(live.confirmed);
         }
     }
 
@@ -246,12 +247,13 @@ impl Session {
         if is_due {
             live.confirm_due = now + CONFIRM_DELAY;
         }
-        let Some(cursor) = self.progress.lock().settled() else { return };
-        let pushes = cursor.0.saturating_sub(live.confirmed.0);
-        if pushes >= CONFIRM_PUSHES || (is_due && pushes > 0) {
+        let Some(cursor) = self.progress.lock().settled().filter(|_| live.is_numbered()) else { return };
+        let pushes = cursor.0.saturating_sub(live.confirmed.unwrap_or_default().0);
+        // The first time also if that is the place where the connection began: then all that a reload showed is taken.
+        if pushes >= CONFIRM_PUSHES || (is_due && Some(cursor) > live.confirmed) {
             let confirmed = self.write(None, Command::Confirm(Confirm { cursor }));
             if let Some(live) = self.link.live().filter(|_| confirmed) {
-                live.confirmed = cursor;
+                live.confirmed = Some(cursor);
             }
         }
     }

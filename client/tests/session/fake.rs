@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_client::{
     ClientOptions,
     clock::Timestamp,
@@ -176,6 +178,20 @@ impl Socket {
         }
     }
 
+    /// Waits until a cursor is confirmed.
+    pub async fn confirms(&mut self, cursor: u64) {
+        while self.confirmed().await != Cursor(cursor) {}
+    }
+
+    /// The cursor of the next heartbeat.
+    pub async fn heartbeat(&mut self) -> Option<Cursor> {
+        loop {
+            if let Command::Heartbeat(heartbeat) = self.command().await.command {
+                return heartbeat.cursor;
+            }
+        }
+    }
+
     pub async fn accept_send(&mut self, seq: u64) -> SendMessage {
         let (reference, sent) = self.sent().await;
         let accepted = Accepted {
@@ -226,13 +242,24 @@ async fn serve(mut stream: TcpStream, world: Arc<Mutex<World>>, sockets: mpsc::S
         return;
     }
     let protocol = header(&head, "sec-websocket-protocol").unwrap();
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
-    );
+    let answer = switching(&accept_of(&header(&head, "sec-websocket-key").unwrap()), &protocol);
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         let _outcome = sockets.send((WebSocket::after_handshake(stream, Role::Server), head)).await;
     }
+}
+
+/// What a server answers to a key, as RFC 6455 has it.
+fn accept_of(key: &str) -> String {
+    let answered = key.to_owned() + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, answered.as_bytes()))
+}
+
+/// An answer that turns a handshake into a WebSocket.
+pub fn switching(accept: &str, protocol: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    )
 }
 
 pub fn http(status: &str, headers: &str, body: &impl Serialize) -> String {

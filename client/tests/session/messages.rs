@@ -9,18 +9,19 @@ use std::{
 };
 
 use chat_client::{
-    Client, ClientOptions, ConnectError, ConnectionState, Event, Outgoing, SendError, StopReason, TokenSource,
+    Client, ClientOptions, ConnectError, ConnectionState, Event, Outgoing, SendError, Start, StopReason, TokenSource,
     ids::{ConversationId, Epoch, MessageId},
     limits::{EVENTS_MAX, SENDS_IN_FLIGHT_MAX},
     positions::{Cursor, Seq},
-    wire::{Encoding, ErrorBody, ErrorCode, Push, Rejected, Reply, ServerFrame},
+    wire::{Encoding, ErrorBody, ErrorCode, Push, Rejected, Reply, Resume, ServerFrame},
 };
 
 use crate::{
     connected,
-    fake::{DEADLINE, FakeGateway, http, message},
-    next_message,
+    fake::{DEADLINE, FakeGateway, http, message, switching},
+    next_event, next_message,
 };
+use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 
 #[tokio::test]
@@ -37,7 +38,7 @@ async fn messages_come_in_order_and_are_confirmed_once_taken() {
         gateway.write(&message(conversation, 2));
         assert_eq!(next_message(&mut events).await.seq, Seq(2));
         assert_eq!(next_message(&mut events).await.seq, Seq(3));
-        assert_eq!(socket.confirmed().await, Cursor(13));
+        socket.confirms(13).await;
         let position = client.position();
         assert_eq!(position.inbox.map(|inbox| (inbox.epoch, inbox.cursor)), Some((epoch, Cursor(13))));
         assert_eq!(position.seqs[&conversation], Seq(3));
@@ -200,6 +201,34 @@ async fn a_refused_handshake_is_tried_again_at_the_next_gateway() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_answers_for_a_gateway_is_left_for_the_next_one() {
+    let html = |status| {
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 4\r\n\r\n<p/>")
+    };
+    let of_another_service = http("403 Forbidden", "", &json!({ "code": "no_route", "message": "no" }));
+    for refusal in [html("400 Bad Request"), html("401 Unauthorized"), html("404 Not Found"), of_another_service] {
+        let (first, mut second) = (FakeGateway::start().await, FakeGateway::start().await);
+        first.world.lock().unwrap().refusals.push_back(refusal);
+        let options = ClientOptions { gateways: vec![first.url.clone(), second.url.clone()], ..first.options() };
+        connected(&mut second, options).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_another_handshake_is_not_taken() {
+    let gateway = FakeGateway::start().await;
+    let of_another_key = switching("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", Encoding::Json.subprotocol());
+    gateway.world.lock().unwrap().refusals.push_back(of_another_key);
+    let (_client, mut events) = Client::start(gateway.options()).unwrap();
+    let reason = loop {
+        if let Event::State(ConnectionState::Disconnected { reason, .. }) = next_event(&mut events).await {
+            break reason;
+        }
+    };
+    assert!(reason.contains("did not accept the key"), "{reason}");
+}
+
+#[tokio::test]
 async fn missing_pushes_are_resumed_and_if_that_does_not_help_reloaded() {
     let mut gateway = FakeGateway::start().await;
     let options = gateway.options();
@@ -216,15 +245,94 @@ async fn missing_pushes_are_resumed_and_if_that_does_not_help_reloaded() {
 }
 
 #[tokio::test]
-async fn pushes_without_a_cursor_are_handed_over_and_end_in_a_reload() {
+async fn a_push_without_a_cursor_is_an_extra_copy_and_the_inbox_goes_on() {
     let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
     let options = gateway.options();
-    let (client, mut events, mut socket, _) = connected(&mut gateway, options).await;
-    socket.push(Push::Message { cursor: None, message: message(conversation, 1) }).await;
-    assert_eq!(next_message(&mut events).await.seq, Seq(1));
-    assert_eq!(client.position().inbox, None);
+    let (client, mut events, mut socket, epoch) = connected(&mut gateway, options).await;
+    let messages = [1, 2, 3].map(|seq| message(conversation, seq));
+    socket.message(11, &messages[0]).await;
+    for message in &messages[1..] {
+        socket.push(Push::Message { cursor: None, message: message.clone() }).await;
+    }
+    for message in &messages {
+        assert_eq!(next_message(&mut events).await, *message);
+    }
+    assert_eq!(client.position().inbox, Some(Resume { epoch, cursor: Cursor(11) }));
+    socket.confirms(11).await;
+    // The numbered copies come when the inbox is back, one of them after a resume.
+    socket.message(12, &messages[1]).await;
+    socket.confirms(12).await;
     socket.close(4003).await;
-    assert_eq!(gateway.accept().await.hello.resume, None);
+    let mut socket = gateway.accept().await;
+    assert_eq!(socket.hello.resume, Some(Resume { epoch, cursor: Cursor(12) }));
+    socket.ready(Some(epoch), 12, true).await;
+    socket.message(13, &messages[2]).await;
+    socket.message(14, &message(conversation, 4)).await;
+    assert_eq!(next_message(&mut events).await.seq, Seq(4), "no message is handed over twice");
+    socket.confirms(14).await;
+    assert_eq!(gateway.world.lock().unwrap().list_requests, 1, "nothing was loaded again");
+}
+
+#[tokio::test]
+async fn a_connection_without_an_inbox_reloads_and_leaves_the_place_in_it_as_it_was() {
+    let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
+    gateway.write(&message(conversation, 1));
+    let options = gateway.options();
+    let (_client, mut events, socket, epoch) = connected(&mut gateway, options).await;
+    let (second, third) = (message(conversation, 2), message(conversation, 3));
+    gateway.write(&second);
+    drop(socket);
+    let mut socket = gateway.accept().await;
+    socket.ready(None, 0, false).await;
+    gateway.write(&third);
+    socket.push(Push::Message { cursor: None, message: third.clone() }).await;
+    for message in [&second, &third] {
+        assert_eq!(next_message(&mut events).await, *message);
+    }
+    socket.close(4003).await;
+    let mut socket = gateway.accept().await;
+    assert_eq!(socket.hello.resume, Some(Resume { epoch, cursor: Cursor(10) }));
+    socket.ready(Some(epoch), 10, true).await;
+    for (cursor, message) in [(11, &second), (12, &third), (13, &message(conversation, 4))] {
+        socket.message(cursor, message).await;
+    }
+    assert_eq!(next_message(&mut events).await.seq, Seq(4), "no message is handed over twice");
+    let mut taker = JoinSet::new();
+    taker.spawn(async move { while events.next().await.is_some() {} });
+    socket.confirms(13).await;
+}
+
+#[tokio::test]
+async fn where_the_inbox_stood_is_confirmed_once_what_a_reload_showed_is_taken() {
+    for head in [10, 0] {
+        let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
+        gateway.write(&message(conversation, 1));
+        let options = ClientOptions { start: Start::Beginning, ..gateway.options() };
+        let (client, mut socket) = tokio::join!(Client::connect(options), async {
+            let mut socket = gateway.accept().await;
+            socket.ready(Some(Epoch::random()), head, false).await;
+            socket
+        });
+        let (_client, mut events) = client.unwrap();
+        socket.push(Push::Heartbeat { cursor: Cursor(head) }).await;
+        assert_eq!(socket.heartbeat().await, None, "the message is not taken");
+        assert_eq!(next_message(&mut events).await.seq, Seq(1));
+        assert_eq!(socket.confirmed().await, Cursor(head));
+    }
+}
+
+#[tokio::test]
+async fn each_heartbeat_is_answered_with_what_was_taken() {
+    let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
+    let options = gateway.options();
+    let (_client, mut events, mut socket, _) = connected(&mut gateway, options).await;
+    for cursor in [11, 12] {
+        let message = message(conversation, cursor - 10);
+        socket.message(cursor, &message).await;
+        assert_eq!(next_message(&mut events).await, message);
+        socket.push(Push::Heartbeat { cursor: Cursor(cursor) }).await;
+        assert_eq!(socket.heartbeat().await, Some(Cursor(cursor)));
+    }
 }
 
 #[tokio::test]
@@ -235,7 +343,7 @@ async fn an_unknown_push_counts_in_the_inbox_and_disturbs_nothing() {
     socket.say_raw(r#"{"type":"weather","cursor":11,"sky":"blue"}"#).await;
     socket.message(12, &message(conversation, 1)).await;
     assert_eq!(next_message(&mut events).await.seq, Seq(1));
-    assert_eq!(socket.confirmed().await, Cursor(12));
+    socket.confirms(12).await;
 }
 
 #[tokio::test]
@@ -255,7 +363,7 @@ async fn an_application_that_takes_no_events_loses_none_and_can_still_send() {
     for seq in 2..=count {
         assert_eq!(next_message(&mut events).await.seq, Seq(seq));
     }
-    while socket.confirmed().await != Cursor(9 + count) {}
+    socket.confirms(9 + count).await;
 }
 
 #[tokio::test]
@@ -299,7 +407,7 @@ async fn a_client_stops_when_coming_back_cannot_help() {
     }
     let body = ErrorBody { code: ErrorCode::Forbidden, message: "origin".into(), retry_after_ms: None };
     gateway.world.lock().unwrap().refusals.push_back(http("403 Forbidden", "", &body));
-    let refused = StopReason::Refused { status: 403, code: Some(ErrorCode::Forbidden), message: "origin".into() };
+    let refused = StopReason::Refused { status: 403, code: ErrorCode::Forbidden, message: "origin".into() };
     assert_eq!(Client::connect(gateway.options()).await.err(), Some(ConnectError::Stopped(refused)));
 }
 
@@ -310,12 +418,11 @@ async fn closing_confirms_what_was_taken() {
     let (client, mut events, mut socket, _) = connected(&mut gateway, options).await;
     socket.message(11, &message(conversation, 1)).await;
     assert_eq!(next_message(&mut events).await.seq, Seq(1));
-    let (position, confirmed) = tokio::join!(client.close(), async {
-        let confirmed = socket.confirmed().await;
+    let (position, ()) = tokio::join!(client.close(), async {
+        socket.confirms(11).await;
         socket.close(1000).await;
-        confirmed
     });
-    assert_eq!((confirmed, position.inbox.map(|inbox| inbox.cursor)), (Cursor(11), Some(Cursor(11))));
+    assert_eq!(position.inbox.map(|inbox| inbox.cursor), Some(Cursor(11)));
     assert!(matches!(client.state(), ConnectionState::Stopped { reason: StopReason::Closed }));
 }
 

@@ -230,7 +230,7 @@ async fn r8_5_receipts_take_part_in_the_order_of_pushes_and_only_go_forward() {
         socket.push(Push::Receipt { cursor: Some(Cursor(cursor)), receipt }).await;
     }
     assert_eq!(next_news(&mut events).await, Event::Receipt(third));
-    while socket.confirmed().await != Cursor(12) {}
+    socket.confirms(12).await;
     // One that jumps is not taken in; it comes again after the resume.
     socket.push(Push::Receipt { cursor: Some(Cursor(14)), receipt: fifth }).await;
     let mut socket = gateway.accept().await;
@@ -245,6 +245,25 @@ async fn r8_5_receipts_take_part_in_the_order_of_pushes_and_only_go_forward() {
             other => panic!("{other:?} came"),
         }
     }
+}
+
+#[tokio::test]
+async fn what_came_without_a_cursor_is_confirmed_with_its_numbered_copy_once_it_is_taken() {
+    let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
+    let options = gateway.options();
+    let (client, mut events, mut socket, _) = connected(&mut gateway, options).await;
+    while !matches!(next_event(&mut events).await, Event::Reloaded(_)) {}
+    let receipt = receipt(conversation, UserId::random(), 3);
+    for cursor in [None, Some(Cursor(11))] {
+        socket.push(Push::Receipt { cursor, receipt }).await;
+    }
+    // Its answer shows that the pushes before it were taken in.
+    let (accepted, _) = join!(client.send(conversation, "hello"), socket.accept_send(4));
+    assert!(accepted.is_ok());
+    let cursor = |client: &Client| client.position().inbox.map(|inbox| inbox.cursor);
+    assert_eq!(cursor(&client), Some(Cursor(10)));
+    assert_eq!(next_news(&mut events).await, Event::Receipt(receipt));
+    assert_eq!(cursor(&client), Some(Cursor(11)));
 }
 
 #[tokio::test]
