@@ -188,6 +188,9 @@ impl Fleet {
         let kaha = Kaha::start(&dir.join("kaha"), kaha_ports, &[&keys.service, &keys.next_service]).await?;
         let push_services =
             Box::pin(PushServices::start(&dir.join("push-services"), push_ports(&options.ports)?)).await?;
+        if options.is_on_terminal {
+            push_services.print_arrivals(terminal::Prefix::new("phones", 6));
+        }
         let settings = settings::Settings {
             urls: &urls,
             namespace: &options.namespace,

@@ -29,6 +29,7 @@ pub use self::{
 use self::{book::Book, credentials::Credentials, desk::Desk};
 use crate::{
     stand_in::server::{self, Protocol, Server},
+    terminal::Prefix,
     wait,
 };
 
@@ -126,7 +127,12 @@ impl PushServices {
         settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Base of one stand-in's endpoints.
+    /// Prints a line for each notification that arrives from now on.
+    pub fn print_arrivals(&self, prefix: Prefix) {
+        self.book.print_arrivals(prefix);
+    }
+
+    /// Base of one stand-in's endpoints. By `GET` it lists the last notifications that arrived.
     pub fn url(&self, platform: Platform) -> String {
         self.server(platform).url()
     }
@@ -147,6 +153,29 @@ impl PushServices {
         for platform in Platform::ALL {
             self.desk(platform).kill(token);
         }
+    }
+
+    /// Makes a token or subscription one that was given out for other credentials: of another project, of the other one of
+    /// sandbox and production, or for another VAPID key. A webhook has none of these.
+    pub fn disown(&self, token: &str) {
+        for platform in Platform::ALL {
+            self.desk(platform).disown(token);
+        }
+    }
+
+    /// Switches a phone of FCM off: what is sent to it is kept.
+    pub fn disconnect(&self, token: &str) {
+        self.fcm.disconnect(token);
+    }
+
+    /// Switches it on again, and says what it gets of what was sent meanwhile.
+    pub fn reconnect(&self, token: &str) -> Vec<Received> {
+        self.fcm.reconnect(token)
+    }
+
+    /// Access tokens that the stand-in for Google gave out and has not revoked.
+    pub fn access_tokens(&self) -> usize {
+        self.fcm.access_tokens()
     }
 
     /// Makes all access tokens worthless that the stand-in for Google gave out.

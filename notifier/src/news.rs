@@ -8,7 +8,7 @@ use chat_shared::{
     event::{Event, Fact},
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Routed,
-    jobs::{Job, MessageJob},
+    jobs::{Job, MessageJob, ReadUpTo},
     position::{Cursor, Seq},
     sealing::Envelope,
 };
@@ -22,12 +22,10 @@ pub enum News {
     Message(Message),
     /// A participant has read further.
     Read {
-        /// Where.
-        conversation_id: ConversationId,
         /// Who.
         user_id: UserId,
-        /// Up to here.
-        read_seq: Seq,
+        /// Where, and how far.
+        read: ReadUpTo,
     },
     /// Nothing that anybody is notified of.
     Other,
@@ -58,7 +56,9 @@ impl News {
                 sent_at,
                 envelope: Some(message.envelope).filter(|_| shows_text),
             }),
-            Fact::ReadAdvanced(read) => Self::Read { conversation_id, user_id: read.user_id, read_seq: read.read_seq },
+            Fact::ReadAdvanced(read) => {
+                Self::Read { user_id: read.user_id, read: ReadUpTo { conversation_id, read_seq: read.read_seq } }
+            }
             Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {
                 Self::Other
             }
@@ -96,14 +96,14 @@ pub fn jobs(events: &[Delivering], routed: &[Routed]) -> Vec<Job> {
     jobs
 }
 
-/// Those who have read something.
-pub fn readers(events: &[Delivering]) -> Vec<UserId> {
+/// Those who have read something, and what.
+pub fn readers(events: &[Delivering]) -> Vec<(UserId, ReadUpTo)> {
     events.iter().filter_map(reader).collect()
 }
 
-fn reader(event: &Delivering) -> Option<UserId> {
+fn reader(event: &Delivering) -> Option<(UserId, ReadUpTo)> {
     match event.news {
-        News::Read { user_id, .. } => Some(user_id),
+        News::Read { user_id, read } => Some((user_id, read)),
         News::Message(_) | News::Other => None,
     }
 }
@@ -115,9 +115,9 @@ pub fn merged(mut events: Vec<Delivering>) -> Vec<Delivering> {
     }
     let mut furthest = HashMap::new();
     for (index, event) in events.iter().enumerate() {
-        if let News::Read { conversation_id, user_id, read_seq } = event.news {
-            let best = furthest.entry((conversation_id, user_id)).or_insert((read_seq, index));
-            *best = (*best).max((read_seq, index));
+        if let News::Read { user_id, read } = event.news {
+            let best = furthest.entry((read.conversation_id, user_id)).or_insert((read.read_seq, index));
+            *best = (*best).max((read.read_seq, index));
         }
     }
     let mut index = 0;
@@ -125,7 +125,7 @@ pub fn merged(mut events: Vec<Delivering>) -> Vec<Delivering> {
         let here = index;
         index += 1;
         match event.news {
-            News::Read { conversation_id, user_id, .. } => furthest[&(conversation_id, user_id)].1 == here,
+            News::Read { user_id, read } => furthest[&(read.conversation_id, user_id)].1 == here,
             News::Message(_) | News::Other => true,
         }
     });
@@ -198,7 +198,8 @@ mod tests {
             let (users, conversations) = ([(); 2].map(|()| UserId::random()), [(); 2].map(|()| ConversationId::random()));
             let news = |&(user, conversation, seq): &(usize, usize, u64)| match users.get(user) {
                 Some(user_id) => News::Read {
-                    conversation_id: conversations[conversation], user_id: *user_id, read_seq: Seq(seq),
+                    user_id: *user_id,
+                    read: ReadUpTo { conversation_id: conversations[conversation], read_seq: Seq(seq) },
                 },
                 None => News::Other,
             };
@@ -213,12 +214,12 @@ mod tests {
             for user in users {
                 for conversation in conversations {
                     let furthest = |news: &[News]| news.iter().filter_map(|news| match news {
-                        News::Read { conversation_id, user_id, read_seq }
-                            if (*conversation_id, *user_id) == (conversation, user) => Some(*read_seq),
+                        News::Read { user_id, read }
+                            if (read.conversation_id, *user_id) == (conversation, user) => Some(read.read_seq),
                         _ => None,
                     }).max();
                     let of_both = |news: &News| matches!(
-                        news, News::Read { conversation_id, user_id, .. } if (*conversation_id, *user_id) == (conversation, user)
+                        news, News::Read { user_id, read } if (read.conversation_id, *user_id) == (conversation, user)
                     );
                     prop_assert_eq!(furthest(&kept), furthest(&all));
                     prop_assert!(count(&kept, &of_both) <= 1);

@@ -60,11 +60,23 @@ pub enum Job {
         /// and end with this one.
         up_to: Cursor,
     },
-    /// The user has read something on one of their devices; the others show too large a number.
+    /// The user has read something on one of their devices; the others show too large a number, or a notification of it.
     ReadElsewhere {
         /// Who.
         user_id: UserId,
+        /// What; none in jobs of versions that don't name it.
+        #[serde(default)]
+        read: Option<ReadUpTo>,
     },
+}
+
+/// How far a user has read in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadUpTo {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Up to here.
+    pub read_seq: Seq,
 }
 
 /// A message that a user may have to be notified of.

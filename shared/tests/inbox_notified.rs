@@ -209,6 +209,27 @@ async fn the_badge_is_what_was_told_last() -> Result<()> {
 }
 
 #[tokio::test]
+async fn of_each_conversation_the_message_that_was_notified_last_is_known_until_it_was_read() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, one, other) = (UserId::random(), ConversationId::random(), ConversationId::random());
+    assert_eq!(inboxes.shown(user_id, one).await?, None);
+    for (conversation_id, seq) in [(one, 1), (one, 2), (other, 7)] {
+        inboxes.note_shown(user_id, conversation_id, Seq(seq)).await?;
+    }
+    assert_eq!(inboxes.shown(user_id, one).await?, Some(Seq(2)));
+    inboxes.forget_shown(user_id, one).await?;
+    assert_eq!(inboxes.shown(user_id, one).await?, None);
+    assert_eq!(inboxes.shown(user_id, other).await?, Some(Seq(7)));
+    for _ in 0..127 {
+        inboxes.note_shown(user_id, ConversationId::random(), Seq(1)).await?;
+    }
+    assert_eq!(inboxes.shown(user_id, other).await?, Some(Seq(7)));
+    inboxes.note_shown(user_id, one, Seq(3)).await?;
+    assert_eq!(inboxes.shown(user_id, other).await?, None, "one too many");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_no_device_has_confirmed_is_told_of_many_users_at_once() -> Result<()> {
     let inboxes = inboxes().await?;
     let (behind, done, stranger) = (UserId::random(), UserId::random(), UserId::random());

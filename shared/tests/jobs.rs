@@ -15,7 +15,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
-    jobs::{Added, Job, Jobs, MessageJob},
+    jobs::{Added, Job, Jobs, MessageJob, ReadUpTo},
     log::{self, Consumer, ConsumerSpec, Entry, Outcome, Replicas},
     position::{Cursor, Seq},
     sealing::Envelope,
@@ -104,7 +104,8 @@ async fn jobs_that_ask_the_same_are_added_once_and_come_out_as_they_went_in() ->
     assert_eq!(scene.jobs.add(&jobs).await?, Added::All);
     assert_eq!(again.add(&jobs).await?, Added::All);
     assert_eq!(scene.waiting().await?, 4);
-    let read = [Job::ReadElsewhere { user_id }, Job::ReadElsewhere { user_id }];
+    let read = [None, Some(ReadUpTo { conversation_id: ConversationId::random(), read_seq: Seq(7) })]
+        .map(|read| Job::ReadElsewhere { user_id, read });
     assert_eq!(scene.jobs.add(&read).await?, Added::All);
     assert_eq!(scene.waiting().await?, 6, "each time somebody reads counts");
     assert_eq!(scene.jobs.add(&[]).await?, Added::All);

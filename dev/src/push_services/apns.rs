@@ -90,6 +90,9 @@ impl Apns {
             objection.body["timestamp"] = json!(since);
             return Err(objection);
         }
+        if self.desk.is_foreign(device) {
+            return Err(bad_request("BadDeviceToken", "the token is of the other one of sandbox and production"));
+        }
         self.check_topic(device, &options.topic)?;
         let mut answer = StatusCode::OK.into_response();
         answer.headers_mut().insert("apns-id", options.id);
@@ -235,7 +238,8 @@ fn notification(device: &str, options: &Options, body: &[u8]) -> Result<Received
 
 /// Makes the routers of connections.
 pub fn router(apns: &Arc<Apns>) -> impl Fn() -> Router + Send + 'static {
-    let router = Router::new().route("/3/device/{token}", post(send)).with_state(Arc::clone(apns));
+    let router =
+        Router::new().route("/3/device/{token}", post(send)).with_state(Arc::clone(apns)).merge(apns.desk.listing());
     move || router.clone().layer(Extension(SeenTokens::default()))
 }
 

@@ -1,21 +1,30 @@
 //! What arrived at the stand-ins, and what they refused.
 
-use std::{collections::VecDeque, fmt::Write as _, sync::Mutex, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use chat_shared::wire::Platform;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::stand_in::lock;
+use crate::{stand_in::lock, terminal::Prefix};
 
 /// Notifications kept; when there are more, the oldest tenth is forgotten.
 const RECEIVED_MAX: usize = 50_000;
+
+/// Notifications of a platform that are listed.
+const LISTED_MAX: usize = 100;
 
 /// Refusals kept; when there are more, the oldest is forgotten.
 const REFUSED_MAX: usize = 10_000;
 
 /// A notification that a stand-in took.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Received {
     /// Who took it.
     pub platform: Platform,
@@ -41,15 +50,28 @@ pub struct Received {
     pub message_id: Option<String>,
     /// That message's number.
     pub seq: Option<u64>,
+    /// Up to where the user has read in the conversation, if it tells that.
+    pub read_seq: Option<u64>,
     /// What makes repeats of it recognizable, where the platform has such a thing.
     pub notification_id: Option<String>,
     /// All that was sent, decrypted.
     pub payload: Value,
     /// When it arrived.
+    #[serde(skip)]
     pub at: Instant,
 }
 
 impl Received {
+    /// Its device and what that shows, for people.
+    fn in_a_line(&self) -> String {
+        let shown = match (&self.title, self.badge) {
+            (Some(title), _) => title.clone(),
+            (None, Some(badge)) => format!("badge {badge}"),
+            (None, None) => "nothing to show".to_owned(),
+        };
+        format!("{} {}: {shown}", self.platform.as_str(), self.token)
+    }
+
     /// With what the app's own `fields` tell, whose numbers may be written as texts.
     pub(super) fn of(platform: Platform, token: &str, fields: &Value) -> Self {
         Self {
@@ -65,6 +87,7 @@ impl Received {
             conversation_id: text(fields, "conversation_id"),
             message_id: text(fields, "message_id"),
             seq: number(fields, "seq"),
+            read_seq: number(fields, "read_seq"),
             notification_id: text(fields, "notification_id"),
             payload: fields.clone(),
             at: Instant::now(),
@@ -103,11 +126,21 @@ pub fn number(fields: &Value, name: &str) -> Option<u64> {
 pub struct Book {
     received: Mutex<Vec<Received>>,
     refused: Mutex<VecDeque<Refused>>,
+    /// Begins the line that is printed for each arrival; none is printed without it.
+    prefix: OnceLock<Prefix>,
 }
 
 impl Book {
+    /// Prints a line for each arrival from now on.
+    pub fn print_arrivals(&self, prefix: Prefix) {
+        _ = self.prefix.set(prefix);
+    }
+
     /// Notes what was taken.
     pub fn take(&self, notification: Received) {
+        if let Some(prefix) = self.prefix.get() {
+            prefix.print(&notification.in_a_line());
+        }
         let mut received = lock(&self.received);
         if received.len() >= RECEIVED_MAX {
             received.drain(..RECEIVED_MAX / 10);
@@ -129,6 +162,13 @@ impl Book {
         lock(&self.received).iter().filter(|received| received.platform == platform).cloned().collect()
     }
 
+    /// The last of what one stand-in took, the newest at the end.
+    pub fn last_received(&self, platform: Platform) -> Vec<Received> {
+        let mut received = self.received(platform);
+        received.drain(..received.len().saturating_sub(LISTED_MAX));
+        received
+    }
+
     /// What one stand-in refused.
     pub fn refused(&self, platform: Platform) -> Vec<Refused> {
         lock(&self.refused).iter().filter(|refused| refused.platform == platform).cloned().collect()
@@ -147,5 +187,31 @@ impl Book {
             _ = write!(told, "; {} answered {status}: {reason}", platform.as_str());
         }
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_device_and_what_it_shows() {
+        let line = |fields: Value| Received::of(Platform::Fcm, "phone-1", &fields).in_a_line();
+        assert_eq!(line(json!({ "title": "New message", "badge": 3 })), "fcm phone-1: New message");
+        assert_eq!(line(json!({ "kind": "badge", "badge": "2" })), "fcm phone-1: badge 2");
+        assert_eq!(line(json!({})), "fcm phone-1: nothing to show");
+    }
+
+    #[test]
+    fn the_last_ones_are_listed() {
+        let book = Book::default();
+        for number in 0..=LISTED_MAX {
+            book.take(Received::of(Platform::Fcm, &number.to_string(), &json!({})));
+            book.take(Received::of(Platform::Apns, "other", &json!({})));
+        }
+        let listed = book.last_received(Platform::Fcm);
+        assert_eq!((listed.len(), listed[0].token.as_str()), (LISTED_MAX, "1"));
     }
 }

@@ -1,15 +1,16 @@
 //! Where every stand-in takes or refuses what it is sent, as it was told to act.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use axum::{
-    Json,
+    Json, Router,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use chat_shared::{
     clock::{Clock, Timestamp},
@@ -48,12 +49,14 @@ pub struct Desk {
     behaviour: Mutex<Behaviour>,
     /// As many as were killed.
     dead: Mutex<HashMap<String, Timestamp>>,
+    /// As many as were disowned.
+    foreign: Mutex<HashSet<String>>,
     book: Arc<Book>,
 }
 
 impl Desk {
     pub fn new(platform: Platform, book: Arc<Book>) -> Self {
-        Self { platform, behaviour: Mutex::default(), dead: Mutex::default(), book }
+        Self { platform, behaviour: Mutex::default(), dead: Mutex::default(), foreign: Mutex::default(), book }
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
@@ -64,9 +67,24 @@ impl Desk {
         lock(&self.dead).insert(token.to_owned(), Clock::System.now());
     }
 
+    pub fn disown(&self, token: &str) {
+        lock(&self.foreign).insert(token.to_owned());
+    }
+
+    /// Whether a token was given out for other credentials.
+    pub fn is_foreign(&self, token: &str) -> bool {
+        lock(&self.foreign).contains(token)
+    }
+
     /// Since when a token is dead.
     pub fn dead_since(&self, token: &str) -> Option<Timestamp> {
         lock(&self.dead).get(token).copied()
+    }
+
+    /// Where the last notifications that were taken are listed, for people who try things.
+    pub fn listing(&self) -> Router {
+        let (platform, book) = (self.platform, Arc::clone(&self.book));
+        Router::new().route("/", get(move || async move { Json(book.last_received(platform)) }))
     }
 
     /// Answers a notification: what `judge` says of it, unless this stand-in was told otherwise. `fail` puts a

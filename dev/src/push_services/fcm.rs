@@ -2,6 +2,7 @@
 //! claims for an access token.
 
 mod message;
+mod offline;
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,9 @@ use chat_shared::wire::Platform;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Value, json};
 
+use self::offline::Offline;
 use super::{
+    book::Received,
     credentials::ServiceAccount,
     desk::{Desk, Objection, Taken, header, now_s},
 };
@@ -50,19 +53,34 @@ pub struct Fcm {
     account: ServiceAccount,
     /// With the second of their end.
     access_tokens: Mutex<HashMap<String, i64>>,
+    offline: Offline,
 }
 
 impl Fcm {
     pub fn new(desk: Desk, account: ServiceAccount) -> Self {
-        Self { desk, account, access_tokens: Mutex::default() }
+        Self { desk, account, access_tokens: Mutex::default(), offline: Offline::default() }
     }
 
     pub fn desk(&self) -> &Desk {
         &self.desk
     }
 
+    pub fn access_tokens(&self) -> usize {
+        lock(&self.access_tokens).len()
+    }
+
     pub fn revoke_access_tokens(&self) {
         lock(&self.access_tokens).clear();
+    }
+
+    /// Keeps what is sent to a device from now on.
+    pub fn disconnect(&self, token: &str) {
+        self.offline.begin(token);
+    }
+
+    /// What a device gets when it is online again.
+    pub fn reconnect(&self, token: &str) -> Vec<Received> {
+        self.offline.end(token)
     }
 
     fn grant(&self, form: &[u8]) -> Result<String, (&'static str, String)> {
@@ -135,6 +153,11 @@ impl Fcm {
             let code = fcm_error("UNREGISTERED");
             return Err(error(StatusCode::NOT_FOUND, "NOT_FOUND", "Requested entity was not found.", &[code]));
         }
+        if self.desk.is_foreign(&received.token) {
+            let code = fcm_error("SENDER_ID_MISMATCH");
+            return Err(error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "SenderId mismatch", &[code]));
+        }
+        self.offline.keep(&received);
         let name = format!("projects/{project}/messages/0:{}", uuid::Uuid::new_v4().simple());
         Ok(Taken { received, answer: Json(json!({ "name": name })).into_response() })
     }
@@ -146,7 +169,8 @@ pub fn router(fcm: &Arc<Fcm>) -> impl Fn() -> Router + Send + 'static {
     let router = Router::new()
         .route("/token", post(token))
         .route("/v1/projects/{project}/messages:send", post(send))
-        .with_state(Arc::clone(fcm));
+        .with_state(Arc::clone(fcm))
+        .merge(fcm.desk.listing());
     move || router.clone()
 }
 
@@ -179,6 +203,8 @@ async fn send(
 /// A failure of the service itself.
 fn failure(status: StatusCode) -> Objection {
     let (name, code) = match status.as_u16() {
+        401 => ("UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
+        403 => ("PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
         429 => ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
         503 => ("UNAVAILABLE", "UNAVAILABLE"),
         _ => ("INTERNAL", "INTERNAL"),
@@ -270,11 +296,11 @@ mod tests {
     fn message(changes: &Value) -> Value {
         let message = json!({
             "token": "phone-1",
-            "data": { "kind": "message", "conversation_id": "c", "message_id": "m", "seq": "7", "badge": "3" },
-            "android": {
-                "collapse_key": "key", "priority": "HIGH", "ttl": "60s",
-                "notification": { "title": "Asha", "body": "Hi", "tag": "key" },
+            "data": {
+                "kind": "message", "title": "Asha", "body": "Hi",
+                "conversation_id": "c", "message_id": "m", "seq": "7", "badge": "3",
             },
+            "android": { "collapse_key": "key", "priority": "HIGH", "ttl": "60s" },
         });
         json!({ "message": changed(message, changes) })
     }
@@ -328,6 +354,29 @@ mod tests {
             assert_eq!((status.as_u16(), &answer["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{bad}");
         }
         assert_eq!(services.received(PLATFORM).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_offline_device_gets_the_messages_of_four_collapse_keys_and_those_without_one() {
+        let (_directory, services) = start().await;
+        let google = Google::of(&services);
+        let token = google.access_token().await;
+        let titles_after = async |messages: &[Value]| {
+            services.disconnect("phone-1");
+            for message in messages {
+                assert_eq!(google.send(&token, message).await.0, StatusCode::OK);
+            }
+            services.reconnect("phone-1").into_iter().filter_map(|received| received.title).collect::<Vec<_>>()
+        };
+        let titled = |title: &str, android: &Value| {
+            message(&json!({ "data": { "kind": "message", "title": title }, "android": android }))
+        };
+        let with_keys = ["a", "b", "c", "d", "e", "a"].map(|key| titled(key, &json!({ "collapse_key": key })));
+        assert_eq!(titles_after(&with_keys).await, ["c", "d", "e", "a"]);
+        let without_keys = ["a", "b", "c", "d", "e"].map(|title| titled(title, &json!({})));
+        assert_eq!(titles_after(&without_keys).await, ["a", "b", "c", "d", "e"]);
+        let shown = |title: &str| message(&json!({ "notification": { "title": title } }));
+        assert_eq!(titles_after(&[shown("a"), shown("b")]).await, ["b"], "they share a key");
     }
 
     #[tokio::test]

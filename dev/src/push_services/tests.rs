@@ -60,6 +60,21 @@ async fn send(services: &PushServices) -> reqwest::Result<reqwest::Response> {
 }
 
 #[tokio::test]
+async fn what_arrived_is_listed_by_each() {
+    let (_directory, services) = start().await;
+    assert_eq!(send(&services).await.unwrap().status().as_u16(), 204);
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for platform in Platform::ALL {
+        let client = if platform == Platform::Apns { http2.clone() } else { client() };
+        let answer = client.get(services.url(platform)).send().await.unwrap();
+        let list: Vec<Value> = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let tokens: Vec<_> = list.iter().map(|received| &received["token"]).collect();
+        let expected: &[&str] = if platform == Platform::Webhook { &["phone-1"] } else { &[] };
+        assert_eq!(tokens, expected, "{platform:?}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_stay_the_same_through_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut lives = Vec::new();

@@ -100,6 +100,9 @@ impl WebPush {
         if self.desk.dead_since(&endpoint).is_some() {
             return Err(refused(StatusCode::GONE, "the subscription ended"));
         }
+        if self.desk.is_foreign(&endpoint) {
+            return Err(refused(StatusCode::FORBIDDEN, "the subscription was made for another key"));
+        }
         self.check_sender(headers)?;
         let options = Options::of(headers)?;
         if body.len() > BODY_BYTES_MAX {
@@ -188,7 +191,8 @@ impl Options {
 
 /// Makes the routers of connections.
 pub fn router(web_push: &Arc<WebPush>) -> impl Fn() -> Router + Send + 'static {
-    let router = Router::new().route("/push/{id}", post(send)).with_state(Arc::clone(web_push));
+    let router =
+        Router::new().route("/push/{id}", post(send)).with_state(Arc::clone(web_push)).merge(web_push.desk.listing());
     move || router.clone()
 }
 

@@ -92,7 +92,8 @@ impl Webhook {
 
 /// Makes the routers of connections.
 pub fn router(webhook: &Arc<Webhook>) -> impl Fn() -> Router + Send + 'static {
-    let router = Router::new().route("/notifications", post(send)).with_state(Arc::clone(webhook));
+    let router =
+        Router::new().route("/notifications", post(send)).with_state(Arc::clone(webhook)).merge(webhook.desk.listing());
     move || router.clone()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_shared::{clock::Timestamp, inbox::Standing, jobs::MessageJob, limits, position::Seq};
+use chat_shared::{clock::Timestamp, inbox::Standing, jobs::MessageJob, limits, position::Seq, wire::Platform};
 
 use crate::providers::Verdict;
 
@@ -14,6 +14,8 @@ const STORING_WAITS: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(500)];
 /// The first rest after a failure; doubles with each attempt.
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The same for FCM where it doesn't say when to come back: its documentation asks for ten seconds at least.
+const FCM_RETRY_MIN: Duration = Duration::from_secs(10);
 /// The longest rest that isn't asked for by a provider.
 const RETRY_MAX: Duration = Duration::from_mins(5);
 /// The longest rest when the fault is our own.
@@ -150,7 +152,7 @@ pub fn by_membership(job: &MessageJob, membership: Option<Membership>, attempt: 
 pub const fn by_verdict(verdict: &Verdict) -> Result<Conclusion, Option<Duration>> {
     match verdict {
         Verdict::Sent => Ok(Conclusion::Sent),
-        Verdict::Gone => Ok(Conclusion::Gone),
+        Verdict::Gone { .. } => Ok(Conclusion::Gone),
         Verdict::Refused(_) => Ok(Conclusion::Refused),
         Verdict::Unknown => Ok(Conclusion::Unknown),
         Verdict::Later(rest) => Err(*rest),
@@ -159,19 +161,29 @@ pub const fn by_verdict(verdict: &Verdict) -> Result<Conclusion, Option<Duration
 
 /// How long a job rests when its `attempt`-th attempt has failed at a provider: longer each time, but for the first ones,
 /// which may have been waits, and not less than asked for. `jitter` is between 0 and 1, and spreads what failed together.
-pub fn rest(attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
-    bounded_rest(attempt, RETRY_MAX, asked_for, jitter)
+pub fn rest(provider: Platform, attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
+    let first = match (provider, asked_for) {
+        (Platform::Fcm, None) => FCM_RETRY_MIN,
+        _ => RETRY_MIN,
+    };
+    bounded_rest(attempt, first, RETRY_MAX, asked_for, jitter)
 }
 
 /// The same when it is PostgreSQL, Redis or NATS that fails: nobody pays for another attempt, and all notifications wait.
 pub fn rest_in_trouble(attempt: u64, asked_for: Option<Duration>, jitter: f64) -> Duration {
-    bounded_rest(attempt, TROUBLE_RETRY_MAX, asked_for, jitter)
+    bounded_rest(attempt, RETRY_MIN, TROUBLE_RETRY_MAX, asked_for, jitter)
 }
 
-fn bounded_rest(attempt: u64, longest: Duration, asked_for: Option<Duration>, jitter: f64) -> Duration {
+fn bounded_rest(
+    attempt: u64,
+    first: Duration,
+    longest: Duration,
+    asked_for: Option<Duration>,
+    jitter: f64,
+) -> Duration {
     let failures = attempt.saturating_sub(STORING_WAITS.len() as u64);
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
-    let own = (RETRY_MIN * 2_u32.pow(doublings)).min(longest);
+    let own = (first * 2_u32.pow(doublings)).min(longest);
     asked_for.unwrap_or_default().max(own).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0)
 }
 
@@ -256,7 +268,7 @@ mod tests {
     fn only_what_was_surely_not_taken_is_sent_again() {
         let rest = Some(Duration::from_secs(9));
         assert_eq!(by_verdict(&Verdict::Sent), Ok(Conclusion::Sent));
-        assert_eq!(by_verdict(&Verdict::Gone), Ok(Conclusion::Gone));
+        assert_eq!(by_verdict(&Verdict::Gone { since: None }), Ok(Conclusion::Gone));
         assert_eq!(by_verdict(&Verdict::Refused(String::new())), Ok(Conclusion::Refused));
         assert_eq!(by_verdict(&Verdict::Unknown), Ok(Conclusion::Unknown));
         assert_eq!(by_verdict(&Verdict::Later(rest)), Err(rest));
@@ -265,14 +277,21 @@ mod tests {
 
     #[test]
     fn the_rest_grows_and_is_never_shorter_than_asked_for() {
-        let seconds =
-            |attempt, asked: Option<u64>, jitter| rest(attempt, asked.map(Duration::from_secs), jitter).as_secs_f64();
+        let of = |provider, attempt, asked: Option<u64>, jitter| {
+            rest(provider, attempt, asked.map(Duration::from_secs), jitter).as_secs_f64()
+        };
+        let seconds = |attempt, asked, jitter| of(Platform::Apns, attempt, asked, jitter);
         assert!((seconds(1, None, 0.0) - 1.0).abs() < 1e-6);
         assert!((seconds(4, None, 0.0) - 1.0).abs() < 1e-6);
         assert!((seconds(7, None, 0.0) - 8.0).abs() < 1e-6);
         assert!((seconds(7, Some(20), 0.0) - 20.0).abs() < 1e-6);
         assert!((seconds(7, Some(3), 1.0) - 10.0).abs() < 1e-6);
         assert!((seconds(u64::MAX, None, 0.0) - 300.0).abs() < 1e-6);
+        for (attempt, expected) in [(1, 10.0), (4, 10.0), (5, 20.0), (6, 40.0), (u64::MAX, 300.0)] {
+            assert!((of(Platform::Fcm, attempt, None, 0.0) - expected).abs() < 1e-6, "{attempt}");
+        }
+        assert!((of(Platform::Fcm, 4, None, 1.0) - 12.5).abs() < 1e-6);
+        assert!((of(Platform::Fcm, 4, Some(2), 0.0) - 2.0).abs() < 1e-6, "FCM says when");
         assert_eq!(rest_in_trouble(u64::MAX, None, 0.0), TROUBLE_RETRY_MAX);
     }
 }

@@ -159,13 +159,20 @@ impl Facts {
         Ok(devices.collect())
     }
 
-    /// Removes a device, unless it has registered another address since.
-    pub async fn remove(&self, user_id: UserId, device: &StoredDevice) -> Result<(), OutOfReach> {
+    /// Removes a device, unless it has registered another address meanwhile, or the same one after `gone_since`.
+    pub async fn remove(
+        &self,
+        user_id: UserId,
+        device: &StoredDevice,
+        gone_since: Option<Timestamp>,
+    ) -> Result<(), OutOfReach> {
         let removing = sqlx::query!(
-            "delete from notification_devices where user_id = $1 and device_id = $2 and fingerprint = $3",
+            "delete from notification_devices
+             where user_id = $1 and device_id = $2 and fingerprint = $3 and ($4::timestamptz is null or registered_at < $4)",
             user_id.as_uuid(),
             device.device_id.as_uuid(),
             device.fingerprint,
+            gone_since.map(OffsetDateTime::from),
         )
         .execute(&self.pool);
         self.ask(removing).await?;

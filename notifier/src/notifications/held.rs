@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn jobs(count: usize) -> Vec<Job> {
-        (0..count).map(|_| Job::ReadElsewhere { user_id: UserId::random() }).collect()
+        (0..count).map(|_| Job::ReadElsewhere { user_id: UserId::random(), read: None }).collect()
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Files jobs: in the queue, or in memory while the queue can't be reached.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use chat_shared::{
     ids::UserId,
     inbox::{Inboxes, Routed},
-    jobs::{Added, JOBS_TOGETHER_MAX, Job, Jobs, NotAdded},
+    jobs::{Added, JOBS_TOGETHER_MAX, Job, Jobs, NotAdded, ReadUpTo},
     lifecycle::Tasks,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ pub struct Intake {
 /// Causes for jobs, from a batch of events.
 pub struct Reasons {
     jobs: Vec<Job>,
-    readers: Vec<UserId>,
+    readers: Vec<(UserId, ReadUpTo)>,
 }
 
 impl Intake {
@@ -47,18 +47,20 @@ impl Intake {
     pub async fn take(&self, reasons: Reasons) {
         let Reasons { mut jobs, mut readers } = reasons;
         if !readers.is_empty() {
-            readers.sort_unstable();
-            readers.dedup();
-            jobs.extend(self.shown_a_badge(readers).await.into_iter().map(|user_id| Job::ReadElsewhere { user_id }));
+            readers.sort_unstable_by_key(|(user_id, read)| (*user_id, read.conversation_id, Reverse(read.read_seq)));
+            readers.dedup_by_key(|(user_id, read)| (*user_id, read.conversation_id));
+            let shown = self.shown_a_badge(readers).await.into_iter();
+            jobs.extend(shown.map(|(user_id, read)| Job::ReadElsewhere { user_id, read: Some(read) }));
         }
         self.file(jobs).await;
     }
 
     /// The users whose devices show a badge; all of them if Redis can't be asked, since a job too many does no harm.
-    async fn shown_a_badge(&self, readers: Vec<UserId>) -> Vec<UserId> {
-        let Ok(badges) = self.inboxes.badges(&readers).await else { return readers };
+    async fn shown_a_badge(&self, readers: Vec<(UserId, ReadUpTo)>) -> Vec<(UserId, ReadUpTo)> {
+        let user_ids: Vec<_> = readers.iter().map(|(user_id, _)| *user_id).collect();
+        let Ok(badges) = self.inboxes.badges(&user_ids).await else { return readers };
         let shown = readers.into_iter().zip(badges).filter(|(_, badge)| badge.is_some_and(|badge| badge > 0));
-        shown.map(|(user_id, _)| user_id).collect()
+        shown.map(|(reader, _)| reader).collect()
     }
 
     /// Files jobs. While the queue can't be reached they are held, behind those that are held already.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chat_shared::{
-    ids::{DeviceId, UserId},
-    inbox::{Claim, Notice},
+    ids::{ConversationId, DeviceId, UserId},
+    inbox::{Claim, InboxError, Notice},
     jobs::MessageJob,
     limits,
     log::Outcome,
@@ -33,8 +33,8 @@ enum Told {
     Concluded(Conclusion),
     /// It was done before.
     Before,
-    /// It was not told, and can be later.
-    Later(Option<Duration>),
+    /// It was not told, and can be after this.
+    Later(Duration),
 }
 
 impl Office {
@@ -60,11 +60,11 @@ impl Office {
             None => None,
         };
         let body = text.as_deref().map(text::excerpt).unwrap_or_default();
-        let telling = devices.iter().map(|device| self.tell(job, device, badge, &body));
-        Ok(self.conclude(job, badge, &join_all(telling).await, attempt).await)
+        let telling = devices.iter().map(|device| self.tell(job, device, badge, &body, attempt));
+        Ok(self.conclude(job, badge, &join_all(telling).await).await)
     }
 
-    async fn conclude(&self, job: &MessageJob, badge: u64, told: &[Told], attempt: u64) -> Outcome {
+    async fn conclude(&self, job: &MessageJob, badge: u64, told: &[Told]) -> Outcome {
         let mut rest = None;
         let mut is_sent = false;
         for told in told {
@@ -74,20 +74,22 @@ impl Office {
                     is_sent |= *conclusion == Conclusion::Sent;
                 }
                 Told::Before => {}
-                Told::Later(asked_for) => rest = rest.max(Some(asked_for.unwrap_or_default())),
+                Told::Later(after) => rest = rest.max(Some(*after)),
             }
         }
-        // Without it, reading elsewhere leaves the number as it is until the next notification.
-        if is_sent && let Err(error) = self.inboxes.note_badge(job.user_id, badge).await {
-            tracing::debug!(%error, "a badge was not noted");
+        // Without it, reading elsewhere leaves the number and the notification as they are until the next one.
+        if is_sent && let Err(error) = self.note_shown(job, badge).await {
+            tracing::debug!(%error, "what devices show was not noted");
         }
-        match rest {
-            Some(asked_for) => failed(decide::rest(attempt, Some(asked_for), rand::random())),
-            None => Outcome::Done,
-        }
+        rest.map_or(Outcome::Done, failed)
     }
 
-    async fn tell(&self, job: &MessageJob, device: &StoredDevice, badge: u64, body: &str) -> Told {
+    async fn note_shown(&self, job: &MessageJob, badge: u64) -> Result<(), InboxError> {
+        self.inboxes.note_badge(job.user_id, badge).await?;
+        self.inboxes.note_shown(job.user_id, job.conversation_id, job.seq).await
+    }
+
+    async fn tell(&self, job: &MessageJob, device: &StoredDevice, badge: u64, body: &str, attempt: u64) -> Told {
         let Some(address) = self.address(job.user_id, device) else {
             return Told::Concluded(Conclusion::Refused);
         };
@@ -103,7 +105,7 @@ impl Office {
             }
             Err(error) => {
                 tracing::debug!(%error, "a notification can't be claimed");
-                return Told::Later(None);
+                return Told::Later(decide::rest_in_trouble(attempt, None, rand::random()));
             }
         }
         let notification = notification(job, device, badge, body);
@@ -113,9 +115,9 @@ impl Office {
                 self.keep_claim(notice).await;
                 Told::Concluded(conclusion)
             }
-            Err(rest) => {
+            Err(asked_for) => {
                 self.give_claim_back(notice).await;
-                Told::Later(rest)
+                Told::Later(decide::rest(address.platform(), attempt, asked_for, rand::random()))
             }
         }
     }
@@ -130,9 +132,9 @@ impl Office {
     ) -> Verdict {
         let verdict = self.providers.send(Recipient { address, app_id: &device.app_id }, notification).await;
         match &verdict {
-            Verdict::Gone => {
+            Verdict::Gone { since } => {
                 // If it stays, the next notification finds it gone again.
-                if let Err(error) = self.facts.remove(user_id, device).await {
+                if let Err(error) = self.facts.remove(user_id, device, *since).await {
                     tracing::debug!(%error, "a device that is gone was not removed");
                 }
             }
@@ -205,10 +207,15 @@ fn notification(job: &MessageJob, device: &StoredDevice, badge: u64, body: &str)
             body: body.to_owned(),
         },
         badge,
-        collapse_key: BASE64.encode(job.conversation_id.as_uuid()),
+        collapse_key: collapse_key(job.conversation_id),
         expires_at: job.sent_at.after(limits::NOTIFICATION_TTL),
         notification_id: notification_id(job, device.device_id),
     }
+}
+
+/// The same for all messages of a conversation.
+pub(super) fn collapse_key(conversation_id: ConversationId) -> String {
+    BASE64.encode(conversation_id.as_uuid())
 }
 
 /// The same for every attempt at this message, user and device.

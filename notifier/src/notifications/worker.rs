@@ -130,7 +130,7 @@ impl Office {
             Job::SessionEnded { user_id, epoch, after, up_to } => {
                 self.session_ended(user_id, epoch, after, up_to).await
             }
-            Job::ReadElsewhere { user_id } => self.read_elsewhere(user_id, attempt).await,
+            Job::ReadElsewhere { user_id, read } => self.read_elsewhere(user_id, read, attempt).await,
         }
     }
 }

@@ -57,7 +57,7 @@ impl Apns {
         }
         // It becomes a part of the URL.
         if !is_device_token(device_token) {
-            return Outcome::NotAsked(Verdict::Gone);
+            return Outcome::NotAsked(Verdict::Refused("the token is no device token".to_owned()));
         }
         let (Ok(url), Ok(topic)) = (self.url.join(&format!("3/device/{device_token}")), HeaderValue::from_str(app_id))
         else {
@@ -79,11 +79,11 @@ impl Apns {
                 .header("apns-push-type", "alert")
                 .header("apns-priority", if is_message { "10" } else { "5" })
                 .header("apns-expiration", notification.expires_at.0.div_euclid(1000))
-                .header("apns-collapse-id", notification.collapse_key())
+                .header("apns-collapse-id", &notification.collapse_key)
                 .header("apns-id", notification.notification_id.to_string())
                 .json(&payload);
             match outbound::send(request, deadline, &self.clock).await {
-                Ok(answer) if reason(&answer) == "ExpiredProviderToken" && !is_token_new => {
+                Ok(answer) if complaint(&answer).reason() == "ExpiredProviderToken" && !is_token_new => {
                     self.token.forget(&token);
                     is_token_new = true;
                 }
@@ -101,7 +101,14 @@ fn is_device_token(text: &str) -> bool {
 fn payload(notification: &Notification) -> Value {
     let badge = notification.badge;
     match &notification.kind {
-        Kind::Badge => json!({ "aps": { "badge": badge } }),
+        Kind::Badge { read: None } => json!({ "aps": { "badge": badge } }),
+        Kind::Badge { read: Some(read) } => json!({
+            // The number changes by itself; the app is woken besides, if the system allows it.
+            "aps": { "badge": badge, "content-available": 1 },
+            "kind": "badge",
+            "conversation_id": read.conversation_id,
+            "read_seq": read.read_seq,
+        }),
         Kind::Message { conversation_id, message_id, seq, sender_id, title, body } => json!({
             "aps": {
                 "alert": { "title": title, "body": body },
@@ -120,30 +127,39 @@ fn payload(notification: &Notification) -> Value {
     }
 }
 
-/// Apple's word for an error, if it is one.
-fn reason(answer: &Answer) -> String {
-    #[derive(Deserialize)]
-    struct Complaint {
-        reason: String,
+/// What Apple says of an error; all of it may be missing.
+#[derive(Default, Deserialize)]
+struct Complaint {
+    #[serde(default)]
+    reason: String,
+    /// When Apple found that a token is not valid any more.
+    timestamp: Option<Timestamp>,
+}
+
+impl Complaint {
+    /// Apple's word for the error, if it is one.
+    fn reason(&self) -> &str {
+        super::code(&self.reason).unwrap_or_default()
     }
-    if answer.status.is_success() {
-        return String::new();
-    }
-    let complaint = serde_json::from_slice::<Complaint>(&answer.body).map(|complaint| complaint.reason);
-    complaint.ok().and_then(|reason| super::code(&reason).map(str::to_owned)).unwrap_or_default()
+}
+
+fn complaint(answer: &Answer) -> Complaint {
+    serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
 fn judge(answer: &Answer) -> Outcome {
-    let (status, reason) = (answer.status.as_u16(), reason(answer));
+    let (status, complaint) = (answer.status.as_u16(), complaint(answer));
+    let reason = complaint.reason();
     let why = || format!("APNs answered {status} {reason}");
-    match (status, reason.as_str()) {
+    match (status, reason) {
         (200..=299, _) => Outcome::Answered(Verdict::Sent),
-        (410, _) | (_, "BadDeviceToken" | "Unregistered" | "ExpiredToken" | "DeviceTokenNotForTopic") => {
-            Outcome::Answered(Verdict::Gone)
-        }
+        (410, _) => Outcome::Answered(Verdict::Gone { since: complaint.timestamp }),
+        // A token of the other one of sandbox and production is a bad one too.
+        (_, "BadDeviceToken" | "DeviceTokenNotForTopic" | "TopicDisallowed" | "BadTopic") => Outcome::Mismatched(why()),
         (429, _) | (_, "IdleTimeout") => Outcome::Answered(Verdict::Later(answer.retry_after)),
-        // The provider token, its key or APNs itself: the device has nothing to do with it.
-        (401 | 403 | 500.., _) => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
+        // The provider token or its key: the device has nothing to do with it.
+        (401 | 403, _) => Outcome::Denied(answer.retry_after, why()),
+        (500.., _) => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
         _ => Outcome::Answered(Verdict::Refused(why())),
     }
 }
@@ -200,10 +216,11 @@ impl ProviderToken {
 
 #[cfg(test)]
 mod tests {
+    use chat_shared::{jobs::ReadUpTo, position::Seq};
     use reqwest::StatusCode;
 
     use super::*;
-    use crate::providers::notification::tests::{largest, of_badge, of_message};
+    use crate::providers::notification::tests::{largest, of_badge, of_message, of_read};
 
     #[test]
     fn a_message_is_shown_and_told_to_the_app() {
@@ -225,6 +242,13 @@ mod tests {
         });
         assert_eq!(payload(&notification), expected);
         assert_eq!(payload(&of_badge(0)), json!({ "aps": { "badge": 0 } }));
+        let expected = json!({
+            "aps": { "badge": 1, "content-available": 1 },
+            "kind": "badge",
+            "conversation_id": conversation_id,
+            "read_seq": 7,
+        });
+        assert_eq!(payload(&of_read(1, ReadUpTo { conversation_id, read_seq: Seq(7) })), expected);
     }
 
     #[test]
@@ -248,32 +272,25 @@ mod tests {
             judge(&Answer { status, retry_after, body: json!({ "reason": reason }).to_string().into_bytes() })
         };
         assert_eq!(outcome(200, ""), Outcome::Answered(Verdict::Sent));
-        for (status, reason) in [
-            (410, "Unregistered"),
-            (410, "ExpiredToken"),
-            (410, ""),
-            (400, "BadDeviceToken"),
-            (400, "DeviceTokenNotForTopic"),
-        ] {
-            assert_eq!(outcome(status, reason), Outcome::Answered(Verdict::Gone), "{status} {reason}");
+        for reason in ["Unregistered", "ExpiredToken", ""] {
+            assert_eq!(outcome(410, reason), Outcome::Answered(Verdict::Gone { since: None }), "{reason}");
         }
         let later = Verdict::Later(Some(Duration::from_secs(5)));
         for reason in ["TooManyRequests", "TooManyProviderTokenUpdates"] {
             assert_eq!(outcome(429, reason), Outcome::Answered(later.clone()), "{reason}");
         }
-        for (status, reason) in [
-            (403, "ExpiredProviderToken"),
-            (403, "InvalidProviderToken"),
-            (403, "BadCertificate"),
-            (500, "InternalServerError"),
-            (503, "Shutdown"),
-        ] {
+        for reason in ["BadDeviceToken", "DeviceTokenNotForTopic", "TopicDisallowed", "BadTopic"] {
+            assert_eq!(outcome(400, reason), Outcome::Mismatched(format!("APNs answered 400 {reason}")));
+        }
+        for reason in ["ExpiredProviderToken", "InvalidProviderToken", "BadCertificate"] {
+            let expected = Outcome::Denied(Some(Duration::from_secs(5)), format!("APNs answered 403 {reason}"));
+            assert_eq!(outcome(403, reason), expected);
+        }
+        for (status, reason) in [(500, "InternalServerError"), (503, "Shutdown")] {
             let expected = Outcome::Failed(later.clone(), format!("APNs answered {status} {reason}"));
             assert_eq!(outcome(status, reason), expected);
         }
-        for (status, reason) in
-            [(400, "BadTopic"), (400, "TopicDisallowed"), (413, "PayloadTooLarge"), (404, "BadPath")]
-        {
+        for (status, reason) in [(413, "PayloadTooLarge"), (404, "BadPath")] {
             let refused = Verdict::Refused(format!("APNs answered {status} {reason}"));
             assert_eq!(outcome(status, reason), Outcome::Answered(refused));
         }

@@ -17,6 +17,10 @@ use super::{
 /// When to come back if FCM says that there is too much and not until when; what its documentation asks for.
 const QUOTA_REST: Duration = Duration::from_mins(1);
 
+/// A 401 that concerns the credentials of Apple or of browsers that are deposited in the Firebase project, and not the access
+/// token.
+const THIRD_PARTY_AUTH_ERROR: &str = "THIRD_PARTY_AUTH_ERROR";
+
 /// Sends to FCM.
 pub(super) struct Fcm {
     line: Line,
@@ -47,7 +51,11 @@ impl Fcm {
             };
             let request = self.http.post(self.url.clone()).bearer_auth(&access_token).json(&payload);
             match outbound::send(request, deadline, &self.clock).await {
-                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED && !is_token_new => {
+                Ok(answer)
+                    if answer.status == StatusCode::UNAUTHORIZED
+                        && complained(&answer).code() != THIRD_PARTY_AUTH_ERROR
+                        && !is_token_new =>
+                {
                     self.tokens.forget(&access_token).await;
                     is_token_new = true;
                 }
@@ -58,30 +66,31 @@ impl Fcm {
     }
 }
 
+/// A data message without a collapse key, which the app shows. For a device that is offline FCM keeps four messages with
+/// different collapse keys at the most, and only one that has a `notification`: those always share the app's key.
 fn payload(token: &str, notification: &Notification, seconds: u64) -> Value {
     let badge = notification.badge.to_string();
     let mut message = json!({
         "token": token,
         "data": { "kind": "badge", "badge": badge },
-        "android": {
-            "collapse_key": notification.collapse_key(),
-            "priority": "NORMAL",
-            "ttl": format!("{seconds}s"),
-        },
+        "android": { "priority": "NORMAL", "ttl": format!("{seconds}s") },
     });
+    if let Kind::Badge { read: Some(read) } = &notification.kind {
+        message["data"]["conversation_id"] = json!(read.conversation_id);
+        message["data"]["read_seq"] = json!(read.read_seq.0.to_string());
+    }
     if let Kind::Message { conversation_id, message_id, seq, sender_id, title, body } = &notification.kind {
         message["data"] = json!({
             "kind": "message",
+            "title": title,
+            "body": body,
             "conversation_id": conversation_id,
             "message_id": message_id,
             "seq": seq.0.to_string(),
             "sender_id": sender_id,
             "badge": badge,
         });
-        message["notification"] = json!({ "title": title, "body": body });
         message["android"]["priority"] = json!("HIGH");
-        // On the device a notification replaces the one with the same tag.
-        message["android"]["notification"] = json!({ "tag": notification.collapse_key() });
     }
     json!({ "message": message })
 }
@@ -96,8 +105,6 @@ struct Complaint {
 #[derive(Default, Deserialize)]
 struct Complained {
     #[serde(default)]
-    message: String,
-    #[serde(default)]
     status: String,
     #[serde(default)]
     details: Vec<Detail>,
@@ -108,14 +115,6 @@ struct Complained {
 struct Detail {
     #[serde(default)]
     error_code: String,
-    #[serde(default)]
-    field_violations: Vec<Violation>,
-}
-
-#[derive(Deserialize)]
-struct Violation {
-    #[serde(default)]
-    field: String,
 }
 
 impl Complained {
@@ -124,58 +123,56 @@ impl Complained {
         let own = self.details.iter().map(|detail| detail.error_code.as_str()).find(|code| !code.is_empty());
         super::code(own.unwrap_or(&self.status)).unwrap_or_default()
     }
+}
 
-    /// Whether a bad argument is the token, and not something else of the message.
-    fn is_of_token(&self) -> bool {
-        let mut fields = self.details.iter().flat_map(|detail| &detail.field_violations);
-        fields.any(|violation| violation.field == "message.token") || self.message.contains("registration token")
-    }
+fn complained(answer: &Answer) -> Complained {
+    serde_json::from_slice::<Complaint>(&answer.body).unwrap_or_default().error
 }
 
 fn judge(answer: &Answer) -> Outcome {
     if answer.status.is_success() {
         return Outcome::Answered(Verdict::Sent);
     }
-    let complained = serde_json::from_slice::<Complaint>(&answer.body).unwrap_or_default().error;
+    let complained = complained(answer);
     let (status, code) = (answer.status.as_u16(), complained.code());
     let why = || format!("FCM answered {status} {code}");
     match (status, code) {
-        (404, "UNREGISTERED") | (403, "SENDER_ID_MISMATCH") => Outcome::Answered(Verdict::Gone),
-        (400, "INVALID_ARGUMENT") if complained.is_of_token() => Outcome::Answered(Verdict::Gone),
+        (404, "UNREGISTERED") => Outcome::Answered(Verdict::Gone { since: None }),
+        // Tokens of another project, or of apps whose own credentials Firebase lacks.
+        (403, "SENDER_ID_MISMATCH") | (401, THIRD_PARTY_AUTH_ERROR) => Outcome::Mismatched(why()),
         (429, _) => Outcome::Answered(Verdict::Later(Some(answer.retry_after.unwrap_or(QUOTA_REST)))),
-        // The account, the project or FCM itself: the token has nothing to do with it.
-        (401 | 403 | 404 | 500.., _) => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
+        // The account or the project: the token has nothing to do with it.
+        (401 | 403 | 404, _) => Outcome::Denied(answer.retry_after, why()),
+        (500.., _) => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
         _ => Outcome::Answered(Verdict::Refused(why())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chat_shared::{ids::ConversationId, jobs::ReadUpTo, position::Seq};
+
     use super::*;
-    use crate::providers::notification::tests::{largest, of_badge, of_message};
+    use crate::providers::notification::tests::{largest, of_badge, of_message, of_read};
 
     #[test]
-    fn a_message_is_shown_and_told_to_the_app() {
+    fn a_message_is_data_that_replaces_none_of_another_conversation() {
         let notification = of_message("Asha", "New message");
         let Kind::Message { conversation_id, message_id, sender_id, .. } = notification.kind else { panic!() };
         let sent = payload("token", &notification, 60);
         let expected = json!({ "message": {
             "token": "token",
-            "notification": { "title": "Asha", "body": "New message" },
             "data": {
                 "kind": "message",
+                "title": "Asha",
+                "body": "New message",
                 "conversation_id": conversation_id,
                 "message_id": message_id,
                 "seq": "7",
                 "sender_id": sender_id,
                 "badge": "3",
             },
-            "android": {
-                "collapse_key": notification.collapse_key,
-                "priority": "HIGH",
-                "ttl": "60s",
-                "notification": { "tag": notification.collapse_key },
-            },
+            "android": { "priority": "HIGH", "ttl": "60s" },
         }});
         assert_eq!(sent, expected);
     }
@@ -185,9 +182,14 @@ mod tests {
         let expected = json!({ "message": {
             "token": "token",
             "data": { "kind": "badge", "badge": "4" },
-            "android": { "collapse_key": "badge", "priority": "NORMAL", "ttl": "60s" },
+            "android": { "priority": "NORMAL", "ttl": "60s" },
         }});
         assert_eq!(payload("token", &of_badge(4), 60), expected);
+        let read = ReadUpTo { conversation_id: ConversationId::random(), read_seq: Seq(7) };
+        let data = &payload("token", &of_read(4, read), 60)["message"]["data"];
+        let expected =
+            json!({ "kind": "badge", "badge": "4", "conversation_id": read.conversation_id, "read_seq": "7" });
+        assert_eq!(*data, expected);
     }
 
     #[test]
@@ -204,29 +206,24 @@ mod tests {
         let coded = |code: &str| json!({ "error": { "status": "X", "details": [{}, { "errorCode": code }] }});
         let answered = |verdict| Outcome::Answered(verdict);
         assert_eq!(outcome(200, json!({ "name": "projects/p/messages/1" })), answered(Verdict::Sent));
-        assert_eq!(outcome(404, coded("UNREGISTERED")), answered(Verdict::Gone));
-        assert_eq!(outcome(403, coded("SENDER_ID_MISMATCH")), answered(Verdict::Gone));
-        let bad = |field: &str| {
-            let violations = json!({ "fieldViolations": [{ "field": field, "description": "Invalid" }] });
-            json!({ "error": { "status": "INVALID_ARGUMENT", "message": "Invalid", "details": [violations] }})
-        };
-        assert_eq!(outcome(400, bad("message.token")), answered(Verdict::Gone));
-        let spelled = json!({ "error": {
-            "status": "INVALID_ARGUMENT",
-            "message": "The registration token is not a valid FCM registration token",
-        }});
-        assert_eq!(outcome(400, spelled), answered(Verdict::Gone));
+        assert_eq!(outcome(404, coded("UNREGISTERED")), answered(Verdict::Gone { since: None }));
         let refused = Verdict::Refused("FCM answered 400 INVALID_ARGUMENT".to_owned());
-        assert_eq!(outcome(400, bad("message.data")), answered(refused));
+        assert_eq!(outcome(400, coded("INVALID_ARGUMENT")), answered(refused));
         assert_eq!(outcome(429, coded("QUOTA_EXCEEDED")), answered(Verdict::Later(Some(QUOTA_REST))));
+        for (status, code) in [(403, "SENDER_ID_MISMATCH"), (401, "THIRD_PARTY_AUTH_ERROR")] {
+            let expected = Outcome::Mismatched(format!("FCM answered {status} {code}"));
+            assert_eq!(outcome(status, coded(code)), expected);
+        }
         for (status, body) in [
-            (401, coded("THIRD_PARTY_AUTH_ERROR")),
+            (401, json!({ "error": { "status": "UNAUTHENTICATED" }})),
             (403, json!({ "error": { "status": "PERMISSION_DENIED" }})),
             (404, json!({ "error": { "status": "NOT_FOUND" }})),
             (404, json!("no such page")),
-            (500, coded("INTERNAL")),
-            (503, coded("UNAVAILABLE")),
         ] {
+            let outcome = outcome(status, body);
+            assert!(matches!(outcome, Outcome::Denied(None, _)), "{status}: {outcome:?}");
+        }
+        for (status, body) in [(500, coded("INTERNAL")), (503, coded("UNAVAILABLE"))] {
             let outcome = outcome(status, body);
             assert!(matches!(outcome, Outcome::Failed(Verdict::Later(None), _)), "{status}: {outcome:?}");
         }

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,8 @@ use chat_shared::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Verdict, telemetry};
+use super::{Verdict, removals::Removals, telemetry};
+use crate::occasionally::Occasionally;
 
 /// When a service is left alone, and for how long.
 const RULES: Rules = Rules { failures_max: 5, rest_min: Duration::from_secs(1), rest_max: Duration::from_mins(1) };
@@ -26,8 +28,14 @@ pub(super) enum Outcome {
     Answered(Verdict),
     /// The service was not asked: what it would be sent is no good.
     NotAsked(Verdict),
-    /// The service doesn't work, or the operator's access to it: nothing about this notification. The text says why.
+    /// The service doesn't work: nothing about this notification. The text says why.
     Failed(Verdict, String),
+    /// The service doesn't accept the operator's credentials, whatever the device; when it wants to be asked again. The
+    /// text says why.
+    Denied(Option<Duration>, String),
+    /// The device belongs to other credentials, another environment or another app. Which of the two is wrong the answer
+    /// doesn't say. The text says why.
+    Mismatched(String),
 }
 
 impl Outcome {
@@ -46,12 +54,23 @@ pub(super) struct Line {
     platform: Platform,
     room: Semaphore,
     breaker: Breaker,
+    /// Whether it has taken a notification, so that the credentials are right.
+    is_proven: AtomicBool,
+    removals: Removals,
+    complaints: Occasionally,
 }
 
 impl Line {
     /// With `sends_max` sends at once.
     pub(super) fn new(platform: Platform, sends_max: usize) -> Self {
-        Self { platform, room: Semaphore::new(sends_max), breaker: Breaker::new(RULES) }
+        Self {
+            platform,
+            room: Semaphore::new(sends_max),
+            breaker: Breaker::new(RULES),
+            is_proven: AtomicBool::default(),
+            removals: Removals::default(),
+            complaints: Occasionally::default(),
+        }
     }
 
     /// Room for one send as long as the permit lives, if there is any.
@@ -70,27 +89,82 @@ impl Line {
         let now = Instant::now();
         let verdict = match outcome {
             Outcome::Answered(verdict) => {
-                if self.breaker.close(now) {
-                    self.gauge().decrement(1);
-                    tracing::info!(provider = self.platform.as_str(), "notifications are sent again");
-                }
-                verdict
+                self.close(now);
+                self.removable(verdict)
             }
             Outcome::NotAsked(verdict) => verdict,
             Outcome::Failed(verdict, why) => {
-                if self.breaker.fail(asked_at, now) {
-                    self.gauge().increment(1);
-                    tracing::warn!(
-                        provider = self.platform.as_str(),
-                        why,
-                        "notifications can't be sent; it is tried now and then"
-                    );
-                }
+                self.fail(asked_at, now, &why);
                 verdict
+            }
+            Outcome::Denied(rest, why) => {
+                self.deny(&why);
+                self.fail(asked_at, now, &why);
+                Verdict::Later(rest)
+            }
+            // Clients choose tokens and app ids. Once the credentials are proven, one that fits nothing keeps no others back.
+            Outcome::Mismatched(why) if self.is_proven.load(Ordering::Relaxed) => {
+                self.deny(&why);
+                self.close(now);
+                Verdict::Refused(why)
+            }
+            Outcome::Mismatched(why) => {
+                self.deny(&why);
+                self.fail(asked_at, now, &why);
+                Verdict::Later(None)
             }
         };
         telemetry::count(self.platform, &verdict, now.saturating_duration_since(asked_at));
         Ok(verdict)
+    }
+
+    fn close(&self, now: Instant) {
+        if self.breaker.close(now) {
+            self.gauge().decrement(1);
+            tracing::info!(provider = self.platform.as_str(), "notifications are sent again");
+        }
+    }
+
+    fn fail(&self, asked_at: Instant, now: Instant, why: &str) {
+        if self.breaker.fail(asked_at, now) {
+            self.gauge().increment(1);
+            tracing::warn!(
+                provider = self.platform.as_str(),
+                why,
+                "notifications can't be sent; it is tried now and then"
+            );
+        }
+    }
+
+    fn deny(&self, why: &str) {
+        telemetry::count_denied(self.platform);
+        if self.complaints.is_due() {
+            tracing::error!(
+                provider = self.platform.as_str(),
+                why,
+                "the provider doesn't accept the credentials for a device: one of the two is of another project, environment \
+                 or app"
+            );
+        }
+    }
+
+    /// The verdict on an answer, which removes a device only if not too many are said to be gone.
+    fn removable(&self, verdict: Verdict) -> Verdict {
+        if verdict == Verdict::Sent {
+            self.is_proven.store(true, Ordering::Relaxed);
+        }
+        let is_gone = matches!(verdict, Verdict::Gone { .. });
+        if self.removals.permits(is_gone) || !is_gone {
+            return verdict;
+        }
+        telemetry::count_removal_held_back(self.platform);
+        if self.complaints.is_due() {
+            tracing::error!(
+                provider = self.platform.as_str(),
+                "the provider says of too many devices that they are gone: they are not removed"
+            );
+        }
+        Verdict::Refused("too many devices are said to be gone".to_owned())
     }
 
     fn gauge(&self) -> metrics::Gauge {
@@ -119,7 +193,8 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_fails_five_times_in_a_row_is_left_alone() {
         let line = Line::new(Platform::Fcm, 1);
-        for outcome in [failed(), failed(), failed(), failed(), Outcome::Answered(Verdict::Gone), failed()] {
+        let gone = Outcome::Answered(Verdict::Gone { since: None });
+        for outcome in [failed(), failed(), failed(), failed(), gone, failed()] {
             assert!(line.pass(ready(outcome)).await.is_ok());
         }
         for _ in 0..4 {
@@ -127,6 +202,45 @@ mod tests {
         }
         let HeldBack(rest) = line.pass(ready(Outcome::Answered(Verdict::Sent))).await.unwrap_err();
         assert!(rest <= RULES.rest_min);
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_keep_everything_back_and_refuse_nothing_for_good() {
+        let line = Line::new(Platform::Fcm, 1);
+        for _ in 0..4 {
+            let denied = Outcome::Denied(None, "it is a test".to_owned());
+            assert_eq!(line.pass(ready(denied)).await, Ok(Verdict::Later(None)));
+        }
+        let mismatched = Outcome::Mismatched("it is a test".to_owned());
+        assert_eq!(line.pass(ready(mismatched)).await, Ok(Verdict::Later(None)));
+        assert!(line.pass(ready(Outcome::Answered(Verdict::Sent))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_device_of_others_keeps_nothing_back_where_notifications_are_taken() {
+        let line = Line::new(Platform::Apns, 1);
+        assert_eq!(line.pass(ready(Outcome::Answered(Verdict::Sent))).await, Ok(Verdict::Sent));
+        for _ in 0..10 {
+            let mismatched = Outcome::Mismatched("it is a test".to_owned());
+            assert_eq!(line.pass(ready(mismatched)).await, Ok(Verdict::Refused("it is a test".to_owned())));
+        }
+        assert_eq!(line.pass(ready(Outcome::Answered(Verdict::Sent))).await, Ok(Verdict::Sent));
+    }
+
+    #[tokio::test]
+    async fn of_many_devices_that_are_said_to_be_gone_most_are_kept() {
+        let line = Line::new(Platform::Apns, 1);
+        let gone = Verdict::Gone { since: None };
+        let mut removed = 0;
+        for _ in 0..200 {
+            let verdict = line.pass(ready(Outcome::Answered(gone.clone()))).await.unwrap();
+            removed += usize::from(verdict == gone);
+        }
+        assert_eq!(removed, 10);
+        for _ in 0..50 {
+            assert_eq!(line.pass(ready(Outcome::Answered(Verdict::Sent))).await, Ok(Verdict::Sent));
+        }
+        assert_eq!(line.pass(ready(Outcome::Answered(gone.clone()))).await, Ok(gone));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod fcm;
 mod line;
 mod notification;
 mod outbound;
+mod removals;
 mod settings;
 mod telemetry;
 mod vapid;
@@ -21,7 +22,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     wire::{NotificationAddress, Platform},
 };
 
@@ -41,9 +42,12 @@ const CODE_CHARS_MAX: usize = 64;
 pub enum Verdict {
     /// The provider has it.
     Sent,
-    /// The device can't be reached any more: its registration is to be removed.
-    Gone,
-    /// It is refused for good, and not because of the device. The reason names no device.
+    /// The device can't be reached any more: its registration is to be removed, unless it was made after `since`.
+    Gone {
+        /// When the provider found that out, if it says so.
+        since: Option<Timestamp>,
+    },
+    /// It is refused for good, and no registration is removed. The reason names no device.
     Refused(String),
     /// It was surely not taken, and may be sent again; not before the time has passed, if there is one.
     Later(Option<Duration>),

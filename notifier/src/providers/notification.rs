@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
+    jobs::ReadUpTo,
     position::Seq,
     wire::NotificationAddress,
 };
@@ -27,7 +28,7 @@ pub struct Notification {
     pub kind: Kind,
     /// The user's unread messages in all conversations.
     pub badge: u64,
-    /// What a later notification replaces: one for each conversation. At most 32 characters of base64url.
+    /// What a later notification replaces, but at FCM: one for each conversation. At most 32 characters of base64url.
     pub collapse_key: String,
     /// After this nobody needs it any more.
     pub expires_at: Timestamp,
@@ -53,8 +54,11 @@ pub enum Kind {
         /// What is shown below.
         body: String,
     },
-    /// Nothing is shown; only the number of unread messages changes.
-    Badge,
+    /// Nothing is shown: the number of unread messages changes, and the notification of what was read is taken down.
+    Badge {
+        /// What was read on another device.
+        read: Option<ReadUpTo>,
+    },
 }
 
 /// Whom a notification is for.
@@ -81,14 +85,6 @@ impl Notification {
         Cow::Borrowed(self)
     }
 
-    /// What a provider replaces when the next one comes. Only the newest number of unread messages counts.
-    pub(super) fn collapse_key(&self) -> &str {
-        match self.kind {
-            Kind::Message { .. } => &self.collapse_key,
-            Kind::Badge => "badge",
-        }
-    }
-
     /// Seconds that it is of use from `now` on, with an upper bound that all providers take; none if it is too late.
     pub(super) fn seconds_left(&self, now: Timestamp) -> Option<u64> {
         const SECONDS_MAX: u64 = 28 * 24 * 60 * 60;
@@ -108,7 +104,7 @@ impl Notification {
                 sender_id: *sender_id,
                 badge: self.badge,
             },
-            Kind::Badge => Content::Badge { badge: self.badge },
+            Kind::Badge { read } => Content::Badge { badge: self.badge, read: *read },
         }
     }
 }
@@ -128,6 +124,8 @@ pub(super) enum Content<'a> {
     },
     Badge {
         badge: u64,
+        #[serde(flatten)]
+        read: Option<ReadUpTo>,
     },
 }
 
@@ -170,7 +168,12 @@ pub(super) mod tests {
 
     /// A change of the number of unread messages, which expires in an hour.
     pub(in crate::providers) fn of_badge(badge: u64) -> Notification {
-        Notification { kind: Kind::Badge, badge, ..of_message("", "") }
+        Notification { kind: Kind::Badge { read: None }, badge, collapse_key: "badge".to_owned(), ..of_message("", "") }
+    }
+
+    /// The same because of what was read.
+    pub(in crate::providers) fn of_read(badge: u64, read: ReadUpTo) -> Notification {
+        Notification { kind: Kind::Badge { read: Some(read) }, ..of_badge(badge) }
     }
 
     /// The largest that there is once it is cut: each character takes six bytes of JSON.

@@ -21,6 +21,8 @@ use super::{
     webhook::{self, Webhook},
 };
 
+/// Secrets that sign for the webhook: one, or while it is exchanged the old and the new one.
+const WEBHOOK_SECRETS_MAX: usize = 2;
 /// A shorter secret could be guessed, and notifications be forged.
 const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 
@@ -56,7 +58,7 @@ pub struct ProviderSettings {
     pub apns_team_id: Option<String>,
     /// Where the Apple Push Notification service is. Apps from Xcode need <https://api.sandbox.push.apple.com>.
     ///
-    /// Each of the two takes the other's device tokens for dead, and the devices are removed until they register again.
+    /// Each of the two refuses the other's device tokens as bad.
     #[arg(long, env = "CHAT_APNS_URL", default_value = "https://api.push.apple.com", value_name = "URL")]
     pub apns_url: String,
     /// Private key with which Web Push is signed (VAPID): PKCS#8 in PEM, curve P-256. Optional.
@@ -78,9 +80,10 @@ pub struct ProviderSettings {
     pub webhook_url: Option<String>,
     /// File with the secret that signs what the platform's own sender gets. Required with its address.
     ///
-    /// Any text of 16 bytes or more; white space around it doesn't count. Whoever has it can forge notifications.
-    #[arg(long, env = "CHAT_WEBHOOK_SECRET_FILE", value_name = "FILE")]
-    pub webhook_secret_file: Option<PathBuf>,
+    /// Any text of 16 bytes or more; white space around it doesn't count. Whoever has it can forge notifications. While it
+    /// is exchanged, the files of the old and of the new one, separated by a comma: both sign.
+    #[arg(long, env = "CHAT_WEBHOOK_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub webhook_secret_file: Vec<PathBuf>,
     /// Allows notifications to this machine, by http and on any port. Development only.
     ///
     /// Whoever registers a device could reach whatever listens here. Off unless it is set.
@@ -158,18 +161,23 @@ impl ProviderSettings {
     }
 
     fn webhook(&self, clock: &Clock) -> anyhow::Result<Option<Webhook>> {
-        let (url, path) = match (&self.webhook_url, &self.webhook_secret_file) {
-            (None, None) => return Ok(None),
-            (Some(url), Some(path)) => (url, path),
+        let (url, paths) = match (&self.webhook_url, self.webhook_secret_file.as_slice()) {
+            (None, []) => return Ok(None),
+            (Some(url), paths @ [_, ..]) => (url, paths),
             _ => bail!(
                 "CHAT_WEBHOOK_URL and CHAT_WEBHOOK_SECRET_FILE go together: set both, or none to have no sender of \
                  your own"
             ),
         };
         let url = check_url(url, self.allow_loopback_endpoints).context("CHAT_WEBHOOK_URL")?;
-        let secret = secret(path).context("CHAT_WEBHOOK_SECRET_FILE")?;
+        ensure!(
+            paths.len() <= WEBHOOK_SECRETS_MAX,
+            "CHAT_WEBHOOK_SECRET_FILE names more than {WEBHOOK_SECRETS_MAX} files: one, or while the secret is exchanged two"
+        );
+        let secrets: Vec<_> =
+            paths.iter().map(|path| secret(path)).collect::<anyhow::Result<_>>().context("CHAT_WEBHOOK_SECRET_FILE")?;
         let http = outbound::public_client(self.allow_loopback_endpoints).pool_idle_timeout(webhook::IDLE_MAX);
-        Ok(Some(Webhook::new(outbound::build(http)?, url, secret.as_bytes(), clock.clone())))
+        Ok(Some(Webhook::new(outbound::build(http)?, url, &secrets, clock.clone())))
     }
 
     /// A URL that the operator names, and nobody else: any host and port, but by https.

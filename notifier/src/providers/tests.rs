@@ -110,7 +110,8 @@ async fn a_message_arrives_as_every_provider_wants_it() {
         assert_eq!(place.send(&address, &notification).await, Verdict::Sent, "{platform:?}");
         let received = place.only_received(platform);
         assert_eq!(received.token, token(&address));
-        assert_eq!(received.collapse_key.as_deref(), Some(&*notification.collapse_key), "{platform:?}");
+        let collapse_key = (platform != Platform::Fcm).then_some(&*notification.collapse_key);
+        assert_eq!(received.collapse_key.as_deref(), collapse_key, "{platform:?}");
         assert!(received.is_alert);
         assert_eq!((received.title.as_deref(), received.body.as_deref()), (Some("Asha"), Some("नमस्ते")));
         assert_eq!((received.badge, received.seq), (Some(3), Some(7)));
@@ -122,6 +123,22 @@ async fn a_message_arrives_as_every_provider_wants_it() {
         }
     }
     place.assert_nothing_refused();
+}
+
+#[tokio::test]
+async fn messages_of_five_conversations_reach_a_phone_that_was_off() {
+    let place = Place::start().await;
+    let address = place.device(Platform::Fcm);
+    place.services.disconnect(token(&address));
+    let titles = ["Asha", "Ben", "Chandra", "Dipa", "Elina"];
+    for (number, title) in titles.into_iter().enumerate() {
+        let collapse_key = format!("conversation-{number}");
+        let notification = Notification { collapse_key, ..of_message(title, "Hi") };
+        assert_eq!(place.send(&address, &notification).await, Verdict::Sent);
+    }
+    let received = place.services.reconnect(token(&address));
+    assert_eq!(received.iter().filter_map(|received| received.title.as_deref()).collect::<Vec<_>>(), titles);
+    assert!(received.iter().all(|received| received.is_alert && received.is_urgent));
 }
 
 #[tokio::test]
@@ -159,36 +176,74 @@ async fn many_at_once_share_one_token() {
 }
 
 #[tokio::test]
-async fn a_device_that_is_dead_or_never_was_is_gone() {
+async fn a_device_that_is_dead_is_gone_and_one_that_never_was_is_refused() {
     let place = Place::start().await;
     for platform in Platform::ALL {
         let address = place.device(platform);
         place.services.kill_token(token(&address));
-        assert_eq!(place.send(&address, &of_message("Asha", "Hi")).await, Verdict::Gone, "{platform:?}");
+        let verdict = place.send(&address, &of_message("Asha", "Hi")).await;
+        let Verdict::Gone { since } = verdict else { panic!("{platform:?}: {verdict:?}") };
+        assert_eq!(since.is_some(), platform == Platform::Apns, "only Apple says since when");
         assert_eq!(place.send_to_new(platform).await, Verdict::Sent, "{platform:?}");
     }
     let NotificationAddress::WebPush { endpoint, p256dh, auth } = place.device(Platform::WebPush) else { panic!() };
+    let unknown =
+        NotificationAddress::WebPush { endpoint: format!("{endpoint}0"), p256dh: p256dh.clone(), auth: auth.clone() };
+    assert_eq!(place.send(&unknown, &of_message("Asha", "Hi")).await, Verdict::Gone { since: None });
     for address in [
         NotificationAddress::Fcm { token: "no token at all".to_owned() },
         NotificationAddress::Apns { token: "../../3/device/00".to_owned() },
         NotificationAddress::Apns { token: "00".to_owned() },
-        NotificationAddress::WebPush { endpoint: format!("{endpoint}0"), p256dh: p256dh.clone(), auth: auth.clone() },
         NotificationAddress::WebPush { endpoint: endpoint.clone(), p256dh: auth.clone(), auth },
         NotificationAddress::WebPush { endpoint, p256dh, auth: String::new() },
     ] {
-        assert_eq!(place.send(&address, &of_message("Asha", "Hi")).await, Verdict::Gone, "{address:?}");
+        let verdict = place.send(&address, &of_message("Asha", "Hi")).await;
+        assert!(matches!(verdict, Verdict::Refused(_)), "{address:?}: {verdict:?}");
     }
 }
 
 #[tokio::test]
 async fn a_foreign_app_is_refused_and_no_device_removed() {
     let place = Place::start().await;
+    assert_eq!(place.send_to_new(Platform::Apns).await, Verdict::Sent);
     let address = place.device(Platform::Apns);
     let to = Recipient { address: &address, app_id: "com.example.other" };
     let verdict = place.providers.send(to, &of_message("Asha", "Hi")).await;
     assert_eq!(verdict, Verdict::Refused("APNs answered 400 TopicDisallowed".to_owned()));
     let to = Recipient { address: &address, app_id: "com.example\r\nx: y" };
     assert!(matches!(place.providers.send(to, &of_message("Asha", "Hi")).await, Verdict::Refused(_)));
+}
+
+#[tokio::test]
+async fn a_device_of_other_credentials_waits_until_ours_are_proven_and_is_then_refused() {
+    let place = Place::start().await;
+    for (platform, answer) in [
+        (Platform::Fcm, "FCM answered 403 SENDER_ID_MISMATCH"),
+        (Platform::Apns, "APNs answered 400 BadDeviceToken"),
+        (Platform::WebPush, "a push service answered 403"),
+    ] {
+        let (address, notification) = (place.device(platform), of_message("Asha", "Hi"));
+        place.services.disown(token(&address));
+        assert_eq!(place.send(&address, &notification).await, Verdict::Later(None), "{platform:?}");
+        assert_eq!(place.send_to_new(platform).await, Verdict::Sent, "{platform:?}");
+        assert_eq!(place.send(&address, &notification).await, Verdict::Refused(answer.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_refuses_the_signature_is_tried_again_and_takes_either_of_two() {
+    let place = Place::start().await;
+    let other_secret = place.directory.path().join("other.secret");
+    std::fs::write(&other_secret, "another secret of 32 characters.").unwrap();
+    let mut settings = settings(&place.services.settings());
+    let own_secret = std::mem::replace(&mut settings.webhook_secret_file, vec![other_secret.clone()]);
+    let address = place.device(Platform::Webhook);
+    let to = Recipient { address: &address, app_id: APP_ID };
+    let providers = Providers::open(&settings, &Clock::System).unwrap();
+    assert_eq!(providers.send(to, &of_message("Asha", "Hi")).await, Verdict::Later(None));
+    settings.webhook_secret_file = [vec![other_secret], own_secret].concat();
+    let providers = Providers::open(&settings, &Clock::System).unwrap();
+    assert_eq!(providers.send(to, &of_message("Asha", "Hi")).await, Verdict::Sent, "it knows one of the two secrets");
 }
 
 #[tokio::test]
@@ -267,6 +322,18 @@ async fn an_access_token_that_is_refused_is_changed_for_a_new_one() {
 }
 
 #[tokio::test]
+async fn an_access_token_stays_when_other_credentials_are_refused() {
+    let place = Place::start().await;
+    assert_eq!(place.send_to_new(Platform::Fcm).await, Verdict::Sent);
+    place.services.behave(Platform::Fcm, Behaviour::Failing { status: 401, retry_after: None });
+    let refused = Verdict::Refused("FCM answered 401 THIRD_PARTY_AUTH_ERROR".to_owned());
+    assert_eq!(place.send_to_new(Platform::Fcm).await, refused);
+    place.services.behave(Platform::Fcm, Behaviour::Normal);
+    assert_eq!(place.send_to_new(Platform::Fcm).await, Verdict::Sent);
+    assert_eq!(place.services.access_tokens(), 1);
+}
+
+#[tokio::test]
 async fn a_provider_token_that_is_too_old_is_changed_for_a_new_one() {
     const HOUR_MS: i64 = 60 * 60_000;
     let now = Clock::System.now();
@@ -303,7 +370,7 @@ async fn this_machine_is_out_of_reach_without_the_flag() {
         let (p256dh, auth) = (p256dh.clone(), auth.clone());
         let address = NotificationAddress::WebPush { endpoint: endpoint.to_owned(), p256dh, auth };
         let verdict = providers.send(Recipient { address: &address, app_id: APP_ID }, &of_message("Asha", "Hi")).await;
-        assert_eq!(verdict, Verdict::Gone, "{endpoint}");
+        assert_eq!(verdict, Verdict::Refused("a push service has no public address".to_owned()), "{endpoint}");
     }
     assert!(place.services.received(Platform::WebPush).is_empty());
     let address = place.device(Platform::Fcm);
@@ -330,8 +397,9 @@ async fn settings_that_are_half_set_or_wrong_say_what_to_do() {
         ("mailto:", error(&|settings| settings.web_push_contact = Some("me@example.com".to_owned()))),
         ("openssl genpkey", error(&|settings| settings.web_push_key_file = Some(wrong.clone()))),
         ("set both", error(&|settings| settings.webhook_url = None)),
-        ("reading /nowhere", error(&|settings| settings.webhook_secret_file = Some("/nowhere".into()))),
-        ("head -c 32 /dev/urandom", error(&|settings| settings.webhook_secret_file = Some(short.clone()))),
+        ("reading /nowhere", error(&|settings| settings.webhook_secret_file = vec!["/nowhere".into()])),
+        ("head -c 32 /dev/urandom", error(&|settings| settings.webhook_secret_file = vec![short.clone()])),
+        ("more than 2 files", error(&|settings| settings.webhook_secret_file = vec![short.clone(); 3])),
         ("not one of this machine", error(&|settings| settings.webhook_url = Some("https://10.0.0.1/".to_owned()))),
         ("key file of a service account", error(&|settings| settings.fcm_service_account_file = Some(wrong.clone()))),
         ("must begin with https://", error(&|settings| settings.fcm_url = "http://example.com".to_owned())),

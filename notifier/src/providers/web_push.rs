@@ -30,6 +30,9 @@ const SERVICES_MAX: u64 = 1000;
 /// How long a push service is remembered without being used.
 const SERVICE_IDLE_MAX: Duration = Duration::from_mins(10);
 
+/// Why an endpoint is refused that leads to no public address.
+const NOT_PUBLIC: &str = "a push service has no public address";
+
 /// As browsers write keys, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
@@ -61,17 +64,19 @@ impl WebPush {
         Self { line: Line::new(Platform::WebPush, SENDS_MAX), services, http, vapid, allow_loopback, clock }
     }
 
-    /// Sends a message's notification. Browsers want every one of them to be seen, so a change of the number of unread
-    /// messages is not sent: the page learns it when it is opened.
+    /// Sends a message's notification. Browsers want every one of them to be seen, and Safari ends subscriptions that get
+    /// others, so a change of the number of unread messages is not sent: the page learns it when it is opened.
     pub(super) async fn send(
         &self,
         subscription: Subscription<'_>,
         notification: &Notification,
     ) -> Result<Verdict, HeldBack> {
-        if matches!(notification.kind, Kind::Badge) {
+        if matches!(notification.kind, Kind::Badge { .. }) {
             return Ok(Verdict::Sent);
         }
-        let Ok(endpoint) = check_url(subscription.endpoint, self.allow_loopback) else { return Ok(Verdict::Gone) };
+        let Ok(endpoint) = check_url(subscription.endpoint, self.allow_loopback) else {
+            return Ok(Verdict::Refused(NOT_PUBLIC.to_owned()));
+        };
         // A service that fails must not stand in the way of the others, least of all one that a client made up.
         let _room = self.line.room()?;
         let origin = endpoint.origin().ascii_serialization();
@@ -82,7 +87,9 @@ impl WebPush {
     async fn attempt(&self, endpoint: Url, subscription: Subscription<'_>, notification: &Notification) -> Outcome {
         let now = self.clock.now();
         let Some(seconds) = notification.seconds_left(now) else { return Outcome::late() };
-        let Some(encrypted) = encrypted(subscription, notification) else { return Outcome::NotAsked(Verdict::Gone) };
+        let Some(encrypted) = encrypted(subscription, notification) else {
+            return Outcome::NotAsked(Verdict::Refused("a subscription's keys are none".to_owned()));
+        };
         let authorization = match self.vapid.authorization(&endpoint, now) {
             Ok(authorization) => authorization,
             Err(error) => return Outcome::Failed(Verdict::Later(None), error.to_string()),
@@ -95,12 +102,11 @@ impl WebPush {
             .header(CONTENT_TYPE, "application/octet-stream")
             .header("TTL", seconds)
             .header("Urgency", "high")
-            .header("Topic", notification.collapse_key())
+            .header("Topic", &notification.collapse_key)
             .body(encrypted);
         match outbound::send(request, Deadline::new(), &self.clock).await {
             Ok(answer) => judge(&answer),
-            // Whoever made that up is not asked again.
-            Err(Failure::NotPublic) => Outcome::NotAsked(Verdict::Gone),
+            Err(Failure::NotPublic) => Outcome::NotAsked(Verdict::Refused(NOT_PUBLIC.to_owned())),
             // What went wrong may name the host, which is a part of the endpoint.
             Err(Failure::NotSent(_)) => {
                 Outcome::Failed(Verdict::Later(None), "a push service can't be connected to".to_owned())
@@ -123,7 +129,9 @@ fn judge(answer: &Answer) -> Outcome {
     let why = || format!("a push service answered {status}");
     match status {
         200..=299 => Outcome::Answered(Verdict::Sent),
-        404 | 410 => Outcome::Answered(Verdict::Gone),
+        404 | 410 => Outcome::Answered(Verdict::Gone { since: None }),
+        // The subscription was made for another key.
+        401 | 403 => Outcome::Mismatched(why()),
         429 => Outcome::Answered(Verdict::Later(answer.retry_after)),
         500.. => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
         _ => Outcome::Answered(Verdict::Refused(why())),
@@ -173,14 +181,17 @@ mod tests {
             assert_eq!(outcome(status), Outcome::Answered(Verdict::Sent));
         }
         for status in [404, 410] {
-            assert_eq!(outcome(status), Outcome::Answered(Verdict::Gone));
+            assert_eq!(outcome(status), Outcome::Answered(Verdict::Gone { since: None }));
         }
         let later = Verdict::Later(Some(Duration::from_secs(9)));
         assert_eq!(outcome(429), Outcome::Answered(later.clone()));
         for status in [500, 502, 503] {
             assert_eq!(outcome(status), Outcome::Failed(later.clone(), format!("a push service answered {status}")));
         }
-        for status in [301, 307, 400, 401, 403, 413] {
+        for status in [401, 403] {
+            assert_eq!(outcome(status), Outcome::Mismatched(format!("a push service answered {status}")));
+        }
+        for status in [301, 307, 400, 413] {
             let refused = Verdict::Refused(format!("a push service answered {status}"));
             assert_eq!(outcome(status), Outcome::Answered(refused));
         }

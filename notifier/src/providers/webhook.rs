@@ -27,7 +27,7 @@ pub(super) struct Webhook {
     line: Line,
     http: Client,
     url: Url,
-    key: hmac::Key,
+    keys: Vec<hmac::Key>,
     clock: Clock,
 }
 
@@ -44,10 +44,10 @@ struct Body<'a> {
 }
 
 impl Webhook {
-    /// By a client that connects to public addresses only. `secret` is what the receiver checks signatures with.
-    pub(super) fn new(http: Client, url: Url, secret: &[u8], clock: Clock) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Self { line: Line::new(Platform::Webhook, SENDS_MAX), http, url, key, clock }
+    /// By a client that connects to public addresses only. With one of `secrets` the receiver checks signatures.
+    pub(super) fn new(http: Client, url: Url, secrets: &[String], clock: Clock) -> Self {
+        let keys = secrets.iter().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())).collect();
+        Self { line: Line::new(Platform::Webhook, SENDS_MAX), http, url, keys, clock }
     }
 
     pub(super) async fn send(
@@ -74,7 +74,7 @@ impl Webhook {
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("Chat-Notification-Id", notification.notification_id.to_string())
-            .header("Chat-Signature", signature(&self.key, &timestamp, &body))
+            .header("Chat-Signature", signatures(&self.keys, &timestamp, &body))
             .header("Chat-Timestamp", timestamp)
             .body(body);
         match outbound::send(request, Deadline::new(), &self.clock).await {
@@ -89,10 +89,16 @@ fn body<'a>(token: &'a str, app_id: &'a str, notification: &'a Notification) -> 
         notification_id: notification.notification_id,
         token,
         app_id,
-        collapse_key: notification.collapse_key(),
+        collapse_key: &notification.collapse_key,
         expires_at: notification.expires_at,
         content: notification.content(),
     }
+}
+
+/// One with each key, so that the receiver can change the secret at another time than we do.
+fn signatures(keys: &[hmac::Key], timestamp: &str, body: &[u8]) -> String {
+    let signatures: Vec<_> = keys.iter().map(|key| signature(key, timestamp, body)).collect();
+    signatures.join(",")
 }
 
 /// Over time and body, so that neither can be changed, nor a request be repeated much later.
@@ -112,7 +118,9 @@ fn judge(answer: &Answer) -> Outcome {
     let why = || format!("the webhook answered {status}");
     match status {
         200..=299 => Outcome::Answered(Verdict::Sent),
-        410 => Outcome::Answered(Verdict::Gone),
+        410 => Outcome::Answered(Verdict::Gone { since: None }),
+        // The signature, and with it the secret.
+        401 | 403 => Outcome::Denied(answer.retry_after, why()),
         429 => Outcome::Answered(Verdict::Later(answer.retry_after)),
         500.. => Outcome::Failed(Verdict::Later(answer.retry_after), why()),
         _ => Outcome::Answered(Verdict::Refused(why())),
@@ -121,13 +129,14 @@ fn judge(answer: &Answer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use chat_shared::{jobs::ReadUpTo, position::Seq};
     use reqwest::StatusCode;
     use serde_json::json;
 
     use super::*;
     use crate::providers::notification::{
         Kind,
-        tests::{of_badge, of_message},
+        tests::{of_badge, of_message, of_read},
     };
 
     #[test]
@@ -161,6 +170,9 @@ mod tests {
             "expires_at": badge.expires_at,
         });
         assert_eq!(serde_json::to_value(body("token", "com.example.chat", &badge)).unwrap(), expected);
+        let read = of_read(0, ReadUpTo { conversation_id, read_seq: Seq(7) });
+        let sent = serde_json::to_value(body("token", "com.example.chat", &read)).unwrap();
+        assert_eq!((&sent["conversation_id"], &sent["read_seq"]), (&json!(conversation_id), &json!(7)));
     }
 
     #[test]
@@ -169,6 +181,9 @@ mod tests {
         // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac 'it is a secret'
         let expected = "v1=e13ca661150ed628f4ae657a91356a99ce1d89519ed99c20a90f567c6f061275";
         assert_eq!(signature(&key, "1700000000", br#"{"a":1}"#), expected);
+        let other = hmac::Key::new(hmac::HMAC_SHA256, b"it is another secret");
+        let two = signatures(&[key, other.clone()], "1700000000", br#"{"a":1}"#);
+        assert_eq!(two, format!("{expected},{}", signature(&other, "1700000000", br#"{"a":1}"#)));
     }
 
     #[test]
@@ -180,13 +195,17 @@ mod tests {
         for status in [200, 202, 204] {
             assert_eq!(outcome(status), Outcome::Answered(Verdict::Sent));
         }
-        assert_eq!(outcome(410), Outcome::Answered(Verdict::Gone));
+        assert_eq!(outcome(410), Outcome::Answered(Verdict::Gone { since: None }));
+        for status in [401, 403] {
+            let expected = Outcome::Denied(Some(Duration::from_secs(9)), format!("the webhook answered {status}"));
+            assert_eq!(outcome(status), expected);
+        }
         let later = Verdict::Later(Some(Duration::from_secs(9)));
         assert_eq!(outcome(429), Outcome::Answered(later.clone()));
         for status in [500, 503] {
             assert_eq!(outcome(status), Outcome::Failed(later.clone(), format!("the webhook answered {status}")));
         }
-        for status in [302, 400, 401, 404, 413] {
+        for status in [302, 400, 404, 413] {
             let refused = Verdict::Refused(format!("the webhook answered {status}"));
             assert_eq!(outcome(status), Outcome::Answered(refused));
         }

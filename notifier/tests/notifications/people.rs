@@ -86,6 +86,14 @@ impl Stage {
         Ok(counting.fetch_one(&self.pool).await?)
     }
 
+    /// Lets a user's devices have been registered at another time.
+    pub async fn registered_at(&self, user_id: UserId, at: OffsetDateTime) -> Result<()> {
+        sqlx::query!("update notification_devices set registered_at = $2 where user_id = $1", user_id.as_uuid(), at)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// Makes today's content key.
     pub async fn content_key(&self) -> Result<Day> {
         let day = Clock::System.now().day();

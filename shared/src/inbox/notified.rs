@@ -10,9 +10,9 @@ use redis::{AsyncCommands, Script};
 use super::{InboxError, Inboxes, Unconfirmed, bounded, millis};
 use crate::{
     clock::Timestamp,
-    ids::{DeviceId, Epoch, MessageId, UserId},
+    ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
     limits,
-    position::Cursor,
+    position::{Cursor, Seq},
     redis::Link,
 };
 
@@ -21,6 +21,9 @@ static NOTE_DEVICES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str
 
 /// How much longer than its message is notified of a claim is kept: one attempt, and differences between clocks.
 const CLAIM_MARGIN: Duration = Duration::from_hours(1);
+/// Conversations of a user whose notifications are noted: as many as Redis keeps packed. One more drops all, and what is
+/// shown of them stays until their app or the user takes it down.
+const SHOWN_MAX: usize = 128;
 /// Claims of a user: of all messages that an inbox holds, for all devices. One more drops the oldest.
 const CLAIMS_MAX: usize = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
 
@@ -169,6 +172,40 @@ impl Inboxes {
         bounded(redis.pset_ex(self.badge_key(user_id), badge, millis(limits::INBOX_IDLE_MAX))).await
     }
 
+    /// Notes that the user's devices were notified of a message.
+    pub async fn note_shown(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        seq: Seq,
+    ) -> Result<(), InboxError> {
+        let key = self.shown_key(user_id);
+        let mut pipeline = redis::pipe();
+        pipeline.hset(&key, conversation_id.as_uuid().as_bytes().as_slice(), seq.0).ignore();
+        pipeline.pexpire(&key, millis(limits::INBOX_IDLE_MAX).cast_signed()).ignore().hlen(&key);
+        let mut redis = self.redis.link().await?;
+        let (conversations,): (usize,) = bounded(pipeline.query_async(&mut redis)).await?;
+        if conversations > SHOWN_MAX {
+            bounded(redis.del::<_, ()>(&key)).await?;
+        }
+        Ok(())
+    }
+
+    /// The message of a conversation that the user's devices were last notified of; none if that was read or is not known.
+    pub async fn shown(&self, user_id: UserId, conversation_id: ConversationId) -> Result<Option<Seq>, InboxError> {
+        let mut redis = self.redis.link().await?;
+        let field = conversation_id.as_uuid();
+        let shown: Option<u64> = bounded(redis.hget(self.shown_key(user_id), field.as_bytes().as_slice())).await?;
+        Ok(shown.map(Seq))
+    }
+
+    /// Notes that nothing of a conversation is shown any more.
+    pub async fn forget_shown(&self, user_id: UserId, conversation_id: ConversationId) -> Result<(), InboxError> {
+        let mut redis = self.redis.link().await?;
+        let field = conversation_id.as_uuid();
+        bounded(redis.hdel(self.shown_key(user_id), field.as_bytes().as_slice())).await
+    }
+
     /// Notes whether the user has devices that are registered for notifications. That there are none counts only while
     /// nothing else is known.
     pub async fn note_devices(&self, user_id: UserId, has_any: bool) -> Result<(), InboxError> {
@@ -180,6 +217,10 @@ impl Inboxes {
 
     fn claims_key(&self, user_id: UserId) -> String {
         format!("{}:{{{}}}:notified", self.redis.namespace(), user_id.as_uuid().simple())
+    }
+
+    fn shown_key(&self, user_id: UserId) -> String {
+        format!("{}:{{{}}}:shown", self.redis.namespace(), user_id.as_uuid().simple())
     }
 
     fn badge_key(&self, user_id: UserId) -> String {

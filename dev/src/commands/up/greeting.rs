@@ -13,7 +13,7 @@ pub fn print(fleet: &FleetFile, file: &Path, stop: &str) {
     line("kaha", &format!("{}   (issues tokens, knows names and pictures)", fleet.kaha_url));
     let push_services: Vec<_> =
         fleet.push_service_urls.iter().map(|(platform, url)| format!("{platform} {url}")).collect();
-    line("phones", &format!("{}   (stand-ins that take notifications)", push_services.join("  ")));
+    line("phones", &format!("{}   (stand-ins; GET lists the last notifications)", push_services.join("  ")));
     line("Postgres", &fleet.postgres_url);
     line("NATS", &fleet.nats_url);
     line("Redis", &fleet.redis_url);

@@ -18,6 +18,9 @@ const TTL_MAX: Duration = Duration::from_hours(4 * 7 * 24);
 /// Characters of a registration token.
 const TOKEN_CHARS_MAX: usize = 4096;
 
+/// The collapse key of every message that has a `notification`, whatever it asks for; by the real one the app's package.
+const APP_KEY: &str = "com.example.chat";
+
 /// Digits after the point of a duration.
 const NANOSECOND_DIGITS: usize = 9;
 
@@ -100,12 +103,15 @@ pub fn check(request: &Value) -> Result<Received, Objection> {
     }
     let (notification, shown) = (Value::Object(notification), Value::Object(shown));
     let told = |name| text(&shown, name).or_else(|| text(&notification, name));
+    let is_notification =
+        [&notification, &shown].into_iter().any(|part| part.as_object().is_some_and(|it| !it.is_empty()));
+    let collapse_key = if is_notification { Some(APP_KEY) } else { collapse_key.and_then(Value::as_str) };
     let received = Received::of(PLATFORM, &token, &Value::Object(data));
     Ok(Received {
-        collapse_key: collapse_key.and_then(Value::as_str).map(str::to_owned),
-        is_alert: told("title").is_some() || told("body").is_some(),
-        title: told("title"),
-        body: told("body"),
+        collapse_key: collapse_key.map(str::to_owned),
+        is_alert: is_notification || received.is_alert,
+        title: told("title").or(received.title),
+        body: told("body").or(received.body),
         badge: received.badge.or_else(|| number(&shown, "notification_count")),
         is_urgent,
         ttl,

@@ -7,7 +7,7 @@ use chat_shared::{
         BlocksChanged, DeliveredAdvanced, Event, Fact, MessageSent, Participants, ParticipantsChanged, ReadAdvanced,
     },
     ids::LoginId,
-    jobs::{Job, MessageJob},
+    jobs::{Job, MessageJob, ReadUpTo},
     position::{Cursor, Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant, Presence, Role, Typing},
@@ -128,7 +128,10 @@ fn jobs() -> impl Strategy<Value = Job> {
             after: Cursor(after),
             up_to: Cursor(up_to),
         }),
-        id().prop_map(|user_id| Job::ReadElsewhere { user_id }),
+        (id(), id(), numbers()).prop_map(|(user_id, conversation_id, read_seq)| Job::ReadElsewhere {
+            user_id,
+            read: Some(ReadUpTo { conversation_id, read_seq: Seq(read_seq) }),
+        }),
     ]
 }
 
