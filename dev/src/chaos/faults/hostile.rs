@@ -42,8 +42,6 @@ const HEAD_BYTES: usize = 16 * 1024;
 const STRANGERS_ROUND: Duration = Duration::from_secs(2);
 /// Between a refusal and the account's next request of the kind.
 const REST: Duration = Duration::from_millis(50);
-/// Intervals with the account of a full run.
-const ROUNDS: usize = 6;
 /// Between two lists of conversations that are timed.
 const LIST_PACE: Duration = Duration::from_millis(40);
 /// How much slower the others may become, in percent.
@@ -52,37 +50,34 @@ const SLOWER_MAX: u128 = 150;
 /// Gateways refuse nothing to other users. At full length their times must not rise by more than half, either; in a short
 /// run several fleets share the processor, so times are printed and not judged.
 ///
-/// Intervals without and with the account alternate, and each side counts with the median of its intervals: one stall of
-/// the disk decides nothing.
+/// The times of each side are the medians of its intervals: one stall of the disk decides nothing.
 pub async fn account(trial: &mut Trial<'_>) -> Result<()> {
     let ground = trial.ground;
-    let (calm_length, hostile_length) = (trial.scale.seconds(10, 3), trial.scale.seconds(20, 9));
+    let interval = trial.scale.seconds(10, 3);
     let account = Account::open(&ground.fleet).await?;
-    let (mut calm, mut hostile) = (Intervals::default(), Intervals::default());
+    let calm = Intervals::measure(trial, trial.scale.of(6, 1), interval).await?;
     let since = Instant::now();
     trial.fault("one account uses all that its limits allow, and strangers hold connections with unfinished requests");
-    for _ in 0..trial.scale.of(ROUNDS, 1) {
-        calm.add(times_of_others(trial, calm_length).await?);
-        let stop = CancellationToken::new();
-        let requests = account.use_all(&ground.fleet, &stop);
-        // PostgreSQL lacks the newest messages for a while, so that history reads them from the log.
-        let persister = ground.fleet.persister();
-        persister.pause()?;
-        let freezing = async {
-            trial.last(hostile_length / 2).await;
-            persister.resume()
-        };
-        let (times, resumed) = tokio::join!(times_of_others(trial, hostile_length), freezing);
-        resumed?;
-        hostile.add(times?);
-        stop.cancel();
-        requests.join_all().await;
-    }
+    let stop = CancellationToken::new();
+    let requests = account.use_all(&ground.fleet, &stop);
+    let hostile_count = trial.scale.of(12, 3);
+    // PostgreSQL lacks the newest messages for a while, so that history reads them from the log.
+    let persister = ground.fleet.persister();
+    persister.pause()?;
+    let freezing = async {
+        trial.last(interval * hostile_count / 2).await;
+        persister.resume()
+    };
+    let (hostile, resumed) = tokio::join!(Intervals::measure(trial, hostile_count, interval), freezing);
+    resumed?;
+    let hostile = hostile?;
+    stop.cancel();
+    requests.join_all().await;
     nothing_was_refused(trial, since);
     let (used, [accepts, lists]) = (account.used(), slower(&calm, &hostile));
-    trial
-        .told
-        .line(&format!("99 of 100 of the others' messages are accepted within {accepts}, and lists within {lists}"));
+    trial.told.line(&format!(
+        "99 of 100 of the others' messages are accepted within {accepts}, and lists within {lists} (medians)"
+    ));
     if trial.scale == Scale::Full {
         let slowed = [accepts, lists].into_iter().filter(|change| !change.is_allowed());
         let first = slowed.clone().next().map(|change| change.to_string());
@@ -265,12 +260,16 @@ struct Times {
 }
 
 /// The intervals of one side of the comparison.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Intervals(Vec<Times>);
 
 impl Intervals {
-    fn add(&mut self, times: Times) {
-        self.0.push(times);
+    async fn measure(trial: &Trial<'_>, count: u32, length: Duration) -> Result<Self> {
+        let mut intervals = Self(Vec::new());
+        for _ in 0..count {
+            intervals.0.push(times_of_others(trial, length).await?);
+        }
+        Ok(intervals)
     }
 
     fn median(&self, time: impl Fn(&Times) -> Duration) -> Duration {
