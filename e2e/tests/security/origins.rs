@@ -22,7 +22,6 @@ fn bad_origins(port: &str) -> Vec<String> {
         "{own}%00",
     ];
     let like_it = [
-        "https://127.0.0.1:{port}",
         "ws://127.0.0.1:{port}",
         "HTTP://127.0.0.1:{port}",
         "http:/127.0.0.1:{port}",
@@ -64,11 +63,11 @@ fn bad_origins(port: &str) -> Vec<String> {
 fn r6_4_pages_of_other_origins_open_no_websocket() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let person = fleet.person()?;
-        let authorization = format!("Bearer {}", person.token);
+        let (authorization, as_page) =
+            (format!("Bearer {}", person.token), format!("chat.v1.json, bearer.{}", person.token));
         let (address, own) = (fleet.gateway(0).address(), fleet.gateway(0).url());
         let shake = async |origins: &[&str]| {
-            let mut headers =
-                vec![("Authorization", authorization.as_str()), ("Sec-WebSocket-Protocol", "chat.v1.json")];
+            let mut headers = vec![("Sec-WebSocket-Protocol", as_page.as_str())];
             headers.extend(origins.iter().map(|origin| ("Origin", *origin)));
             anyhow::Ok(http::shake_hands(&address, &headers).await?.code())
         };
@@ -80,6 +79,12 @@ fn r6_4_pages_of_other_origins_open_no_websocket() -> Result<()> {
             assert_eq!(shake(&[origin]).await?, "403 forbidden", "{origin}");
         }
         assert_eq!(shake(&[&own, "https://evil.example"]).await?, "403 forbidden", "one of two is not enough");
+        let as_app = [
+            ("Authorization", authorization.as_str()),
+            ("Sec-WebSocket-Protocol", "chat.v1.json"),
+            ("Origin", "https://evil.example"),
+        ];
+        assert_eq!(http::shake_hands(&address, &as_app).await?.code(), "101", "apps send any, and no page this header");
         Ok(())
     })
 }

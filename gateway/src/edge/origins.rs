@@ -70,9 +70,10 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 impl Origins {
-    /// Refuses a request that a browser sends for a site that isn't in the list. Who isn't a browser sends no Origin.
+    /// Refuses a request from a page of a site that isn't in the list. Requests without an Origin, and from pages of the
+    /// gateway's own host, come in.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        if !headers.contains_key(header::ORIGIN) || self.allow(headers) {
+        if !headers.contains_key(header::ORIGIN) || self.allow(headers) || is_own(headers) {
             return Ok(());
         }
         Err(Refusal::forbidden("this Origin is not in the gateway's list of allowed origins"))
@@ -96,6 +97,17 @@ impl Origins {
             .expose_headers([header::RETRY_AFTER])
             .max_age(PREFLIGHT_AGE)
     }
+}
+
+/// Whether the one Origin has the one Host that the request is for.
+fn is_own(headers: &HeaderMap) -> bool {
+    let only = |name| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())?.to_str().ok()
+    };
+    let (Some(origin), Some(host)) = (only(header::ORIGIN), only(header::HOST)) else { return false };
+    let site = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    site.is_some_and(|site| !site.is_empty() && site == host)
 }
 
 /// Origins that are not `https://app.example` or `http://localhost:8080`, however much they look like it.
@@ -170,6 +182,27 @@ mod tests {
             assert!(origins.check(&sent(&[wrong])).is_err(), "{wrong}");
             assert!(origins.check(&sent(&["https://app.example", wrong])).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn pages_of_the_gateways_own_host_come_in() {
+        let with_host = |origins: &[&str], host: &'static str| {
+            let mut headers = sent(origins);
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            headers
+        };
+        let check = |origins: &[&str], host| Origins::default().check(&with_host(origins, host));
+        for scheme in ["http", "https"] {
+            assert_eq!(check(&[&format!("{scheme}://app.example:8443")], "app.example:8443"), Ok(()));
+        }
+        for wrong in BAD_ORIGINS {
+            assert!(check(&[wrong], "app.example:8444").is_err(), "{wrong}");
+        }
+        assert!(check(&["https://"], "").is_err());
+        assert!(check(&["https://app.example", "https://app.example"], "app.example").is_err());
+        let mut two = with_host(&["https://app.example"], "app.example");
+        two.append(header::HOST, HeaderValue::from_static("app.example"));
+        assert!(Origins::default().check(&two).is_err());
     }
 
     #[test]

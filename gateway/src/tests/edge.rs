@@ -17,7 +17,7 @@ use chat_shared::{
     lifecycle::Tasks,
     wire::{ErrorBody, ErrorCode},
 };
-use reqwest::Method;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gateway::{Gateway, generous},
+    gateway::{Gateway, generous, token},
     place::until,
 };
 use crate::edge::{self, BAD_ORIGINS, Edge, EdgeSettings, Waits};
@@ -421,12 +421,18 @@ fn origin_headers(origins: &[&str]) -> String {
 }
 
 const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat.v1.json\r\n";
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat.v1.json";
 
-fn handshake(gateway: &Gateway, headers: &str) -> String {
-    let asking = gateway.request(UserId::random(), Method::GET, "/v1/ws").build().unwrap();
-    let token = asking.headers()["authorization"].to_str().unwrap();
-    request("/v1/ws", &format!("{HANDSHAKE}Authorization: {token}\r\n{headers}"))
+/// A page's handshake, which has the token as a subprotocol.
+fn handshake(headers: &str) -> String {
+    let token = token(UserId::random(), &json!({}));
+    request("/v1/ws", &format!("{HANDSHAKE}, bearer.{token}\r\n{headers}"))
+}
+
+/// An app's handshake, which has the token in a header that no page can set.
+fn handshake_of_app(headers: &str) -> String {
+    let token = token(UserId::random(), &json!({}));
+    request("/v1/ws", &format!("{HANDSHAKE}\r\nAuthorization: Bearer {token}\r\n{headers}"))
 }
 
 #[tokio::test]
@@ -435,7 +441,7 @@ async fn no_page_of_another_origin_opens_a_socket_r6_4() {
     let open = async |origins: &[&str]| {
         let origins = origin_headers(origins);
         let mut raw = Raw::connect(gateway.address, 1).await;
-        raw.say(&handshake(&gateway, &origins)).await;
+        raw.say(&handshake(&origins)).await;
         raw.answer().await
     };
     assert_eq!((open(&[]).await.status(), open(&[ORIGIN]).await.status()), (101, 101));
@@ -444,6 +450,9 @@ async fn no_page_of_another_origin_opens_a_socket_r6_4() {
             assert_eq!(open(origins).await.refusal(), (403, ErrorCode::Forbidden), "{origins:?}");
         }
     }
+    let mut app = Raw::connect(gateway.address, 1).await;
+    app.say(&handshake_of_app(&origin_headers(&["https://evil.example"]))).await;
+    assert_eq!(app.answer().await.status(), 101);
 }
 
 #[tokio::test]
@@ -455,7 +464,7 @@ async fn behind_a_proxy_sockets_count_for_the_client_until_they_end() {
     let gateway = Gateway::behind(settings, PATIENT).await;
     let open = async |client: &str| {
         let mut raw = Raw::connect(gateway.address, 1).await;
-        raw.say(&handshake(&gateway, &format!("X-Forwarded-For: 203.0.113.9, {client}\r\n"))).await;
+        raw.say(&handshake(&format!("X-Forwarded-For: 203.0.113.9, {client}\r\n"))).await;
         (raw.answer().await, raw)
     };
     let first = open("198.51.100.7").await;
@@ -488,7 +497,7 @@ async fn an_address_with_many_bad_tokens_is_not_listened_to_for_a_while_r6_4() {
     }
     assert!(answers.len() > 50, "a few may be accidents");
     let mut raw = Raw::connect(gateway.address, 1).await;
-    raw.say(&handshake(&gateway, "X-Forwarded-For: 198.51.100.7\r\n")).await;
+    raw.say(&handshake("X-Forwarded-For: 198.51.100.7\r\n")).await;
     assert_eq!(raw.answer().await.refusal(), (429, ErrorCode::RateLimited), "not even a good one");
     assert_eq!(ask("198.51.100.8", bad).await, (401, ErrorCode::Unauthenticated), "others are not concerned");
     assert_eq!(ask("198.51.100.7", "").await, (401, ErrorCode::Unauthenticated), "who shows none costs nothing");
