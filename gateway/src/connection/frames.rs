@@ -35,6 +35,8 @@ pub(super) struct Frames<R> {
     socket: BufReader<R>,
     /// Of those that no limit of commands counts.
     pub pace: Pace,
+    /// Whether the client's close frame has come; nothing follows it.
+    is_closed: bool,
 }
 
 /// A frame, unmasked.
@@ -58,7 +60,7 @@ struct Header {
 impl<R: AsyncRead + Unpin + Send> Frames<R> {
     /// The frames on a socket whose handshake is done.
     pub(super) fn new(socket: R) -> Self {
-        Self { socket: BufReader::with_capacity(BUFFER_BYTES, socket), pace: Pace::start() }
+        Self { socket: BufReader::with_capacity(BUFFER_BYTES, socket), pace: Pace::start(), is_closed: false }
     }
 
     /// The next frame. Not cancel safe: part of a frame may be lost with it.
@@ -69,11 +71,26 @@ impl<R: AsyncRead + Unpin + Send> Frames<R> {
         Box::pin(self.finish(start)).await
     }
 
-    /// Reads past what still comes until the client closes, for a moment: a socket that is closed with something unread is
-    /// reset, and the client might never see why it was closed.
+    /// Reads past what still comes until the client's close frame, for a moment: a socket that is closed with something
+    /// unread is reset, and the client might never see why it was closed. After both close frames the socket is the
+    /// server's to close, at once.
     pub(super) async fn discard(&mut self) {
+        let _late = timeout(DISCARD_WAIT_MAX, async {
+            let mut bytes = 0;
+            while !self.is_closed && bytes < DISCARDED_BYTES_MAX {
+                match self.next().await {
+                    Ok(frame) => bytes += (HEADER_BYTES_MAX + frame.payload.len()) as u64,
+                    Err(_) => return self.discard_bytes().await,
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Reads past bytes that are no frames.
+    async fn discard_bytes(&mut self) {
         let mut rest = (&mut self.socket).take(DISCARDED_BYTES_MAX);
-        let _late = timeout(DISCARD_WAIT_MAX, copy_buf(&mut rest, &mut sink())).await;
+        let _broken = copy_buf(&mut rest, &mut sink()).await;
     }
 
     async fn finish(&mut self, start: [u8; 2]) -> Result<Received, WebSocketError> {
@@ -90,6 +107,7 @@ impl<R: AsyncRead + Unpin + Send> Frames<R> {
             Payload::Bytes(bytes) => bytes,
             other => BytesMut::from(&other[..]),
         };
+        self.is_closed |= frame.opcode == OpCode::Close;
         Ok(Received { is_final: frame.fin, opcode: frame.opcode, payload: payload.freeze() })
     }
 }
@@ -130,6 +148,8 @@ async fn never_sends(_frame: Frame<'_>) -> Result<(), WebSocketError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     fn masked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
@@ -157,6 +177,18 @@ mod tests {
         for (frame, size) in frames.into_iter().zip(sizes) {
             assert_eq!(frame, Ok((OpCode::Binary, vec![7; size].into())), "{size}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_waited_for_after_the_clients_close_frame() {
+        let (client, server) = tokio::io::duplex(1024);
+        let (mut client, began) = (client, tokio::time::Instant::now());
+        let sent = [masked(OpCode::Text, b"late"), masked(OpCode::Close, &[])].concat();
+        client.write_all(&sent).await.unwrap();
+        let mut frames = Frames::new(server);
+        frames.discard().await;
+        frames.discard().await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "though the client keeps the socket open");
     }
 
     #[tokio::test]
