@@ -113,7 +113,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
         ),
         history: History::new(database.clone(), tail.clone(), content.clone()),
-        receipts: Arc::new(Receipts::new(tail, database.clone(), clock.clone(), quotas.clone())),
+        receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),
         devices: Devices::new(
             database.clone(),
             inboxes.clone(),
@@ -148,7 +148,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     internal::start(&config.internal, &config.tokens.jwt_audience, signer.as_deref(), &state, &tasks).await?;
     serve(&config, state, &tasks).await?;
     listening.set(true);
-    tasks.run(DRAIN_MAX).await
+    tasks.run_with_pause(config.shutdown_pause(), DRAIN_MAX).await
 }
 
 /// Starts the tasks that run beside requests, until the gateway drains.

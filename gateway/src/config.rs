@@ -17,6 +17,11 @@ use crate::{
     quota::QuotaSettings,
 };
 
+/// Kubernetes sets it in every container.
+const ORCHESTRATED: &str = "KUBERNETES_SERVICE_HOST";
+/// How long Kubernetes takes at the most to send no new connections, in most clusters.
+const ORCHESTRATED_PAUSE: Duration = Duration::from_secs(5);
+
 /// The chat gateway: clients connect to it by WebSocket and ask it by REST.
 ///
 /// It keeps nothing of its own: any number of gateways stand side by side, and any client may use any of them. Every setting is
@@ -32,6 +37,13 @@ pub struct Config {
     #[arg(long, env = "CHAT_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     #[arg(help_heading = "Clients")]
     pub listen: SocketAddr,
+    /// Milliseconds between SIGTERM and the end of the clients' port. Optional: 5000 in Kubernetes, else 0.
+    ///
+    /// Meanwhile /readyz answers 503 and everything else works on, so that load balancers turn to other gateways before
+    /// connections are refused. A second signal ends the pause.
+    #[arg(long, env = "CHAT_SHUTDOWN_PAUSE_MS", help_heading = "Clients", value_name = "MILLISECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub shutdown_pause_ms: Option<u64>,
     /// Takes browsers' subscriptions whose push service is this machine, by http too. Development only.
     ///
     /// Users could have the notifier ask what listens beside it. Off unless it is set.
@@ -59,6 +71,15 @@ pub struct Config {
     pub master_key: MasterKeySettings,
     #[command(flatten)]
     pub telemetry: TelemetrySettings,
+}
+
+impl Config {
+    /// The pause between SIGTERM and draining.
+    pub fn shutdown_pause(&self) -> Duration {
+        let is_orchestrated = || std::env::var_os(ORCHESTRATED).is_some();
+        self.shutdown_pause_ms
+            .map_or_else(|| if is_orchestrated() { ORCHESTRATED_PAUSE } else { Duration::ZERO }, Duration::from_millis)
+    }
 }
 
 /// Whose tokens are taken.

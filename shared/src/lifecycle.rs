@@ -1,6 +1,7 @@
 //! The life of a process: tasks with names and kinds, and a stop in two stages.
 //!
-//! First `draining`: take no new work, finish what is begun. Then `stopping`: end now.
+//! First `draining`: take no new work, finish what is begun. Then `stopping`: end now. Before both there may be a pause, in
+//! which the process says that it is not ready and works on, so that a load balancer turns to others before anything fails.
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -11,13 +12,29 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts tasks and stops them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
     lasting: TaskTracker,
+    /// Cancelled with `draining`, or before it.
+    leaving: CancellationToken,
     draining: CancellationToken,
     stopping: CancellationToken,
     failure: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        let draining = CancellationToken::new();
+        Self {
+            tracker: TaskTracker::new(),
+            lasting: TaskTracker::new(),
+            leaving: draining.child_token(),
+            draining,
+            stopping: CancellationToken::new(),
+            failure: Arc::default(),
+        }
+    }
 }
 
 impl Tasks {
@@ -47,6 +64,11 @@ impl Tasks {
         spawn(&self.lasting, contained(name, task));
     }
 
+    /// Cancelled when the process is about to stop: it says that it is not ready.
+    pub const fn leaving(&self) -> &CancellationToken {
+        &self.leaving
+    }
+
     /// Cancelled when no new work is to be taken.
     pub const fn draining(&self) -> &CancellationToken {
         &self.draining
@@ -60,14 +82,45 @@ impl Tasks {
     /// Waits for SIGTERM, SIGINT or the end of an essential task, then stops in two stages: `drain_max` to finish,
     /// and a second to end.
     pub async fn run(self, drain_max: Duration) -> anyhow::Result<()> {
+        self.run_with_pause(Duration::ZERO, drain_max).await
+    }
+
+    /// As `run`, with a pause between SIGTERM and draining. Another signal ends it.
+    pub async fn run_with_pause(self, pause: Duration, drain_max: Duration) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         // Cancel safe: each branch only waits.
         tokio::select! {
-            _ = terminate.recv() => {}
+            _ = terminate.recv() => {
+                let again = async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                };
+                self.pause(pause, again).await;
+            }
             _ = interrupt.recv() => {}
             () = self.draining.cancelled() => {}
         }
+        self.stop(drain_max).await
+    }
+
+    /// Works on, and says that it is not ready.
+    async fn pause(&self, pause: Duration, is_cut_short: impl Future<Output = ()>) {
+        self.leaving.cancel();
+        if !pause.is_zero() {
+            tracing::info!(pause_ms = pause.as_millis(), "stopping after a pause");
+            // Cancel safe: each branch only waits.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = is_cut_short => {}
+                () = self.draining.cancelled() => {}
+            }
+        }
+    }
+
+    async fn stop(self, drain_max: Duration) -> anyhow::Result<()> {
         tracing::info!(drain_max_ms = drain_max.as_millis(), "stopping");
         self.draining.cancel();
         self.tracker.close();
@@ -152,6 +205,22 @@ mod tests {
         assert_eq!(worked, [Ok(1), Err(Panicked), Ok(3)]);
         let waited = isolated_async("item", async { work(2)() }).await;
         assert_eq!(waited, Err(Panicked));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_pauses_is_not_ready_and_takes_work() {
+        let tasks = Tasks::default();
+        let mut pausing = std::pin::pin!(tasks.pause(Duration::from_secs(5), std::future::pending()));
+        assert!((&mut pausing).now_or_never().is_none());
+        assert!(tasks.leaving().is_cancelled() && !tasks.draining().is_cancelled());
+        let began = tokio::time::Instant::now();
+        pausing.await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        tasks.pause(Duration::from_secs(5), std::future::ready(())).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5), "another signal ends the pause");
+        let failed = Tasks::default();
+        failed.draining().cancel();
+        assert!(failed.leaving().is_cancelled(), "a process that drains is leaving");
     }
 
     #[tokio::test]

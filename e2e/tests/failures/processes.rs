@@ -119,6 +119,29 @@ fn r4_3_a_gateway_that_stops_sends_its_clients_away_and_they_lose_nothing() -> R
 }
 
 #[test]
+fn r4_3_a_gateway_works_on_between_sigterm_and_the_end_of_its_port() -> Result<()> {
+    on_own_fleet(Setup::default().with_env("CHAT_SHUTDOWN_PAUSE_MS", "15000"), async |fleet| {
+        let [asha, bikram] = fleet.people()?;
+        let conversation_id = fleet.direct(&asha, &bikram).await?;
+        let mut connected = fleet.ready_socket(&bikram, 0, Encoding::Json).await?;
+        let gateway = fleet.gateway(0);
+        let pausing = async {
+            eventually("the end of readiness", || async { Ok((!gateway.is_ready().await).then_some(())) }).await?;
+            // A new connection, and one that was there.
+            fleet.api(&asha, 0).say(conversation_id, &said("during the pause")).await?;
+            connected.frame_where(|frame| frame["type"] == "message").await?;
+            // The second signal ends the pause.
+            gateway.stop().await
+        };
+        let (stopped, paused) = tokio::join!(gateway.stop(), pausing);
+        stopped?;
+        paused?;
+        assert!(gateway.process().exited().await?.success());
+        gateway.start_ready().await
+    })
+}
+
+#[test]
 fn r4_3_every_process_killed_in_turn_while_two_people_chat() -> Result<()> {
     on_own_fleet(Setup::default(), async |fleet| {
         let [asha, bikram] = fleet.people()?;

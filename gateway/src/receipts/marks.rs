@@ -122,7 +122,7 @@ impl Receipts {
         user_id: UserId,
         MarkRead { conversation_id, message_id }: MarkRead,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, Refusal> {
-        self.quotas.check(user_id, Resource::LogBytes)?;
+        self.sender.quotas().check(user_id, Resource::LogBytes)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned();
         let place = place.map_err(|_| Refusal::unavailable("the gathering of receipts", &Full))?;
         metrics::counter!(telemetry::READ_MARKS_TOTAL).increment(1);
@@ -130,6 +130,8 @@ impl Receipts {
         Ok(async move {
             let _place = place;
             let marking = async {
+                // First, so that the time of a refusal tells nothing about messages of others.
+                receipts.sender.participants_with(user_id, conversation_id).await?;
                 let seq = receipts.number(user_id, conversation_id, message_id).await?;
                 let written = receipts.marks.add((user_id, conversation_id), message_id, seq).await;
                 written.unwrap_or_else(|_| Err(Refusal::unavailable("the log", &TooSlow)))
@@ -176,7 +178,7 @@ impl Receipts {
             Ok(()) => {
                 metrics::counter!(telemetry::RECEIPTS_TOTAL, "kind" => "read").increment(events.len() as u64);
                 for ((user_id, conversation_id), mark) in gathered {
-                    self.quotas.count(user_id, Resource::LogBytes, EVENT_BYTES);
+                    self.sender.quotas().count(user_id, Resource::LogBytes, EVENT_BYTES);
                     self.marks.note(user_id, conversation_id, version(&conversation_id), mark.seq);
                     mark.answer(&Ok(()));
                 }
@@ -215,10 +217,12 @@ impl Receipts {
     /// The leader's head if one of the users is missing in the head that is read first, by a replica that may be behind.
     async fn head_with(&self, conversation_id: ConversationId, user_ids: &[UserId]) -> Result<Option<Head>, Refusal> {
         let has = |head: &Head| user_ids.iter().all(|user_id| head.participants.find(*user_id).is_some());
-        match conversations::head(self.tail.log(), &self.database, conversation_id).await? {
-            Some(head) if has(&head) => Ok(Some(head)),
-            _ => conversations::newest_head(self.tail.log(), &self.database, conversation_id).await,
-        }
+        let head = match conversations::head(self.tail.log(), &self.database, conversation_id).await? {
+            Some(head) if has(&head) => Some(head),
+            _ => conversations::newest_head(self.tail.log(), &self.database, conversation_id).await?,
+        };
+        // A mark carries the participants on.
+        if head.as_ref().is_none_or(Head::is_writable) { Ok(head) } else { Err(Refusal::later_version()) }
     }
 }
 

@@ -19,7 +19,7 @@ use chat_shared::{
 use tokio::sync::Semaphore;
 
 use self::{deliveries::Deliveries, marks::Marks, numbers::Numbers, searches::Searches};
-use crate::{database::Database, history::Tail, quota::Quotas, state::AppState};
+use crate::{database::Database, history::Tail, send::Sender, state::AppState};
 
 /// Marks that wait for their answer. One more is refused as unavailable.
 const WAITING_MAX: usize = 10_000;
@@ -27,9 +27,9 @@ const WAITING_MAX: usize = 10_000;
 /// Takes what users have read and what has reached them.
 pub struct Receipts {
     tail: Tail,
+    sender: Sender,
     database: Database,
     clock: Clock,
-    quotas: Quotas,
     numbers: Numbers,
     marks: Marks,
     deliveries: Deliveries,
@@ -39,12 +39,12 @@ pub struct Receipts {
 
 impl Receipts {
     /// Receipts that go to the log whose tail is given once [`start`] has been called.
-    pub fn new(tail: Tail, database: Database, clock: Clock, quotas: Quotas) -> Self {
+    pub fn new(tail: Tail, sender: Sender, database: Database, clock: Clock) -> Self {
         Self {
             tail,
+            sender,
             database,
             clock,
-            quotas,
             numbers: Numbers::default(),
             marks: Marks::default(),
             deliveries: Deliveries::default(),

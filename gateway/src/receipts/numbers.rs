@@ -7,7 +7,7 @@ use chat_shared::{
 use moka::{policy::EvictionPolicy, sync::Cache};
 
 use super::Receipts;
-use crate::{conversations, history, refusal::Refusal};
+use crate::{history, refusal::Refusal};
 
 /// Messages whose numbers are remembered; the least used goes first and is looked for when it is asked for.
 const NUMBERS_MAX: u64 = 100_000;
@@ -38,7 +38,7 @@ impl Numbers {
 }
 
 impl Receipts {
-    /// The number of a message. Whether the user takes part is checked only if it has to be looked for.
+    /// The number of a message of a conversation in which the user takes part.
     pub(super) async fn number(
         &self,
         user_id: UserId,
@@ -50,13 +50,6 @@ impl Receipts {
         }
         let _turn = self.searches.turn(user_id).await?;
         let newest = self.tail.log().newest(conversation_id).await?.map(|(_, event)| event);
-        let participants = match &newest {
-            Some(newest) => Some(newest.participants.clone()),
-            None => conversations::stored_head(&self.database, conversation_id).await?.map(|head| head.participants),
-        };
-        if participants.is_none_or(|participants| participants.find(user_id).is_none()) {
-            return Err(Refusal::no_such_conversation());
-        }
         let found =
             history::number_of(&self.database, &self.tail, user_id, newest, conversation_id, message_id).await?;
         let seq = found.ok_or_else(Refusal::no_such_message)?;

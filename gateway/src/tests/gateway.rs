@@ -157,9 +157,9 @@ async fn state_behind(place: &Place, edge: Arc<Edge>, tasks: Tasks) -> AppState 
         history: place.history.clone(),
         receipts: Arc::new(Receipts::new(
             place.tail.clone(),
+            place.sender.clone(),
             place.database.clone(),
             Clock::System,
-            place.quotas.clone(),
         )),
         devices: place.devices(),
         connections: Registry::default(),

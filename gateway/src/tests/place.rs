@@ -152,7 +152,7 @@ impl Place {
     /// The receipts of a gateway that has just started, and so knows of no message.
     pub fn receipts(&self) -> Arc<Receipts> {
         let receipts =
-            Arc::new(Receipts::new(self.tail.clone(), self.database.clone(), Clock::System, self.quotas.clone()));
+            Arc::new(Receipts::new(self.tail.clone(), self.sender.clone(), self.database.clone(), Clock::System));
         let (writing, stopping) = (Arc::clone(&receipts), self.tasks.draining().clone());
         self.tasks.lasting("read_receipts", async move {
             stopping.run_until_cancelled(writing.write_marks()).await;

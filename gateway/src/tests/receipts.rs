@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chat_shared::{
+    clock::Clock,
     delivery::{Delivery, NumberedEvent, Recipient, gateway_subject},
     event::{DeliveredAdvanced, Event, Fact, ReadAdvanced},
     ids::{ConversationId, DeviceId, MessageId, SessionId, UserId},
@@ -92,6 +93,20 @@ async fn a_burst_of_marks_becomes_one_event_and_a_mark_that_is_behind_none_r8_5(
     assert_eq!(facts(place).await.len(), 1, "and changes nothing");
     assert_eq!(place.send(ana, id, "10").await.unwrap().seq, Seq(10), "no event follows a receipt");
     assert_eq!(place.page(ben, id, PageOf::Newest, 2).await, Ok((vec![9, 10], true)));
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_before_marks_are_gathered_r6_4() {
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
+    let id = place.direct(ana, ben).await.conversation_id;
+    // Nothing writes what it gathers, so an answer comes from before.
+    let receipts =
+        Arc::new(Receipts::new(place.tail.clone(), place.sender.clone(), place.database.clone(), Clock::System));
+    let message_id = MessageId::random();
+    receipts.remember(id, message_id, Seq(1));
+    let mark = MarkRead { conversation_id: id, message_id };
+    let refusal = receipts.mark_read(eve, mark).unwrap().await.unwrap_err();
+    assert_eq!(refusal, Refusal::no_such_conversation());
 }
 
 #[tokio::test]
@@ -186,7 +201,7 @@ async fn what_has_reached_a_device_is_told_to_the_sender_alone_r8_6() {
             participants,
             sender_id: ana,
             seq: Seq(seq),
-            sent_at: chat_shared::clock::Clock::System.now(),
+            sent_at: Clock::System.now(),
         })
     };
     state.receipts.delivered(ben, vec![message(1), message(3), message(2)]);
@@ -276,9 +291,10 @@ async fn a_conversation_is_muted_for_one_of_its_participants_and_unread_still_co
     let shown = async |user_id| -> Conversation { place.conversations.get(user_id, id).await.unwrap() };
     let until = gateway.state.clock.now().after(std::time::Duration::from_hours(1));
     for (body, mute) in [
-        (json!({}), Mute { until: None }),
-        (json!({ "until": until }), Mute { until: Some(until) }),
-        (json!({ "until": null }), Mute { until: None }),
+        (json!({ "for_good": true }), Mute::ForGood),
+        (json!({ "until": until, "for_good": false }), Mute::Until(until)),
+        (json!({ "until": null, "for_good": true }), Mute::ForGood),
+        (json!({ "until": until, "for_good": null }), Mute::Until(until)),
     ] {
         for _ in 0..2 {
             assert_eq!(put(ben, body.clone()).await, StatusCode::NO_CONTENT);
@@ -289,7 +305,17 @@ async fn a_conversation_is_muted_for_one_of_its_participants_and_unread_still_co
         assert_eq!(shown(ana).await.mute, None, "it is nobody else's");
     }
     let put = |body| gateway.request(ben, Method::PUT, &path).json(&body);
-    for wrong in [json!({ "until": 1 }), json!({ "until": "soon" }), json!({ "until": i64::MAX }), json!(7)] {
+    for wrong in [
+        json!({ "until": 1 }),
+        json!({ "until": "soon" }),
+        json!({ "until": i64::MAX }),
+        json!({}),
+        json!({ "untill": until }),
+        json!({ "until": null }),
+        json!({ "for_good": false }),
+        json!({ "until": until, "for_good": true }),
+        json!(7),
+    ] {
         assert_eq!(gateway.refused(put(wrong)).await, (400, ErrorCode::Invalid));
     }
     for _ in 0..2 {
@@ -297,7 +323,7 @@ async fn a_conversation_is_muted_for_one_of_its_participants_and_unread_still_co
         assert_eq!(shown(ben).await.mute, None);
     }
     for method in [Method::PUT, Method::DELETE] {
-        let stranger = gateway.request(eve, method, &path).json(&json!({}));
+        let stranger = gateway.request(eve, method, &path).json(&json!({ "for_good": true }));
         assert_eq!(gateway.refused(stranger).await, (404, ErrorCode::NotFound));
     }
     sqlx::query!("update participants set muted_until = now() - interval '1 second'")

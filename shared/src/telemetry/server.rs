@@ -42,11 +42,11 @@ pub(super) async fn start(
             lines::show(&lines_dropped);
         }
     });
-    let draining = tasks.draining().clone();
+    let leaving = tasks.leaving().clone();
     let router = Router::new()
         .route("/metrics", get(async move || metrics.render()))
         .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(async move || readiness(&health, &draining)));
+        .route("/readyz", get(async move || readiness(&health, &leaving)));
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for /metrics"))?;
     let stopping = tasks.stopping().clone();
     tasks.lasting("metrics_server", async move {
@@ -58,9 +58,9 @@ pub(super) async fn start(
     Ok(())
 }
 
-fn readiness(health: &Health, draining: &CancellationToken) -> (StatusCode, String) {
+fn readiness(health: &Health, leaving: &CancellationToken) -> (StatusCode, String) {
     let missing = health.missing();
-    if draining.is_cancelled() {
+    if leaving.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned())
     } else if missing.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
