@@ -109,19 +109,20 @@ fn promise_2_the_same_id_with_another_text_is_a_conflict() -> Result<()> {
 }
 
 #[test]
-fn promise_2_another_senders_or_conversations_message_may_have_the_same_id() -> Result<()> {
+fn promise_2_an_id_is_one_message_of_its_conversation() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [asha, bikram, chandra] = fleet.people()?;
         let conversation_id = fleet.group(&asha, &[&bikram, &chandra]).await?;
         let elsewhere = fleet.direct(&asha, &bikram).await?;
         let message_id = MessageId::random();
-        for (number, person) in [&asha, &bikram, &chandra].into_iter().enumerate() {
-            let api = fleet.api(person, number % 2);
-            let accepted: Accepted = api.send(conversation_id, message_id, &said(number)).await?.ok()?;
-            assert_eq!(accepted.seq.0, number as u64 + 1);
-        }
-        let accepted: Accepted = fleet.api(&asha, 1).send(elsewhere, message_id, &said("there")).await?.ok()?;
+        let accepted: Accepted = fleet.api(&asha, 0).send(conversation_id, message_id, &said("here")).await?.ok()?;
         assert_eq!(accepted.seq.0, 1);
-        chat_e2e::database::wait_until_stored(&fleet.urls().postgres, conversation_id, 3).await
+        for (number, person) in [&bikram, &chandra].into_iter().enumerate() {
+            let answer = fleet.api(person, number).send(conversation_id, message_id, &said("here")).await?;
+            assert_eq!(answer.code(), "409 conflict", "the same text of another participant");
+        }
+        let accepted: Accepted = fleet.api(&bikram, 1).send(elsewhere, message_id, &said("there")).await?.ok()?;
+        assert_eq!(accepted.seq.0, 1, "another conversation has ids of its own");
+        chat_e2e::database::wait_until_stored(&fleet.urls().postgres, conversation_id, 1).await
     })
 }

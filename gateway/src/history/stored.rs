@@ -9,7 +9,7 @@ use chat_shared::{
     event::MessageSent,
     ids::{ConversationId, InvalidId, MessageId},
     position::Seq,
-    sealing::{Envelope, Sealed},
+    sealing::Envelope,
     wire::Message,
 };
 use sqlx::PgConnection;
@@ -283,14 +283,18 @@ pub(super) async fn find_number(
     Ok(Numbered { last_seq, seq: None })
 }
 
-/// Looks for a message of this id and sender among what the conversation has stored of its last eight days.
-pub async fn find_stored(database: &Database, place: Sealed) -> Result<Stored, Refusal> {
+/// Looks for the message of this id among what the conversation has stored of its last eight days.
+pub async fn find_stored(
+    database: &Database,
+    conversation_id: ConversationId,
+    message_id: MessageId,
+) -> Result<Stored, Refusal> {
     let mut connection = database.connection().await?;
     // How far it is stored is read first: what is stored in between is then found as a row, or lies after it.
     let conversation = statement(
         sqlx::query!(
             "select last_seq, last_message_at from conversations where conversation_id = $1",
-            place.conversation_id.as_uuid()
+            conversation_id.as_uuid()
         )
         .fetch_optional(&mut *connection),
     )
@@ -302,11 +306,10 @@ pub async fn find_stored(database: &Database, place: Sealed) -> Result<Stored, R
         sqlx::query_as!(
             Row,
             "select seq, sent_at, message_id, sender_id, envelope from messages
-             where conversation_id = $1 and message_id = $2 and sender_id = $3 and sent_at >= $4
+             where conversation_id = $1 and message_id = $2 and sent_at >= $3
              order by seq limit 1",
-            place.conversation_id.as_uuid(),
-            place.message_id.as_uuid(),
-            place.sender_id.as_uuid(),
+            conversation_id.as_uuid(),
+            message_id.as_uuid(),
             last_message_at - REPEAT_AGE_MAX,
         )
         .fetch_optional(&mut *connection),

@@ -84,7 +84,7 @@ impl Sender {
         let request = Request {
             user_id,
             place: Sealed { conversation_id, message_id, sender_id: user_id },
-            append_id: append_id(conversation_id, user_id, message_id),
+            append_id: append_id(conversation_id, message_id),
             command,
         };
         let sent = tokio::time::timeout(limits::APPEND_WAIT_MAX, self.append_message(&request))
@@ -199,6 +199,9 @@ impl Sender {
 /// Who takes part reads; who reads may send, unless one of a pair has blocked the other.
 fn may_send(head: &Head, user_id: UserId) -> Result<(), Refusal> {
     takes_part(head, user_id)?;
+    if !head.is_writable() {
+        return Err(Refusal::later_version());
+    }
     if head.participants.is_blocked() { Err(Refusal::blocked()) } else { Ok(()) }
 }
 
@@ -206,9 +209,7 @@ fn takes_part(head: &Head, user_id: UserId) -> Result<(), Refusal> {
     head.participants.find(user_id).map(drop).ok_or_else(Refusal::no_such_conversation)
 }
 
-/// Unique to a sender and conversation, so that nobody can take another's id.
-fn append_id(conversation_id: ConversationId, sender_id: UserId, message_id: MessageId) -> String {
-    let [conversation, sender, message] =
-        [conversation_id.as_uuid(), sender_id.as_uuid(), message_id.as_uuid()].map(uuid::Uuid::simple);
-    format!("{conversation}:{sender}:{message}")
+/// One message of a conversation has one. No other participant knows a message's id before the message is in the log.
+fn append_id(conversation_id: ConversationId, message_id: MessageId) -> String {
+    format!("{}:{}", conversation_id.as_uuid().simple(), message_id.as_uuid().simple())
 }

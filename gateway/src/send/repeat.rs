@@ -1,4 +1,4 @@
-//! Recognises what was sent before: the first answer for the same text, a conflict for another.
+//! Recognises messages that were sent before: the first answer for the same sender and text, a conflict for others.
 
 use chat_shared::{
     event::{Event, Fact, MessageSent},
@@ -26,17 +26,20 @@ impl Sender {
         let mut lane = self.lanes.enter(request.command.conversation_id).await;
         let head = lane.head_that(|head| takes_part(head, request.user_id)).await?;
         drop(lane);
-        let (stored_seq, found, unavailable) = match history::find_stored(&self.database, request.place).await {
-            Ok(stored) => (stored.last_seq, stored.message, None),
-            // Without PostgreSQL the log alone decides, if it reaches back to the conversation's first message.
-            Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None, Some(refusal)),
-            Err(refusal) => return Err(refusal),
-        };
+        let (stored_seq, found, unavailable) =
+            match history::find_stored(&self.database, request.command.conversation_id, request.command.message_id)
+                .await
+            {
+                Ok(stored) => (stored.last_seq, stored.message, None),
+                // Without PostgreSQL the log alone decides, if it reaches back to the conversation's first message.
+                Err(refusal) if refusal.code == ErrorCode::Unavailable => (Seq::ZERO, None, Some(refusal)),
+                Err(refusal) => return Err(refusal),
+            };
         if let Some(row) = found {
             return self.compare(request, row.seq, row.sent_at, &row.message).map(Some);
         }
         let tail = self.tail.read(request.user_id, head.stream_seq, stored_seq).await?;
-        let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.place.message_id && message.sender_id == request.user_id);
+        let is_it = |event: &Event| matches!(&event.fact, Fact::MessageSent(message) if message.message_id == request.command.message_id);
         // A log that fills up keeps events for less than its age.
         let is_whole = tail.iter().map(|event| event.seq).min().is_none_or(|first| first <= Seq(1));
         match tail.into_iter().find(is_it) {
@@ -57,6 +60,11 @@ impl Sender {
         sent_at: chat_shared::clock::Timestamp,
         message: &MessageSent,
     ) -> Result<Acceptance, Refusal> {
+        if message.sender_id != request.user_id {
+            return Err(Refusal::conflict(
+                "another participant has used this `message_id`; a new message needs a new id",
+            ));
+        }
         if self.content.open_message(request.command.conversation_id, message)? == request.command.text {
             Ok(Acceptance { seq, sent_at, is_repeat: true })
         } else {

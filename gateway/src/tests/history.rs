@@ -4,7 +4,6 @@ use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
     limits,
     position::{Seq, StreamSeq},
-    sealing::Sealed,
     wire::{Conversation, ErrorCode, SendMessage},
 };
 use futures_util::StreamExt;
@@ -222,24 +221,35 @@ async fn a_page_shows_nothing_that_came_after_its_user_was_removed_while_postgre
 }
 
 #[tokio::test]
-async fn a_stored_message_is_found_for_its_sender_only() {
+async fn an_id_is_one_message_of_its_conversation_in_the_log_and_once_it_is_stored() {
     let (place, [ana, ben]) = (Place::new().await, users());
-    let conversation_id = place.direct(ana, ben).await.conversation_id;
+    let [conversation_id, elsewhere] =
+        [place.direct(ana, ben).await, place.group(ana, &[ben]).await].map(|made| made.conversation_id);
     let message_id = MessageId::random();
-    let command = SendMessage { conversation_id, message_id, text: "once".to_owned(), is_repeat: false };
-    let sent = place.sender.send(ana, command).await.unwrap();
-    let sealed = |sender_id| Sealed { conversation_id, message_id, sender_id };
-    let before = find_stored(&place.database, sealed(ana)).await.unwrap();
+    let find = async |conversation_id| find_stored(&place.database, conversation_id, message_id).await.unwrap();
+    let send = async |by, conversation_id, is_repeat| {
+        let command = SendMessage { conversation_id, message_id, text: "once".to_owned(), is_repeat };
+        place.sender.send(by, command).await
+    };
+    let first = send(ana, conversation_id, false).await.unwrap();
+    let before = find(conversation_id).await;
     assert_eq!((before.last_seq, before.message), (Seq::ZERO, None));
+    for is_repeat in [false, true] {
+        assert_eq!(
+            send(ben, conversation_id, is_repeat).await.unwrap_err().code,
+            ErrorCode::Conflict,
+            "ben in the log"
+        );
+        assert_eq!(send(ana, conversation_id, is_repeat).await.unwrap().seq, first.seq);
+    }
     place.store(conversation_id, 1, &[]).await;
-    let found = find_stored(&place.database, sealed(ana)).await.unwrap();
-    assert_eq!(found.last_seq, Seq(1));
+    let found = find(conversation_id).await;
     let row = found.message.unwrap();
-    assert_eq!((row.seq, row.sent_at), (sent.seq, sent.sent_at));
+    assert_eq!((found.last_seq, row.seq, row.sent_at), (Seq(1), first.seq, first.sent_at));
     assert_eq!(place.content.open_message(conversation_id, &row.message).unwrap(), "once");
-    assert_eq!(find_stored(&place.database, sealed(ben)).await.unwrap().message, None);
-    let elsewhere = Sealed { conversation_id: ConversationId::random(), ..sealed(ana) };
-    assert_eq!(find_stored(&place.database, elsewhere).await.unwrap().message, None);
+    assert_eq!(send(ben, conversation_id, true).await.unwrap_err().code, ErrorCode::Conflict, "ben once it is stored");
+    assert_eq!(find(elsewhere).await.message, None);
+    assert!(!send(ben, elsewhere, false).await.unwrap().is_repeat, "another conversation has ids of its own");
 }
 
 #[tokio::test]
