@@ -27,6 +27,13 @@ pub enum Delivery {
         /// Which.
         session_id: SessionId,
     },
+    /// A session of a user has ended, and a notification waits for their other sessions to confirm what it left.
+    ConfirmationAwaited {
+        /// Whose sessions.
+        user_id: UserId,
+        /// Up to here in their inbox.
+        up_to: Cursor,
+    },
     /// Users came or went; to all gateways, for those who watch them.
     PresenceChanged(Vec<PresenceChange>),
     /// A participant writes, or has stopped.

@@ -10,7 +10,8 @@ use chat_shared::{
 use super::Connection;
 use crate::{auth, refusal::Refusal, state::AppState};
 
-/// Confirmations are recorded in Redis when this many have gathered, and with each heartbeat.
+/// Confirmations are recorded in Redis when this many have gathered, with each heartbeat, and at once where a notification may
+/// wait for them.
 const CONFIRMATIONS_MAX: u64 = 32;
 
 /// Carries out one command, and replies.
@@ -25,7 +26,7 @@ pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, fr
             Ok(Answer::Done)
         }
         Command::Confirm(confirm) => {
-            if note_confirmed(state, connection, confirm.cursor) >= CONFIRMATIONS_MAX {
+            if note_confirmed(state, connection, confirm.cursor) >= CONFIRMATIONS_MAX || connection.is_awaited() {
                 connection.confirm_now(&state.inboxes, false).await;
             }
             Ok(Answer::Done)

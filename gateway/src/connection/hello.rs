@@ -73,6 +73,9 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
         limits: WireLimits::default(),
     });
     if let Some(registration) = registration {
+        if registration.is_resumed {
+            connection.await_confirmation(registration.head);
+        }
         for replaced in registration.replaced {
             end_replaced(state, connection, replaced).await;
         }
@@ -129,7 +132,7 @@ pub(super) async fn depart(state: &AppState, connection: &Connection, parting: P
 
 impl Connection {
     /// Records in Redis what the client has confirmed since the last time; if `is_due`, also if that is nothing.
-    pub(super) async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes, is_due: bool) {
+    pub async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes, is_due: bool) {
         let (Some((epoch, _)), Some(device_id)) = (self.catch_up_from(), self.device_id.get()) else { return };
         let cursor = self.confirmed.load(Ordering::Relaxed);
         let recorded = self.recorded.swap(cursor, Ordering::Relaxed);
@@ -144,6 +147,17 @@ impl Connection {
                 tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
             }
         }
+    }
+
+    /// Notes that a notification may wait until the client confirms what comes up to `cursor`.
+    pub fn await_confirmation(&self, cursor: Cursor) {
+        self.awaited.fetch_max(cursor.0, Ordering::Relaxed);
+    }
+
+    /// Whether something that the client has confirmed is to be recorded at once.
+    pub(super) fn is_awaited(&self) -> bool {
+        let recorded = self.recorded.load(Ordering::Relaxed);
+        recorded < self.awaited.load(Ordering::Relaxed) && recorded < self.confirmed.load(Ordering::Relaxed)
     }
 
     /// Notes what the client confirms; how many confirmations are not recorded in Redis yet.

@@ -68,6 +68,8 @@ pub struct Connection {
     confirmed: AtomicU64,
     /// What of it is recorded in Redis.
     recorded: AtomicU64,
+    /// Up to here a notification may wait for the confirmation, which is then recorded at once.
+    awaited: AtomicU64,
     /// What was pushed and whose senders are told once it is confirmed.
     unconfirmed: Unconfirmed,
     /// What is pushed to nobody who was removed from where it comes from.
@@ -114,6 +116,7 @@ impl Connection {
             registered_at: AtomicI64::new(0),
             confirmed: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
             unconfirmed: Unconfirmed::default(),
             removals,
         }

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use chat_shared::{
     ids::{DeviceId, UserId},
-    wire::{CloseCode, Command, CommandFrame, Connected, Encoding, Hello, Push, Reply, ServerFrame},
+    position::Cursor,
+    wire::{CloseCode, Command, CommandFrame, Confirm, Connected, Encoding, Hello, Push, Reply, ServerFrame},
 };
 
 use super::{
@@ -78,6 +79,12 @@ impl Client {
                 ServerFrame::Push(push) => self.pushes.push_back(push),
             }
         }
+    }
+
+    /// Confirms pushes, which has no answer.
+    pub async fn confirm(&self, cursor: Cursor) {
+        let command = Command::Confirm(Confirm { cursor });
+        commands::carry_out(&self.state, &self.connection, CommandFrame { reference: None, command }).await;
     }
 
     /// The next push.

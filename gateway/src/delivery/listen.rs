@@ -122,6 +122,13 @@ fn deliver(state: &AppState, delivery: Delivery) {
         Delivery::SessionReplaced { user_id, session_id } => {
             state.connections.close(user_id, session_id, CloseCode::Replaced);
         }
+        Delivery::ConfirmationAwaited { user_id, up_to } => {
+            for connection in state.connections.of(user_id) {
+                connection.await_confirmation(up_to);
+                let inboxes = state.inboxes.clone();
+                state.tasks.best_effort("confirm", async move { connection.confirm_now(&inboxes, false).await });
+            }
+        }
         Delivery::PresenceChanged(changes) => state.watches.learn(&changes),
         Delivery::Typing { typing, version, user_ids } => {
             state.typing.show(state, typing, &Told { user_ids, version });
@@ -162,6 +169,9 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
     // Whoever hands it on doesn't say whom it is for.
     let audience: HashSet<_> = event.audience().collect();
     let recipients: Vec<_> = recipients.into_iter().filter(|to| audience.contains(&to.user_id)).collect();
+    if recipients.is_empty() {
+        return;
+    }
     let Some(profiles) = state.profiles.remembered(&named(&event)) else { return wait_for_names(state, recipients) };
     let Ok(shown) = Shown::new(&state.content, event) else { return };
     let shown = shown.with_profiles(profiles);

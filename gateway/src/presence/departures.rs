@@ -11,18 +11,19 @@ use std::{
 
 use chat_shared::{
     clock::Timestamp,
-    delivery::PresenceChange,
+    delivery::{Delivery, PresenceChange, gateway_subject},
     ids::{SessionId, UserId},
     inbox::{Departure, Ended, InboxError, Inboxes},
     jobs::{Added, Job, Jobs},
     limits,
+    position::Cursor,
     wire::Presence,
 };
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{deadlines::Deadlines, state::AppState, telemetry};
+use crate::{deadlines::Deadlines, delivery, state::AppState, telemetry};
 
 /// How long ends gather until they are settled together.
 const GATHER: Duration = Duration::from_millis(50);
@@ -89,7 +90,12 @@ impl Departures {
             return;
         }
         match state.inboxes.unregister(session.user_id, Ended::Session(session.session_id)).await {
-            Ok(departure) => self.departed(state, session, departure, parting),
+            Ok(departure) => {
+                self.departed(state, session, departure, parting);
+                if let Some(unconfirmed) = departure.unconfirmed.filter(|_| departure.left > 0) {
+                    await_confirmations(state, session.user_id, unconfirmed.up_to).await;
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "a session could not be removed; it is tried again");
                 self.keep(session);
@@ -261,6 +267,16 @@ impl Unsettled {
         } else {
             count(telemetry::SESSION_ENDED_JOBS_LOST_TOTAL, 1);
         }
+    }
+}
+
+/// Has the user's other connections record what they have confirmed: a notification waits for that.
+async fn await_confirmations(state: &AppState, user_id: UserId, up_to: Cursor) {
+    // Without Redis there is no notification that could be too many.
+    let Ok(gateways) = state.inboxes.gateways_of(&[user_id]).await else { return };
+    for gateway_id in gateways.into_iter().flatten() {
+        let subject = gateway_subject(&state.namespace, gateway_id);
+        delivery::publish(state, subject, &Delivery::ConfirmationAwaited { user_id, up_to }).await;
     }
 }
 

@@ -1,16 +1,17 @@
 //! Connections stay when Redis has lost their sessions, and end when it has lost their inboxes.
 
 use chat_shared::{
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, DeviceId, UserId},
     inbox::{Routed, Routing},
-    wire::{CloseCode, Push},
+    wire::{CloseCode, Hello, Push, Resume},
 };
 
 use super::{
-    place::{Place, users},
+    place::{Place, until, users},
     presence::start,
+    receipts::notify,
 };
-use crate::{connection::simulated::Client, state::AppState};
+use crate::{connection::simulated::Client, presence::Parting, state::AppState};
 
 async fn redis(place: &Place, words: &[&str]) {
     let mut link = place.redis.link().await.unwrap();
@@ -62,4 +63,40 @@ async fn promise_4_connections_of_another_run_end_after_they_are_registered() {
     }
     assert_eq!(place.inboxes.gateways_of(&[ben, ana]).await.unwrap(), [[here.gateway_id], [here.gateway_id]]);
     assert!(place.inboxes.presence(&[ben]).await.unwrap()[0].presence.is_online, "until they are back");
+}
+
+async fn is_confirmed(place: &Place, user_id: UserId) -> bool {
+    place.inboxes.unconfirmed(&[user_id]).await.unwrap() == [None]
+}
+
+#[tokio::test]
+async fn promise_7_what_was_missed_is_recorded_as_confirmed_at_once() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let device_id = DeviceId::random();
+    let (phone, ready) = Client::hello(&here, ben, Hello { device_id, resume: None }).await;
+    let id = place.direct(ana, ben).await.conversation_id;
+    route(&place, ben, id).await;
+    phone.leave(Parting::Broken).await;
+    assert!(!is_confirmed(&place, ben).await);
+    let resume = Some(Resume { epoch: ready.epoch.unwrap(), cursor: ready.cursor });
+    let (mut phone, _) = Client::hello(&here, ben, Hello { device_id, resume }).await;
+    let Push::Conversation { cursor: Some(cursor), .. } = phone.push().await else { panic!("it catches up") };
+    phone.confirm(cursor).await;
+    assert!(is_confirmed(&place, ben).await, "a notification may wait for it");
+}
+
+#[tokio::test]
+async fn promise_7_what_one_device_has_confirmed_is_recorded_when_another_leaves() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let (phone, mut laptop) = (Client::connect(&here, ben).await, Client::connect(&here, ben).await);
+    let id = place.direct(ana, ben).await.conversation_id;
+    let (at, newest) = place.log.newest(id).await.unwrap().unwrap();
+    notify(&place, at, &newest).await;
+    let Push::Conversation { cursor: Some(cursor), .. } = laptop.push().await else { panic!("it is pushed") };
+    laptop.confirm(cursor).await;
+    assert!(!is_confirmed(&place, ben).await, "a single confirmation is not recorded by itself");
+    phone.leave(Parting::Broken).await;
+    until("the record", async || is_confirmed(&place, ben).await).await;
 }
