@@ -24,6 +24,9 @@ const SECRETS: [(&str, &str); 7] = [
     ("198.51.100.", "the address of a person"),
 ];
 
+/// What NATS, Redis and PostgreSQL answer to a user who may not do something, in lower case.
+const REFUSED_PERMISSIONS: [&str; 3] = ["permissions violation", "noperm", "permission denied"];
+
 /// Lines that are shown of each service when a test fails.
 const WARNINGS_MAX: usize = 12;
 
@@ -33,7 +36,7 @@ pub fn secret_in(text: &str) -> Option<&'static str> {
     secret.or_else(|| has_uuid(text).then_some("a whole UUID"))
 }
 
-/// Checks that no log holds a secret, a panic or a fault of ours; but for faults with one of the texts in `expected`.
+/// Checks that no log holds a secret, a panic, a refused permission or a fault of ours; but for faults with one of the texts in `expected`.
 pub fn check_logs(logs: &[PathBuf], expected: &[&str]) -> Result<()> {
     ensure!(!logs.is_empty(), "there are no logs to check");
     for log in logs {
@@ -43,6 +46,9 @@ pub fn check_logs(logs: &[PathBuf], expected: &[&str]) -> Result<()> {
             if let Some(secret) = secret_in(line) {
                 bail!("{secret} is in a log: {}", shown());
             }
+            let in_lower_case = line.to_ascii_lowercase();
+            let is_refused = REFUSED_PERMISSIONS.iter().any(|refusal| in_lower_case.contains(refusal));
+            ensure!(!is_refused, "a service lacks a permission: {}", shown());
             ensure!(!line.contains("panicked"), "something panicked: {}", shown());
             ensure!(!line.contains("did not finish in time"), "a stop took too long: {}", shown());
             let is_expected = expected.iter().any(|text| line.contains(text));

@@ -4,6 +4,7 @@
 mod nats;
 mod postgres;
 mod redis;
+mod restarts;
 mod stolen;
 
 use anyhow::{Result, ensure};
