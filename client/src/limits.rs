@@ -25,6 +25,8 @@ pub const HELD_PER_CONVERSATION_MAX: usize = 256;
 pub const HELD_MAX: usize = 4096;
 /// History pages that are fetched at once.
 pub const FETCHES_MAX: usize = 4;
+/// Rows of a history page that the client asks for first. It counts as one command.
+pub const SHORT_PAGE_ROWS: usize = 20;
 /// Rows of a history page or a list page that the client asks for.
 pub const PAGE_ROWS: usize = 100;
 /// Fetches in a row that bring a conversation no further; then the gap is skipped with `Event::Skipped`.

@@ -38,6 +38,7 @@ impl Receipts {
         let (known, at_least) = match receipt.kind {
             ReceiptKind::Read => (&mut reached.read, Seq::ZERO),
             ReceiptKind::Delivered => (&mut reached.delivered, reached.read),
+            ReceiptKind::Unknown => return false,
         };
         let is_news = receipt.seq > at_least.max(*known);
         *known = receipt.seq.max(*known);

@@ -9,7 +9,7 @@ use std::{
 
 use chat_shared::{
     clock::{Clock, Timestamp},
-    event::{Event, Fact},
+    event::Event,
     ids::{ConversationId, InvalidId},
     lifecycle::Tasks,
     mask,
@@ -84,8 +84,8 @@ pub(crate) enum PublishError {
     Log(#[from] Refusal),
     #[error(transparent)]
     Unreadable(#[from] chat_shared::event::UnreadableEvent),
-    #[error("only a gateway of a newer version can publish it")]
-    UnknownKind,
+    #[error("only a gateway of a later version can publish it")]
+    LaterVersion,
     #[error(transparent)]
     Id(#[from] InvalidId),
     #[error("it took too long")]
@@ -145,8 +145,8 @@ async fn publish_pending(
 /// Appends a change to the log; its version.
 async fn publish_change(sender: &Sender, bytes: &[u8]) -> Result<u64, PublishError> {
     let change = Event::decode(bytes)?;
-    if change.fact == Fact::Unknown {
-        return Err(PublishError::UnknownKind);
+    if !change.is_writable() {
+        return Err(PublishError::LaterVersion);
     }
     let version = change.participants.version;
     sender.append_change(change).await?;
@@ -197,7 +197,7 @@ impl Sweeper {
                 metrics::counter!(telemetry::OUTBOX_FAILURES_TOTAL).increment(1);
                 let conversation = mask::Masked(conversation);
                 match error {
-                    PublishError::Unreadable(_) | PublishError::UnknownKind | PublishError::Id(_) => {
+                    PublishError::Unreadable(_) | PublishError::LaterVersion | PublishError::Id(_) => {
                         tracing::error!(%conversation, %error, "a pending change can't be read, trying the others");
                     }
                     // While the log is away all fail alike, and one line is enough.

@@ -167,6 +167,15 @@ impl Refusal {
         Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
+    /// A conversation that holds names of a later version, which this gateway must not write. During an upgrade another
+    /// gateway takes the repeat.
+    pub fn later_version() -> Self {
+        metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => "a gateway of a later version").increment(1);
+        let message =
+            "only a gateway of a later version can do this; repeat the request, with the same ids, after the delay";
+        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message.to_owned()) }
+    }
+
     /// A fault of ours. The cause is logged here, once.
     pub fn internal(cause: &dyn std::error::Error) -> Self {
         tracing::error!(%cause, "a request failed by a fault of ours");

@@ -61,8 +61,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Sorts out entries that are no events, of a kind that this version doesn't know, or on a wrong subject. The persister keeps
-/// them as dead letters.
+/// Sorts out entries that are no events or on a wrong subject. The persister keeps them as dead letters.
 async fn readable(entries: Vec<Entry>, shows_text: bool, complaints: &Occasionally) -> (Vec<Entry>, Vec<Delivering>) {
     let mut kept = Vec::with_capacity(entries.len());
     let mut events = Vec::with_capacity(entries.len());

@@ -1,4 +1,4 @@
-//! Log entries become columns: what one transaction inserts and raises. Pure, without any I/O.
+//! Log entries become columns: what one transaction inserts and raises. Without any I/O.
 //!
 //! **Invariant:** a batch depends on the set of its entries alone, not on their order or repetition,
 //! and its rows are sorted, so that two instances that store at once lock rows in the same order.
@@ -13,6 +13,8 @@ use chat_shared::{
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::metrics as names;
 
 /// A log entry that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +78,10 @@ impl Item {
         let sent_at = event.sent_at;
         let conversation_id = event.conversation_id.as_uuid();
         let row = match event.fact {
-            // `log::read` refuses it, so it becomes a dead letter, which a newer version can store.
-            Fact::Unknown => return Err(NotAnEntry::UnknownKind.into()),
+            Fact::Unknown => {
+                metrics::counter!(names::UNKNOWN_FACTS_TOTAL).increment(1);
+                None
+            }
             Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => None,
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq }) => Some(Row::Read(ReadRow {
                 conversation_id,

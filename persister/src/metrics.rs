@@ -16,6 +16,8 @@ pub const COMMIT_SECONDS: &str = "chat_persister_commit_seconds";
 pub const LAG_EVENTS: &str = "chat_persister_lag_events";
 /// Alert above a minute: history is served from the log alone for that long.
 pub const STORED_AGE_SECONDS: &str = "chat_persister_stored_age_seconds";
+/// Rises while a later version writes beside this one; what it means for PostgreSQL is not stored.
+pub const UNKNOWN_FACTS_TOTAL: &str = "chat_persister_unknown_facts_total";
 /// Alert on any increase: an accepted message is not in the history.
 pub const DEAD_LETTERS_TOTAL: &str = "chat_persister_dead_letters_total";
 /// Alert while it rises: the schema may be at fault, and messages are not stored.
@@ -50,6 +52,7 @@ pub fn describe() {
         (ROWS_TOTAL, "Messages stored that were not there before"),
         (READS_TOTAL, "Participants' read marks raised, by a message of their own or by reading"),
         (BATCHES_TOTAL, "Transactions committed"),
+        (UNKNOWN_FACTS_TOTAL, "Entries of a kind that only a later version knows, passed over"),
         (DEAD_LETTERS_TOTAL, "Entries of the log that could not be stored and were kept as dead letters"),
         (
             HELD_TOTAL,

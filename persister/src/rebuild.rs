@@ -28,7 +28,9 @@ impl Roster {
     /// One for each conversation that `events` are about, sorted. `events` are in the order of the log.
     pub fn newest(events: impl IntoIterator<Item = Event>) -> Vec<Self> {
         let mut rosters: BTreeMap<Uuid, Self> = BTreeMap::new();
-        for event in events.into_iter().filter(|event| event.participants.version > 0) {
+        // Names of a later version would be lost.
+        let is_complete = |event: &Event| event.participants.version > 0 && event.has_known_names();
+        for event in events.into_iter().filter(is_complete) {
             let Event { conversation_id, kind, participants, sent_at, .. } = event;
             let roster = Self { conversation_id, kind, participants, first_at: sent_at };
             match rosters.entry(conversation_id.as_uuid()) {

@@ -16,7 +16,7 @@ use crate::{
     packed,
     position::{Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
-    wire::{ConversationKind, Participant},
+    wire::{ConversationKind, Participant, Role},
 };
 
 /// A fact about one conversation.
@@ -57,6 +57,11 @@ impl Participants {
         self.list.iter().find(|participant| participant.user_id == user_id)
     }
 
+    /// Whether this version knows all their roles.
+    pub fn are_known(&self) -> bool {
+        self.list.iter().all(|participant| participant.role != Role::Unknown)
+    }
+
     /// Whether one of a pair has blocked the other.
     pub const fn is_blocked(&self) -> bool {
         !self.blocked_by.is_empty()
@@ -76,8 +81,8 @@ pub enum Fact {
     ReadAdvanced(ReadAdvanced),
     /// A device of a participant has more of the messages. It stands in inboxes only, never in the log.
     DeliveredAdvanced(DeliveredAdvanced),
-    /// A kind that only a newer version knows. It is read, never written: the rest of its event says how a conversation
-    /// goes on after it, so that versions run beside each other.
+    /// A fact of a later version. It is read, never written: the rest of its event gives the conversation's next head, so
+    /// that versions run beside each other.
     Unknown,
 }
 
@@ -189,6 +194,16 @@ impl Event {
         Ok(packed::read(bytes)?)
     }
 
+    /// Whether this version can write the event without losing a name of a later version.
+    pub fn is_writable(&self) -> bool {
+        self.fact != Fact::Unknown && self.has_known_names()
+    }
+
+    /// Whether this version knows the kind of the conversation and all roles.
+    pub fn has_known_names(&self) -> bool {
+        self.kind != ConversationKind::Unknown && self.participants.are_known()
+    }
+
     /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,
     /// of a block only who made it, of what was read while there is one only the reader, and of an unknown kind nobody.
     pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
@@ -222,7 +237,7 @@ mod tests {
             previous: StreamSeq(9),
             participants: Participants {
                 version: 3,
-                list: vec![Participant { user_id: UserId::random(), role: crate::wire::Role::Member }],
+                list: vec![Participant { user_id: UserId::random(), role: Role::Member }],
                 blocked_by: Vec::new(),
             },
             fact: Fact::Unknown,

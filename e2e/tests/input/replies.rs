@@ -49,7 +49,9 @@ fn cases(conversation_id: ConversationId) -> Vec<(Value, &'static str)> {
     for wrong in [Value::Null, json!(7), json!(["text"]), json!({}), json!(true)] {
         cases.push((with("text", wrong.clone()), "invalid"));
         cases.push((with("message_id", wrong.clone()), "invalid"));
-        cases.push((with("is_repeat", if wrong == json!(true) { json!("yes") } else { wrong }), "invalid"));
+        // A flag, and null is as if it were left out.
+        let no_flag = if wrong == json!(true) || wrong.is_null() { json!("yes") } else { wrong };
+        cases.push((with("is_repeat", no_flag), "invalid"));
     }
     let ids = ["", "x", "00000000-0000-0000-0000-000000000000", "936da01f-9abd-1d9d-80c7-02af85c822a8", "../../etc"];
     for id in ids {

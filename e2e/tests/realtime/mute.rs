@@ -25,8 +25,8 @@ fn r5_3_a_muted_conversation_is_delivered_and_unread_and_not_notified() -> Resul
         let loud = fleet.group(&asha, &[&bikram]).await?;
         let (api, own) = (fleet.api(&asha, 0), fleet.api(&bikram, 1));
         let phone = Phone::register(fleet, &own, Platform::Webhook).await?;
-        assert_eq!(mute(&own, muted, Mute { until: None }).await?, "204");
-        assert_eq!(own.listed(muted).await?.mute, Some(Mute { until: None }));
+        assert_eq!(mute(&own, muted, Mute::ForGood).await?, "204");
+        assert_eq!(own.listed(muted).await?.mute, Some(Mute::ForGood));
         assert_eq!(api.listed(muted).await?.mute, None, "it is his own setting");
 
         let quiet = api.say(muted, &said("quietly")).await?;
@@ -60,8 +60,8 @@ fn r5_3_a_mute_with_a_time_ends_by_itself() -> Result<()> {
         let (api, own) = (fleet.api(&asha, 0), fleet.api(&bikram, 1));
         let phone = Phone::register(fleet, &own, Platform::Webhook).await?;
         let until = Clock::System.now().after(Duration::from_secs(2));
-        assert_eq!(mute(&own, conversation_id, Mute { until: Some(until) }).await?, "204");
-        assert_eq!(own.listed(conversation_id).await?.mute, Some(Mute { until: Some(until) }));
+        assert_eq!(mute(&own, conversation_id, Mute::Until(until)).await?, "204");
+        assert_eq!(own.listed(conversation_id).await?.mute, Some(Mute::Until(until)));
         eventually("the end of the mute", || async {
             Ok(own.listed(conversation_id).await?.mute.is_none().then_some(()))
         })
@@ -79,14 +79,14 @@ fn r5_3_a_mute_that_makes_no_sense_or_is_not_ones_own_is_refused() -> Result<()>
         let conversation_id = fleet.direct(&asha, &bikram).await?;
         let path = format!("conversations/{}/mute", conversation_id.as_uuid());
         let past = Clock::System.now();
-        assert_eq!(mute(&fleet.api(&asha, 0), conversation_id, Mute { until: Some(past) }).await?, "400 invalid");
+        assert_eq!(mute(&fleet.api(&asha, 0), conversation_id, Mute::Until(past)).await?, "400 invalid");
         for wrong in [json!({ "until": "tomorrow" }), json!({ "until": i64::MAX }), json!(7), json!(null)] {
             assert_eq!(fleet.api(&asha, 0).put(&path, &wrong).await?.code(), "400 invalid", "{wrong}");
         }
         let outside = fleet.api(&stranger, 1);
-        assert_eq!(mute(&outside, conversation_id, Mute { until: None }).await?, "404 not_found");
+        assert_eq!(mute(&outside, conversation_id, Mute::ForGood).await?, "404 not_found");
         assert_eq!(outside.delete(&path).await?.code(), "404 not_found");
-        assert_eq!(mute(&outside, ConversationId::random(), Mute { until: None }).await?, "404 not_found");
+        assert_eq!(mute(&outside, ConversationId::random(), Mute::ForGood).await?, "404 not_found");
         Ok(())
     })
 }

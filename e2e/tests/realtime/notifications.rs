@@ -43,6 +43,7 @@ fn who_is_away_is_notified_once_on_each_platform_and_without_the_text() -> Resul
             assert_eq!(phone.shown(fleet), [text(sent[0]), text(sent[1])], "each once, by {}", phone.platform.as_str());
             let keys = keys(phone);
             assert_eq!(keys[0], keys[1], "a newer one takes the place of the one before");
+            assert_eq!(keys[0].is_none(), phone.platform == Platform::Fcm, "but at FCM, where the app sees to it");
         }
         // The sender has no part in it.
         let senders = Phone::register(fleet, &api, Platform::Webhook).await?;
@@ -198,7 +199,10 @@ fn a_provider_that_fails_for_a_while_loses_nothing_and_sends_nothing_that_was_re
         }
         ensure!(failing.received(fleet).is_empty());
         assert_eq!(own.mark_read(read, sent[0]).await?.status, 204);
-        assert_eq!(own.put(&format!("conversations/{}/mute", muted.as_uuid()), &json!({})).await?.status, 204);
+        assert_eq!(
+            own.put(&format!("conversations/{}/mute", muted.as_uuid()), &json!({ "for_good": true })).await?.status,
+            204
+        );
         database::wait_until_read(&fleet.urls().postgres, bikram.id, read, 1).await?;
         fleet.push_services().behave(Platform::Fcm, Behaviour::Normal);
         failing.shows(fleet, sent[2]).await?;

@@ -186,7 +186,7 @@ impl<'a> Actor<'a> {
             }
             Action::MarkRead => self.command(command("mark_read", json!({ "message_id": message_id }))).await,
             Action::Type => self.command(command("set_typing", json!({ "is_typing": false }))).await,
-            Action::Mute => self.ask(Method::PUT, place, "mute", Some(json!({}))).await,
+            Action::Mute => self.ask(Method::PUT, place, "mute", Some(json!({ "for_good": true }))).await,
             Action::Unmute => self.ask(Method::DELETE, place, "mute", None).await,
             Action::AddSomebody => {
                 let somebody = self.fleet.person()?;

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     Conversations,
-    record::{UnreadableRow, participants},
+    record::participants,
     rules::{self, Change},
 };
 use crate::{
@@ -103,11 +103,14 @@ async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by
     )
     .await?;
     let (user_ids, roles): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.user_id, row.role)).unzip();
-    Ok(Locked {
-        kind: row.kind.parse().map_err(UnreadableRow::from)?,
+    let locked = Locked {
+        kind: ConversationKind::named(&row.kind),
         version: row.version.unsigned_abs(),
         participants: participants(user_ids, &roles)?,
-    })
+    };
+    let is_known = locked.kind != ConversationKind::Unknown
+        && locked.participants.iter().all(|participant| participant.role != Role::Unknown);
+    if is_known { Ok(locked) } else { Err(Refusal::later_version()) }
 }
 
 async fn apply(

@@ -157,7 +157,7 @@ impl Conversations {
         });
         Ok(Conversation {
             conversation_id,
-            kind: row.kind.parse()?,
+            kind: ConversationKind::named(&row.kind),
             version: row.version.unsigned_abs(),
             name: ConversationName::default(),
             profiles: Vec::new(),
@@ -168,7 +168,7 @@ impl Conversations {
             last_read_message_id: row.last_read_message_id.map(TryInto::try_into).transpose()?,
             unread: unread(last_seq, read_seq, floor_seq),
             progress: progress.collect::<Result<_, UnreadableRow>>()?,
-            mute: row.is_muted.then(|| Mute { until: row.muted_until.map(Into::into) }),
+            mute: row.is_muted.then(|| row.muted_until.map_or(Mute::ForGood, |until| Mute::Until(until.into()))),
             participants,
             last_message,
             created_at: row.created_at.into(),

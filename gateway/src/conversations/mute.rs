@@ -13,12 +13,12 @@ use crate::{database::statement, refusal::Refusal};
 impl Conversations {
     /// Mutes a conversation for the user, until a time or for good.
     pub async fn mute(&self, user_id: UserId, conversation_id: ConversationId, mute: Mute) -> Result<(), Refusal> {
-        if let Some(until) = mute.until {
+        if let Mute::Until(until) = mute {
             if until <= self.clock.now() {
                 return Err(Refusal::invalid("`until` has passed; to end the mute, delete it"));
             }
             if Timestamp::from(OffsetDateTime::from(until)) != until {
-                return Err(Refusal::invalid("`until` is after the year 9999; leave it out to mute for good"));
+                return Err(Refusal::invalid("`until` is after the year 9999; give `for_good` to mute for good"));
             }
         }
         self.set_muted_until(user_id, conversation_id, Some(mute)).await
@@ -35,7 +35,10 @@ impl Conversations {
         conversation_id: ConversationId,
         mute: Option<Mute>,
     ) -> Result<(), Refusal> {
-        let until = mute.and_then(|mute| mute.until).map(OffsetDateTime::from);
+        let until = match mute {
+            Some(Mute::Until(until)) => Some(OffsetDateTime::from(until)),
+            Some(Mute::ForGood) | None => None,
+        };
         let mut connection = self.database.connection().await?;
         let update = sqlx::query!(
             "update participants set muted_until = case when $3 then coalesce($4::timestamptz, 'infinity') end

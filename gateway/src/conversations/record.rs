@@ -6,7 +6,7 @@ use chat_shared::{
     ids::{ConversationId, InvalidId, UserId},
     log::{Head, Log},
     position::{Seq, StreamSeq},
-    wire::{ConversationKind, Participant, UnknownName},
+    wire::{ConversationKind, Participant, Role, UnknownName},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -22,9 +22,9 @@ pub enum UnreadableRow {
     /// An id of another kind.
     #[error("a stored id is not of version 4")]
     Id(#[from] InvalidId),
-    /// A kind or role that isn't known.
-    #[error("a stored kind or role is not known")]
-    Name(#[from] UnknownName),
+    /// A device's platform that isn't known.
+    #[error("a stored platform is not known")]
+    Platform(#[from] UnknownName),
 }
 
 impl From<UnreadableRow> for Refusal {
@@ -36,7 +36,7 @@ impl From<UnreadableRow> for Refusal {
 /// The participants in two columns of one row.
 pub(super) fn participants(user_ids: Vec<Uuid>, roles: &[String]) -> Result<Vec<Participant>, UnreadableRow> {
     let pairs = user_ids.into_iter().zip(roles);
-    pairs.map(|(user_id, role)| Ok(Participant { user_id: user_id.try_into()?, role: role.parse()? })).collect()
+    pairs.map(|(user_id, role)| Ok(Participant { user_id: user_id.try_into()?, role: Role::named(role) })).collect()
 }
 
 /// Users in a column.
@@ -98,10 +98,9 @@ pub async fn stored_head(database: &Database, conversation_id: ConversationId) -
     )
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let kind: ConversationKind = row.kind.parse().map_err(UnreadableRow::from)?;
     Ok(Some(Head {
         stream_seq: StreamSeq::ZERO,
-        kind,
+        kind: ConversationKind::named(&row.kind),
         seq: Seq::from_sql(row.last_seq),
         sent_at: row.sent_at.into(),
         participants: Participants {

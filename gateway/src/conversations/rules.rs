@@ -112,7 +112,7 @@ fn role_of(current: &[Participant], user_id: UserId) -> Result<Role, Refusal> {
 fn owner_only(role: Role) -> Result<(), Refusal> {
     match role {
         Role::Owner => Ok(()),
-        Role::Member => Err(Refusal::forbidden("only the group's owner adds and removes others")),
+        Role::Member | Role::Unknown => Err(Refusal::forbidden("only the group's owner adds and removes others")),
     }
 }
 

@@ -6,7 +6,6 @@ use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact, Participants},
     ids::{ConversationId, UserId},
-    log::NotAnEntry,
     position::{Cursor, Seq},
     wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind, UserProfile},
 };
@@ -42,6 +41,11 @@ pub struct DirectMessage {
     /// When it was accepted.
     pub sent_at: Timestamp,
 }
+
+/// A fact of a later version is to be shown. It has no audience, so nothing shows it.
+#[derive(Debug, thiserror::Error)]
+#[error("a fact of a later version can't be shown")]
+struct NotShown;
 
 impl DirectMessage {
     /// The message of an event, if it is one of a direct conversation.
@@ -124,8 +128,7 @@ impl Shown {
                     at,
                 },
             },
-            // It has no audience, so nothing shows it.
-            Fact::Unknown => return Err(Refusal::internal(&NotAnEntry::UnknownKind)),
+            Fact::Unknown => return Err(Refusal::internal(&NotShown)),
         };
         Ok(Self { push, direct, blocked_by, conversation_id, version })
     }

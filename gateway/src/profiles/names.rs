@@ -15,7 +15,7 @@ const NEUTRAL_GROUP: &str = "Group";
 pub fn name_of(kind: ConversationKind, participants: &[UserProfile], viewer: UserId) -> ConversationName {
     let (shown, more): (Vec<_>, _) = match kind {
         ConversationKind::Direct => (participants.iter().filter(|profile| profile.user_id != viewer).collect(), 0),
-        ConversationKind::Group => {
+        ConversationKind::Group | ConversationKind::Unknown => {
             (participants.iter().take(NAMES_MAX).collect(), participants.len().saturating_sub(NAMES_MAX))
         }
     };

@@ -22,6 +22,7 @@ use crate::{
 #[utoipa::path(
     put,
     path = "/v1/blocks/{user_id}",
+    operation_id = "block_user",
     tag = "blocks",
     security(("bearer" = [])),
     params(("user_id" = UserId, Path, description = "Whom")),
@@ -47,6 +48,7 @@ pub async fn block(
 #[utoipa::path(
     delete,
     path = "/v1/blocks/{user_id}",
+    operation_id = "unblock_user",
     tag = "blocks",
     security(("bearer" = [])),
     params(("user_id" = UserId, Path, description = "Whom")),
@@ -67,6 +69,7 @@ pub async fn unblock(
 #[utoipa::path(
     get,
     path = "/v1/blocks",
+    operation_id = "list_blocks",
     tag = "blocks",
     security(("bearer" = [])),
     responses((status = 200, description = "Whom you have blocked", body = BlockList), AnyRefusal)

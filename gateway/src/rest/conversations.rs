@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use chat_shared::{
     ids::{ConversationId, UserId},
     limits,
-    wire::{AddParticipants, Conversation, ConversationPage, CreateConversation},
+    wire::{AddParticipants, Conversation, ConversationPage, CreateConversation, ErrorBody},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -27,12 +27,14 @@ use crate::{
 #[utoipa::path(
     post,
     path = "/v1/conversations",
+    operation_id = "create_conversation",
     tag = "conversations",
     security(("bearer" = [])),
     request_body = CreateConversation,
     responses(
         (status = 201, description = "It has been made", body = Conversation),
         (status = 200, description = "The pair had it already", body = Conversation),
+        (status = 403, description = "`forbidden`: there is a block between the two of you", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
     )
@@ -68,6 +70,7 @@ pub struct ListQuery {
 #[utoipa::path(
     get,
     path = "/v1/conversations",
+    operation_id = "list_conversations",
     tag = "conversations",
     security(("bearer" = [])),
     params(ListQuery),
@@ -88,6 +91,7 @@ pub async fn list(
 #[utoipa::path(
     get,
     path = "/v1/conversations/{conversation_id}",
+    operation_id = "get_conversation",
     tag = "conversations",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
@@ -116,6 +120,7 @@ fn remember(state: &AppState, conversation: &Conversation) {
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/participants",
+    operation_id = "add_participants",
     tag = "conversations",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
@@ -145,6 +150,7 @@ pub async fn add(
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{conversation_id}/participants/{user_id}",
+    operation_id = "remove_participant",
     tag = "conversations",
     security(("bearer" = [])),
     params(

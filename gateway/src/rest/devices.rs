@@ -20,6 +20,7 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
 #[utoipa::path(
     put,
     path = "/v1/devices/{device_id}",
+    operation_id = "register_device",
     tag = "devices",
     security(("bearer" = [])),
     params(("device_id" = DeviceId, Path, description = "Which of your devices")),
@@ -39,6 +40,7 @@ pub async fn register(
 #[utoipa::path(
     get,
     path = "/v1/devices",
+    operation_id = "list_devices",
     tag = "devices",
     security(("bearer" = [])),
     responses((status = 200, description = "The devices", body = DeviceList), AnyRefusal)
@@ -53,6 +55,7 @@ pub async fn list(identity: Identity, State(state): State<AppState>) -> Result<J
 #[utoipa::path(
     delete,
     path = "/v1/devices/{device_id}",
+    operation_id = "remove_device",
     tag = "devices",
     security(("bearer" = [])),
     params(("device_id" = DeviceId, Path, description = "Which of your devices")),

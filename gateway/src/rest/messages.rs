@@ -50,6 +50,7 @@ impl HistoryQuery {
 #[utoipa::path(
     get,
     path = "/v1/conversations/{conversation_id}/messages",
+    operation_id = "list_messages",
     tag = "messages",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation"), HistoryQuery),
@@ -76,6 +77,7 @@ pub async fn page(
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/messages",
+    operation_id = "send_message",
     tag = "messages",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
@@ -83,7 +85,8 @@ pub async fn page(
     responses(
         (status = 201, description = "Accepted: it is kept under this number", body = Accepted),
         (status = 200, description = "It had been accepted before; the first answer", body = Accepted),
-        (status = 409, description = "`conflict`: the `message_id` was used for another text", body = ErrorBody),
+        (status = 403, description = "`forbidden`: there is a block between the two of you", body = ErrorBody),
+        (status = 409, description = "`conflict`: the `message_id` was used for another text or by another participant", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
         MemberRefusal,
@@ -100,6 +103,7 @@ pub async fn send(
     let sent =
         state.sender.send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat }).await?;
     state.receipts.remember(conversation_id, message_id, sent.seq);
+    state.typing.sent(conversation_id, identity.user_id);
     let status = if sent.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(Accepted { reference: None, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at })))
 }

@@ -117,6 +117,13 @@ mod tests {
     }
 
     #[test]
+    fn every_operation_has_an_id_of_its_own() {
+        let ids: Vec<_> = operations().into_iter().filter_map(|(_, operation)| operation.operation_id).collect();
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!((ids.len(), distinct.len()), (operations().len(), operations().len()), "{ids:?}");
+    }
+
+    #[test]
     fn every_route_documents_its_responses() {
         for (name, operation) in operations() {
             let documented = &operation.responses.responses;

@@ -1,7 +1,10 @@
 //! Routes of muted conversations.
 
 use axum::{extract::State, http::StatusCode};
-use chat_shared::{ids::ConversationId, wire::Mute};
+use chat_shared::{
+    ids::ConversationId,
+    wire::{Mute, MuteFields},
+};
 
 use super::{
     extract::{Body, InPath},
@@ -16,10 +19,11 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
 #[utoipa::path(
     put,
     path = "/v1/conversations/{conversation_id}/mute",
+    operation_id = "mute_conversation",
     tag = "conversations",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
-    request_body = Mute,
+    request_body = MuteFields,
     responses((status = 204, description = "It is muted"), AnyRefusal, BodyRefusal, MemberRefusal)
 )]
 pub async fn mute(
@@ -38,6 +42,7 @@ pub async fn mute(
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{conversation_id}/mute",
+    operation_id = "unmute_conversation",
     tag = "conversations",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),

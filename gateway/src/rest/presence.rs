@@ -30,6 +30,7 @@ pub struct PresenceQuery {
 #[utoipa::path(
     get,
     path = "/v1/presence",
+    operation_id = "get_presence",
     tag = "presence",
     security(("bearer" = [])),
     params(PresenceQuery),

@@ -36,6 +36,7 @@ pub struct ProfileQuery {
 #[utoipa::path(
     get,
     path = "/v1/profiles",
+    operation_id = "get_profiles",
     tag = "profiles",
     security(("bearer" = [])),
     params(ProfileQuery),

@@ -20,6 +20,7 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/read",
+    operation_id = "mark_read",
     tag = "receipts",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
@@ -47,6 +48,7 @@ pub async fn mark_read(
 #[utoipa::path(
     get,
     path = "/v1/unread",
+    operation_id = "get_unread",
     tag = "receipts",
     security(("bearer" = [])),
     responses((status = 200, description = "The totals", body = UnreadTotal), AnyRefusal)

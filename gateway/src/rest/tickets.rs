@@ -13,6 +13,7 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
 #[utoipa::path(
     post,
     path = "/v1/tickets",
+    operation_id = "issue_ticket",
     tag = "tickets",
     security(("bearer" = [])),
     responses((status = 201, description = "The ticket; it is a secret", body = Ticket), AnyRefusal)

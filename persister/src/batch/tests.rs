@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chat_shared::{
-    event::{DeliveredAdvanced, Event, MessageSent, Participants, ParticipantsChanged},
+    event::{BlocksChanged, DeliveredAdvanced, Event, MessageSent, Participants, ParticipantsChanged},
     ids::{ConversationId, MessageId, UserId},
     sealing::{AudienceTag, Envelope},
     wire::ConversationKind,
@@ -79,6 +79,17 @@ fn a_delivery_should_it_ever_come_moves_only_the_checkpoint() {
     let delivered = DeliveredAdvanced { user_id: UserId::random(), delivered_seq: Seq(3) };
     let item = read(&event(Fact::DeliveredAdvanced(delivered), 5)).unwrap();
     assert_eq!(item.row, None);
+}
+
+#[test]
+fn a_fact_of_a_later_version_moves_only_the_checkpoint() {
+    let blocked = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random() }), 5);
+    let subject = log::subject_of("chat", &blocked);
+    let (bytes, name) = (blocked.encode(), b"BlocksChanged");
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    let later = [&bytes[..at], b"PinnedMessage", &bytes[at + name.len()..]].concat();
+    let item = Item::read(StreamSeq(9), &subject, &later).unwrap();
+    assert_eq!((item.row.clone(), Batch::of(&[item]).last), (None, StreamSeq(9)));
 }
 
 #[test]

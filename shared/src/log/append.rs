@@ -134,6 +134,11 @@ impl Head {
     pub fn after(event: Event, stream_seq: StreamSeq) -> Self {
         Self { stream_seq, kind: event.kind, seq: event.seq, sent_at: event.sent_at, participants: event.participants }
     }
+
+    /// Whether an event after it can be written without losing a name of a later version.
+    pub fn is_writable(&self) -> bool {
+        self.kind != ConversationKind::Unknown && self.participants.are_known()
+    }
 }
 
 /// The log's answer to an append.

@@ -14,9 +14,6 @@ pub enum NotAnEntry {
     /// The bytes are no event.
     #[error(transparent)]
     Unreadable(#[from] UnreadableEvent),
-    /// Only a newer version can tell what it means.
-    #[error("the event is of a kind that this version doesn't know; a newer one does")]
-    UnknownKind,
     /// It is an event, and stands where nobody looks for it.
     #[error("the event stands on a subject that is not its own")]
     Misplaced,
@@ -38,11 +35,11 @@ pub fn subject_of(namespace: &str, event: &Event) -> String {
 /// what comes after the namespace decides.
 pub fn read(subject: &str, payload: &[u8]) -> Result<Event, NotAnEntry> {
     let event = Event::decode(payload)?;
-    if event.fact == Fact::Unknown {
-        return Err(NotAnEntry::UnknownKind);
-    }
-    let namespace = subject.strip_suffix(&within_namespace(&event));
-    if namespace.is_some_and(|namespace| namespace.ends_with('.')) { Ok(event) } else { Err(NotAnEntry::Misplaced) }
+    let is_on = |own: &str| subject.strip_suffix(own).is_some_and(|namespace| namespace.ends_with('.'));
+    // A later version decides whether its fact is ordered.
+    let is_placed =
+        is_on(&within_namespace(&event)) || event.fact == Fact::Unknown && is_on(&unordered(event.conversation_id));
+    if is_placed { Ok(event) } else { Err(NotAnEntry::Misplaced) }
 }
 
 fn within_namespace(event: &Event) -> String {
@@ -121,13 +118,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_is_left_to_newer_versions() {
+    fn a_fact_of_a_later_version_is_read_on_either_of_its_subjects() {
         let known = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random() }));
         let name = b"BlocksChanged";
         let at = known.windows(name.len()).position(|bytes| bytes == name).unwrap();
         let newer = [&known[..at], b"PinnedMessage", &known[at + name.len()..]].concat();
         for subject in [format!("chat.10.message.{ID}"), "chat.10.fact".to_owned()] {
-            assert!(matches!(read(&subject, &newer), Err(NotAnEntry::UnknownKind)), "{subject}");
+            assert_eq!(read(&subject, &newer).unwrap().fact, Fact::Unknown, "{subject}");
         }
+        let elsewhere = format!("chat.11.message.{ID}");
+        assert!(matches!(read(&elsewhere, &newer), Err(NotAnEntry::Misplaced)));
     }
 }

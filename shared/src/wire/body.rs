@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, ConversationName, Mute, Progress, Role, UserProfile};
+use super::{ConversationKind, ConversationName, Mute, MuteFields, Progress, Role, UserProfile, map};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
@@ -79,8 +79,9 @@ pub struct Conversation {
     /// How far the others have got.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub progress: Vec<Progress>,
-    /// Whether its messages notify the asking user; absent if they do.
+    /// How long its messages cause the asking user no notifications; absent if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<MuteFields>)]
     pub mute: Option<Mute>,
     /// The last message, unless there is none or it has been aged out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +146,6 @@ pub struct SendMessageBody {
     /// As in the `send_message` command.
     pub text: String,
     /// As in the `send_message` command.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "map::flag")]
     pub is_repeat: bool,
 }

@@ -76,7 +76,7 @@ pub struct SendMessage {
     /// The text; see the limits for its size.
     pub text: String,
     /// True when this id may have been sent before. Then the gateway looks further back than the log's own window.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "map::flag", skip_serializing_if = "std::ops::Not::not")]
     pub is_repeat: bool,
 }
 

@@ -155,6 +155,7 @@ pub fn decode_command(encoding: Encoding, bytes: &[u8]) -> Result<CommandFrame, 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::{
@@ -162,10 +163,51 @@ mod tests {
         ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
         position::{Cursor, Seq},
         wire::{
-            Accepted, Confirm, Heartbeat, Hello, MarkRead, Message, Presence, Push, Receipt, ReceiptKind, RenewToken,
-            Reply, Resume, SendMessage, ServerFrame, SetTyping, Typing, WatchPresence,
+            Accepted, Confirm, Conversation, ConversationKind, ErrorCode, Heartbeat, Hello, MarkRead, Message,
+            Presence, Push, Receipt, ReceiptKind, RenewToken, Reply, Resume, Role, SendMessage, ServerFrame, SetTyping,
+            Typing, WatchPresence,
         },
     };
+
+    /// A value of a later version, as bytes of each encoding.
+    fn later(value: &serde_json::Value) -> [(Encoding, Vec<u8>); 2] {
+        Encoding::ALL.map(|encoding| (encoding, encoding.encode(value).unwrap()))
+    }
+
+    #[test]
+    fn frames_and_rows_of_a_later_version_are_read_but_for_the_names_it_adds() {
+        let id = ConversationId::random();
+        let participants = json!([{ "user_id": UserId::random(), "role": "agent", "since": 7 }]);
+        let changed = json!({
+            "type": "conversation", "cursor": 9, "conversation": {
+                "conversation_id": id, "kind": "support", "version": 2, "name": { "text": "Shop", "more": 0 },
+                "participants": participants, "added": [], "removed": [], "last_seq": 3, "changed_at": 5, "queue": "a"
+            }
+        });
+        for (encoding, frame) in later(&changed) {
+            let read = encoding.decode(&frame);
+            let Ok(ServerFrame::Push(Push::Conversation { cursor, conversation })) = read else { panic!("{read:?}") };
+            assert_eq!((cursor, conversation.kind), (Some(Cursor(9)), ConversationKind::Unknown));
+            assert_eq!(conversation.participants[0].role, Role::Unknown);
+        }
+        let receipt = json!({ "conversation_id": id, "user_id": UserId::random(), "kind": "heard", "seq": 3, "at": 5 });
+        for (encoding, frame) in later(&json!({ "type": "receipt", "cursor": 9, "receipt": receipt })) {
+            let read = encoding.decode(&frame);
+            let Ok(ServerFrame::Push(Push::Receipt { receipt, .. })) = read else { panic!("{read:?}") };
+            assert_eq!(receipt.kind, ReceiptKind::Unknown);
+        }
+        for (encoding, frame) in later(&json!({ "type": "rejected", "ref": 4, "code": "closed", "message": "" })) {
+            let read = encoding.decode(&frame);
+            let Ok(ServerFrame::Reply(Reply::Rejected(rejected))) = read else { panic!("{read:?}") };
+            assert_eq!((rejected.reference, rejected.code), (Some(4), ErrorCode::Unknown));
+        }
+        let row = json!({
+            "conversation_id": id, "kind": "support", "version": 2, "participants": participants, "last_seq": 3,
+            "floor_seq": 0, "read_seq": 1, "unread": 2, "created_at": 5, "last_activity_at": 5, "queue": { "place": 1 }
+        });
+        let row: Conversation = serde_json::from_value(row).unwrap();
+        assert_eq!((row.kind, row.participants[0].role), (ConversationKind::Unknown, Role::Unknown));
+    }
 
     fn commands() -> Vec<Command> {
         vec![

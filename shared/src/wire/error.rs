@@ -18,7 +18,7 @@ pub enum ErrorCode {
     Forbidden,
     /// There is no such thing, or it isn't the user's.
     NotFound,
-    /// The same `message_id` was used with another content, or the state doesn't allow it.
+    /// The same `message_id` was used with another content or by another participant, or the state doesn't allow it.
     Conflict,
     /// The body or text is over its bound.
     TooLarge,
@@ -28,6 +28,10 @@ pub enum ErrorCode {
     Unavailable,
     /// A fault of ours. It is logged; repeating may help.
     Internal,
+    /// A code of a later version, which gateways of this version never send. In REST the status decides; a command is
+    /// refused for good.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ErrorCode {
@@ -45,6 +49,7 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -58,7 +63,7 @@ impl ErrorCode {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::RateLimited => 429,
-            Self::Internal => 500,
+            Self::Internal | Self::Unknown => 500,
             Self::Unavailable => 503,
         }
     }

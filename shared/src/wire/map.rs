@@ -31,6 +31,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for MapOnly<T> {
     }
 }
 
+/// For a flag that may be absent or null, which is false.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// For a field that may be absent.
 pub(super) fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(Option::<Map<T>>::deserialize(deserializer)?.map(|Map(value)| value))

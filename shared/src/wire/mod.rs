@@ -34,7 +34,9 @@ pub use error::{ErrorBody, ErrorCode};
 pub use map::Map;
 pub use profile::{BusinessProfile, ConversationName, ProfileList, ProfileState, UserProfile};
 pub use push::{Accepted, ChangedConversation, Connected, Push, Rejected, Reply, ServerFrame, WireLimits};
-pub use realtime::{MarkReadBody, Mute, Presence, PresenceList, Progress, Receipt, ReceiptKind, Typing, UnreadTotal};
+pub use realtime::{
+    MarkReadBody, Mute, MuteFields, Presence, PresenceList, Progress, Receipt, ReceiptKind, Typing, UnreadTotal,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,9 @@ pub enum ConversationKind {
     Direct,
     /// Two to eight users when it is made; eight at the most.
     Group,
+    /// A kind of a later version. Never sent in a request.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ConversationKind {
@@ -54,15 +59,13 @@ impl ConversationKind {
         match self {
             Self::Direct => "direct",
             Self::Group => "group",
+            Self::Unknown => "unknown",
         }
     }
-}
 
-impl std::str::FromStr for ConversationKind {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == name).ok_or(UnknownName)
+    /// The kind with this name.
+    pub fn named(name: &str) -> Self {
+        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Unknown)
     }
 }
 
@@ -74,6 +77,9 @@ pub enum Role {
     Member,
     /// A member who also adds and removes participants of a group.
     Owner,
+    /// A role of a later version. Never sent in a request.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Role {
@@ -82,15 +88,13 @@ impl Role {
         match self {
             Self::Member => "member",
             Self::Owner => "owner",
+            Self::Unknown => "unknown",
         }
     }
-}
 
-impl std::str::FromStr for Role {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        [Self::Member, Self::Owner].into_iter().find(|role| role.as_str() == name).ok_or(UnknownName)
+    /// The role with this name.
+    pub fn named(name: &str) -> Self {
+        [Self::Member, Self::Owner].into_iter().find(|role| role.as_str() == name).unwrap_or(Self::Unknown)
     }
 }
 

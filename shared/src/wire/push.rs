@@ -145,7 +145,7 @@ pub struct Connected {
     pub cursor: Cursor,
     /// True: everything missed follows. False: reload the conversation list, then fill gaps by `seq`.
     pub resumed: bool,
-    /// Send a heartbeat this often; twice as long a silence ends the connection.
+    /// How often the gateway pushes a heartbeat, which the client answers; twice as long a silence ends the connection.
     pub heartbeat_interval_ms: u64,
     /// The bounds that concern a client.
     pub limits: WireLimits,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::map;
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
@@ -46,6 +47,9 @@ pub enum ReceiptKind {
     Delivered,
     /// The user has read them.
     Read,
+    /// A kind of a later version: pass it over.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How far a participant has got. Receipts only go forward: drop one that is behind what you have.
@@ -92,12 +96,47 @@ pub struct MarkReadBody {
     pub message_id: MessageId,
 }
 
-/// A conversation whose messages notify nobody.
+/// How long a conversation's messages cause no notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "MuteFields", into = "MuteFields")]
+pub enum Mute {
+    /// Until a moment.
+    Until(Timestamp),
+    /// Until it is unmuted.
+    ForGood,
+}
+
+/// How long a conversation's messages cause no notifications: exactly one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Mute {
-    /// Until then, in milliseconds since 1970; for good if absent.
+#[schema(as = Mute)]
+pub struct MuteFields {
+    /// Until then, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Timestamp>,
+    until: Option<Timestamp>,
+    /// True: until it is unmuted.
+    #[serde(default, deserialize_with = "map::flag", skip_serializing_if = "std::ops::Not::not")]
+    for_good: bool,
+}
+
+impl TryFrom<MuteFields> for Mute {
+    type Error = &'static str;
+
+    fn try_from(MuteFields { until, for_good }: MuteFields) -> Result<Self, Self::Error> {
+        match (until, for_good) {
+            (Some(until), false) => Ok(Self::Until(until)),
+            (None, true) => Ok(Self::ForGood),
+            _ => Err("give either `until` or `\"for_good\": true`"),
+        }
+    }
+}
+
+impl From<Mute> for MuteFields {
+    fn from(mute: Mute) -> Self {
+        match mute {
+            Mute::Until(until) => Self { until: Some(until), for_good: false },
+            Mute::ForGood => Self { until: None, for_good: true },
+        }
+    }
 }
 
 /// What a user has not read, over all conversations: the number for a badge.

@@ -166,7 +166,7 @@ impl Changes {
                 return;
             }
             is_first = false;
-            if self.until_answered(|| rest.mute(room.id, Mute { until: None })).await {
+            if self.until_answered(|| rest.mute(room.id, Mute::ForGood)).await {
                 owner.say(room.id, "quietly").await;
                 visitor.say(room.id, "quietly too").await;
             }
