@@ -16,8 +16,6 @@ const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 /// Rows of a page that cost as much as one command: a page of 100 costs five. A page takes more of the processor than a
 /// command by about that factor.
 const ROWS_PER_COMMAND: usize = 20;
-/// Bytes of a text that cost as much as one command: the longest text costs four.
-const TEXT_BYTES_PER_COMMAND: usize = 2048;
 
 /// `watch_presence` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of
 /// PostgreSQL, and work whenever somebody comes or goes.
@@ -83,11 +81,6 @@ impl RateLimits {
     /// Counts the rows of a page as commands, [`ROWS_PER_COMMAND`] each, beside the request that is counted already.
     pub fn check_rows(&self, user_id: UserId, rows: usize) -> Result<(), Refusal> {
         self.check_more(user_id, rows.div_ceil(ROWS_PER_COMMAND).saturating_sub(1))
-    }
-
-    /// Counts the bytes of a text as commands, [`TEXT_BYTES_PER_COMMAND`] each, beside the command that is counted already.
-    pub fn check_text(&self, user_id: UserId, text: &str) -> Result<(), Refusal> {
-        self.check_more(user_id, text.len().div_ceil(TEXT_BYTES_PER_COMMAND).saturating_sub(1))
     }
 
     /// Counts so many commands of a user, beside the one that is counted already.

@@ -101,7 +101,6 @@ async fn send_message(
     command: SendMessage,
 ) -> Result<Reply, Refusal> {
     let (conversation_id, message_id) = (command.conversation_id, command.message_id);
-    state.rate.check_text(connection.user_id, &command.text)?;
     let sent = state.sender.send(connection.user_id, command).await?;
     state.receipts.remember(conversation_id, message_id, sent.seq);
     state.typing.sent(conversation_id, connection.user_id);
