@@ -40,8 +40,10 @@ const STRANGERS: usize = 50;
 const HEAD_BYTES: usize = 16 * 1024;
 /// How long strangers hold connections before they open others.
 const STRANGERS_ROUND: Duration = Duration::from_secs(2);
-/// Between a refusal and the account's next request of the kind.
-const REST: Duration = Duration::from_millis(50);
+/// Between a refusal and the next request of the same task: until the rate allows the largest page again.
+const REST: Duration = Duration::from_millis(100);
+/// Requests of the account in flight at each gateway.
+const IN_FLIGHT: usize = 4;
 /// Between two lists of conversations that are timed.
 const LIST_PACE: Duration = Duration::from_millis(40);
 /// How much slower the others may become, in percent.
@@ -174,12 +176,13 @@ impl Account {
     fn use_all(&self, fleet: &Fleet, stop: &CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for (device, gateway) in self.devices.iter().zip(fleet.gateways()) {
-            for (place, use_) in Use::ALL.into_iter().enumerate() {
+            for first in 0..IN_FLIGHT {
                 let (http, gateway, token) = (self.http.clone(), gateway.url(), device.token().to_owned());
                 let (group, counts, stop) = (self.group, Arc::clone(&self.counts), stop.clone());
                 tasks.spawn(async move {
+                    let uses = Use::ALL.into_iter().enumerate().cycle().skip(first);
                     // Cancel safe: a request that is cut off is not counted.
-                    let requests = use_up(use_, &http, &gateway, &token, group, &counts[place]);
+                    let requests = use_up(uses, &http, &gateway, &token, group, &counts);
                     stop.run_until_cancelled(requests).await;
                 });
             }
@@ -217,19 +220,26 @@ fn unknown(count: usize) -> Vec<UserId> {
     (0..count).map(|_| UserId::random()).collect()
 }
 
-/// Sends requests of one kind, one after the other. Answers are received and not parsed: the account's own work must not
-/// slow this process, which measures the others.
-async fn use_up(use_: Use, http: &Client, gateway: &str, token: &str, group: ConversationId, counts: &Counts) {
-    loop {
+/// Sends requests of all kinds in turn. Answers are received and not parsed: the account's own work must not slow this
+/// process, which measures the others.
+async fn use_up(
+    uses: impl Iterator<Item = (usize, Use)>,
+    http: &Client,
+    gateway: &str,
+    token: &str,
+    group: ConversationId,
+    counts: &[Counts; Use::ALL.len()],
+) {
+    for (place, use_) in uses {
         let answer = async { use_.request(http, gateway, group).bearer_auth(token).send().await?.error_for_status() };
         let is_answered = match answer.await {
             Ok(answer) => answer.bytes().await.is_ok(),
             Err(_) => false,
         };
         if is_answered {
-            counts.answered.fetch_add(1, Ordering::Relaxed);
+            counts[place].answered.fetch_add(1, Ordering::Relaxed);
         } else {
-            counts.refused.fetch_add(1, Ordering::Relaxed);
+            counts[place].refused.fetch_add(1, Ordering::Relaxed);
             sleep(REST).await;
         }
     }
