@@ -13,8 +13,7 @@ use crate::refusal::Refusal;
 /// How often users who have been quiet are forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Rows of a page that cost as much as one command: a page of 100 costs five. A page takes more of the processor than a
-/// command by about that factor.
+/// Rows of a page that count as one command: a page of 100 counts as five.
 const ROWS_PER_COMMAND: usize = 20;
 
 /// `watch_presence` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of

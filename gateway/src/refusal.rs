@@ -162,18 +162,19 @@ impl Refusal {
         } else {
             tracing::debug!(what, %cause, "a request is refused as unavailable");
         }
-        metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => what).increment(1);
-        let message = format!("{what} is out of reach; repeat the request, with the same ids, after the delay");
-        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
+        Self::later(what, "is out of reach")
     }
 
     /// A conversation that holds names of a later version, which this gateway must not write. During an upgrade another
     /// gateway takes the repeat.
     pub fn later_version() -> Self {
-        metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => "a gateway of a later version").increment(1);
-        let message =
-            "only a gateway of a later version can do this; repeat the request, with the same ids, after the delay";
-        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message.to_owned()) }
+        Self::later("a gateway of a later version", "alone can do this")
+    }
+
+    fn later(what: &'static str, problem: &str) -> Self {
+        metrics::counter!(crate::telemetry::UNAVAILABLE_TOTAL, "what" => what).increment(1);
+        let message = format!("{what} {problem}; repeat the request, with the same ids, after the delay");
+        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
     }
 
     /// A fault of ours. The cause is logged here, once.

@@ -57,15 +57,16 @@ impl Participants {
         self.list.iter().find(|participant| participant.user_id == user_id)
     }
 
-    /// Whether this version knows all their roles.
-    pub fn are_known(&self) -> bool {
-        self.list.iter().all(|participant| participant.role != Role::Unknown)
-    }
-
     /// Whether one of a pair has blocked the other.
     pub const fn is_blocked(&self) -> bool {
         !self.blocked_by.is_empty()
     }
+}
+
+/// Whether this version knows the kind of a conversation and the roles of its participants. What it writes would lose
+/// others.
+pub fn has_known_names(kind: ConversationKind, participants: &[Participant]) -> bool {
+    kind != ConversationKind::Unknown && participants.iter().all(|participant| participant.role != Role::Unknown)
 }
 
 /// What happened.
@@ -201,7 +202,7 @@ impl Event {
 
     /// Whether this version knows the kind of the conversation and all roles.
     pub fn has_known_names(&self) -> bool {
-        self.kind != ConversationKind::Unknown && self.participants.are_known()
+        has_known_names(self.kind, &self.participants.list)
     }
 
     /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,

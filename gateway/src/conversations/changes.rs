@@ -3,7 +3,7 @@
 use chat_shared::{
     clock::Timestamp,
     delivery::Delivery,
-    event::{Event, Fact, Participants, ParticipantsChanged},
+    event::{Event, Fact, Participants, ParticipantsChanged, has_known_names},
     ids::{ConversationId, UserId},
     position::{Seq, StreamSeq},
     wire::{Conversation, ConversationKind, Participant, Role},
@@ -108,9 +108,7 @@ async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by
         version: row.version.unsigned_abs(),
         participants: participants(user_ids, &roles)?,
     };
-    let is_known = locked.kind != ConversationKind::Unknown
-        && locked.participants.iter().all(|participant| participant.role != Role::Unknown);
-    if is_known { Ok(locked) } else { Err(Refusal::later_version()) }
+    if has_known_names(locked.kind, &locked.participants) { Ok(locked) } else { Err(Refusal::later_version()) }
 }
 
 async fn apply(

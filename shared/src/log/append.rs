@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Event, Fact, Participants},
+    event::{Event, Fact, Participants, has_known_names},
     ids::{ConversationId, UserId},
     position::{Seq, StreamSeq},
     wire::ConversationKind,
@@ -137,7 +137,7 @@ impl Head {
 
     /// Whether an event after it can be written without losing a name of a later version.
     pub fn is_writable(&self) -> bool {
-        self.kind != ConversationKind::Unknown && self.participants.are_known()
+        has_known_names(self.kind, &self.participants.list)
     }
 }
 
