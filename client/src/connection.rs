@@ -174,7 +174,7 @@ async fn shake_hands(
     response.upgrade().await.map_err(transport)
 }
 
-/// What only a WebSocket server answers to a key (RFC 6455, section 4.2.2), and no cache.
+/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2). A cache does not give it.
 fn accept_of(key: &str) -> String {
     const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))

@@ -132,7 +132,7 @@ impl Session {
         cursor.is_some_and(|cursor| self.progress.lock().succession(cursor) == Succession::Jump)
     }
 
-    /// What a change or a receipt brings: itself, or if it is a repeat the one before it, which may wait for the application.
+    /// The notice that a change or a receipt adds, or the last one if it is a repeat: the application may not have taken that.
     const fn notice(&self, is_news: bool) -> Content {
         Content::Notice(if is_news { self.notices.next_number() } else { self.notices.last_number() })
     }

@@ -44,7 +44,7 @@ pub(super) struct Live {
     pub(super) going_away: Option<Duration>,
     opened: Instant,
     heartbeat_interval: Duration,
-    /// What this connection was told of what the application has taken.
+    /// The last cursor that was confirmed on this connection.
     confirmed: Option<Cursor>,
     confirm_due: Instant,
     renewal_due: Option<Instant>,

@@ -248,7 +248,7 @@ async fn serve(mut stream: TcpStream, world: Arc<Mutex<World>>, sockets: mpsc::S
     }
 }
 
-/// What a server answers to a key, as RFC 6455 has it.
+/// The value of `Sec-WebSocket-Accept` for a key (RFC 6455).
 fn accept_of(key: &str) -> String {
     let answered = key.to_owned() + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, answered.as_bytes()))

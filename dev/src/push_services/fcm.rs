@@ -78,7 +78,7 @@ impl Fcm {
         self.offline.begin(token);
     }
 
-    /// What a device gets when it is online again.
+    /// Ends that, and gives the messages that were kept for the device.
     pub fn reconnect(&self, token: &str) -> Vec<Received> {
         self.offline.end(token)
     }

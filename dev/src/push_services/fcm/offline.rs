@@ -1,4 +1,4 @@
-//! What FCM keeps for devices that are offline.
+//! Messages that FCM keeps for devices that are offline.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -18,7 +18,7 @@ impl Offline {
         lock(&self.0).entry(token.to_owned()).or_default();
     }
 
-    /// What was kept, in the order of arrival; nothing more is.
+    /// The messages that were kept, in the order of arrival. Later ones are not kept.
     pub fn end(&self, token: &str) -> Vec<Received> {
         lock(&self.0).remove(token).unwrap_or_default()
     }
