@@ -111,10 +111,21 @@ begin
     end if;
     -- In the order in which read marks lock them.
     perform from participants where conversation_id = restored_id order by user_id for update;
-    delete from participants where conversation_id = restored_id and user_id <> all (user_ids);
-    insert into participants (conversation_id, user_id, role, joined_at)
-    select restored_id, member.user_id, member.role, restored_at
+    with gone as (
+        delete from participants where conversation_id = restored_id and user_id <> all (user_ids)
+        returning user_id, read_seq, last_read_message_id
+    )
+    insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, has_left)
+    select restored_id, user_id, read_seq, last_read_message_id, false from gone
+    order by user_id;
+    with back as (
+        delete from former_participants where conversation_id = restored_id and user_id = any (user_ids)
+        returning user_id, read_seq, last_read_message_id
+    )
+    insert into participants (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id)
+    select restored_id, member.user_id, member.role, restored_at, coalesce(back.read_seq, 0), back.last_read_message_id
     from unnest(user_ids, roles) with ordinality as member (user_id, role, place)
+    left join back using (user_id)
     order by member.place
     on conflict (conversation_id, user_id) do update set role = excluded.role;
     if restored_kind = 'direct' then
@@ -192,6 +203,15 @@ ALTER TABLE public.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.former_participants (
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    read_seq bigint NOT NULL,
+    last_read_message_id uuid,
+    has_left boolean NOT NULL,
+    CONSTRAINT former_participants_read_seq_check CHECK ((read_seq >= 0))
 );
 
 CREATE TABLE public.log_checkpoints (
@@ -277,8 +297,10 @@ CREATE TABLE public.participants (
     last_read_message_id uuid,
     muted_until timestamp with time zone,
     listed_at timestamp with time zone NOT NULL,
+    since_seq bigint DEFAULT 0 NOT NULL,
     CONSTRAINT participants_read_seq_check CHECK ((read_seq >= 0)),
-    CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text])))
+    CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text]))),
+    CONSTRAINT participants_since_seq_check CHECK ((since_seq >= 0))
 );
 
 ALTER TABLE public.participants ALTER COLUMN "position" ADD GENERATED ALWAYS AS IDENTITY (
@@ -307,6 +329,9 @@ ALTER TABLE ONLY public.dead_letters
 
 ALTER TABLE ONLY public.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY public.former_participants
+    ADD CONSTRAINT former_participants_pkey PRIMARY KEY (conversation_id, user_id);
 
 ALTER TABLE ONLY public.log_checkpoints
     ADD CONSTRAINT log_checkpoints_pkey PRIMARY KEY (stream_name);
@@ -343,6 +368,9 @@ CREATE CONSTRAINT TRIGGER conversations_direct_has_two AFTER INSERT OR UPDATE OF
 CREATE TRIGGER participants_count AFTER INSERT OR DELETE ON public.participants FOR EACH ROW EXECUTE FUNCTION public.participants_count();
 
 CREATE TRIGGER participants_listed BEFORE INSERT ON public.participants FOR EACH ROW EXECUTE FUNCTION public.participants_listed();
+
+ALTER TABLE ONLY public.former_participants
+    ADD CONSTRAINT former_participants_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.participants
     ADD CONSTRAINT participants_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id) ON DELETE CASCADE;

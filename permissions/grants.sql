@@ -2,8 +2,8 @@
 -- tables, in one transaction: everything that was granted is taken back first, so that this file is all there is.
 
 revoke all on table
-    conversations, participants, outbox, messages, content_keys, dead_letters, log_checkpoints, notification_devices,
-    blocks, log_gaps, _sqlx_migrations
+    conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
+    notification_devices, blocks, log_gaps, _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
@@ -13,15 +13,17 @@ revoke all on function
 -- Every service compares the schema with the one it was built for.
 grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention;
 
--- The gateway reads what users read. Of a conversation it writes who takes part, but neither messages nor how far anybody
--- has read, nor the number of participants, which the database counts by itself.
+-- The gateway reads what users read. Of a conversation it writes the participants, a read mark only with a new one; neither
+-- messages nor the number of participants, which the database counts by itself.
 grant select on table
-    conversations, participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks
+    conversations, participants, former_participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks
     to chat_gateway;
 grant insert (conversation_id, kind, direct_low, direct_high, created_at, last_activity_at), update (version)
     on table conversations to chat_gateway;
-grant insert (conversation_id, user_id, role, joined_at), update (role, muted_until), delete
+grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, since_seq),
+    update (role, muted_until), delete
     on table participants to chat_gateway;
+grant insert, delete on table former_participants to chat_gateway;
 -- Locking rows needs the right to change a column; this one takes no value that isn't generated.
 grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;
 grant insert, update, delete on table notification_devices to chat_gateway;
@@ -32,9 +34,11 @@ grant insert on table messages to chat_persister;
 grant select (conversation_id, last_seq, last_activity_at, version),
     update (last_seq, last_message_id, last_message_at, last_activity_at)
     on table conversations to chat_persister;
-grant select (conversation_id, user_id, read_seq, last_read_message_id, listed_at),
-    update (read_seq, last_read_message_id, listed_at)
+grant select (conversation_id, user_id, read_seq, last_read_message_id, since_seq, listed_at),
+    update (read_seq, last_read_message_id, since_seq, listed_at)
     on table participants to chat_persister;
+grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
+    on table former_participants to chat_persister;
 grant select, insert, delete on table dead_letters to chat_persister;
 grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_stream_seq), delete
     on table log_checkpoints to chat_persister;

@@ -118,6 +118,7 @@ mod tests {
             participants: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),
+            returned: Vec::new(),
             last_seq: Seq(0),
             changed_at: Timestamp(0),
         })

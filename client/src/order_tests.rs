@@ -53,6 +53,7 @@ fn change(id: ConversationId, version: u64, last_seq: u64) -> ChangedConversatio
         participants: Vec::new(),
         added: Vec::new(),
         removed: Vec::new(),
+        returned: Vec::new(),
         last_seq: Seq(last_seq),
         changed_at: Timestamp(0),
     }

@@ -137,16 +137,19 @@ impl Unread {
         });
     }
 
-    /// The participants changed after this message.
-    pub(crate) fn participants_changed(&mut self, conversation_id: ConversationId, last_seq: Seq) {
+    /// The participants changed after this message. A user who is `new` among them has read all messages up to it.
+    pub(crate) fn participants_changed(&mut self, conversation_id: ConversationId, last_seq: Seq, is_new: bool) {
         self.change(conversation_id, |entry| {
             entry.is_recent = true;
-            entry.is_known |= last_seq == Seq::ZERO;
+            entry.is_known |= is_new || last_seq == Seq::ZERO;
             entry.mark.last_seq = entry.mark.last_seq.max(last_seq);
+            if is_new {
+                entry.mark.read_seq = entry.mark.read_seq.max(last_seq);
+            }
         });
     }
 
-    /// The user takes part no more. If they come back, they begin anew.
+    /// The user takes part no more.
     pub(crate) fn forget(&mut self, conversation_id: ConversationId) {
         self.change(conversation_id, |entry| *entry = Entry { told: entry.told, ..Entry::default() });
         if self.entries.get(&conversation_id).is_some_and(|entry| entry.told == 0) {
@@ -293,9 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_participant_has_nothing_unread_and_a_returning_one_asks_for_the_mark() {
+        let (mut unread, new, old) = (Unread::default(), ConversationId::random(), ConversationId::random());
+        unread.participants_changed(new, Seq(7), true);
+        unread.participants_changed(old, Seq(7), false);
+        assert_eq!((unread.of(new), unread.of(old), unread.first_unknown()), (Some(0), None, Some(old)));
+        // The conversation as it is stored is behind.
+        unread.shown(&listed(new, 5, 5, 0));
+        unread.message(new, Seq(8), false);
+        assert_eq!(unread.of(new), Some(1));
+        unread.shown(&listed(old, 5, 3, 0));
+        assert_eq!(unread.of(old), Some(4));
+    }
+
+    #[test]
     fn a_conversation_that_is_met_halfway_is_asked_for_first() {
         let (mut unread, id, new) = (Unread::default(), ConversationId::random(), ConversationId::random());
-        unread.participants_changed(new, Seq::ZERO);
+        unread.participants_changed(new, Seq::ZERO, false);
         unread.message(new, Seq(1), false);
         assert_eq!((unread.pop().map(|news| news.unread), unread.first_unknown()), (Some(1), None));
         unread.message(id, Seq(9), false);

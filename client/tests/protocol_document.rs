@@ -127,8 +127,13 @@ fn everything_beside_messages() -> Vec<Value> {
         Push::Skipped { cursor: Cursor(1) },
         Push::Profile { profiles: ProfileList { users: vec![profile], businesses: Vec::new() } },
     ];
-    let progress =
-        Progress { user_id, read_seq: seq, last_read_message_id: Some(message_id), delivered_seq: Some(seq) };
+    let progress = Progress {
+        user_id,
+        since_seq: seq,
+        read_seq: seq,
+        last_read_message_id: Some(message_id),
+        delivered_seq: Some(seq),
+    };
     let mut values: Vec<Value> = pushes.iter().map(|push| serde_json::to_value(push).unwrap()).collect();
     values.push(serde_json::to_value(progress).unwrap());
     values.push(serde_json::to_value(name).unwrap());

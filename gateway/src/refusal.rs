@@ -76,6 +76,11 @@ impl Refusal {
         Self::forbidden("there is a block between the two of you: nothing is sent either way")
     }
 
+    /// One of the users to be added has blocked the one who adds, or has left the group; nobody learns which.
+    pub fn not_to_be_added() -> Self {
+        Self::forbidden("you can't add one of these users: the user has blocked you, or has left this group")
+    }
+
     /// There is no such conversation, or the user doesn't take part in it; nobody learns which.
     pub fn no_such_conversation() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such conversation among yours")

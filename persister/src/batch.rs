@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chat_shared::{
     clock::{Day, Timestamp},
-    event::{Fact, ReadAdvanced},
+    event::{Fact, ParticipantsChanged, ReadAdvanced},
+    ids::UserId,
     log::{self, NotAnEntry},
     position::{Seq, StreamSeq},
 };
@@ -34,6 +35,8 @@ pub enum Row {
     Message(MessageRow),
     /// How far a participant has read.
     Read(ReadRow),
+    /// Users that joined.
+    Joined(Vec<ReadRow>),
 }
 
 /// A row of `messages`.
@@ -47,14 +50,15 @@ pub struct MessageRow {
     envelope: Vec<u8>,
 }
 
-/// How far a participant has read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How far a participant has read, and after which message it takes part; zero where an entry does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadRow {
     conversation_id: Uuid,
     user_id: Uuid,
-    /// Before the message: the furthest counts, whichever of two marks comes first.
     read_seq: Seq,
-    message_id: Uuid,
+    /// The message that was read last; none for a user that joined.
+    message_id: Option<Uuid>,
+    since_seq: Seq,
 }
 
 /// Why an entry can't even be tried.
@@ -82,12 +86,17 @@ impl Item {
                 metrics::counter!(names::UNKNOWN_FACTS_TOTAL).increment(1);
                 None
             }
+            // The first participants take part from the first message on, however late the log has their conversation.
+            Fact::ParticipantsChanged(change) if event.participants.version > 1 && event.seq > Seq::ZERO => {
+                Some(Row::Joined(joined(conversation_id, storable(event.seq)?, &change)))
+            }
             Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) => None,
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq }) => Some(Row::Read(ReadRow {
                 conversation_id,
                 user_id: user_id.as_uuid(),
                 read_seq: storable(read_seq)?,
-                message_id: message_id.as_uuid(),
+                message_id: Some(message_id.as_uuid()),
+                since_seq: Seq::ZERO,
             })),
             Fact::MessageSent(sent) => {
                 let seq = storable(event.seq)?;
@@ -108,6 +117,18 @@ impl Item {
     }
 }
 
+/// Users who join have read all messages so far, but for those who took part before.
+fn joined(conversation_id: Uuid, since_seq: Seq, change: &ParticipantsChanged) -> Vec<ReadRow> {
+    let row = |user_id: &UserId| ReadRow {
+        conversation_id,
+        user_id: user_id.as_uuid(),
+        read_seq: if change.returned.contains(user_id) { Seq::ZERO } else { since_seq },
+        message_id: None,
+        since_seq,
+    };
+    change.added.iter().map(row).collect()
+}
+
 fn storable(seq: Seq) -> Result<Seq, Unstorable> {
     if (1..=i64::MAX.unsigned_abs()).contains(&seq.0) { Ok(seq) } else { Err(Unstorable::SeqOutOfRange(seq.0)) }
 }
@@ -115,7 +136,7 @@ fn storable(seq: Seq) -> Result<Seq, Unstorable> {
 #[cfg(test)]
 impl ReadRow {
     pub const fn for_test(conversation_id: Uuid, user_id: Uuid, read_seq: u64, message_id: Uuid) -> Self {
-        Self { conversation_id, user_id, read_seq: Seq(read_seq), message_id }
+        Self { conversation_id, user_id, read_seq: Seq(read_seq), message_id: Some(message_id), since_seq: Seq::ZERO }
     }
 }
 
@@ -123,7 +144,8 @@ impl MessageRow {
     /// Who writes has read.
     const fn read(&self) -> ReadRow {
         let Self { conversation_id, sender_id, seq, message_id, .. } = *self;
-        ReadRow { conversation_id, user_id: sender_id, read_seq: seq, message_id }
+        let (user_id, message_id) = (sender_id, Some(message_id));
+        ReadRow { conversation_id, user_id, read_seq: seq, message_id, since_seq: Seq::ZERO }
     }
 }
 
@@ -134,7 +156,7 @@ pub struct Batch {
     pub messages: MessageColumns,
     /// The last message of each conversation in the batch.
     pub heads: HeadColumns,
-    /// How far participants have read: to their own last message, or to where they marked.
+    /// How far participants have read: to their own last message, to where they marked, or to where they joined.
     pub reads: ReadColumns,
     /// The last position in the log.
     pub last: StreamSeq,
@@ -170,7 +192,8 @@ pub struct ReadColumns {
     pub conversation_id: Vec<Uuid>,
     pub user_id: Vec<Uuid>,
     pub read_seq: Vec<i64>,
-    pub last_read_message_id: Vec<Uuid>,
+    pub last_read_message_id: Vec<Option<Uuid>>,
+    pub since_seq: Vec<i64>,
 }
 
 impl Batch {
@@ -181,6 +204,7 @@ impl Batch {
             match &item.row {
                 Some(Row::Message(row)) => rows.push(row),
                 Some(Row::Read(read)) => reads.push(*read),
+                Some(Row::Joined(joined)) => reads.extend(joined),
                 None => {}
             }
         }
@@ -233,15 +257,20 @@ impl HeadColumns {
 
 impl ReadColumns {
     /// The furthest of each participant.
-    fn of(mut reads: Vec<ReadRow>) -> Self {
-        reads.sort_unstable();
-        let furthest: BTreeMap<_, _> = reads.iter().map(|read| ((read.conversation_id, read.user_id), read)).collect();
+    fn of(reads: Vec<ReadRow>) -> Self {
+        let mut furthest: BTreeMap<_, ((Seq, Option<Uuid>), Seq)> = BTreeMap::new();
+        for read in reads {
+            let (mark, since_seq) = furthest.entry((read.conversation_id, read.user_id)).or_default();
+            *mark = (*mark).max((read.read_seq, read.message_id));
+            *since_seq = (*since_seq).max(read.since_seq);
+        }
         let mut columns = Self::default();
-        for read in furthest.into_values() {
-            columns.conversation_id.push(read.conversation_id);
-            columns.user_id.push(read.user_id);
-            columns.read_seq.push(read.read_seq.to_sql());
-            columns.last_read_message_id.push(read.message_id);
+        for ((conversation_id, user_id), ((read_seq, message_id), since_seq)) in furthest {
+            columns.conversation_id.push(conversation_id);
+            columns.user_id.push(user_id);
+            columns.read_seq.push(read_seq.to_sql());
+            columns.last_read_message_id.push(message_id);
+            columns.since_seq.push(since_seq.to_sql());
         }
         columns
     }

@@ -53,7 +53,7 @@ impl Evidence {
         let Some(then) = self.first_refusals.get(&item.stream_seq) else { return false };
         match item.row {
             Some(Row::Message(_)) => self.stored.messages > then.messages,
-            Some(Row::Read(_)) => self.stored.reads > then.reads,
+            Some(Row::Read(_) | Row::Joined(_)) => self.stored.reads > then.reads,
             // It stores nothing that could be at fault.
             None => false,
         }

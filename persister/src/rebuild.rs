@@ -116,7 +116,7 @@ mod tests {
             sent_at: Timestamp(at),
             previous: StreamSeq::ZERO,
             participants: Participants { version, ..Participants::default() },
-            fact: Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] }),
+            fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The statements: one transaction a batch, dead letters.
 //!
-//! **Invariants:** nothing is ever lowered. Rows are locked in the order messages, conversations,
+//! **Invariants:** nothing is ever lowered. Rows are locked in the order messages, conversations, participants, former
 //! participants, checkpoint, and sorted within each, so that instances don't lock each other out.
 
 use chat_shared::{
@@ -11,6 +11,7 @@ use chat_shared::{
 };
 use sqlx::{PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::{
     batch::{Batch, HeadColumns, MessageColumns, ReadColumns},
@@ -76,6 +77,7 @@ impl Store {
         }
         if !batch.reads.is_empty() {
             stored.reads = raise_participants(&mut transaction, &batch.heads, &batch.reads).await?;
+            raise_former_participants(&mut transaction, &batch.reads).await?;
         }
         // Last, because all instances wait for each other at this row.
         if let Some(log) = log
@@ -208,16 +210,18 @@ async fn raise_participants(
     let raised = sqlx::query_scalar!(
         r#"with wanted as materialized (
              select participant.conversation_id, participant.user_id, active.listed_at, own.read_seq,
-                 own.last_read_message_id, coalesce(participant.read_seq < own.read_seq, false) as is_read
+                 own.last_read_message_id, own.since_seq, coalesce(participant.read_seq < own.read_seq, false) as is_read
              from participants participant
              left join unnest($1::uuid[], $2::timestamptz[]) as active (conversation_id, listed_at)
                  using (conversation_id)
-             left join unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[])
-                 as own (conversation_id, user_id, read_seq, last_read_message_id) using (conversation_id, user_id)
+             left join unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[], $8::bigint[])
+                 as own (conversation_id, user_id, read_seq, last_read_message_id, since_seq)
+                 using (conversation_id, user_id)
              where participant.conversation_id = any($1 || $3)
                  and (
                      participant.listed_at < active.listed_at - make_interval(secs => $7)
                      or participant.read_seq < own.read_seq
+                     or participant.since_seq < own.since_seq
                  )
              order by participant.conversation_id, participant.user_id
              for no key update of participant
@@ -227,7 +231,8 @@ async fn raise_participants(
                      then wanted.listed_at else participant.listed_at end,
                  read_seq = greatest(participant.read_seq, wanted.read_seq),
                  last_read_message_id = case when participant.read_seq < wanted.read_seq
-                     then wanted.last_read_message_id else participant.last_read_message_id end
+                     then wanted.last_read_message_id else participant.last_read_message_id end,
+                 since_seq = greatest(participant.since_seq, wanted.since_seq)
              from wanted
              where participant.conversation_id = wanted.conversation_id and participant.user_id = wanted.user_id
              returning wanted.is_read
@@ -238,10 +243,39 @@ async fn raise_participants(
         &reads.conversation_id,
         &reads.user_id,
         &reads.read_seq,
-        &reads.last_read_message_id,
+        &reads.last_read_message_id as &[Option<Uuid>],
         limits::LIST_LAG_MAX.as_secs_f64(),
+        &reads.since_seq,
     )
     .fetch_one(connection)
     .await?;
     Ok(raised.unsigned_abs())
+}
+
+/// Raises how far users have read who take part no more, for when they come back. A statement of its own, so that it sees
+/// users who were removed while the one before waited for their rows.
+async fn raise_former_participants(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with wanted as materialized (
+             select former.conversation_id, former.user_id, own.read_seq, own.last_read_message_id
+             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[])
+                 as own (conversation_id, user_id, read_seq, last_read_message_id)
+             join former_participants former using (conversation_id, user_id)
+             where former.read_seq < own.read_seq
+             order by former.conversation_id, former.user_id
+             for no key update of former
+         )
+         update former_participants former
+         set read_seq = wanted.read_seq, last_read_message_id = wanted.last_read_message_id
+         from wanted
+         where former.conversation_id = wanted.conversation_id and former.user_id = wanted.user_id
+             and former.read_seq < wanted.read_seq",
+        &reads.conversation_id,
+        &reads.user_id,
+        &reads.read_seq,
+        &reads.last_read_message_id as &[Option<Uuid>],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -103,6 +103,6 @@ fn first_event() -> Event {
         sent_at: Timestamp(0),
         previous: StreamSeq::ZERO,
         participants: Participants::default(),
-        fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+        fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
     }
 }

@@ -144,12 +144,15 @@ pub struct MessageSent {
 }
 
 /// A change of the participants; the event's `participants` are those after it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParticipantsChanged {
-    /// Who joined.
+    /// Users that joined.
     pub added: Vec<UserId>,
-    /// Who left or was removed.
+    /// Users that left or were removed.
     pub removed: Vec<UserId>,
+    /// Those of `added` that took part before: they continue with their read marks. The others start at `Event::seq`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<UserId>,
 }
 
 /// One of a pair has blocked the other, or ceased to; the event's `participants` say how it is after it.

@@ -52,7 +52,7 @@ async fn append(log: &Log, heads: &mut BTreeMap<ConversationId, (u64, StreamSeq)
                 sent_at: Timestamp(0),
                 previous: *at,
                 participants: Participants::default(),
-                fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+                fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
             };
             let appended = log.append(&event, &format!("{}:{seq}", conversation_id.as_uuid())).await?;
             let Appended::At(stream_seq) = appended else { anyhow::bail!("appended twice") };

@@ -48,7 +48,7 @@ fn mark(conversation_id: ConversationId) -> Event {
 }
 
 fn change(conversation_id: ConversationId, seq: u64, previous: StreamSeq) -> Event {
-    let change = ParticipantsChanged { added: Vec::new(), removed: Vec::new() };
+    let change = ParticipantsChanged::default();
     event(conversation_id, seq, previous, Fact::ParticipantsChanged(change))
 }
 

@@ -73,7 +73,7 @@ fn first_event(conversation_id: ConversationId) -> Event {
         sent_at: Timestamp(0),
         previous: StreamSeq::ZERO,
         participants: Participants::default(),
-        fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+        fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
     }
 }
 

@@ -106,20 +106,23 @@ fn participants() -> impl Strategy<Value = Vec<Participant>> {
 }
 
 fn changed_conversations() -> impl Strategy<Value = ChangedConversation> {
-    let changed = (participants(), vec(user_ids(), 0..2), vec(user_ids(), 0..2));
+    let changed = (participants(), vec(user_ids(), 0..2), vec(user_ids(), 0..2), vec(user_ids(), 0..2));
     (conversation_ids(), positions(), changed, positions(), times()).prop_map(
-        |(conversation_id, version, (participants, added, removed), last_seq, changed_at)| ChangedConversation {
-            conversation_id,
-            kind: ConversationKind::Group,
-            version,
-            name: ConversationName::default(),
-            participants,
-            profiles: Vec::new(),
-            is_blocked: false,
-            added,
-            removed,
-            last_seq: Seq(last_seq),
-            changed_at,
+        |(conversation_id, version, (participants, added, removed, returned), last_seq, changed_at)| {
+            ChangedConversation {
+                conversation_id,
+                kind: ConversationKind::Group,
+                version,
+                name: ConversationName::default(),
+                participants,
+                profiles: Vec::new(),
+                is_blocked: false,
+                added,
+                removed,
+                returned,
+                last_seq: Seq(last_seq),
+                changed_at,
+            }
         },
     )
 }
@@ -200,6 +203,7 @@ fn conversations() -> impl Strategy<Value = Conversation> {
     let numbers = (positions(), positions(), positions(), positions(), numbers());
     let progress = (user_ids(), positions(), option::of(positions())).prop_map(|(user_id, read, delivered)| Progress {
         user_id,
+        since_seq: Seq::ZERO,
         read_seq: Seq(read),
         last_read_message_id: None,
         delivered_seq: delivered.map(Seq),

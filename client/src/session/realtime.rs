@@ -93,6 +93,7 @@ impl Realtime {
 
     pub(super) fn changed(&mut self, change: &ChangedConversation) {
         let ChangedConversation { conversation_id, ref participants, ref removed, last_seq, .. } = *change;
+        let joins = |me| change.added.contains(&me) && !change.returned.contains(&me);
         for user_id in removed {
             self.typists.stopped((conversation_id, *user_id));
         }
@@ -100,7 +101,7 @@ impl Realtime {
             self.left(conversation_id);
         } else {
             self.receipts.keep(conversation_id, participants);
-            self.unread.lock().participants_changed(conversation_id, last_seq);
+            self.unread.lock().participants_changed(conversation_id, last_seq, self.me.is_some_and(joins));
         }
     }
 

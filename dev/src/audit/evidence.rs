@@ -52,6 +52,8 @@ pub struct ReadMark {
     pub conversation_id: ConversationId,
     pub user_id: UserId,
     pub read_seq: Seq,
+    /// The participant was added after this message.
+    pub since_seq: Seq,
 }
 
 /// A conversation in a user's list, as a gateway gave it.

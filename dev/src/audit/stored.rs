@@ -46,7 +46,7 @@ pub async fn heads(connection: &mut PgConnection, of: &[ConversationId]) -> Resu
 /// How far each participant has read.
 pub async fn reads(connection: &mut PgConnection, of: &[ConversationId]) -> Result<Vec<ReadMark>> {
     let statement = format!(
-        "select conversation_id, user_id, read_seq from participants where conversation_id = any({})",
+        "select conversation_id, user_id, read_seq, since_seq from participants where conversation_id = any({})",
         list(of)
     );
     read(connection, statement, |row| {
@@ -54,6 +54,7 @@ pub async fn reads(connection: &mut PgConnection, of: &[ConversationId]) -> Resu
             conversation_id: row.try_get::<Uuid, _>(0)?.try_into()?,
             user_id: row.try_get::<Uuid, _>(1)?.try_into()?,
             read_seq: seq(row, 2)?,
+            since_seq: seq(row, 3)?,
         })
     })
     .await

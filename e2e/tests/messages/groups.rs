@@ -104,6 +104,49 @@ fn r1_2_everybody_is_told_who_joins_and_leaves() -> Result<()> {
 }
 
 #[test]
+fn r6_4_a_user_is_put_into_no_group_by_a_user_whom_the_user_has_blocked() -> Result<()> {
+    on_shared_fleet(async |fleet| {
+        let [asha, bikram, third] = fleet.people()?;
+        let (old, new) = (fleet.group(&bikram, &[&asha]).await?, fleet.group(&bikram, &[&third]).await?);
+        let block = format!("blocks/{}", bikram.id.as_uuid());
+        assert_eq!(fleet.api(&asha, 0).put(&block, &json!({})).await?.status, 204);
+        let (api, path) = (fleet.api(&bikram, 1), format!("conversations/{}/participants", new.as_uuid()));
+        for user_ids in [vec![asha.id], vec![third.id, asha.id]] {
+            let made = api.post("conversations", &json!({ "kind": "group", "user_ids": user_ids })).await?;
+            assert_eq!(made.code(), "403 forbidden");
+            let added = api.post(&path, &json!({ "user_ids": user_ids })).await?;
+            assert_eq!(added.code(), "403 forbidden");
+        }
+        let mut device = fleet.connect(&asha, 0).await?;
+        api.say(old, &said("the old group goes on")).await?;
+        assert_eq!(device.message().await?.text, said("the old group goes on"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_user_who_left_a_group_comes_back_alone_and_one_who_was_removed_does_not() -> Result<()> {
+    on_shared_fleet(async |fleet| {
+        let [owner, member, leaver] = fleet.people()?;
+        let group = fleet.group(&owner, &[&member, &leaver]).await?;
+        let path = format!("conversations/{}/participants", group.as_uuid());
+        let (own, body) = (format!("{path}/{}", leaver.id.as_uuid()), json!({ "user_ids": [leaver.id] }));
+        let (owners, leavers) = (fleet.api(&owner, 0), fleet.api(&leaver, 1));
+        assert_eq!(leavers.delete(&own).await?.status, 204);
+        assert_eq!(owners.post(&path, &body).await?.code(), "403 forbidden");
+        let mut device = fleet.connect(&member, 0).await?;
+        let back: Conversation = leavers.post(&path, &body).await?.ok()?;
+        assert_eq!(back.participants.len(), 3);
+        let change = device.change().await?;
+        assert_eq!((change.added, change.returned), (vec![leaver.id], vec![leaver.id]));
+        assert_eq!(owners.delete(&own).await?.status, 204);
+        assert_eq!(leavers.post(&path, &body).await?.code(), "404 not_found");
+        assert_eq!(owners.post(&path, &body).await?.status, 200);
+        Ok(())
+    })
+}
+
+#[test]
 fn r6_4_only_the_owner_adds_and_removes_others() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [owner, member, third, stranger] = fleet.people()?;

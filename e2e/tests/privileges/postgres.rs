@@ -76,6 +76,15 @@ const CONVERSATIONS: &[Line] = &[
     ("update participants set read_seq = 0", OF_PERSISTER),
     ("update participants set user_id = gen_random_uuid()", NOBODY),
     ("delete from participants where user_id = gen_random_uuid()", OF_GATEWAY),
+    ("select has_left from former_participants", OF_GATEWAY),
+    (
+        "insert into former_participants (conversation_id, user_id, read_seq, has_left)
+         select conversation_id, gen_random_uuid(), 0, true from conversations where false",
+        OF_GATEWAY,
+    ),
+    ("delete from former_participants where user_id = gen_random_uuid()", OF_GATEWAY),
+    ("update former_participants set has_left = true", NOBODY),
+    ("update former_participants set read_seq = 0", OF_PERSISTER),
     ("select blocked_id from blocks", &[Gateway, Notifier, TextNotifier]),
     ("insert into blocks values (gen_random_uuid(), gen_random_uuid(), now())", OF_GATEWAY),
     ("delete from blocks where blocker_id = gen_random_uuid()", OF_GATEWAY),

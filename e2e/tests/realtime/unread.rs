@@ -105,7 +105,7 @@ fn r5_1_after_a_restart_with_a_resume_the_numbers_are_right_without_a_list() -> 
 }
 
 #[test]
-fn r5_1_who_is_added_has_read_nothing_and_who_is_removed_has_nothing_to_read() -> Result<()> {
+fn r5_1_a_new_participant_has_nothing_unread_and_a_returning_one_what_was_not_read() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [asha, bikram, chandra] = fleet.people()?;
         let group = fleet.group(&asha, &[&chandra]).await?;
@@ -122,12 +122,17 @@ fn r5_1_who_is_added_has_read_nothing_and_who_is_removed_has_nothing_to_read() -
         client.unread_total(1).await?;
         let path = format!("conversations/{}/participants", group.as_uuid());
         assert_eq!(api.post(&path, &json!({ "user_ids": [bikram.id] })).await?.status, 200);
-        client.unread_total(4).await?;
-        agree(fleet, &bikram, &client, &[(group, 3), (direct, 1)]).await?;
+        agree(fleet, &bikram, &client, &[(group, 0), (direct, 1)]).await?;
+        api.say(group, &said(4)).await?;
+        api.say(group, &said(5)).await?;
+        client.unread_total(3).await?;
         assert_eq!(api.delete(&format!("{path}/{}", bikram.id.as_uuid())).await?.status, 204);
         client.unread_total(1).await?;
         agree(fleet, &bikram, &client, &[(direct, 1)]).await?;
-        ensure!(client.client.unread(group).is_none(), "it is not theirs any more");
-        Ok(())
+        ensure!(client.client.unread(group).is_none(), "the user takes part no more");
+        api.say(group, &said(6)).await?;
+        assert_eq!(api.post(&path, &json!({ "user_ids": [bikram.id] })).await?.status, 200);
+        client.unread_total(4).await?;
+        agree(fleet, &bikram, &client, &[(group, 3), (direct, 1)]).await
     })
 }

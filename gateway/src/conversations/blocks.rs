@@ -87,10 +87,36 @@ pub(super) async fn lock_pair(connection: &mut PgConnection, pair: [UserId; 2]) 
 /// A lock that stands for these ids. Others may happen to share it; they wait for each other and no more. Whoever takes that
 /// of a user and that of a pair takes them in this order.
 async fn lock<const N: usize>(connection: &mut PgConnection, ids: [uuid::Uuid; N]) -> Result<(), Refusal> {
-    let key = ids.iter().map(uuid::Uuid::as_u64_pair).fold(0, |key, (high, low)| key ^ high.rotate_left(1) ^ low);
-    let locking = sqlx::query!("select pg_advisory_xact_lock($1)", key.cast_signed());
+    let locking = sqlx::query!("select pg_advisory_xact_lock($1)", lock_key(ids));
     statement(locking.execute(connection)).await?;
     Ok(())
+}
+
+/// The key of the lock of these ids, whatever their order.
+fn lock_key<const N: usize>(ids: [uuid::Uuid; N]) -> i64 {
+    let mix = |key, (high, low): (u64, u64)| key ^ high.rotate_left(1) ^ low;
+    ids.iter().map(uuid::Uuid::as_u64_pair).fold(0, mix).cast_signed()
+}
+
+/// Whether one of the users has blocked `by`. Until the transaction ends, blocks between `by` and these users wait.
+pub(super) async fn have_blocked(
+    connection: &mut PgConnection,
+    by: UserId,
+    user_ids: &[UserId],
+) -> Result<bool, Refusal> {
+    let others = user_ids.iter().filter(|user_id| **user_id != by);
+    let mut keys: Vec<_> = others.map(|user_id| lock_key([by, *user_id].map(UserId::as_uuid))).collect();
+    // All transactions take several of these locks in the same order.
+    keys.sort_unstable();
+    let locking = sqlx::query!("select pg_advisory_xact_lock(key) from unnest($1::bigint[]) as key", &keys);
+    statement(locking.execute(&mut *connection)).await?;
+    let user_ids: Vec<_> = user_ids.iter().map(|user_id| user_id.as_uuid()).collect();
+    let finding = sqlx::query_scalar!(
+        r#"select exists (select from blocks where blocked_id = $1 and blocker_id = any($2)) as "is_blocked!""#,
+        by.as_uuid(),
+        &user_ids
+    );
+    Ok(statement(finding.fetch_one(connection)).await?)
 }
 
 /// Those of the pairs of whom one has blocked the other.

@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 
 use super::{
     Conversations,
-    record::participants,
+    blocks::have_blocked,
+    record::{participants, user_ids},
     rules::{self, Change},
 };
 use crate::{
@@ -26,10 +27,12 @@ struct Locked {
     kind: ConversationKind,
     version: u64,
     participants: Vec<Participant>,
+    /// Whether the user who changes it left it, and so takes part no more.
+    has_left: bool,
 }
 
 impl Conversations {
-    /// Adds users to a group; those in it already are passed over.
+    /// Adds users to a group; those in it already are passed over. A user who left the group adds themself.
     pub async fn add(
         &self,
         by: UserId,
@@ -39,8 +42,13 @@ impl Conversations {
         if user_ids.is_empty() {
             return Err(Refusal::invalid("`user_ids` is empty; name who is to be added"));
         }
-        self.change(by, conversation_id, |locked| rules::addition(locked.kind, &locked.participants, by, user_ids))
-            .await?;
+        let addition = |locked: &Locked| {
+            if locked.has_left && user_ids.iter().all(|user_id| *user_id == by) {
+                return rules::comeback(&locked.participants, by).map(Some);
+            }
+            rules::addition(locked.kind, &locked.participants, by, user_ids)
+        };
+        self.change(by, conversation_id, addition).await?;
         self.get(by, conversation_id).await
     }
 
@@ -66,10 +74,13 @@ impl Conversations {
         let mut transaction = bounded(connection.begin()).await?;
         let locked = lock(&mut transaction, conversation_id, by).await?;
         let Some(change) = decide(&locked)? else { return Ok(()) };
+        if change.added.iter().any(|user_id| *user_id != by) {
+            check_added(&mut transaction, conversation_id, by, &change.added).await?;
+        }
         let now = self.clock.now();
-        apply(&mut transaction, conversation_id, &change, now).await?;
+        let returned = apply(&mut transaction, conversation_id, by, &change, now).await?;
         let (version, removed) = (locked.version + 1, change.removed);
-        insert_change(&mut transaction, conversation_id, locked.kind, version, change, now).await?;
+        insert_change(&mut transaction, conversation_id, locked.kind, version, change, returned, now).await?;
         bounded(transaction.commit()).await?;
         drop(connection);
         self.outbox.publish(conversation_id).await;
@@ -80,7 +91,7 @@ impl Conversations {
     }
 }
 
-/// Locks the conversation's row, if `by` takes part, and reads who does. Who takes part is read after the lock is
+/// Locks the conversation's row, if `by` takes part or left it, and reads its participants. They are read after the lock is
 /// held: a statement that waits for a lock sees the other tables as they were before.
 async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by: UserId) -> Result<Locked, Refusal> {
     let id = conversation_id.as_uuid();
@@ -88,7 +99,13 @@ async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by
         sqlx::query!(
             "select kind, version from conversations c
              where conversation_id = $1
-                 and exists (select from participants p where p.conversation_id = c.conversation_id and p.user_id = $2)
+                 and (
+                     exists (select from participants p where p.conversation_id = c.conversation_id and p.user_id = $2)
+                     or exists (
+                         select from former_participants f
+                         where f.conversation_id = c.conversation_id and f.user_id = $2 and f.has_left
+                     )
+                 )
              for no key update of c",
             id,
             by.as_uuid()
@@ -99,24 +116,58 @@ async fn lock(connection: &mut PgConnection, conversation_id: ConversationId, by
     .ok_or_else(Refusal::no_such_conversation)?;
     let rows = statement(
         sqlx::query!("select user_id, role from participants where conversation_id = $1 order by position", id)
-            .fetch_all(connection),
+            .fetch_all(&mut *connection),
     )
     .await?;
+    let has_left = !rows.iter().any(|row| row.user_id == by.as_uuid())
+        && have_left(&mut *connection, conversation_id, &[by]).await?;
     let (user_ids, roles): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.user_id, row.role)).unzip();
     let locked = Locked {
         kind: ConversationKind::named(&row.kind),
         version: row.version.unsigned_abs(),
         participants: participants(user_ids, &roles)?,
+        has_left,
     };
     if has_known_names(locked.kind, &locked.participants) { Ok(locked) } else { Err(Refusal::later_version()) }
 }
 
+/// Refuses to add users who have blocked the one who adds, or who left the group.
+async fn check_added(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    by: UserId,
+    added: &[UserId],
+) -> Result<(), Refusal> {
+    let is_refused =
+        have_blocked(connection, by, added).await? || have_left(connection, conversation_id, added).await?;
+    if is_refused { Err(Refusal::not_to_be_added()) } else { Ok(()) }
+}
+
+/// Whether one of the users left the conversation.
+async fn have_left(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    users: &[UserId],
+) -> Result<bool, Refusal> {
+    let users: Vec<_> = users.iter().map(|user_id| user_id.as_uuid()).collect();
+    let looking = sqlx::query_scalar!(
+        r#"select exists (
+               select from former_participants where conversation_id = $1 and user_id = any($2) and has_left
+           ) as "have_left!""#,
+        conversation_id.as_uuid(),
+        &users
+    );
+    Ok(statement(looking.fetch_one(connection)).await?)
+}
+
+/// Applies the change that `by` makes. Returns those of the added users who took part before.
 async fn apply(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
+    by: UserId,
     change: &Change,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<Vec<UserId>, Refusal> {
     let id = conversation_id.as_uuid();
     statement(
         sqlx::query!("update conversations set version = version + 1 where conversation_id = $1", id)
@@ -124,9 +175,18 @@ async fn apply(
     )
     .await?;
     if let Some(removed) = change.removed {
-        let deletion =
-            sqlx::query!("delete from participants where conversation_id = $1 and user_id = $2", id, removed.as_uuid());
-        statement(deletion.execute(&mut *connection)).await?;
+        let removal = sqlx::query!(
+            "with gone as (
+                 delete from participants where conversation_id = $1 and user_id = $2
+                 returning conversation_id, user_id, read_seq, last_read_message_id
+             )
+             insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, has_left)
+             select conversation_id, user_id, read_seq, last_read_message_id, $3 from gone",
+            id,
+            removed.as_uuid(),
+            removed == by
+        );
+        statement(removal.execute(&mut *connection)).await?;
     }
     if let Some(promoted) = change.promoted {
         let promotion = sqlx::query!(
@@ -139,10 +199,21 @@ async fn apply(
     }
     let is_added = |participant: &&Participant| change.added.contains(&participant.user_id);
     let added: Vec<_> = change.participants.iter().filter(is_added).copied().collect();
-    if added.is_empty() { Ok(()) } else { insert_participants(connection, conversation_id, &added, now).await }
+    if added.is_empty() {
+        return Ok(Vec::new());
+    }
+    insert_participants(&mut *connection, conversation_id, &added, now).await?;
+    let added: Vec<_> = change.added.iter().map(|user_id| user_id.as_uuid()).collect();
+    let returning = sqlx::query_scalar!(
+        "delete from former_participants where conversation_id = $1 and user_id = any($2) returning user_id",
+        id,
+        &added
+    );
+    Ok(user_ids(statement(returning.fetch_all(connection)).await?)?)
 }
 
-/// Inserts participants in this order of joining.
+/// Inserts participants in this order of joining. A user who took part before continues with the read mark; another one has
+/// read all messages. The persister raises both to the number of the change in the log.
 pub(super) async fn insert_participants(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
@@ -153,9 +224,14 @@ pub(super) async fn insert_participants(
     let roles: Vec<_> = added.iter().map(|participant| participant.role.as_str().to_owned()).collect();
     let inserted: Result<_, DatabaseError> = statement(
         sqlx::query!(
-            "insert into participants (conversation_id, user_id, role, joined_at)
-             select $1, joining.user_id, joining.role, $4
+            "insert into participants
+                 (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, since_seq)
+             select c.conversation_id, joining.user_id, joining.role, $4, coalesce(former.read_seq, c.last_seq),
+                 former.last_read_message_id, c.last_seq
              from unnest($2::uuid[], $3::text[]) with ordinality as joining (user_id, role, place)
+             join conversations c on c.conversation_id = $1
+             left join former_participants former
+                 on former.conversation_id = c.conversation_id and former.user_id = joining.user_id
              order by joining.place",
             conversation_id.as_uuid(),
             &user_ids,
@@ -178,11 +254,12 @@ pub(super) async fn insert_change(
     kind: ConversationKind,
     version: u64,
     change: Change,
+    returned: Vec<UserId>,
     changed_at: Timestamp,
 ) -> Result<(), Refusal> {
     let participants = Participants { version, list: change.participants, ..Participants::default() };
     let removed = change.removed.into_iter().collect();
-    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: change.added, removed });
+    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: change.added, removed, returned });
     insert_outbox(connection, conversation_id, kind, participants, fact, changed_at).await
 }
 

@@ -52,7 +52,7 @@ impl Conversations {
         } else {
             self.quotas.check(creator, Resource::Conversations)?;
             self.quotas.check(creator, Resource::LogBytes)?;
-            let inserted = self.insert(&draft).await?;
+            let inserted = self.insert(creator, &draft).await?;
             // At once: a client that leaves ends its request at the next wait.
             if inserted.1 {
                 self.quotas.count(creator, Resource::Conversations, 1);
@@ -89,14 +89,17 @@ impl Conversations {
     }
 
     /// Inserts the draft; if another request was faster with the same pair, its conversation and false.
-    async fn insert(&self, draft: &Draft) -> Result<(ConversationId, bool), Refusal> {
+    async fn insert(&self, creator: UserId, draft: &Draft) -> Result<(ConversationId, bool), Refusal> {
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
+        let added: Vec<_> = draft.participants.iter().map(|participant| participant.user_id).collect();
         if let Some(pair) = draft.pair {
             blocks::lock_pair(&mut transaction, pair).await?;
             if !blocked_by(&mut transaction, pair).await?.is_empty() {
                 return Err(Refusal::blocked());
             }
+        } else if blocks::have_blocked(&mut transaction, creator, &added).await? {
+            return Err(Refusal::not_to_be_added());
         }
         let low_and_high = draft.pair.map(|pair| pair.map(UserId::as_uuid));
         let inserted = statement(
@@ -123,9 +126,8 @@ impl Conversations {
         }
         let (id, at) = (draft.conversation_id, draft.created_at);
         insert_participants(&mut transaction, id, &draft.participants, at).await?;
-        let added = draft.participants.iter().map(|participant| participant.user_id).collect();
         let change = rules::Change { participants: draft.participants.clone(), added, ..rules::Change::default() };
-        insert_change(&mut transaction, id, draft.kind, 1, change, at).await?;
+        insert_change(&mut transaction, id, draft.kind, 1, change, Vec::new(), at).await?;
         bounded(transaction.commit()).await?;
         Ok((id, true))
     }
@@ -138,6 +140,7 @@ impl Draft {
         let others = self.participants.iter().map(|participant| participant.user_id);
         let progress = others.filter(|user_id| *user_id != creator).map(|user_id| Progress {
             user_id,
+            since_seq: Seq::ZERO,
             read_seq: Seq::ZERO,
             last_read_message_id: None,
             delivered_seq,

@@ -43,6 +43,7 @@ struct Row {
     last_activity_at: OffsetDateTime,
     user_ids: Vec<Uuid>,
     roles: Vec<String>,
+    since_seqs: Vec<i64>,
     read_seqs: Vec<i64>,
     last_read_message_ids: Vec<Option<Uuid>>,
 }
@@ -148,12 +149,13 @@ impl Conversations {
         let (last_seq, floor_seq) = (Seq::from_sql(row.last_seq), Seq::from_sql(row.floor_seq));
         let read_seq = Seq::from_sql(row.read_seq);
         let participants = participants(row.user_ids, &row.roles)?;
-        let read = row.read_seqs.into_iter().zip(row.last_read_message_ids);
-        let progress = participants.iter().zip(read).filter(|(participant, _)| participant.user_id != user_id);
-        let progress = progress.map(|(participant, (read_seq, message_id))| {
-            let (user_id, read_seq) = (participant.user_id, Seq::from_sql(read_seq));
+        let seqs = row.since_seqs.into_iter().map(Seq::from_sql).zip(row.read_seqs.into_iter().map(Seq::from_sql));
+        let marks = seqs.zip(row.last_read_message_ids);
+        let progress = participants.iter().zip(marks).filter(|(participant, _)| participant.user_id != user_id);
+        let progress = progress.map(|(participant, ((since_seq, read_seq), message_id))| {
             let last_read_message_id = message_id.map(TryInto::try_into).transpose()?;
-            Ok(Progress { user_id, read_seq, last_read_message_id, delivered_seq: None })
+            let user_id = participant.user_id;
+            Ok(Progress { user_id, since_seq, read_seq, last_read_message_id, delivered_seq: None })
         });
         Ok(Conversation {
             conversation_id,
@@ -207,12 +209,14 @@ async fn select_one(
                            and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
                    ) as "is_blocked!",
                    c.last_message_at, c.created_at, c.last_activity_at,
-                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
+                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.since_seqs as "since_seqs!",
+                   everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
                from conversations c
                join participants me on me.conversation_id = c.conversation_id and me.user_id = $1
                cross join lateral (
                    select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
+                       array_agg(since_seq order by position) as since_seqs,
                        array_agg(read_seq order by position) as read_seqs,
                        array_agg(last_read_message_id order by position) as last_read_message_ids
                    from participants where conversation_id = c.conversation_id
@@ -250,7 +254,8 @@ async fn select_page(
                            and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
                    ) as "is_blocked!",
                    c.last_message_at, c.created_at, c.last_activity_at,
-                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.read_seqs as "read_seqs!",
+                   everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.since_seqs as "since_seqs!",
+                   everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
                from (
                    select conversations.*, me.read_seq, me.last_read_message_id, me.muted_until
@@ -274,6 +279,7 @@ async fn select_page(
                ) c
                cross join lateral (
                    select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
+                       array_agg(since_seq order by position) as since_seqs,
                        array_agg(read_seq order by position) as read_seqs,
                        array_agg(last_read_message_id order by position) as last_read_message_ids
                    from participants where conversation_id = c.conversation_id

@@ -80,6 +80,16 @@ pub fn addition(
     Ok(Some(Change { participants, added, ..Change::default() }))
 }
 
+/// Adds a user who left a group and comes back.
+pub fn comeback(current: &[Participant], user_id: UserId) -> Result<Change, Refusal> {
+    if current.len() >= limits::GROUP_PARTICIPANTS_MAX {
+        return Err(full());
+    }
+    let role = if current.is_empty() { Role::Owner } else { Role::Member };
+    let participants = current.iter().copied().chain([Participant { user_id, role }]).collect();
+    Ok(Change { participants, added: vec![user_id], ..Change::default() })
+}
+
 /// Removes a user, or lets them leave. The longest-standing member succeeds an owner who leaves.
 pub fn removal(kind: ConversationKind, current: &[Participant], by: UserId, target: UserId) -> Result<Change, Refusal> {
     let role = role_of(current, by)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chat_shared::{
     clock::Timestamp,
-    event::{Event, Fact, Participants},
+    event::{Event, Fact, Participants, ParticipantsChanged},
     ids::{ConversationId, UserId},
     position::{Cursor, Seq},
     wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind, UserProfile},
@@ -76,7 +76,7 @@ impl Shown {
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
         let direct = DirectMessage::of(&event).map(Arc::new);
         let (blocked_by, version) = (event.participants.blocked_by.clone(), event.participants.version);
-        let changed = |participants: Participants, added, removed| ChangedConversation {
+        let changed = |participants: Participants, change: ParticipantsChanged| ChangedConversation {
             conversation_id,
             kind: event.kind,
             version: participants.version,
@@ -84,8 +84,9 @@ impl Shown {
             participants: participants.list,
             profiles: Vec::new(),
             is_blocked: false,
-            added,
-            removed,
+            added: change.added,
+            removed: change.removed,
+            returned: change.returned,
             last_seq: event.seq,
             changed_at: at,
         };
@@ -97,13 +98,13 @@ impl Shown {
                 let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };
                 Push::Message { cursor: None, message }
             }
-            Fact::ParticipantsChanged(change) => Push::Conversation {
-                cursor: None,
-                conversation: changed(event.participants, change.added, change.removed),
-            },
-            Fact::BlocksChanged(_) => {
-                Push::Conversation { cursor: None, conversation: changed(event.participants, Vec::new(), Vec::new()) }
+            Fact::ParticipantsChanged(change) => {
+                Push::Conversation { cursor: None, conversation: changed(event.participants, change) }
             }
+            Fact::BlocksChanged(_) => Push::Conversation {
+                cursor: None,
+                conversation: changed(event.participants, ParticipantsChanged::default()),
+            },
             Fact::ReadAdvanced(read) => Push::Receipt {
                 cursor: None,
                 receipt: Receipt {

@@ -148,7 +148,7 @@ mod tests {
                 sent_at: Timestamp(0),
                 previous: StreamSeq(previous),
                 participants: Participants::default(),
-                fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+                fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
             };
             (StreamSeq(*at), event)
         };

@@ -41,8 +41,8 @@ type Place = (UserId, ConversationId);
 pub(super) struct Marks {
     gathered: Mutex<Gathered>,
     rung: Notify,
-    /// With the version of the participants: who has left and come back has read nothing.
-    furthest: Cache<Place, (u64, Seq)>,
+    /// A read mark outlives the membership of its user.
+    furthest: Cache<Place, Seq>,
 }
 
 impl Default for Marks {
@@ -97,14 +97,14 @@ impl Mark {
 
 impl Marks {
     /// Notes that somebody has read so far, by whatever way it became known.
-    pub(super) fn note(&self, user_id: UserId, conversation_id: ConversationId, version: u64, seq: Seq) {
-        if self.is_ahead((user_id, conversation_id), version, seq) {
-            self.furthest.insert((user_id, conversation_id), (version, seq));
+    pub(super) fn note(&self, user_id: UserId, conversation_id: ConversationId, seq: Seq) {
+        if self.is_ahead((user_id, conversation_id), seq) {
+            self.furthest.insert((user_id, conversation_id), seq);
         }
     }
 
-    fn is_ahead(&self, place: Place, version: u64, seq: Seq) -> bool {
-        self.furthest.get(&place).is_none_or(|(known, furthest)| known != version || seq > furthest)
+    fn is_ahead(&self, place: Place, seq: Seq) -> bool {
+        self.furthest.get(&place).is_none_or(|furthest| seq > furthest)
     }
 
     fn add(&self, place: Place, message_id: MessageId, seq: Seq) -> oneshot::Receiver<Outcome> {
@@ -161,11 +161,7 @@ impl Receipts {
             mark.answer(&Err(unknown.unwrap_or_else(Refusal::no_such_conversation)));
         }
         // Who has read this already is answered only now, as anybody who doesn't take part any more is refused.
-        let version = |conversation_id: &ConversationId| match heads.get(conversation_id) {
-            Some(Ok(Some(head))) => head.participants.version,
-            _ => 0,
-        };
-        let read = gathered.extract_if(|place, mark| !self.marks.is_ahead(*place, version(&place.1), mark.seq));
+        let read = gathered.extract_if(|place, mark| !self.marks.is_ahead(*place, mark.seq));
         answer_all(read.map(|(_, mark)| mark), &Ok(()));
         let events: Vec<_> = gathered
             .iter()
@@ -179,7 +175,7 @@ impl Receipts {
                 metrics::counter!(telemetry::RECEIPTS_TOTAL, "kind" => "read").increment(events.len() as u64);
                 for ((user_id, conversation_id), mark) in gathered {
                     self.sender.quotas().count(user_id, Resource::LogBytes, EVENT_BYTES);
-                    self.marks.note(user_id, conversation_id, version(&conversation_id), mark.seq);
+                    self.marks.note(user_id, conversation_id, mark.seq);
                     mark.answer(&Ok(()));
                 }
             }
@@ -254,10 +250,9 @@ mod tests {
     fn marks_go_only_forward_r8_5() {
         let (marks, user_id, conversation_id) = (Marks::default(), UserId::random(), ConversationId::random());
         for seq in [5, 3] {
-            marks.note(user_id, conversation_id, 1, Seq(seq));
+            marks.note(user_id, conversation_id, Seq(seq));
         }
-        let is_ahead = |version, seq| marks.is_ahead((user_id, conversation_id), version, Seq(seq));
-        assert_eq!([4, 5, 6].map(|seq| is_ahead(1, seq)), [false, false, true]);
-        assert!(is_ahead(3, 2), "they have left and come back since, and read nothing as that");
+        let is_ahead = |seq| marks.is_ahead((user_id, conversation_id), Seq(seq));
+        assert_eq!([4, 5, 6].map(is_ahead), [false, false, true]);
     }
 }

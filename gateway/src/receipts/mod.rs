@@ -62,10 +62,7 @@ impl Receipts {
     pub fn learn(&self, event: &Event) {
         match &event.fact {
             Fact::MessageSent(message) => self.remember(event.conversation_id, message.message_id, event.seq),
-            Fact::ReadAdvanced(read) => {
-                let version = event.participants.version;
-                self.marks.note(read.user_id, event.conversation_id, version, read.read_seq);
-            }
+            Fact::ReadAdvanced(read) => self.marks.note(read.user_id, event.conversation_id, read.read_seq),
             Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {}
         }
     }

@@ -23,7 +23,8 @@ use crate::{
 /// Make a conversation
 ///
 /// A direct one is made once for each pair: asking again, from either side, gives the one that is there. A group is
-/// made anew each time, with 1 to 7 others; users named twice count once. Its maker owns it.
+/// made anew each time, with 1 to 7 others; users named twice count once. Its maker owns it. A user who has blocked the
+/// maker is not put into a group.
 #[utoipa::path(
     post,
     path = "/v1/conversations",
@@ -34,7 +35,7 @@ use crate::{
     responses(
         (status = 201, description = "It has been made", body = Conversation),
         (status = 200, description = "The pair had it already", body = Conversation),
-        (status = 403, description = "`forbidden`: there is a block between the two of you", body = ErrorBody),
+        (status = 403, description = "`forbidden`: there is a block between the two of you, or one of the users has blocked you", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
     )
@@ -116,7 +117,8 @@ fn remember(state: &AppState, conversation: &Conversation) {
 
 /// Add users to a group
 ///
-/// Only its owner may. Those who are in it already are passed over; eight are in a group at the most.
+/// Only its owner may. Those who are in it already are passed over; eight are in a group at the most. A user who has blocked
+/// the owner or has left the group is not added. A user who has left it adds themself, alone.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/participants",

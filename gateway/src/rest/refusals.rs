@@ -49,7 +49,7 @@ pub enum MemberRefusal {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only describes; refusals are answered by `Refusal`")]
 pub enum OwnerRefusal {
-    /// `forbidden`: only the group's owner may.
+    /// `forbidden`: only the group's owner may, or a user who is to be added has blocked the owner or has left the group.
     #[response(status = 403)]
     Forbidden(ErrorBody),
     /// `conflict`: the group is full, or the conversation is a direct one.

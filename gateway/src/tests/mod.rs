@@ -10,6 +10,7 @@ pub mod gateway;
 mod handshakes;
 mod history;
 mod internal;
+mod membership;
 #[path = "../../../shared/tests/input/fuzz/mutation.rs"]
 pub mod mutation;
 mod newer;

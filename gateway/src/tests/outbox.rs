@@ -22,7 +22,7 @@ async fn leave_behind(place: &Place, conversation_id: ConversationId, version: u
         sent_at: Clock::System.now(),
         previous: StreamSeq::ZERO,
         participants: Participants { version, list, ..Participants::default() },
-        fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: Vec::new() }),
+        fact: Fact::ParticipantsChanged(ParticipantsChanged::default()),
     };
     sqlx::query!(
         "insert into outbox (conversation_id, version, event, created_at) values ($1, $2, $3, $4)",

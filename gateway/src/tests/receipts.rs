@@ -220,7 +220,8 @@ async fn what_has_reached_a_device_is_told_to_the_sender_alone_r8_6() {
     assert_eq!(entries.len(), 2);
     let shown = place.conversations.get(ana, id).await.unwrap().progress;
     let delivered_seq = Some(Seq(4));
-    assert_eq!(shown, [Progress { user_id: ben, read_seq: Seq(0), last_read_message_id: None, delivered_seq }]);
+    let (since_seq, read_seq, last_read_message_id) = (Seq::ZERO, Seq::ZERO, None);
+    assert_eq!(shown, [Progress { user_id: ben, since_seq, read_seq, last_read_message_id, delivered_seq }]);
     set_read(place, ben, 7, None).await;
     let listed = place.conversations.list(ana, 1, None).await.unwrap().conversations.remove(0);
     assert_eq!(listed.progress[0].delivered_seq, Some(Seq(7)));
@@ -256,6 +257,7 @@ async fn lists_show_what_everybody_has_read_and_the_total_is_their_sum_r5_1_r5_2
     let of = |id| page.iter().find(|conversation| conversation.conversation_id == id).unwrap();
     let progress = |user_id, read_seq, last_read_message_id, delivered_seq| Progress {
         user_id,
+        since_seq: Seq::ZERO,
         read_seq: Seq(read_seq),
         last_read_message_id,
         delivered_seq,

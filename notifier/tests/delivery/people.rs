@@ -49,7 +49,10 @@ impl Conversation {
             sent_at: Clock::System.now(),
             previous: self.head,
             participants: Participants { version: 1, list, ..Participants::default() },
-            fact: Fact::ParticipantsChanged(ParticipantsChanged { added: Vec::new(), removed: removed.to_vec() }),
+            fact: Fact::ParticipantsChanged(ParticipantsChanged {
+                removed: removed.to_vec(),
+                ..ParticipantsChanged::default()
+            }),
         }
     }
 }

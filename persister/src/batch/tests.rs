@@ -56,7 +56,7 @@ fn a_message_becomes_a_row_and_a_change_of_participants_none() {
     let item = read(&event(message(envelope()), 3)).unwrap();
     assert_eq!(item.stream_seq, StreamSeq(9));
     assert!(matches!(item.row, Some(Row::Message(row)) if row.seq == Seq(3)));
-    let change = Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] });
+    let change = Fact::ParticipantsChanged(ParticipantsChanged::default());
     let item = read(&event(change, 0)).unwrap();
     assert_eq!(item.row, None);
     let batch = Batch::of(&[item]);
@@ -147,7 +147,9 @@ fn log() -> impl Strategy<Value = Vec<Item>> {
                     Kind::Read(seq) => {
                         let seq = u64::from(seq);
                         let message_id = message_id(seq);
-                        Some(Row::Read(ReadRow { conversation_id, user_id, read_seq: Seq(seq), message_id }))
+                        let message_id = Some(message_id);
+                        let since_seq = Seq::ZERO;
+                        Some(Row::Read(ReadRow { conversation_id, user_id, read_seq: Seq(seq), message_id, since_seq }))
                     }
                     Kind::Nothing => None,
                 };
@@ -169,7 +171,7 @@ type Stored = (OffsetDateTime, Uuid, Uuid, Vec<u8>);
 struct Tables {
     messages: BTreeMap<(Uuid, i64), Stored>,
     heads: BTreeMap<Uuid, (i64, OffsetDateTime, Uuid)>,
-    reads: BTreeMap<(Uuid, Uuid), (i64, Uuid)>,
+    reads: BTreeMap<(Uuid, Uuid), (i64, Option<Uuid>)>,
 }
 
 impl Tables {

@@ -276,6 +276,20 @@ impl Place {
         reads
     }
 
+    /// After which message each of the users takes part.
+    pub async fn since(&self, talk: &Talk) -> Vec<Seq> {
+        let mut since = Vec::new();
+        for user in &talk.users {
+            let seq = sqlx::query_scalar!(
+                "select since_seq from participants where conversation_id = $1 and user_id = $2",
+                talk.conversation_id.as_uuid(),
+                user.as_uuid()
+            );
+            since.push(Seq::from_sql(seq.fetch_one(&self.pool).await.unwrap()));
+        }
+        since
+    }
+
     /// The message that each of the users read last.
     pub async fn last_read(&self, talk: &Talk) -> Vec<Option<uuid::Uuid>> {
         let mut messages = Vec::new();

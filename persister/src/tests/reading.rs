@@ -1,6 +1,10 @@
 //! Read marks: raised together with the others of a batch, never lowered, and of participants only.
 
-use chat_shared::{event::Event, ids::UserId, position::Seq};
+use chat_shared::{
+    event::{Event, Fact, Participants, ParticipantsChanged},
+    ids::UserId,
+    position::Seq,
+};
 
 use super::place::{Place, Talk, items, message_id, now};
 
@@ -45,6 +49,73 @@ async fn a_mark_of_somebody_who_has_left_changes_nothing() {
     keep(&place, &[talk.read(UserId::random(), 10), Talk::new().read(talk.users[1], 10)]).await;
     assert_eq!(place.reads(&talk).await, [Seq(10), Seq(9)]);
     assert_eq!(place.store().checkpoint(&place.state.name).await.unwrap(), Some(chat_shared::position::StreamSeq(101)));
+}
+
+/// The change by which users join after the messages of a talk.
+fn joining(talk: &Talk, added: &[UserId], returned: &[UserId]) -> Event {
+    let change = ParticipantsChanged { added: added.to_vec(), returned: returned.to_vec(), removed: Vec::new() };
+    let event = talk.unnumbered(talk.events.len() as u64, now());
+    let participants = Participants { version: 2, ..Participants::default() };
+    Event { participants, fact: Fact::ParticipantsChanged(change), ..event }
+}
+
+#[tokio::test]
+async fn users_who_join_start_at_the_number_of_the_change_however_late_it_is_stored() {
+    let place = Place::new().await;
+    let mut talk = ten_messages(&place).await;
+    let [newcomer, returning] = [UserId::random(), UserId::random()];
+    talk.users.extend([newcomer, returning]);
+    // The gateway inserted them when two messages of the ten were stored.
+    for (user, read_seq) in [(newcomer, 2), (returning, 1)] {
+        let joined = sqlx::query!(
+            "insert into participants (conversation_id, user_id, role, joined_at, read_seq, since_seq)
+             values ($1, $2, 'member', now(), $3, 2)",
+            talk.conversation_id.as_uuid(),
+            user.as_uuid(),
+            read_seq
+        );
+        joined.execute(&place.pool).await.unwrap();
+    }
+    let joined = joining(&talk, &talk.users[2..], &[returning]);
+    keep(&place, &[joined.clone(), talk.read(returning, 4)]).await;
+    assert_eq!(place.reads(&talk).await, [10, 9, 10, 4].map(Seq));
+    assert_eq!(place.since(&talk).await, [0, 0, 10, 10].map(Seq));
+    keep(&place, &[joined, talk.read(returning, 3)]).await;
+    assert_eq!(place.reads(&talk).await, [10, 9, 10, 4].map(Seq), "a repetition changes nothing");
+}
+
+#[tokio::test]
+async fn the_first_participants_take_part_from_the_first_message_on() {
+    let place = Place::new().await;
+    let mut talk = place.talk().await;
+    keep(&place, &[talk.message(now()), talk.message(now())]).await;
+    let mut made = joining(&talk, &talk.users, &[]);
+    made.participants.version = 1;
+    keep(&place, &[made]).await;
+    assert_eq!((place.reads(&talk).await, place.since(&talk).await), (vec![Seq(2), Seq(1)], vec![Seq::ZERO; 2]));
+}
+
+#[tokio::test]
+async fn a_mark_that_is_stored_after_its_user_was_removed_is_kept_for_the_return() {
+    let place = Place::new().await;
+    let talk = ten_messages(&place).await;
+    let leaver = talk.users[1];
+    let removal = sqlx::query!(
+        "with gone as (delete from participants where user_id = $1 returning *)
+         insert into former_participants (conversation_id, user_id, read_seq, has_left)
+         select conversation_id, user_id, 3, true from gone",
+        leaver.as_uuid()
+    );
+    removal.execute(&place.pool).await.unwrap();
+    for (seq, kept) in [(5, 5), (4, 5), (8, 8)] {
+        keep(&place, &[talk.read(leaver, seq)]).await;
+        let mark = sqlx::query!("select read_seq, last_read_message_id from former_participants")
+            .fetch_one(&place.pool)
+            .await
+            .unwrap();
+        let last = message_id(&talk.events[kept - 1]);
+        assert_eq!((usize::try_from(mark.read_seq), mark.last_read_message_id), (Ok(kept), Some(last)));
+    }
 }
 
 #[tokio::test]

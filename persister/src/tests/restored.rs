@@ -56,7 +56,7 @@ fn participants(version: u64, users: &[UserId], blocked_by: &[UserId]) -> Partic
 
 /// A change of who takes part.
 fn change(talk: &Talk, kind: ConversationKind, participants: Participants) -> Event {
-    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] });
+    let fact = Fact::ParticipantsChanged(ParticipantsChanged::default());
     Event { kind, participants, fact, ..talk.unnumbered(talk.events.len() as u64, now()) }
 }
 

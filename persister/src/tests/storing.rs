@@ -40,7 +40,7 @@ async fn a_change_of_participants_moves_only_the_checkpoint() {
     let place = Place::new().await;
     let mut talk = place.talk().await;
     place.append(&mut talk).await;
-    let change = Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] });
+    let change = Fact::ParticipantsChanged(ParticipantsChanged::default());
     let event = Event { fact: change, ..talk.unnumbered(1, now()) };
     place.append_event(&mut talk, &event).await;
     place.append(&mut talk).await;

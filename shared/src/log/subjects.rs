@@ -94,7 +94,7 @@ mod tests {
         let (in_order, alone) = (format!("chat.10.message.{ID}"), "chat.10.fact".to_owned());
         let facts = [
             (Fact::BlocksChanged(BlocksChanged { user_id }), &in_order),
-            (Fact::ParticipantsChanged(ParticipantsChanged { added: vec![], removed: vec![] }), &in_order),
+            (Fact::ParticipantsChanged(ParticipantsChanged::default()), &in_order),
             (Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(1) }), &alone),
             (Fact::DeliveredAdvanced(DeliveredAdvanced { user_id, delivered_seq: Seq(1) }), &alone),
         ];

@@ -196,6 +196,10 @@ pub struct ChangedConversation {
     pub added: Vec<UserId>,
     /// Who was removed or left by this change.
     pub removed: Vec<UserId>,
+    /// Those of `added` that took part before: their `read_seq` is the one that they had. The others begin with `last_seq`
+    /// as their `read_seq`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<UserId>,
     /// The number of the last message before the change.
     pub last_seq: Seq,
     /// When it happened, in milliseconds since 1970.

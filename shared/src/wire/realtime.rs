@@ -78,6 +78,9 @@ pub struct Receipt {
 pub struct Progress {
     /// Who.
     pub user_id: UserId,
+    /// Messages after this number were sent to the user. A tick of an earlier message does not wait for the user.
+    #[serde(default)]
+    pub since_seq: Seq,
     /// Up to here they have read; their own messages count as read.
     pub read_seq: Seq,
     /// The message that they read last, if any.

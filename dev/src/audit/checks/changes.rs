@@ -36,17 +36,18 @@ pub(super) fn pushed_too_often(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// What was answered is kept and told to the other participants, and nothing is kept that nobody has marked or written.
+/// What was answered is kept and told to the other participants. Nothing is kept beyond what was marked or written, or was
+/// there when the user joined.
 pub(super) fn marks_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::MarksWrong);
     for marked in &evidence.marked {
         let Marked { conversation_id, user_id, answered, tried, answered_at } = *marked;
         let is_it = |id: ConversationId, user: UserId| id == conversation_id && user == user_id;
         let kept = evidence.reads.iter().find(|mark| is_it(mark.conversation_id, mark.user_id));
-        let kept = kept.map_or(Seq::ZERO, |mark| mark.read_seq);
+        let (kept, since) = kept.map_or((Seq::ZERO, Seq::ZERO), |mark| (mark.read_seq, mark.since_seq));
         let own = evidence.rows.iter().filter(|row| is_it(row.conversation_id, row.sender_id));
         let own = own.map(|row| row.seq).max().unwrap_or_default();
-        finding.look(holds((answered..=tried.max(own)).contains(&kept), || {
+        finding.look(holds((answered..=tried.max(own).max(since)).contains(&kept), || {
             let (answered, tried) = (answered.0, tried.0);
             format!("{}: kept as read, marked to {tried}, answered to {answered}", name(conversation_id, kept))
         }));

@@ -9,6 +9,10 @@ use tokio::time::Instant;
 use super::*;
 use crate::audit::evidence::{AwayDevice, Head, Listed, Marked, Observed, Pushed, ReadMark, Sight};
 
+const fn read_mark(conversation_id: ConversationId, user_id: UserId, read_seq: Seq) -> ReadMark {
+    ReadMark { conversation_id, user_id, read_seq, since_seq: Seq::ZERO }
+}
+
 /// Two people with three devices in one conversation: four accepted messages and one that nobody knows of. A third takes
 /// part, is away, and has two registered devices.
 fn world() -> Evidence {
@@ -59,9 +63,9 @@ fn world() -> Evidence {
         rows: messages.iter().map(row).collect(),
         heads: vec![Head { conversation_id, last_seq: Seq(4), floor_seq: Seq(0), version: 3 }],
         reads: vec![
-            ReadMark { conversation_id, user_id: asha, read_seq: Seq(3) },
-            ReadMark { conversation_id, user_id: bikram, read_seq: Seq(4) },
-            ReadMark { conversation_id, user_id: chandra, read_seq: Seq(0) },
+            read_mark(conversation_id, asha, Seq(3)),
+            read_mark(conversation_id, bikram, Seq(4)),
+            read_mark(conversation_id, chandra, Seq(0)),
         ],
         listed: vec![
             Listed { conversation_id, user_id: asha, last_seq: Seq(4), unread: 1 },
@@ -406,7 +410,7 @@ fn marks_that_are_lost_made_up_or_not_told() {
 fn participants_other_than_answered() {
     let remained = found(|world| {
         let conversation_id = world.rooms[0].id;
-        world.reads.push(ReadMark { conversation_id, user_id: UserId::random(), read_seq: Seq(0) });
+        world.reads.push(read_mark(conversation_id, UserId::random(), Seq(0)));
     });
     assert_eq!(remained, [(Check::MembersWrong, 1)], "somebody who was removed");
     let missing = found(|world| {

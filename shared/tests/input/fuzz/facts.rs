@@ -36,8 +36,9 @@ fn facts() -> impl Strategy<Value = Fact> {
         (id(), id(), envelopes()).prop_map(|(message_id, sender_id, envelope)| {
             Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience: AudienceTag::default() })
         }),
-        (vec(id(), 0..4), vec(id(), 0..4))
-            .prop_map(|(added, removed)| Fact::ParticipantsChanged(ParticipantsChanged { added, removed })),
+        (vec(id(), 0..4), vec(id(), 0..4), vec(id(), 0..2)).prop_map(|(added, removed, returned)| {
+            Fact::ParticipantsChanged(ParticipantsChanged { added, removed, returned })
+        }),
         id().prop_map(|user_id| Fact::BlocksChanged(BlocksChanged { user_id })),
         (id(), id(), numbers()).prop_map(|(user_id, message_id, seq)| {
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(seq) })

@@ -76,11 +76,11 @@ fn conversations() -> impl Strategy<Value = ChangedConversation> {
     let name = (texts(), 0..9_usize, option::of(texts()), any::<bool>())
         .prop_map(|(text, more, avatar_url, is_fallback)| ConversationName { text, more, avatar_url, is_fallback });
     let shown = (name, vec(user_profiles(), 0..3), any::<bool>());
-    let changed = (vec(participant, 0..4), vec(id(), 0..3), vec(id(), 0..3));
+    let changed = (vec(participant, 0..4), vec(id(), 0..3), vec(id(), 0..3), vec(id(), 0..2));
     (id(), any::<bool>(), numbers(), shown, changed, numbers(), times()).prop_map(
         |(conversation_id, is_group, version, shown, changed, last_seq, changed_at)| {
             let (name, profiles, is_blocked) = shown;
-            let (participants, added, removed) = changed;
+            let (participants, added, removed, returned) = changed;
             ChangedConversation {
                 conversation_id,
                 kind: if is_group { ConversationKind::Group } else { ConversationKind::Direct },
@@ -91,6 +91,7 @@ fn conversations() -> impl Strategy<Value = ChangedConversation> {
                 is_blocked,
                 added,
                 removed,
+                returned,
                 last_seq: Seq(last_seq),
                 changed_at,
             }
