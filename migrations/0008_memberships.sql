@@ -1,7 +1,11 @@
--- Read marks outlive a membership, and each participant has the number after which it takes part.
+-- Read marks outlive a membership, a user who sends has not read what others wrote before, and each participant has the number
+-- after which it takes part.
 
--- Messages after this number are sent to the participant.
-alter table participants add column since_seq bigint not null default 0 check (since_seq >= 0);
+alter table participants
+    -- Messages after this number are sent to the participant.
+    add column since_seq bigint not null default 0 check (since_seq >= 0),
+    -- Messages of the user's own after the read mark, as runs of numbers: they are not unread.
+    add column own_runs int8multirange not null default '{}';
 
 -- Users who took part in a group and do not now. A user who comes back continues with the read mark.
 create table former_participants (
@@ -9,10 +13,39 @@ create table former_participants (
     user_id uuid not null,
     read_seq bigint not null check (read_seq >= 0),
     last_read_message_id uuid,
+    own_runs int8multirange not null default '{}',
     -- Whether the user left; false if the owner removed the user.
     has_left boolean not null,
     primary key (conversation_id, user_id)
 );
+
+-- The read mark and runs when the runs up to the mark are gone. The mark moves to the end of a run that follows it at once. Of
+-- more than 32 runs the last ones stay (OWN_RUNS_MAX of the services).
+create function settle_read(inout read_seq bigint, inout own_runs int8multirange)
+language sql immutable parallel safe
+as $$
+    select end_seq, case when isempty(rest) then rest else (
+        select range_agg(run) from (select run from unnest(rest) as run order by run desc limit 32) as newest
+    ) end
+    from (select own_runs * int8multirange(int8range($1 + 1, null)) as after_mark) as clipped
+    cross join lateral (
+        select case when lower(after_mark) = $1 + 1
+            then (select upper(run) - 1 from unnest(after_mark) as run order by run limit 1) else $1 end as end_seq
+    ) as moved
+    cross join lateral (select after_mark * int8multirange(int8range(end_seq + 1, null)) as rest) as settled
+$$;
+revoke all on function settle_read (bigint, int8multirange) from public;
+
+-- How many messages a participant has not read.
+create function unread_count(last_seq bigint, floor_seq bigint, read_seq bigint, own_runs int8multirange) returns bigint
+language sql immutable parallel safe
+as $$
+    select greatest(last_seq - greatest(read_seq, floor_seq) - case when isempty(own_runs) then 0 else (
+        select coalesce(sum(upper(run) - lower(run)), 0)::bigint
+        from unnest(own_runs * int8multirange(int8range(greatest(read_seq, floor_seq) + 1, null))) as run
+    ) end, 0)
+$$;
+revoke all on function unread_count (bigint, bigint, bigint, int8multirange) from public;
 
 -- As before, and keeps the read marks of participants that it removes. The log does not say whether they left, so the owner
 -- may add them again.
@@ -58,17 +91,18 @@ begin
     perform from participants where conversation_id = restored_id order by user_id for update;
     with gone as (
         delete from participants where conversation_id = restored_id and user_id <> all (user_ids)
-        returning user_id, read_seq, last_read_message_id
+        returning user_id, read_seq, last_read_message_id, own_runs
     )
-    insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, has_left)
-    select restored_id, user_id, read_seq, last_read_message_id, false from gone
+    insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, own_runs, has_left)
+    select restored_id, user_id, read_seq, last_read_message_id, own_runs, false from gone
     order by user_id;
     with back as (
         delete from former_participants where conversation_id = restored_id and user_id = any (user_ids)
-        returning user_id, read_seq, last_read_message_id
+        returning user_id, read_seq, last_read_message_id, own_runs
     )
-    insert into participants (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id)
-    select restored_id, member.user_id, member.role, restored_at, coalesce(back.read_seq, 0), back.last_read_message_id
+    insert into participants (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs)
+    select restored_id, member.user_id, member.role, restored_at, coalesce(back.read_seq, 0), back.last_read_message_id,
+        coalesce(back.own_runs, '{}')
     from unnest(user_ids, roles) with ordinality as member (user_id, role, place)
     left join back using (user_id)
     order by member.place

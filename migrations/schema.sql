@@ -113,17 +113,18 @@ begin
     perform from participants where conversation_id = restored_id order by user_id for update;
     with gone as (
         delete from participants where conversation_id = restored_id and user_id <> all (user_ids)
-        returning user_id, read_seq, last_read_message_id
+        returning user_id, read_seq, last_read_message_id, own_runs
     )
-    insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, has_left)
-    select restored_id, user_id, read_seq, last_read_message_id, false from gone
+    insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, own_runs, has_left)
+    select restored_id, user_id, read_seq, last_read_message_id, own_runs, false from gone
     order by user_id;
     with back as (
         delete from former_participants where conversation_id = restored_id and user_id = any (user_ids)
-        returning user_id, read_seq, last_read_message_id
+        returning user_id, read_seq, last_read_message_id, own_runs
     )
-    insert into participants (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id)
-    select restored_id, member.user_id, member.role, restored_at, coalesce(back.read_seq, 0), back.last_read_message_id
+    insert into participants (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs)
+    select restored_id, member.user_id, member.role, restored_at, coalesce(back.read_seq, 0), back.last_read_message_id,
+        coalesce(back.own_runs, '{}')
     from unnest(user_ids, roles) with ordinality as member (user_id, role, place)
     left join back using (user_id)
     order by member.place
@@ -140,6 +141,29 @@ begin
     end if;
     return true;
 end
+$$;
+
+CREATE FUNCTION public.settle_read(INOUT read_seq bigint, INOUT own_runs int8multirange) RETURNS record
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    select end_seq, case when isempty(rest) then rest else (
+        select range_agg(run) from (select run from unnest(rest) as run order by run desc limit 32) as newest
+    ) end
+    from (select own_runs * int8multirange(int8range($1 + 1, null)) as after_mark) as clipped
+    cross join lateral (
+        select case when lower(after_mark) = $1 + 1
+            then (select upper(run) - 1 from unnest(after_mark) as run order by run limit 1) else $1 end as end_seq
+    ) as moved
+    cross join lateral (select after_mark * int8multirange(int8range(end_seq + 1, null)) as rest) as settled
+$_$;
+
+CREATE FUNCTION public.unread_count(last_seq bigint, floor_seq bigint, read_seq bigint, own_runs int8multirange) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select greatest(last_seq - greatest(read_seq, floor_seq) - case when isempty(own_runs) then 0 else (
+        select coalesce(sum(upper(run) - lower(run)), 0)::bigint
+        from unnest(own_runs * int8multirange(int8range(greatest(read_seq, floor_seq) + 1, null))) as run
+    ) end, 0)
 $$;
 
 CREATE TABLE public.blocks (
@@ -210,6 +234,7 @@ CREATE TABLE public.former_participants (
     user_id uuid NOT NULL,
     read_seq bigint NOT NULL,
     last_read_message_id uuid,
+    own_runs int8multirange DEFAULT '{}'::int8multirange NOT NULL,
     has_left boolean NOT NULL,
     CONSTRAINT former_participants_read_seq_check CHECK ((read_seq >= 0))
 );
@@ -298,6 +323,7 @@ CREATE TABLE public.participants (
     muted_until timestamp with time zone,
     listed_at timestamp with time zone NOT NULL,
     since_seq bigint DEFAULT 0 NOT NULL,
+    own_runs int8multirange DEFAULT '{}'::int8multirange NOT NULL,
     CONSTRAINT participants_read_seq_check CHECK ((read_seq >= 0)),
     CONSTRAINT participants_role_check CHECK ((role = ANY (ARRAY['member'::text, 'owner'::text]))),
     CONSTRAINT participants_since_seq_check CHECK ((since_seq >= 0))

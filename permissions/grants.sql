@@ -7,7 +7,8 @@ revoke all on table
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
-    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz)
+    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz),
+    settle_read (bigint, int8multirange), unread_count (bigint, bigint, bigint, int8multirange)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 
 -- Every service compares the schema with the one it was built for.
@@ -20,10 +21,11 @@ grant select on table
     to chat_gateway;
 grant insert (conversation_id, kind, direct_low, direct_high, created_at, last_activity_at), update (version)
     on table conversations to chat_gateway;
-grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, since_seq),
+grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs, since_seq),
     update (role, muted_until), delete
     on table participants to chat_gateway;
 grant insert, delete on table former_participants to chat_gateway;
+grant execute on function unread_count (bigint, bigint, bigint, int8multirange) to chat_gateway, chat_notifier;
 -- Locking rows needs the right to change a column; this one takes no value that isn't generated.
 grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;
 grant insert, update, delete on table notification_devices to chat_gateway;
@@ -34,11 +36,13 @@ grant insert on table messages to chat_persister;
 grant select (conversation_id, last_seq, last_activity_at, version),
     update (last_seq, last_message_id, last_message_at, last_activity_at)
     on table conversations to chat_persister;
-grant select (conversation_id, user_id, read_seq, last_read_message_id, since_seq, listed_at),
-    update (read_seq, last_read_message_id, since_seq, listed_at)
+grant select (conversation_id, user_id, read_seq, last_read_message_id, own_runs, since_seq, listed_at),
+    update (read_seq, last_read_message_id, own_runs, since_seq, listed_at)
     on table participants to chat_persister;
-grant select (conversation_id, user_id, read_seq), update (read_seq, last_read_message_id)
+grant select (conversation_id, user_id, read_seq, last_read_message_id, own_runs),
+    update (read_seq, last_read_message_id, own_runs)
     on table former_participants to chat_persister;
+grant execute on function settle_read (bigint, int8multirange) to chat_persister;
 grant select, insert, delete on table dead_letters to chat_persister;
 grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_stream_seq), delete
     on table log_checkpoints to chat_persister;
@@ -50,7 +54,7 @@ grant execute on function make_message_partition (date), database_incarnation ()
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.
 grant select (conversation_id, last_seq, floor_seq, direct_low, direct_high) on table conversations to chat_notifier;
-grant select (conversation_id, user_id, read_seq, muted_until, listed_at) on table participants
+grant select (conversation_id, user_id, read_seq, own_runs, muted_until, listed_at) on table participants
     to chat_notifier;
 grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
     on table notification_devices to chat_notifier;

@@ -182,6 +182,7 @@ mod tests {
             message_id: MessageId::random(),
             text: "hello".into(),
             is_repeat: false,
+            seen_seq: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chat_shared::{
     ids::{ConversationId, MessageId, UserId},
     limits::{PRESENCE_USERS_MAX, TEXT_BYTES_MAX},
+    position::Seq,
     wire::{Accepted, Command, ErrorCode, MarkRead, SendMessage, SetTyping, WatchPresence},
 };
 use tokio::{
@@ -52,6 +53,9 @@ pub struct Outgoing {
     pub text: String,
     /// True if this id may have been sent before, by an earlier call or run of the application.
     pub is_repeat: bool,
+    /// The last message of the conversation that the user had been shown when writing this one: the user has read it and those
+    /// before it. Without it the user has read nothing by sending.
+    pub seen_seq: Option<Seq>,
     /// How long to repeat it; the client's own setting if absent.
     pub wait_max: Option<Duration>,
 }
@@ -59,7 +63,8 @@ pub struct Outgoing {
 impl Outgoing {
     /// A new message with a random id.
     pub fn new(conversation_id: ConversationId, text: impl Into<String>) -> Self {
-        Self { conversation_id, message_id: MessageId::random(), text: text.into(), is_repeat: false, wait_max: None }
+        let message_id = MessageId::random();
+        Self { conversation_id, message_id, text: text.into(), is_repeat: false, seen_seq: None, wait_max: None }
     }
 }
 
@@ -109,7 +114,7 @@ impl Client {
     ///
     /// A call that is dropped before its end may or may not have sent the message.
     pub async fn send_message(&self, outgoing: Outgoing) -> Result<Accepted, SendError> {
-        let Outgoing { conversation_id, message_id, text, is_repeat, wait_max } = outgoing;
+        let Outgoing { conversation_id, message_id, text, is_repeat, seen_seq, wait_max } = outgoing;
         let bytes = text.len();
         if bytes == 0 || bytes > TEXT_BYTES_MAX {
             return Err(SendError::InvalidText { bytes, bytes_max: TEXT_BYTES_MAX });
@@ -121,7 +126,7 @@ impl Client {
             return Err(not_sent);
         };
         let (answer, answered) = oneshot::channel();
-        let command = SendMessage { conversation_id, message_id, text, is_repeat };
+        let command = SendMessage { conversation_id, message_id, text, is_repeat, seen_seq };
         let ask = Ask::Send(Sending { command, deadline, answer, room });
         if !matches!(timeout_at(deadline, self.asks.send(ask)).await, Ok(Ok(()))) {
             return Err(not_sent);

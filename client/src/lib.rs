@@ -81,7 +81,7 @@ mod typing;
 mod unread;
 mod verdict;
 
-pub use chat_shared::{clock, ids, position as positions, wire};
+pub use chat_shared::{clock, ids, position as positions, runs, wire};
 
 pub use client::{Client, Outgoing};
 pub use error::{CommandError, ConnectError, RestError, SendError, TokenError};

@@ -33,6 +33,7 @@ fn listed(id: ConversationId, last_seq: u64, floor_seq: u64) -> Conversation {
         floor_seq: Seq(floor_seq),
         read_seq: Seq(0),
         last_read_message_id: None,
+        own_runs: chat_shared::runs::Runs::default(),
         unread: 0,
         progress: Vec::new(),
         mute: None,

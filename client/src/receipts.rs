@@ -45,8 +45,8 @@ impl Receipts {
         is_news
     }
 
-    /// They wrote this message, so they have read up to it. The message says so; there is no receipt.
-    pub(crate) fn wrote(&mut self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
+    /// The user has read up to here by sending: a message gives it, and no receipt follows.
+    pub(crate) fn seen(&mut self, conversation_id: ConversationId, user_id: UserId, seq: Seq) {
         let reached = self.reached(conversation_id, user_id);
         reached.read = reached.read.max(seq);
     }
@@ -90,7 +90,7 @@ mod tests {
         assert!(advance(ReceiptKind::Read, 7));
         assert!(!advance(ReceiptKind::Delivered, 6), "what was read was delivered");
         assert!(advance(ReceiptKind::Delivered, 8));
-        receipts.wrote(conversation_id, user_id, Seq(9));
-        assert!(!receipts.advance(&receipt(ReceiptKind::Read, 9)), "whoever writes has read");
+        receipts.seen(conversation_id, user_id, Seq(9));
+        assert!(!receipts.advance(&receipt(ReceiptKind::Read, 9)));
     }
 }

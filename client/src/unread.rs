@@ -1,5 +1,5 @@
-//! What the user has not read, by the definition: the last number less the one read, or aged out, up to. Nothing is counted
-//! up or down, so nothing drifts. No I/O.
+//! The number of unread messages, by the definition: the last number less the one read, or aged out, up to, and less the
+//! user's own messages between. Nothing is counted up or down, so nothing drifts. No I/O.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -49,7 +49,7 @@ pub(crate) struct Unread {
 impl Unread {
     /// As an earlier run left it.
     pub(crate) fn new(marks: BTreeMap<ConversationId, ReadMark>) -> Self {
-        let entry = |mark: ReadMark| Entry { mark, is_known: true, told: mark.unread(), ..Entry::default() };
+        let entry = |mark: ReadMark| Entry { told: mark.unread(), mark, is_known: true, ..Entry::default() };
         let entries: HashMap<_, _> = marks.into_iter().map(|(id, mark)| (id, entry(mark))).collect();
         Self { total: entries.values().map(Entry::unread).fold(0, u64::wrapping_add), entries, ..Self::default() }
     }
@@ -57,7 +57,7 @@ impl Unread {
     /// What the next run begins with.
     pub(crate) fn marks(&self) -> BTreeMap<ConversationId, ReadMark> {
         let known = self.entries.iter().filter(|(_, entry)| entry.is_known);
-        known.map(|(id, entry)| (*id, entry.mark)).collect()
+        known.map(|(id, entry)| (*id, entry.mark.clone())).collect()
     }
 
     /// Of a conversation; `None` while it isn't known.
@@ -96,26 +96,29 @@ impl Unread {
 
     /// A conversation as REST shows it.
     pub(crate) fn shown(&mut self, conversation: &Conversation) {
-        let Conversation { conversation_id, last_seq, floor_seq, read_seq, unread, .. } = conversation;
+        let Conversation { conversation_id, last_seq, floor_seq, read_seq, own_runs, unread, .. } = conversation;
         let is_new = !self.entries.contains_key(conversation_id);
         self.change(*conversation_id, |entry| {
             if is_new {
                 entry.told = *unread;
             }
             entry.is_known = true;
-            entry.mark = entry.mark.max(ReadMark { last_seq: *last_seq, floor_seq: *floor_seq, read_seq: *read_seq });
+            let (last_seq, floor_seq, read_seq) = (*last_seq, *floor_seq, *read_seq);
+            entry.mark.raise(&ReadMark { last_seq, floor_seq, read_seq, own_runs: own_runs.clone() });
         });
     }
 
-    /// A message was pushed or fetched.
-    pub(crate) fn message(&mut self, conversation_id: ConversationId, seq: Seq, is_own: bool) {
+    /// A message was pushed or fetched. `seen` is given for one of the user's own: the last message that its device had
+    /// shown, zero if that is not known.
+    pub(crate) fn message(&mut self, conversation_id: ConversationId, seq: Seq, seen: Option<Seq>) {
         self.change(conversation_id, |entry| {
             entry.is_recent = true;
             // Whoever hears of the first message knows of all.
             entry.is_known |= seq == Seq(1);
             entry.mark.last_seq = entry.mark.last_seq.max(seq);
-            if is_own {
-                entry.mark.read_seq = entry.mark.read_seq.max(seq);
+            if let Some(seen) = seen {
+                entry.mark.read(seen.min(seq));
+                entry.mark.wrote(seq);
             }
         });
     }
@@ -125,7 +128,7 @@ impl Unread {
         self.change(conversation_id, |entry| {
             entry.is_recent = true;
             entry.mark.last_seq = entry.mark.last_seq.max(seq);
-            entry.mark.read_seq = entry.mark.read_seq.max(seq);
+            entry.mark.read(seq);
         });
     }
 
@@ -144,7 +147,7 @@ impl Unread {
             entry.is_known |= is_new || last_seq == Seq::ZERO;
             entry.mark.last_seq = entry.mark.last_seq.max(last_seq);
             if is_new {
-                entry.mark.read_seq = entry.mark.read_seq.max(last_seq);
+                entry.mark.read(last_seq);
             }
         });
     }
@@ -217,6 +220,7 @@ impl SharedUnread {
 mod tests {
     use chat_shared::{
         clock::Timestamp,
+        runs::Runs,
         wire::{ConversationKind, ConversationName},
     };
     use proptest::prelude::*;
@@ -232,6 +236,7 @@ mod tests {
             profiles: Vec::new(),
             is_blocked: false,
             participants: Vec::new(),
+            own_runs: Runs::default(),
             last_seq: Seq(last),
             floor_seq: Seq(floor),
             read_seq: Seq(read),
@@ -251,21 +256,28 @@ mod tests {
     }
 
     #[test]
-    fn r5_1_messages_of_others_count_until_they_are_read_and_ones_own_are_read() {
+    fn r5_1_messages_of_others_count_until_they_are_read_and_ones_own_do_not_count() {
         let (mut unread, id, other) = (Unread::default(), ConversationId::random(), ConversationId::random());
         load(&mut unread, &[listed(id, 10, 7, 0), listed(other, 4, 0, 2)]);
         assert_eq!((unread.of(id), unread.of(other), unread.total()), (Some(3), Some(2), 5));
         assert_eq!(unread.pop(), None, "the list has said so");
-        unread.message(id, Seq(11), false);
-        unread.message(id, Seq(12), false);
+        unread.message(id, Seq(11), None);
+        unread.message(id, Seq(12), None);
         let news = |conversation_id, unread, total| Some(News { conversation_id, unread, total });
         assert_eq!(unread.pop(), news(id, 5, 7), "told once for both");
         unread.read(id, Seq(11));
         assert_eq!(unread.pop(), news(id, 1, 3));
         unread.read(id, Seq(9));
         assert_eq!(unread.pop(), None, "only forward");
-        unread.message(id, Seq(13), true);
-        assert_eq!(unread.pop(), news(id, 0, 2), "who answers has read");
+        unread.message(id, Seq(13), Some(Seq::ZERO));
+        assert_eq!((unread.pop(), unread.of(id)), (None, Some(1)), "sending is not reading");
+        unread.message(id, Seq(14), Some(Seq(13)));
+        assert_eq!(unread.pop(), news(id, 0, 2), "the device had shown all");
+        unread.message(id, Seq(15), None);
+        unread.message(id, Seq(16), Some(Seq::ZERO));
+        assert_eq!(unread.pop(), news(id, 1, 3));
+        unread.read(id, Seq(15));
+        assert_eq!(unread.pop(), news(id, 0, 2), "the own message after it is not unread");
         unread.page(other, Seq(4), Seq(4));
         assert_eq!(unread.pop(), news(other, 0, 0), "what was aged out can't be read any more");
     }
@@ -275,8 +287,8 @@ mod tests {
         let (mut unread, id) = (Unread::default(), ConversationId::random());
         load(&mut unread, &[listed(id, 1, 1, 0)]);
         unread.load_began();
-        unread.message(id, Seq(2), false);
-        unread.message(id, Seq(3), false);
+        unread.message(id, Seq(2), None);
+        unread.message(id, Seq(3), None);
         unread.read(id, Seq(2));
         assert_eq!(unread.pop().map(|news| news.unread), Some(1));
         unread.loaded(&[listed(id, 1, 1, 0)]);
@@ -303,7 +315,7 @@ mod tests {
         assert_eq!((unread.of(new), unread.of(old), unread.first_unknown()), (Some(0), None, Some(old)));
         // The conversation as it is stored is behind.
         unread.shown(&listed(new, 5, 5, 0));
-        unread.message(new, Seq(8), false);
+        unread.message(new, Seq(8), None);
         assert_eq!(unread.of(new), Some(1));
         unread.shown(&listed(old, 5, 3, 0));
         assert_eq!(unread.of(old), Some(4));
@@ -313,9 +325,9 @@ mod tests {
     fn a_conversation_that_is_met_halfway_is_asked_for_first() {
         let (mut unread, id, new) = (Unread::default(), ConversationId::random(), ConversationId::random());
         unread.participants_changed(new, Seq::ZERO, false);
-        unread.message(new, Seq(1), false);
+        unread.message(new, Seq(1), None);
         assert_eq!((unread.pop().map(|news| news.unread), unread.first_unknown()), (Some(1), None));
-        unread.message(id, Seq(9), false);
+        unread.message(id, Seq(9), None);
         assert_eq!((unread.pop(), unread.of(id), unread.first_unknown()), (None, None, Some(id)));
         unread.shown(&listed(id, 8, 2, 5));
         assert_eq!((unread.of(id), unread.first_unknown()), (Some(4), None));
@@ -334,8 +346,8 @@ mod tests {
             for (which, step, seq) in steps {
                 let id = ids[which];
                 match step {
-                    0 => unread.message(id, Seq(seq), false),
-                    1 => unread.message(id, Seq(seq), true),
+                    0 => unread.message(id, Seq(seq), None),
+                    1 => unread.message(id, Seq(seq), Some(Seq(seq / 2))),
                     2 => unread.read(id, Seq(seq)),
                     3 => unread.page(id, Seq(seq), Seq(seq / 2)),
                     4 => unread.forget(id),

@@ -48,6 +48,7 @@ pub struct MessageRow {
     message_id: Uuid,
     sender_id: Uuid,
     envelope: Vec<u8>,
+    seen_seq: Seq,
 }
 
 /// How far a participant has read, and after which message it takes part; zero where an entry does not say.
@@ -58,6 +59,8 @@ pub struct ReadRow {
     read_seq: Seq,
     /// The message that was read last; none for a user that joined.
     message_id: Option<Uuid>,
+    /// A message of the user's own beyond `read_seq`, which is not unread.
+    own: Option<(Seq, Uuid)>,
     since_seq: Seq,
 }
 
@@ -96,6 +99,7 @@ impl Item {
                 user_id: user_id.as_uuid(),
                 read_seq: storable(read_seq)?,
                 message_id: Some(message_id.as_uuid()),
+                own: None,
                 since_seq: Seq::ZERO,
             })),
             Fact::MessageSent(sent) => {
@@ -110,6 +114,7 @@ impl Item {
                     message_id: sent.message_id.as_uuid(),
                     sender_id: sent.sender_id.as_uuid(),
                     envelope: sent.envelope.as_bytes().to_vec(),
+                    seen_seq: sent.seen_seq,
                 }))
             }
         };
@@ -124,6 +129,7 @@ fn joined(conversation_id: Uuid, since_seq: Seq, change: &ParticipantsChanged) -
         user_id: user_id.as_uuid(),
         read_seq: if change.returned.contains(user_id) { Seq::ZERO } else { since_seq },
         message_id: None,
+        own: None,
         since_seq,
     };
     change.added.iter().map(row).collect()
@@ -136,16 +142,22 @@ fn storable(seq: Seq) -> Result<Seq, Unstorable> {
 #[cfg(test)]
 impl ReadRow {
     pub const fn for_test(conversation_id: Uuid, user_id: Uuid, read_seq: u64, message_id: Uuid) -> Self {
-        Self { conversation_id, user_id, read_seq: Seq(read_seq), message_id: Some(message_id), since_seq: Seq::ZERO }
+        let (message_id, own, since_seq) = (Some(message_id), None, Seq::ZERO);
+        Self { conversation_id, user_id, read_seq: Seq(read_seq), message_id, own, since_seq }
     }
 }
 
 impl MessageRow {
-    /// Who writes has read.
-    const fn read(&self) -> ReadRow {
-        let Self { conversation_id, sender_id, seq, message_id, .. } = *self;
-        let (user_id, message_id) = (sender_id, Some(message_id));
-        ReadRow { conversation_id, user_id, read_seq: seq, message_id, since_seq: Seq::ZERO }
+    /// A user who sends has read the messages that the device had shown, and the own one where no other is between.
+    fn read(&self) -> ReadRow {
+        let Self { conversation_id, sender_id: user_id, seq, message_id, seen_seq, .. } = *self;
+        let since_seq = Seq::ZERO;
+        if seen_seq.next() >= seq {
+            ReadRow { conversation_id, user_id, read_seq: seq, message_id: Some(message_id), own: None, since_seq }
+        } else {
+            let own = Some((seq, message_id));
+            ReadRow { conversation_id, user_id, read_seq: seen_seq, message_id: None, own, since_seq }
+        }
     }
 }
 
@@ -156,7 +168,7 @@ pub struct Batch {
     pub messages: MessageColumns,
     /// The last message of each conversation in the batch.
     pub heads: HeadColumns,
-    /// How far participants have read: to their own last message, to where they marked, or to where they joined.
+    /// How far participants have read: to where they marked, to what they had seen when they sent, or to where they joined.
     pub reads: ReadColumns,
     /// The last position in the log.
     pub last: StreamSeq,
@@ -193,6 +205,10 @@ pub struct ReadColumns {
     pub user_id: Vec<Uuid>,
     pub read_seq: Vec<i64>,
     pub last_read_message_id: Vec<Option<Uuid>>,
+    /// Own messages beyond it, in PostgreSQL's notation of multiranges.
+    pub own_runs: Vec<String>,
+    /// The last of them.
+    pub own_message_id: Vec<Option<Uuid>>,
     pub since_seq: Vec<i64>,
 }
 
@@ -258,18 +274,22 @@ impl HeadColumns {
 impl ReadColumns {
     /// The furthest of each participant.
     fn of(reads: Vec<ReadRow>) -> Self {
-        let mut furthest: BTreeMap<_, ((Seq, Option<Uuid>), Seq)> = BTreeMap::new();
+        let mut furthest: BTreeMap<_, ((Seq, Option<Uuid>), BTreeMap<Seq, Uuid>, Seq)> = BTreeMap::new();
         for read in reads {
-            let (mark, since_seq) = furthest.entry((read.conversation_id, read.user_id)).or_default();
+            let (mark, own, since_seq) = furthest.entry((read.conversation_id, read.user_id)).or_default();
             *mark = (*mark).max((read.read_seq, read.message_id));
+            own.extend(read.own);
             *since_seq = (*since_seq).max(read.since_seq);
         }
         let mut columns = Self::default();
-        for ((conversation_id, user_id), ((read_seq, message_id), since_seq)) in furthest {
+        for ((conversation_id, user_id), ((read_seq, message_id), own, since_seq)) in furthest {
+            columns.own_message_id.push(own.values().next_back().copied());
+            let own: Vec<_> = own.keys().map(|seq| format!("[{0},{0}]", seq.0)).collect();
             columns.conversation_id.push(conversation_id);
             columns.user_id.push(user_id);
             columns.read_seq.push(read_seq.to_sql());
             columns.last_read_message_id.push(message_id);
+            columns.own_runs.push(format!("{{{}}}", own.join(",")));
             columns.since_seq.push(since_seq.to_sql());
         }
         columns

@@ -209,33 +209,45 @@ async fn raise_participants(
 ) -> sqlx::Result<u64> {
     let raised = sqlx::query_scalar!(
         r#"with wanted as materialized (
-             select participant.conversation_id, participant.user_id, active.listed_at, own.read_seq,
-                 own.last_read_message_id, own.since_seq, coalesce(participant.read_seq < own.read_seq, false) as is_read
+             select participant.conversation_id, participant.user_id, active.listed_at as active_at, own.read_seq,
+                 own.last_read_message_id, own.since_seq, coalesce(own.own_runs, '{}') as own_runs, own.own_message_id,
+                 participant.listed_at as known_listed_at, participant.read_seq as known_seq,
+                 participant.own_runs as known_runs
              from participants participant
              left join unnest($1::uuid[], $2::timestamptz[]) as active (conversation_id, listed_at)
                  using (conversation_id)
-             left join unnest($3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[], $8::bigint[])
-                 as own (conversation_id, user_id, read_seq, last_read_message_id, since_seq)
+             left join unnest(
+                 $3::uuid[], $4::uuid[], $5::bigint[], $6::uuid[], $8::bigint[], $9::text[]::int8multirange[], $10::uuid[]
+             ) as own
+                 (conversation_id, user_id, read_seq, last_read_message_id, since_seq, own_runs, own_message_id)
                  using (conversation_id, user_id)
              where participant.conversation_id = any($1 || $3)
                  and (
                      participant.listed_at < active.listed_at - make_interval(secs => $7)
                      or participant.read_seq < own.read_seq
                      or participant.since_seq < own.since_seq
+                     or not own.own_runs <@ participant.own_runs
                  )
              order by participant.conversation_id, participant.user_id
              for no key update of participant
          ), raised as (
              update participants participant
-             set listed_at = case when participant.listed_at < wanted.listed_at - make_interval(secs => $7)
-                     then wanted.listed_at else participant.listed_at end,
-                 read_seq = greatest(participant.read_seq, wanted.read_seq),
-                 last_read_message_id = case when participant.read_seq < wanted.read_seq
-                     then wanted.last_read_message_id else participant.last_read_message_id end,
+             set listed_at = case when wanted.known_listed_at < wanted.active_at - make_interval(secs => $7)
+                     then wanted.active_at else wanted.known_listed_at end,
+                 read_seq = settled.read_seq,
+                 own_runs = settled.own_runs,
+                 last_read_message_id = case
+                     when settled.read_seq = wanted.known_seq then participant.last_read_message_id
+                     when settled.read_seq = wanted.read_seq then wanted.last_read_message_id
+                     when settled.read_seq = upper(wanted.own_runs) - 1 then wanted.own_message_id
+                 end,
                  since_seq = greatest(participant.since_seq, wanted.since_seq)
              from wanted
+             cross join lateral settle_read(
+                 greatest(wanted.known_seq, wanted.read_seq), wanted.known_runs + wanted.own_runs
+             ) as settled
              where participant.conversation_id = wanted.conversation_id and participant.user_id = wanted.user_id
-             returning wanted.is_read
+             returning settled.read_seq > wanted.known_seq as is_read
          )
          select count(*) filter (where is_read) as "count!" from raised"#,
         &heads.conversation_id,
@@ -246,6 +258,8 @@ async fn raise_participants(
         &reads.last_read_message_id as &[Option<Uuid>],
         limits::LIST_LAG_MAX.as_secs_f64(),
         &reads.since_seq,
+        &reads.own_runs,
+        &reads.own_message_id as &[Option<Uuid>],
     )
     .fetch_one(connection)
     .await?;
@@ -257,23 +271,34 @@ async fn raise_participants(
 async fn raise_former_participants(connection: &mut PgConnection, reads: &ReadColumns) -> sqlx::Result<()> {
     sqlx::query!(
         "with wanted as materialized (
-             select former.conversation_id, former.user_id, own.read_seq, own.last_read_message_id
-             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[])
-                 as own (conversation_id, user_id, read_seq, last_read_message_id)
+             select former.conversation_id, former.user_id, own.read_seq, own.last_read_message_id, own.own_runs,
+                 own.own_message_id, former.read_seq as known_seq, former.own_runs as known_runs
+             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::text[]::int8multirange[], $6::uuid[])
+                 as own (conversation_id, user_id, read_seq, last_read_message_id, own_runs, own_message_id)
              join former_participants former using (conversation_id, user_id)
-             where former.read_seq < own.read_seq
+             where former.read_seq < own.read_seq or not own.own_runs <@ former.own_runs
              order by former.conversation_id, former.user_id
              for no key update of former
          )
          update former_participants former
-         set read_seq = wanted.read_seq, last_read_message_id = wanted.last_read_message_id
+         set read_seq = settled.read_seq,
+             own_runs = settled.own_runs,
+             last_read_message_id = case
+                 when settled.read_seq = wanted.known_seq then former.last_read_message_id
+                 when settled.read_seq = wanted.read_seq then wanted.last_read_message_id
+                 when settled.read_seq = upper(wanted.own_runs) - 1 then wanted.own_message_id
+             end
          from wanted
-         where former.conversation_id = wanted.conversation_id and former.user_id = wanted.user_id
-             and former.read_seq < wanted.read_seq",
+         cross join lateral settle_read(
+             greatest(wanted.known_seq, wanted.read_seq), wanted.known_runs + wanted.own_runs
+         ) as settled
+         where former.conversation_id = wanted.conversation_id and former.user_id = wanted.user_id",
         &reads.conversation_id,
         &reads.user_id,
         &reads.read_seq,
         &reads.last_read_message_id as &[Option<Uuid>],
+        &reads.own_runs,
+        &reads.own_message_id as &[Option<Uuid>],
     )
     .execute(connection)
     .await?;

@@ -137,6 +137,10 @@ pub struct MessageSent {
     pub sender_id: UserId,
     /// The sealed text.
     pub envelope: Envelope,
+    /// The sender's device had shown the messages up to this one when it sent; zero if it did not give that. Less than the
+    /// message's own number.
+    #[serde(default, skip_serializing_if = "Seq::is_zero")]
+    pub seen_seq: Seq,
     /// Says for whom it was accepted: made from the participants with a key that only those have who open texts. Whoever
     /// carries events on can't add anybody.
     #[serde(default)]

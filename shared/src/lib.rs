@@ -7,6 +7,7 @@ pub mod ids;
 pub mod limits;
 pub mod mask;
 pub mod position;
+pub mod runs;
 pub mod wire;
 
 #[cfg(feature = "services")]

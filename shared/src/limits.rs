@@ -100,5 +100,7 @@ pub const INTERNAL_IDS_MAX: usize = 200;
 /// Frames of one connection a second, over a longer time, of the sort that no command limit counts: heartbeats,
 /// confirmations, pings. Over it the connection is closed with 4004.
 pub const FRAMES_PER_SECOND_MAX: u32 = 50;
+/// Runs of own messages after a user's read mark that are kept. Messages of earlier runs count as unread.
+pub const OWN_RUNS_MAX: usize = 32;
 /// Frames of one connection at once.
 pub const FRAMES_BURST_MAX: u32 = 500;

@@ -15,6 +15,11 @@ macro_rules! position {
             /// Before the first one.
             pub const ZERO: Self = Self(0);
 
+            /// Whether it is before the first one.
+            pub const fn is_zero(&self) -> bool {
+                self.0 == 0
+            }
+
             /// The one after this. The largest, which only a fault or a lie can bring, has none and stays.
             #[must_use]
             pub const fn next(self) -> Self {

@@ -66,13 +66,13 @@ impl Session {
 
     fn pushed(&mut self, push: Push, now: Instant) -> ControlFlow<StopReason> {
         match push {
-            Push::Message { cursor, message } => {
+            Push::Message { cursor, seen_seq, message } => {
                 if self.is_jump(cursor) {
                     return self.pushes_missing();
                 }
                 self.advance(cursor, Content::Message(message.conversation_id, message.seq), now);
                 if self.has_taker {
-                    self.realtime.message(&message);
+                    self.realtime.message(&message, seen_seq);
                     self.order.push(message);
                     self.sync_order();
                 }

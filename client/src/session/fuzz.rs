@@ -165,7 +165,7 @@ fn pushes() -> impl Strategy<Value = Push> {
         state: ProfileState::Current,
     });
     prop_oneof![
-        6 => (cursors(), messages()).prop_map(|(cursor, message)| Push::Message { cursor, message }),
+        6 => (cursors(), messages()).prop_map(|(cursor, message)| Push::Message { cursor, seen_seq: None, message }),
         2 => (cursors(), changed_conversations())
             .prop_map(|(cursor, conversation)| Push::Conversation { cursor, conversation }),
         2 => (cursors(), receipts()).prop_map(|(cursor, receipt)| Push::Receipt { cursor, receipt }),
@@ -221,6 +221,7 @@ fn conversations() -> impl Strategy<Value = Conversation> {
             floor_seq: Seq(floor),
             read_seq: Seq(read),
             last_read_message_id: None,
+            own_runs: chat_shared::runs::Runs::default(),
             unread,
             progress,
             mute: None,
@@ -382,8 +383,8 @@ fn absurd_delays_and_numbers_of_a_gateway_do_not_end_the_client() {
     for _ in 0..3 {
         let mut unread = ground.started.unread.lock();
         let id = ConversationId::random();
-        unread.message(id, Seq(1), false);
-        unread.message(id, Seq(u64::MAX), false);
+        unread.message(id, Seq(1), None);
+        unread.message(id, Seq(u64::MAX), None);
         assert_eq!(unread.of(id), Some(u64::MAX));
     }
 }

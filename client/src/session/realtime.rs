@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use chat_shared::{
     ids::{ConversationId, UserId},
+    position::Seq,
     wire::{
         ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, MarkRead, Message, Receipt, ReceiptKind,
         SetTyping, WatchPresence,
@@ -73,12 +74,13 @@ impl Realtime {
     }
 
     /// A message was pushed: whoever wrote it has stopped to write.
-    pub(super) fn message(&mut self, message: &Message) {
+    pub(super) fn message(&mut self, message: &Message, seen_seq: Option<Seq>) {
         let Message { conversation_id, message_id, sender_id, seq, .. } = *message;
         self.numbers.note(conversation_id, message_id, seq);
         self.typists.stopped((conversation_id, sender_id));
-        self.receipts.wrote(conversation_id, sender_id, seq);
-        self.unread.lock().message(conversation_id, seq, self.me == Some(sender_id));
+        let seen_seq = seen_seq.unwrap_or_default();
+        self.receipts.seen(conversation_id, sender_id, seen_seq);
+        self.unread.lock().message(conversation_id, seq, (self.me == Some(sender_id)).then_some(seen_seq));
     }
 
     /// Takes in a receipt. False if it is behind what is known.
@@ -116,7 +118,7 @@ impl Realtime {
         for message in &page.messages {
             self.numbers.note(conversation_id, message.message_id, message.seq);
             if self.me == Some(message.sender_id) {
-                unread.message(conversation_id, message.seq, true);
+                unread.message(conversation_id, message.seq, Some(Seq::ZERO));
             }
         }
     }

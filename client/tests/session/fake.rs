@@ -115,7 +115,7 @@ impl Socket {
     }
 
     pub async fn message(&mut self, cursor: u64, message: &Message) {
-        self.push(Push::Message { cursor: Some(Cursor(cursor)), message: message.clone() }).await;
+        self.push(Push::Message { cursor: Some(Cursor(cursor)), seen_seq: None, message: message.clone() }).await;
     }
 
     pub async fn push(&mut self, push: Push) {
@@ -318,6 +318,7 @@ fn conversation(conversation_id: ConversationId, messages: &[Message]) -> Conver
         floor_seq: Seq(0),
         read_seq: messages.last().map_or(Seq(0), |message| message.seq),
         last_read_message_id: None,
+        own_runs: chat_shared::runs::Runs::default(),
         unread: 0,
         progress: Vec::new(),
         mute: None,

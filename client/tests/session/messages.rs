@@ -252,7 +252,7 @@ async fn a_push_without_a_cursor_is_an_extra_copy_and_the_inbox_goes_on() {
     let messages = [1, 2, 3].map(|seq| message(conversation, seq));
     socket.message(11, &messages[0]).await;
     for message in &messages[1..] {
-        socket.push(Push::Message { cursor: None, message: message.clone() }).await;
+        socket.push(Push::Message { cursor: None, seen_seq: None, message: message.clone() }).await;
     }
     for message in &messages {
         assert_eq!(next_message(&mut events).await, *message);
@@ -285,7 +285,7 @@ async fn a_connection_without_an_inbox_reloads_and_leaves_the_place_in_it_as_it_
     let mut socket = gateway.accept().await;
     socket.ready(None, 0, false).await;
     gateway.write(&third);
-    socket.push(Push::Message { cursor: None, message: third.clone() }).await;
+    socket.push(Push::Message { cursor: None, seen_seq: None, message: third.clone() }).await;
     for message in [&second, &third] {
         assert_eq!(next_message(&mut events).await, *message);
     }

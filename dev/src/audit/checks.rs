@@ -239,7 +239,7 @@ fn doubled(evidence: &Evidence) -> Finding {
 }
 
 /// Lists are what their definition makes of PostgreSQL's own rows: the last number, and
-/// `last_seq − max(read_seq, floor_seq)`, where one's own messages are read.
+/// `last_seq − max(read_seq, floor_seq)`, less the user's own messages after that.
 fn unread_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::UnreadWrong);
     for room in &evidence.rooms {
@@ -251,18 +251,18 @@ fn unread_wrong(evidence: &Evidence) -> Finding {
             let is_it =
                 |conversation_id: ConversationId, user_id: UserId| conversation_id == room.id && user_id == *member;
             let mark = evidence.reads.iter().find(|mark| is_it(mark.conversation_id, mark.user_id));
-            let own = rows().filter(|row| row.sender_id == *member).map(|row| row.seq.0).max().unwrap_or_default();
             let listed = evidence.listed.iter().find(|listed| is_it(listed.conversation_id, listed.user_id));
             finding.look(match (mark, listed) {
                 (None, _) => Err(format!("{} has no mark of a participant", name(room.id, Seq(last)))),
                 (_, None) => Err(format!("a participant's list lacks {}", name(room.id, Seq(last)))),
                 (Some(mark), Some(listed)) => {
-                    let unread = last.saturating_sub(mark.read_seq.0.max(floor));
-                    let is_right =
-                        listed.last_seq.0 == last && listed.unread == unread && (own..=last).contains(&mark.read_seq.0);
+                    let seen = mark.read_seq.0.max(floor);
+                    let own = rows().filter(|row| row.sender_id == *member && row.seq.0 > seen).count() as u64;
+                    let unread = last.saturating_sub(seen).saturating_sub(own);
+                    let is_right = listed.last_seq.0 == last && listed.unread == unread && mark.read_seq.0 <= last;
                     holds(is_right, || {
                         format!(
-                            "{}: listed as {} of {}, read to {}, own last {own}, so {unread} of {last}",
+                            "{}: listed as {} of {}, read to {}, {own} own after it, so {unread} of {last}",
                             name(room.id, Seq(last)),
                             listed.unread,
                             listed.last_seq.0,

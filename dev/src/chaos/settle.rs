@@ -45,7 +45,7 @@ pub async fn learn_outcomes(crowd: &Crowd, ledger: &Ledger) -> Result<u64> {
 
 async fn learn_outcome(rest: &Rest, ledger: &Ledger, attempt: &Attempt, end: Instant) {
     let Key { conversation_id, sender_id, message_id } = attempt.key;
-    let body = SendMessageBody { message_id, text: attempt.text.clone(), is_repeat: true };
+    let body = SendMessageBody { message_id, text: attempt.text.clone(), is_repeat: true, seen_seq: None };
     while Instant::now() < end {
         match rest.send_message(conversation_id, &body).await {
             Ok(accepted) => return ledger.accept(sender_id, &accepted),

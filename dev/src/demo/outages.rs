@@ -118,6 +118,7 @@ pub async fn nats_restarted(stage: &mut Stage, told: &Narrator) -> Result<()> {
         message_id: MessageId::random(),
         text: stage.words.marked("Is anybody there?"),
         is_repeat: false,
+        seen_seq: None,
     };
     stage.servers()?.nats.kill().await?;
     told.fault("NATS is killed with -9");

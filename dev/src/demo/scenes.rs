@@ -220,6 +220,7 @@ async fn try_everything(stage: &Stage, room: ConversationId) -> Result<u32> {
         message_id: MessageId::random(),
         text: stage.words.marked("Let me in."),
         is_repeat: false,
+        seen_seq: None,
     };
     refused("write by REST", rest.send_message(room, &by_rest).await)?;
     // An id that exists, with its text: the first answer must not be given to somebody else.

@@ -2,11 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use chat_client::ClientOptions;
-use chat_e2e::{Answer, Person, Socket, TestFleet, database, eventually, on_shared_fleet, realtime::mark_read, said};
+use chat_e2e::{
+    Answer, Person, Socket, TestFleet, database, eventually, on_shared_fleet, realtime::mark_read, said,
+    socket::send_message,
+};
 use chat_shared::{
     ids::{ConversationId, DeviceId, MessageId},
     position::{Cursor, Seq},
-    wire::{Conversation, Encoding, Receipt, ReceiptKind, Resume},
+    wire::{Encoding, Receipt, ReceiptKind, Resume},
 };
 use serde_json::json;
 
@@ -113,17 +116,28 @@ fn r8_5_reading_goes_only_forward() -> Result<()> {
 }
 
 #[test]
-fn r8_5_who_answers_has_read() -> Result<()> {
+fn r8_5_a_user_who_sends_has_read_what_the_device_had_shown() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [asha, bikram] = fleet.people()?;
         let conversation_id = fleet.direct(&asha, &bikram).await?;
-        send(fleet, &asha, conversation_id, 2).await?;
-        let answer = fleet.api(&bikram, 1).say(conversation_id, &said("yes")).await?;
-        wait_until_stored(fleet, &bikram, conversation_id, 3).await?;
-        let seen: Conversation = fleet.api(&asha, 0).listed(conversation_id).await?;
-        let progress = seen.progress[0];
-        assert_eq!((progress.read_seq, progress.last_read_message_id), (Seq(3), Some(answer.message_id)));
-        assert_eq!(fleet.api(&bikram, 0).listed(conversation_id).await?.unread, 0);
+        // A message that waited for a connection, and one written when all before it were on the screen.
+        for (number, encoding, late) in [(0, Encoding::Json, true), (1, Encoding::MessagePack, false)] {
+            let mut receiver = fleet.ready_socket(&asha, 1 - number, encoding).await?;
+            let mut sender = fleet.ready_socket(&bikram, number, encoding).await?;
+            send(fleet, &asha, conversation_id, 3).await?;
+            let last = fleet.api(&asha, 0).history(conversation_id, "limit=1").await?.last_seq;
+            let (seen, read) = if late { (Seq(last.0 - 2), Seq(last.0 - 2)) } else { (last, last.next()) };
+            let mut command = send_message(conversation_id, MessageId::random(), &said("yes"));
+            command["seen_seq"] = json!(seen);
+            assert_eq!(sender.ask(command).await?["type"], "accepted");
+            let push = receiver.frame_where(|frame| frame["message"]["seq"] == json!(last.next())).await?;
+            assert_eq!(push["seen_seq"], json!(seen));
+            wait_until_stored(fleet, &bikram, conversation_id, read.0.cast_signed()).await?;
+            database::wait_until_stored(&fleet.urls().postgres, conversation_id, last.0 + 1).await?;
+            let progress = fleet.api(&asha, 0).listed(conversation_id).await?.progress[0];
+            let unread = fleet.api(&bikram, 0).listed(conversation_id).await?.unread;
+            assert_eq!((progress.read_seq, unread), (read, if late { 2 } else { 0 }));
+        }
         Ok(())
     })
 }

@@ -178,10 +178,11 @@ async fn apply(
         let removal = sqlx::query!(
             "with gone as (
                  delete from participants where conversation_id = $1 and user_id = $2
-                 returning conversation_id, user_id, read_seq, last_read_message_id
+                 returning conversation_id, user_id, read_seq, last_read_message_id, own_runs
              )
-             insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, has_left)
-             select conversation_id, user_id, read_seq, last_read_message_id, $3 from gone",
+             insert into former_participants
+                 (conversation_id, user_id, read_seq, last_read_message_id, own_runs, has_left)
+             select conversation_id, user_id, read_seq, last_read_message_id, own_runs, $3 from gone",
             id,
             removed.as_uuid(),
             removed == by
@@ -225,9 +226,9 @@ pub(super) async fn insert_participants(
     let inserted: Result<_, DatabaseError> = statement(
         sqlx::query!(
             "insert into participants
-                 (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, since_seq)
+                 (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs, since_seq)
              select c.conversation_id, joining.user_id, joining.role, $4, coalesce(former.read_seq, c.last_seq),
-                 former.last_read_message_id, c.last_seq
+                 former.last_read_message_id, coalesce(former.own_runs, '{}'), c.last_seq
              from unnest($2::uuid[], $3::text[]) with ordinality as joining (user_id, role, place)
              join conversations c on c.conversation_id = $1
              left join former_participants former

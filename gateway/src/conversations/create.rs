@@ -4,6 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, UserId},
     position::Seq,
+    runs::Runs,
     wire::{Conversation, ConversationKind, ConversationName, CreateConversation, Participant, Progress, Role},
 };
 use sqlx::Acquire;
@@ -158,6 +159,7 @@ impl Draft {
             floor_seq: Seq::ZERO,
             read_seq: Seq::ZERO,
             last_read_message_id: None,
+            own_runs: Runs::default(),
             unread: 0,
             mute: None,
             last_message: None,

@@ -95,8 +95,10 @@ impl Shown {
                 content.check_audience(conversation_id, &message, &event.participants.list)?;
                 let text = content.open_message(conversation_id, &message)?;
                 let (message_id, sender_id, seq) = (message.message_id, message.sender_id, event.seq);
+                let seen_seq = message.seen_seq;
                 let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };
-                Push::Message { cursor: None, message }
+                let seen_seq = Some(seen_seq).filter(|seq| *seq > Seq::ZERO);
+                Push::Message { cursor: None, seen_seq, message }
             }
             Fact::ParticipantsChanged(change) => {
                 Push::Conversation { cursor: None, conversation: changed(event.participants, change) }
@@ -186,7 +188,7 @@ impl Shown {
         let (message_id, sent_at) = (chat_shared::ids::MessageId::random(), chat_shared::clock::Timestamp::default());
         let shown = Message { conversation_id, message_id, sender_id, seq, sent_at, text: seq.0.to_string() };
         Self {
-            push: Push::Message { cursor: None, message: shown },
+            push: Push::Message { cursor: None, seen_seq: None, message: shown },
             direct: Some(Arc::new(message)),
             blocked_by: Vec::new(),
             conversation_id,

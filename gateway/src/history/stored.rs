@@ -91,6 +91,7 @@ impl TryFrom<Row> for StoredMessage {
                 message_id: row.message_id.try_into()?,
                 sender_id: row.sender_id.try_into()?,
                 envelope: Envelope::from_bytes(row.envelope),
+                seen_seq: Seq::ZERO,
                 // Rows aren't for anybody: whoever shows them looks who takes part.
                 audience: chat_shared::sealing::AudienceTag::default(),
             },

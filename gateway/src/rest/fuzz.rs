@@ -56,7 +56,7 @@ fn bodies() -> impl Strategy<Value = Vec<Value>> {
                 value(serde_json::to_value(CreateConversation::Direct { user_id })),
                 value(serde_json::to_value(CreateConversation::Group { user_ids: user_ids.clone() })),
                 value(serde_json::to_value(AddParticipants { user_ids })),
-                value(serde_json::to_value(SendMessageBody { message_id, text, is_repeat })),
+                value(serde_json::to_value(SendMessageBody { message_id, text, is_repeat, seen_seq: None })),
                 value(serde_json::to_value(MarkReadBody { message_id })),
                 value(serde_json::to_value(Mute::ForGood)),
                 value(serde_json::to_value(device)),

@@ -98,9 +98,11 @@ pub async fn send(
     InPath(conversation_id): InPath<ConversationId>,
     Body(request): Body<SendMessageBody>,
 ) -> Result<(StatusCode, Json<Accepted>), Refusal> {
-    let SendMessageBody { message_id, text, is_repeat } = request;
-    let sent =
-        state.sender.send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat }).await?;
+    let SendMessageBody { message_id, text, is_repeat, seen_seq } = request;
+    let sent = state
+        .sender
+        .send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat, seen_seq })
+        .await?;
     state.receipts.remember(conversation_id, message_id, sent.seq);
     state.typing.sent(conversation_id, identity.user_id);
     let status = if sent.is_repeat { StatusCode::OK } else { StatusCode::CREATED };

@@ -160,6 +160,8 @@ impl Sender {
     fn message_event(&self, request: &Request, head: &Head, envelope: Envelope) -> Result<Event, Refusal> {
         let audience = self.content.tag(&request.place, &envelope, &head.participants.list)?;
         let (message_id, sender_id) = (request.command.message_id, request.user_id);
+        // A device can't have shown more than there is.
+        let seen_seq = request.command.seen_seq.unwrap_or_default().min(head.seq);
         Ok(Event {
             conversation_id: request.command.conversation_id,
             kind: head.kind,
@@ -167,7 +169,7 @@ impl Sender {
             sent_at: self.clock.now().max(head.sent_at),
             previous: head.stream_seq,
             participants: head.participants.clone(),
-            fact: Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience }),
+            fact: Fact::MessageSent(MessageSent { message_id, sender_id, envelope, seen_seq, audience }),
         })
     }
 

@@ -79,6 +79,7 @@ async fn what_was_accepted_before_a_block_keeps_its_answer_and_reading_goes_on_r
         message_id: MessageId::random(),
         text: "before".to_owned(),
         is_repeat: false,
+        seen_seq: None,
     };
     let first = place.sender.send(ben, command.clone()).await.unwrap();
     place.conversations.block(ana, ben).await.unwrap();

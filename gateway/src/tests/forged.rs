@@ -79,14 +79,16 @@ async fn nobody_takes_part_because_a_delivery_says_so_r6_4() {
     let intrude = async || {
         let message_id = MessageId::random();
         let text = "let me in".to_owned();
-        here.sender.send(mallory, SendMessage { conversation_id: theirs, message_id, text, is_repeat: false }).await
+        here.sender
+            .send(mallory, SendMessage { conversation_id: theirs, message_id, text, is_repeat: false, seen_seq: None })
+            .await
     };
     assert_eq!(intrude().await, Err(Refusal::no_such_conversation()), "now the gateway remembers where it stands");
     // By another gateway, so that this one has to learn of it.
     let (tail, database, content) = (place.tail.clone(), place.database.clone(), place.content.clone());
     let there = Sender::new(tail, database, content, Clock::System, place.quotas.clone(), &place.tasks);
     let (message_id, text) = (MessageId::random(), "between us".to_owned());
-    let command = SendMessage { conversation_id: theirs, message_id, text, is_repeat: false };
+    let command = SendMessage { conversation_id: theirs, message_id, text, is_repeat: false, seen_seq: None };
     there.send(ana, command).await.unwrap();
     let (at, event) = place.log.newest(theirs).await.unwrap().unwrap();
     hand_on(&place, at, &with(event, mallory), mallory).await;

@@ -228,7 +228,7 @@ async fn an_id_is_one_message_of_its_conversation_in_the_log_and_once_it_is_stor
     let message_id = MessageId::random();
     let find = async |conversation_id| find_stored(&place.database, conversation_id, message_id).await.unwrap();
     let send = async |by, conversation_id, is_repeat| {
-        let command = SendMessage { conversation_id, message_id, text: "once".to_owned(), is_repeat };
+        let command = SendMessage { conversation_id, message_id, text: "once".to_owned(), is_repeat, seen_seq: None };
         place.sender.send(by, command).await
     };
     let first = send(ana, conversation_id, false).await.unwrap();

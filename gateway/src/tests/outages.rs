@@ -128,7 +128,7 @@ async fn numbers_do_not_repeat_after_a_purge_promise_3() {
     };
     let send = async |sender: &Sender, from| {
         let (message_id, text) = (MessageId::random(), "hello".to_owned());
-        let command = SendMessage { conversation_id: id, message_id, text, is_repeat: false };
+        let command = SendMessage { conversation_id: id, message_id, text, is_repeat: false, seen_seq: None };
         sender.send(from, command).await.unwrap().seq
     };
     let purge = async || {

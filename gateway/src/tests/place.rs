@@ -178,7 +178,8 @@ impl Place {
 
     pub async fn send(&self, from: UserId, conversation_id: ConversationId, text: &str) -> Result<Acceptance, Refusal> {
         let message_id = MessageId::random();
-        let command = SendMessage { conversation_id, message_id, text: text.to_owned(), is_repeat: false };
+        let command =
+            SendMessage { conversation_id, message_id, text: text.to_owned(), is_repeat: false, seen_seq: None };
         self.sender.send(from, command).await
     }
 
@@ -269,7 +270,8 @@ impl Place {
         let envelope = self.content.seal(&place, &seq.to_string()).unwrap();
         let audience = chat_shared::sealing::AudienceTag::default();
         let (message_id, sender_id) = (place.message_id, from);
-        let message = chat_shared::event::MessageSent { message_id, sender_id, envelope, audience };
+        let message =
+            chat_shared::event::MessageSent { message_id, sender_id, envelope, seen_seq: Seq::ZERO, audience };
         let event = Event {
             conversation_id,
             kind: conversation.kind,

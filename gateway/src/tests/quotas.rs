@@ -112,7 +112,7 @@ async fn messages_and_marks_end_with_the_quota() {
     let (place, [ana, ben]) = (&gateway.place, users());
     let conversation_id = place.direct(ben, ana).await.conversation_id;
     let (message_id, text) = (MessageId::random(), "x".repeat(1100));
-    let command = SendMessage { conversation_id, message_id, text, is_repeat: false };
+    let command = SendMessage { conversation_id, message_id, text, is_repeat: false, seen_seq: None };
     place.sender.send(ana, command.clone()).await.unwrap();
     place.send(ana, conversation_id, "and").await.unwrap();
     let refusal = place.send(ana, conversation_id, "more").await.unwrap_err();

@@ -398,7 +398,7 @@ async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_
     let (mut cursors, mut shown) = (Vec::new(), Vec::new());
     for client in [&mut sender, &mut phone, &mut tablet] {
         for _ in 0..3 {
-            let Push::Message { cursor: Some(cursor), message } = client.push().await else { panic!() };
+            let Push::Message { cursor: Some(cursor), message, .. } = client.push().await else { panic!() };
             cursors.push(cursor);
             shown.push(message);
         }

@@ -31,7 +31,7 @@ pub async fn events(place: &Place, conversation_id: ConversationId) -> Vec<Event
 /// What a push is and its place, of those that have one.
 fn kind(push: &Push) -> (&'static str, u64) {
     match push {
-        Push::Message { cursor: Some(cursor), message } => {
+        Push::Message { cursor: Some(cursor), message, .. } => {
             assert!(message.seq > Seq::ZERO);
             ("message", cursor.0)
         }

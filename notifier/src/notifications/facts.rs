@@ -89,10 +89,10 @@ impl Facts {
                        where (blocker_id, blocked_id) in
                            ((here.direct_low, here.direct_high), (here.direct_high, here.direct_low))
                    ) as "is_blocked!",
-                   greatest(greatest(here.last_seq, $3) - greatest(me.read_seq, here.floor_seq), 0) + (
-                       select coalesce(sum(greatest(c.last_seq - greatest(p.read_seq, c.floor_seq), 0)), 0)::bigint
+                   unread_count(greatest(here.last_seq, $3), here.floor_seq, me.read_seq, me.own_runs) + (
+                       select coalesce(sum(unread_count(c.last_seq, c.floor_seq, p.read_seq, p.own_runs)), 0)::bigint
                        from (
-                           select conversation_id, read_seq from participants
+                           select conversation_id, read_seq, own_runs from participants
                            where user_id = $1 and conversation_id <> $2
                            order by listed_at desc
                            limit $5
@@ -123,9 +123,9 @@ impl Facts {
     /// The user's unread messages, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
     pub async fn badge(&self, user_id: UserId) -> Result<u64, OutOfReach> {
         let asking = sqlx::query_scalar!(
-            r#"select coalesce(sum(greatest(c.last_seq - greatest(p.read_seq, c.floor_seq), 0)), 0)::bigint as "badge!"
+            r#"select coalesce(sum(unread_count(c.last_seq, c.floor_seq, p.read_seq, p.own_runs)), 0)::bigint as "badge!"
                from (
-                   select conversation_id, read_seq from participants where user_id = $1
+                   select conversation_id, read_seq, own_runs from participants where user_id = $1
                    order by listed_at desc
                    limit $2
                ) p

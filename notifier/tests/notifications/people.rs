@@ -194,6 +194,7 @@ impl Conversation {
             message_id,
             sender_id,
             envelope,
+            seen_seq: Seq::ZERO,
             audience: AudienceTag::default(),
         }));
         let Appended::At(head) = stage.log.append(&event, &message_id.as_uuid().to_string()).await? else {

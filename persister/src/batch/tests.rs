@@ -43,6 +43,7 @@ fn message(envelope: Envelope) -> Fact {
         message_id: MessageId::random(),
         sender_id: UserId::random(),
         envelope,
+        seen_seq: Seq::ZERO,
         audience: AudienceTag::default(),
     })
 }
@@ -143,13 +144,15 @@ fn log() -> impl Strategy<Value = Vec<Item>> {
                         message_id: message_id(*seq),
                         sender_id: user_id,
                         envelope: vec![user],
+                        seen_seq: Seq(*seq - 1),
                     })),
                     Kind::Read(seq) => {
                         let seq = u64::from(seq);
                         let message_id = message_id(seq);
                         let message_id = Some(message_id);
-                        let since_seq = Seq::ZERO;
-                        Some(Row::Read(ReadRow { conversation_id, user_id, read_seq: Seq(seq), message_id, since_seq }))
+                        let (own, since_seq) = (None, Seq::ZERO);
+                        let read_seq = Seq(seq);
+                        Some(Row::Read(ReadRow { conversation_id, user_id, read_seq, message_id, own, since_seq }))
                     }
                     Kind::Nothing => None,
                 };

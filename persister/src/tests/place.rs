@@ -379,6 +379,7 @@ impl Talk {
                 message_id: MessageId::random(),
                 sender_id: self.users[sender],
                 envelope: Envelope::from_bytes([&[1, 0, 0, 0x4f, 0xe6][..], &[7; 60]].concat()),
+                seen_seq: Seq(seq.saturating_sub(1)),
                 audience: AudienceTag::default(),
             }),
         }

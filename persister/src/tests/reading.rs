@@ -3,6 +3,7 @@
 use chat_shared::{
     event::{Event, Fact, Participants, ParticipantsChanged},
     ids::UserId,
+    limits::OWN_RUNS_MAX,
     position::Seq,
 };
 
@@ -49,6 +50,87 @@ async fn a_mark_of_somebody_who_has_left_changes_nothing() {
     keep(&place, &[talk.read(UserId::random(), 10), Talk::new().read(talk.users[1], 10)]).await;
     assert_eq!(place.reads(&talk).await, [Seq(10), Seq(9)]);
     assert_eq!(place.store().checkpoint(&place.state.name).await.unwrap(), Some(chat_shared::position::StreamSeq(101)));
+}
+
+/// The talk's next message, sent by a device that had shown the messages up to `seen`.
+fn sent(talk: &mut Talk, seen: u64) -> Event {
+    let mut event = talk.message(now());
+    let Fact::MessageSent(message) = &mut event.fact else { panic!("{event:?}") };
+    message.seen_seq = Seq(seen);
+    event
+}
+
+/// The read mark of the second user, and the runs of own messages after it.
+async fn own_runs(place: &Place, talk: &Talk) -> (i64, String, i64) {
+    let row = sqlx::query!(
+        r#"select read_seq, own_runs::text as "own_runs!",
+               unread_count(last_seq, floor_seq, read_seq, own_runs) as "unread!"
+           from participants join conversations using (conversation_id) where user_id = $1"#,
+        talk.users[1].as_uuid()
+    );
+    let row = row.fetch_one(&place.pool).await.unwrap();
+    (row.read_seq, row.own_runs, row.unread)
+}
+
+#[tokio::test]
+async fn sending_is_not_reading_and_own_messages_are_not_unread_r5_1() {
+    let place = Place::new().await;
+    let mut talk = ten_messages(&place).await;
+    // The second user sends 11, 13, 15 and 17 and had shown the messages up to 9; the first user sends the others.
+    let events: Vec<Event> = (11..=17).map(|_| sent(&mut talk, 9)).collect();
+    keep(&place, &events).await;
+    assert_eq!(own_runs(&place, &talk).await, (9, "{[11,12),[13,14),[15,16),[17,18)}".to_owned(), 4));
+    keep(&place, &events[2..]).await;
+    keep(&place, &[talk.read(talk.users[1], 10)]).await;
+    assert_eq!(
+        own_runs(&place, &talk).await,
+        (11, "{[13,14),[15,16),[17,18)}".to_owned(), 3),
+        "a run that follows is read"
+    );
+    keep(&place, &events).await;
+    keep(&place, &[talk.read(talk.users[1], 14)]).await;
+    assert_eq!(own_runs(&place, &talk).await, (15, "{[17,18)}".to_owned(), 1));
+    let (other, own) = (sent(&mut talk, 17), sent(&mut talk, 18));
+    keep(&place, &[own]).await;
+    assert_eq!(own_runs(&place, &talk).await, (19, "{}".to_owned(), 0), "the device had shown all");
+    keep(&place, &[other]).await;
+    place.assert_stored(&talk).await;
+}
+
+#[tokio::test]
+async fn the_last_runs_of_own_messages_are_kept() {
+    let place = Place::new().await;
+    let mut talk = ten_messages(&place).await;
+    let events: Vec<Event> = (11..=110).map(|_| sent(&mut talk, 9)).collect();
+    for some in events.chunks(30) {
+        keep(&place, some).await;
+    }
+    let (read_seq, runs, unread) = own_runs(&place, &talk).await;
+    let kept = i64::try_from(OWN_RUNS_MAX).unwrap();
+    assert_eq!((read_seq, runs.matches('[').count(), unread), (9, OWN_RUNS_MAX, 110 - 9 - kept));
+}
+
+#[tokio::test]
+async fn own_messages_that_are_stored_after_their_user_left_are_kept_for_the_return() {
+    let place = Place::new().await;
+    let mut talk = ten_messages(&place).await;
+    remove(&place, talk.users[1], 9).await;
+    let events: Vec<Event> = (11..=13).map(|_| sent(&mut talk, 9)).collect();
+    keep(&place, &events).await;
+    let runs = sqlx::query_scalar!(r#"select own_runs::text as "runs!" from former_participants"#);
+    assert_eq!(runs.fetch_one(&place.pool).await.unwrap(), "{[11,12),[13,14)}");
+}
+
+/// Moves a user to those who take part no more, as a gateway does, with a read mark.
+async fn remove(place: &Place, user: UserId, read_seq: i64) {
+    let removal = sqlx::query!(
+        "with gone as (delete from participants where user_id = $1 returning *)
+         insert into former_participants (conversation_id, user_id, read_seq, has_left)
+         select conversation_id, user_id, $2, true from gone",
+        user.as_uuid(),
+        read_seq
+    );
+    removal.execute(&place.pool).await.unwrap();
 }
 
 /// The change by which users join after the messages of a talk.
@@ -100,14 +182,8 @@ async fn a_mark_that_is_stored_after_its_user_was_removed_is_kept_for_the_return
     let place = Place::new().await;
     let talk = ten_messages(&place).await;
     let leaver = talk.users[1];
-    let removal = sqlx::query!(
-        "with gone as (delete from participants where user_id = $1 returning *)
-         insert into former_participants (conversation_id, user_id, read_seq, has_left)
-         select conversation_id, user_id, 3, true from gone",
-        leaver.as_uuid()
-    );
-    removal.execute(&place.pool).await.unwrap();
-    for (seq, kept) in [(5, 5), (4, 5), (8, 8)] {
+    remove(&place, leaver, 3).await;
+    for (seq, kept) in [(5, 5), (4, 5), (7, 7)] {
         keep(&place, &[talk.read(leaver, seq)]).await;
         let mark = sqlx::query!("select read_seq, last_read_message_id from former_participants")
             .fetch_one(&place.pool)

@@ -7,6 +7,7 @@ use crate::{
     clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
     position::Seq,
+    runs::Runs,
 };
 
 /// A message as clients see it.
@@ -74,7 +75,10 @@ pub struct Conversation {
     /// The message that the asking user read last, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_read_message_id: Option<MessageId>,
-    /// `last_seq − max(read_seq, floor_seq)`.
+    /// Messages of the asking user's own after `read_seq`, as runs of a first and a last number. They are not unread.
+    #[serde(default, skip_serializing_if = "Runs::is_empty")]
+    pub own_runs: Runs,
+    /// `last_seq − max(read_seq, floor_seq)`, less the messages of `own_runs` after `max(read_seq, floor_seq)`.
     pub unread: u64,
     /// How far the others have got.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -148,4 +152,7 @@ pub struct SendMessageBody {
     /// As in the `send_message` command.
     #[serde(default, deserialize_with = "map::flag")]
     pub is_repeat: bool,
+    /// As in the `send_message` command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_seq: Option<Seq>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::map;
 use crate::{
     ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
-    position::Cursor,
+    position::{Cursor, Seq},
 };
 
 /// One frame from a client: a command, and the reference that its reply will carry.
@@ -78,6 +78,10 @@ pub struct SendMessage {
     /// True when this id may have been sent before. Then the gateway looks further back than the log's own window.
     #[serde(default, deserialize_with = "map::flag", skip_serializing_if = "std::ops::Not::not")]
     pub is_repeat: bool,
+    /// The device had shown the messages up to this one: the user has read them. Without it the user has read nothing by
+    /// sending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_seq: Option<Seq>,
 }
 
 /// Confirms pushes.

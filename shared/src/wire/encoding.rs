@@ -221,6 +221,7 @@ mod tests {
                 message_id: MessageId::random(),
                 text: "नमस्ते 👋".into(),
                 is_repeat: true,
+                seen_seq: Some(Seq(3)),
             }),
             Command::Confirm(Confirm { cursor: Cursor(u64::MAX) }),
             Command::Heartbeat(Heartbeat { cursor: None }),
@@ -264,7 +265,7 @@ mod tests {
         };
         for encoding in Encoding::ALL {
             for frame in [
-                ServerFrame::Push(Push::Message { cursor: Some(Cursor(1)), message: message.clone() }),
+                ServerFrame::Push(Push::Message { cursor: Some(Cursor(1)), seen_seq: None, message: message.clone() }),
                 ServerFrame::Push(Push::Heartbeat { cursor: Cursor(0) }),
                 ServerFrame::Push(Push::Receipt {
                     cursor: Some(Cursor(2)),

@@ -81,6 +81,9 @@ pub enum Push {
         /// Its place in the inbox; absent while the inbox is out of reach.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<Cursor>,
+        /// The sender has read the messages up to this one; absent if the sender's device did not give it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen_seq: Option<Seq>,
         /// The message.
         message: Message,
     },

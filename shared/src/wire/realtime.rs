@@ -66,7 +66,7 @@ pub struct Receipt {
     /// The message that was read last; absent in `delivered`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<MessageId>,
-    /// What is unread in the conversation after it; only in your own `read`.
+    /// The number of messages after it; only in your own `read`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<u64>,
     /// When, in milliseconds since 1970.
@@ -81,7 +81,7 @@ pub struct Progress {
     /// Messages after this number were sent to the user. A tick of an earlier message does not wait for the user.
     #[serde(default)]
     pub since_seq: Seq,
-    /// Up to here they have read; their own messages count as read.
+    /// Up to here they have read.
     pub read_seq: Seq,
     /// The message that they read last, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -76,11 +76,9 @@ fn others(
     })
 }
 
-/// How far a device knows that a user has read. Own messages are read without a receipt.
+/// How far a device knows that a user has read.
 fn told(device: &DeviceRecord, conversation_id: ConversationId, user_id: UserId) -> Seq {
-    let by_receipt = device.reads.get(&(conversation_id, user_id)).copied().unwrap_or_default();
-    let own = device.messages.iter().filter(|it| it.conversation_id == conversation_id && it.sender_id == user_id);
-    own.map(|message| message.seq).max().unwrap_or_default().max(by_receipt)
+    device.reads.get(&(conversation_id, user_id)).copied().unwrap_or_default()
 }
 
 /// The rows of participants are exactly the expected participants.

@@ -101,6 +101,7 @@ fn event(conversation_id: ConversationId) -> Event {
             message_id: MessageId::random(),
             sender_id,
             envelope: unsealed(),
+            seen_seq: Seq::ZERO,
             audience: AudienceTag::default(),
         }),
     }

@@ -77,7 +77,8 @@ async fn is_forgotten(ground: &Ground) -> Result<(bool, String)> {
     let direct = CreateConversation::Direct { user_id: UserId::random() };
     let made: Conversation = post(&base).json(&direct).send().await?.error_for_status()?.json().await?;
     let messages = format!("{base}/{}/messages", made.conversation_id.as_uuid());
-    let body = SendMessageBody { message_id: MessageId::random(), text: "once".to_owned(), is_repeat: false };
+    let body =
+        SendMessageBody { message_id: MessageId::random(), text: "once".to_owned(), is_repeat: false, seen_seq: None };
     let mut numbers = Vec::new();
     for _ in 0..2 {
         let accepted: Accepted = post(&messages).json(&body).send().await?.error_for_status()?.json().await?;
@@ -132,6 +133,6 @@ async fn send(
     text: String,
     is_repeat: bool,
 ) -> Result<Accepted> {
-    let body = SendMessageBody { message_id, text, is_repeat };
+    let body = SendMessageBody { message_id, text, is_repeat, seen_seq: None };
     rest.send_message(conversation_id, &body).await.context("a repeat was refused")
 }

@@ -62,7 +62,7 @@ impl Probe {
         let text = format!("attempt {turn}");
         let key = Key { conversation_id: self.conversation_id, sender_id: self.user_id, message_id };
         self.ledger.begin(key, &text);
-        let outcome = self.outcome(turn, SendMessageBody { message_id, text, is_repeat: false }).await;
+        let outcome = self.outcome(turn, SendMessageBody { message_id, text, is_repeat: false, seen_seq: None }).await;
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), outcome));
     }
 

@@ -36,7 +36,7 @@ impl Voice {
         let (message_id, text) = (MessageId::random(), "this has to be refused".to_owned());
         let key = Key { conversation_id, sender_id: self.user_id, message_id };
         self.ledger.begin(key, &text);
-        let body = SendMessageBody { message_id, text, is_repeat: false };
+        let body = SendMessageBody { message_id, text, is_repeat: false, seen_seq: None };
         match self.client.rest().send_message(conversation_id, &body).await {
             Ok(accepted) => {
                 actions.forbid(key);

@@ -40,7 +40,7 @@ fn push(cursor: u64) -> ServerFrame {
         sent_at: Timestamp(5),
         text: format!("text {cursor}"),
     };
-    ServerFrame::Push(Push::Message { cursor: Some(Cursor(cursor)), message })
+    ServerFrame::Push(Push::Message { cursor: Some(Cursor(cursor)), seen_seq: None, message })
 }
 
 fn said(session: &mut Session, bytes: &[u8]) -> (Vec<String>, Vec<u8>, Result<usize>) {
@@ -63,7 +63,7 @@ fn what_is_sent_is_the_wire_s_command() {
     let mut out = Vec::new();
     session().send(&outgoing, &mut out);
     let payload = &out[8..];
-    let command = SendMessage { conversation_id, message_id, text: "hello".into(), is_repeat: true };
+    let command = SendMessage { conversation_id, message_id, text: "hello".into(), is_repeat: true, seen_seq: None };
     assert_eq!(
         decode_command(Encoding::MessagePack, payload),
         Ok(CommandFrame { reference: Some(9), command: Command::SendMessage(command) })

@@ -2,7 +2,7 @@
 
 use chat_shared::{
     limits::FRAME_BYTES_MAX,
-    position::Cursor,
+    position::{Cursor, Seq},
     wire::{
         Command, CommandFrame, Confirm, DecodeError, Encoding, Heartbeat, Hello, MarkRead, RenewToken, Resume,
         SendMessage, SetTyping, WatchPresence, decode_command,
@@ -22,9 +22,17 @@ pub fn commands() -> impl Strategy<Value = Command> {
     let resume = (id(), cursors()).prop_map(|(epoch, cursor)| Resume { epoch, cursor });
     prop_oneof![
         (id(), option::of(resume)).prop_map(|(device_id, resume)| Command::Hello(Hello { device_id, resume })),
-        (id(), id(), texts(), any::<bool>()).prop_map(|(conversation_id, message_id, text, is_repeat)| {
-            Command::SendMessage(SendMessage { conversation_id, message_id, text, is_repeat })
-        }),
+        (id(), id(), texts(), any::<bool>(), option::of(any::<u64>())).prop_map(
+            |(conversation_id, message_id, text, is_repeat, seen)| {
+                Command::SendMessage(SendMessage {
+                    conversation_id,
+                    message_id,
+                    text,
+                    is_repeat,
+                    seen_seq: seen.map(Seq),
+                })
+            }
+        ),
         cursors().prop_map(|cursor| Command::Confirm(Confirm { cursor })),
         option::of(cursors()).prop_map(|cursor| Command::Heartbeat(Heartbeat { cursor })),
         texts().prop_map(|token| Command::RenewToken(RenewToken { token })),

@@ -33,8 +33,9 @@ fn times() -> impl Strategy<Value = Timestamp> {
 
 fn facts() -> impl Strategy<Value = Fact> {
     prop_oneof![
-        (id(), id(), envelopes()).prop_map(|(message_id, sender_id, envelope)| {
-            Fact::MessageSent(MessageSent { message_id, sender_id, envelope, audience: AudienceTag::default() })
+        (id(), id(), envelopes(), numbers()).prop_map(|(message_id, sender_id, envelope, seen)| {
+            let (audience, seen_seq) = (AudienceTag::default(), Seq(seen));
+            Fact::MessageSent(MessageSent { message_id, sender_id, envelope, seen_seq, audience })
         }),
         (vec(id(), 0..4), vec(id(), 0..4), vec(id(), 0..2)).prop_map(|(added, removed, returned)| {
             Fact::ParticipantsChanged(ParticipantsChanged { added, removed, returned })

@@ -148,7 +148,11 @@ fn pushes() -> impl Strategy<Value = Push> {
     });
     prop_oneof![
         ready,
-        (option::of(cursors()), messages()).prop_map(|(cursor, message)| Push::Message { cursor, message }),
+        (option::of(cursors()), option::of(numbers()), messages()).prop_map(|(cursor, seen, message)| Push::Message {
+            cursor,
+            seen_seq: seen.map(Seq),
+            message
+        }),
         (option::of(cursors()), conversations())
             .prop_map(|(cursor, conversation)| Push::Conversation { cursor, conversation }),
         (option::of(cursors()), receipts()).prop_map(|(cursor, receipt)| Push::Receipt { cursor, receipt }),
