@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Command};
 
 /// What a number, an address or a text may be counted or written in.
-const UNITS: [&str; 23] = [
+const UNITS: [&str; 24] = [
     "ADDRESS:PORT",
     "BASE64",
     "BYTES",
@@ -19,6 +19,7 @@ const UNITS: [&str; 23] = [
     "IDS",
     "MESSAGES/S",
     "MILLISECONDS",
+    "MODE",
     "NAME",
     "NETWORKS",
     "ORIGINS",

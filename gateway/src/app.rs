@@ -54,6 +54,7 @@ const LOG_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Runs the gateway until it is told to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     // What no waiting mends is said before anything is connected to or made.
+    config.check_proxies()?;
     let (nats_url, redis_url) = (config.nats.url()?, config.redis.url()?);
     let pool = postgres::connect(&config.postgres, "chat-gateway")?;
     let master_key = Arc::new(config.master_key.read()?);

@@ -33,6 +33,9 @@ const KAHA_SCOPE: &str = "profiles:read";
 pub async fn run(config: &Config) -> ExitCode {
     let mut report = Report::default();
     report.telemetry(&config.telemetry);
+    if let Err(error) = config.check_proxies() {
+        report.wrong(format_args!("{error:#}"));
+    }
     let master_key = config_check::master_key(&mut report, &config.master_key);
     users_keys(&mut report, config).await;
     services_keys(&mut report, config).await;

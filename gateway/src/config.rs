@@ -74,6 +74,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Refuses ports that would close every connection.
+    pub fn check_proxies(&self) -> anyhow::Result<()> {
+        let proxies = &self.edge.trusted_proxies;
+        self.edge.proxy_protocol.check("CHAT_PROXY_PROTOCOL", proxies)?;
+        self.internal.internal_proxy_protocol.check("CHAT_INTERNAL_PROXY_PROTOCOL", proxies)
+    }
+
     /// The pause between SIGTERM and draining.
     pub fn shutdown_pause(&self) -> Duration {
         let is_orchestrated = || std::env::var_os(ORCHESTRATED).is_some();
@@ -146,5 +153,17 @@ mod tests {
     #[test]
     fn every_setting_is_described_with_default_unit_and_consequence() {
         chat_dev::help_page::assert_complete(Config::command());
+    }
+
+    #[test]
+    fn proxy_headers_are_off_on_each_port_and_required_only_of_trusted_networks() {
+        let check = |options: &[&str]| Config::try_parse_from(options).unwrap().check_proxies();
+        let (clients, services) = ("--proxy-protocol=required", "--internal-proxy-protocol=required");
+        assert!(check(&["chat-gateway"]).is_ok());
+        for (option, variable) in [(clients, "CHAT_PROXY_PROTOCOL"), (services, "CHAT_INTERNAL_PROXY_PROTOCOL")] {
+            let error = check(&["chat-gateway", option]).unwrap_err().to_string();
+            assert!(error.starts_with(variable) && error.contains("CHAT_TRUSTED_PROXIES"), "{error}");
+            assert!(check(&["chat-gateway", option, "--trusted-proxies=10.0.0.0/8"]).is_ok());
+        }
     }
 }

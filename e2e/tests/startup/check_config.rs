@@ -122,6 +122,10 @@ async fn r10_4_r10_5_each_thing_that_is_wrong_is_said_and_nothing_stops_the_othe
         wrong(&scene, role, &[(change.0, Some(change.1.as_str()))], &[&words]).await?;
     }
     wrong(&scene, Gateway, &[("CHAT_SERVICE_AUDIENCE", Some("chat"))], &[&["CHAT_SERVICE_AUDIENCE"]]).await?;
+    for variable in ["CHAT_PROXY_PROTOCOL", "CHAT_INTERNAL_PROXY_PROTOCOL"] {
+        let words = [variable, "CHAT_TRUSTED_PROXIES"];
+        wrong(&scene, Gateway, &[(variable, Some("required"))], &[&words]).await?;
+    }
     Ok(())
 }
 

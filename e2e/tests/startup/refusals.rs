@@ -82,6 +82,12 @@ async fn settings_that_are_missing_twofold_or_unreadable_are_named() -> Result<(
         (Gateway, vec![("CHAT_JWT_SECRET_FILE", Some(&short))], vec!["shared secret"]),
         (Gateway, vec![("CHAT_REDIS_URL", Some(&unknown_scheme))], vec!["Redis"]),
         (Gateway, vec![("CHAT_JWKS_URL", Some(HUSHED))], vec!["CHAT_JWKS_URL: ", "--help"]),
+        (Gateway, vec![("CHAT_PROXY_PROTOCOL", Some("on"))], vec!["CHAT_PROXY_PROTOCOL: ", "--help"]),
+        (
+            Gateway,
+            vec![("CHAT_PROXY_PROTOCOL", Some("required"))],
+            vec!["CHAT_PROXY_PROTOCOL is `required`", "CHAT_TRUSTED_PROXIES"],
+        ),
         (Gateway, vec![("CHAT_LISTEN", Some("nowhere"))], vec!["CHAT_LISTEN: ", "nowhere", "--help"]),
         (Persister, vec![("CHAT_LOG_REPLICAS", Some("many"))], vec!["CHAT_LOG_REPLICAS: ", "many"]),
         (Persister, vec![("CHAT_LOG", Some("a=b=c"))], vec!["CHAT_LOG is written like"]),

@@ -69,8 +69,9 @@ enum Doing {
 }
 
 impl Accepted {
-    pub fn new(waits: Arc<Waits>, place: Place, heads: &Heads) -> Arc<Self> {
-        let (doing, head) = (Mutex::new((Doing::Head, Instant::now())), Mutex::new(Head::new(heads)));
+    /// For a socket that has been open `since` then.
+    pub fn new(waits: Arc<Waits>, place: Place, heads: &Heads, since: Instant) -> Arc<Self> {
+        let (doing, head) = (Mutex::new((Doing::Head, since)), Mutex::new(Head::new(heads)));
         Arc::new(Self { waits, doing, head, _place: place })
     }
 

@@ -78,6 +78,11 @@ fn network(entry: &str) -> Result<IpNet, String> {
 }
 
 impl TrustedProxies {
+    /// Whether it names no network.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether what this socket says of others is believed.
     pub fn contains(&self, socket: IpAddr) -> bool {
         let socket = socket.to_canonical();

@@ -22,6 +22,17 @@ struct Open {
     by_address: HashMap<ClientAddress, usize>,
 }
 
+impl Open {
+    fn count(&mut self, address: ClientAddress, max: usize) -> Result<(), Full> {
+        let of_address = self.by_address.get(&address).copied().unwrap_or_default();
+        if of_address >= max {
+            return Err(Full::Address);
+        }
+        self.by_address.insert(address, of_address + 1);
+        Ok(())
+    }
+}
+
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
@@ -94,11 +105,7 @@ impl Admission {
             return Err(Full::Gateway);
         }
         if let Some(address) = of.address() {
-            let of_address = open.by_address.get(&address).copied().unwrap_or_default();
-            if of_address >= self.per_address_max {
-                return Err(Full::Address);
-            }
-            open.by_address.insert(address, of_address + 1);
+            open.count(address, self.per_address_max)?;
         }
         open.all += usize::from(of.is_socket());
         drop(open);
@@ -112,6 +119,17 @@ impl Admission {
     #[cfg(test)]
     pub fn open(&self) -> usize {
         self.open.lock().all
+    }
+}
+
+impl Place {
+    /// Counts a proxy's socket for its one client, once a header has named it.
+    pub fn name(&mut self, address: ClientAddress) -> Result<(), Full> {
+        if matches!(self.of, Of::Proxy) {
+            self.admission.open.lock().count(address, self.admission.per_address_max)?;
+            self.of = Of::Socket(address);
+        }
+        Ok(())
     }
 }
 
@@ -169,5 +187,20 @@ mod tests {
         drop((sockets, place, other));
         let open = admission.open.lock();
         assert_eq!((open.all, open.by_address.len()), (0, 0), "nothing is kept of who is gone");
+    }
+
+    #[test]
+    fn a_socket_of_a_proxy_counts_for_the_client_that_a_header_names() {
+        let admission = Admission::new(10, 1);
+        let [mut one, mut more, mut other] = [(); 3].map(|()| admission.socket(None).unwrap());
+        one.name(address(1)).unwrap();
+        assert_eq!(more.name(address(1)).unwrap_err(), Full::Address);
+        other.name(address(2)).unwrap();
+        drop(one);
+        more.name(address(1)).unwrap();
+        assert_eq!(admission.open(), 2);
+        drop((more, other));
+        let open = admission.open.lock();
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
     }
 }

@@ -10,6 +10,7 @@ mod files;
 mod headers;
 mod heads;
 mod origins;
+mod proxy;
 mod rates;
 mod server;
 mod settings;
@@ -21,6 +22,7 @@ pub use self::{
     address::TrustedProxies,
     admission::{Admission, Full, Place},
     origins::Origins,
+    proxy::ProxyProtocol,
     server::{Client, Door, serve},
     settings::EdgeSettings,
 };
@@ -57,7 +59,7 @@ impl Edge {
         let per_address_max = settings.connections_per_address_max.get().into();
         let admission = Admission::new(bound(connections_max), bound(per_address_max));
         Arc::new(Self {
-            door: Arc::new(Door::new(admission, settings.trusted_proxies.clone(), waits)),
+            door: Arc::new(Door::new(admission, settings.trusted_proxies.clone(), settings.proxy_protocol, waits)),
             origins: settings.allowed_origins.clone(),
             rates: AddressRates::start(settings.requests_per_address_max, tasks),
             tasks: tasks.clone(),

@@ -3,9 +3,18 @@
 //! **Invariant:** accepting never waits for a client. A connection that becomes a WebSocket leaves nothing behind but its
 //! socket and its place.
 
-use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
-use axum::{Router, response::Response};
+use axum::{Router, http::HeaderMap, response::Response};
 use chat_shared::lifecycle::Tasks;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -13,7 +22,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -21,6 +30,7 @@ use super::{
     address::{ClientAddress, TrustedProxies},
     admission::{Admission, Full, Place},
     heads::Heads,
+    proxy::{self, ProxyProtocol, Unnamed},
 };
 use crate::{refusal::Refusal, telemetry};
 
@@ -40,7 +50,17 @@ pub struct Door {
     pub admission: Arc<Admission>,
     pub proxies: TrustedProxies,
     pub waits: Arc<Waits>,
+    protocol: ProxyProtocol,
     heads: Heads,
+    seen_off: Arc<Semaphore>,
+}
+
+/// The other end of a connection: that of the socket, or the one that a PROXY header names.
+#[derive(Clone, Copy)]
+struct Peer {
+    address: IpAddr,
+    /// Whether it is trusted to say who the client is.
+    is_proxy: bool,
 }
 
 /// Who sent a request; in the request's extensions.
@@ -48,48 +68,90 @@ pub struct Door {
 pub struct Client {
     /// Whom limits for an address count.
     pub address: ClientAddress,
-    /// Whether the socket is that of a proxy, which is trusted to say who the client is.
+    /// Whether the connection is that of a proxy, which is trusted to say who the client is.
     pub is_forwarded: bool,
 }
 
 /// Serves HTTP until the process drains. Requests under way are finished.
 pub async fn serve(listener: TcpListener, router: Router, door: Arc<Door>, tasks: Tasks) -> anyhow::Result<()> {
     let router = TowerToHyperService::new(router);
-    let seen_off = Arc::new(Semaphore::new(SEEN_OFF_MAX));
     let draining = tasks.draining();
     // Cancel safe: a socket that was accepted is not lost, as nothing is awaited after it.
     while let Some(accepted) = draining.run_until_cancelled(accept(&listener)).await {
         let Some((socket, peer)) = accepted else { continue };
         // Small frames must not wait for each other.
         let _unsupported = socket.set_nodelay(true);
-        match door.place(peer) {
+        let peer = door.peer(peer.ip());
+        if door.protocol == ProxyProtocol::Required && !peer.is_proxy {
+            Unnamed::Untrusted.note();
+            continue;
+        }
+        match door.admission.socket((!peer.is_proxy).then(|| peer.address.into())) {
             Ok(place) => {
-                let accepted = Accepted::new(Arc::clone(&door.waits), place, &door.heads);
-                let connection = connection(socket, peer, accepted, router.clone(), Arc::clone(&door), tasks.clone());
+                let connection = connection(socket, peer, place, router.clone(), Arc::clone(&door), tasks.clone());
                 tasks.best_effort("http_connection", connection);
             }
-            Err(full) => {
-                metrics::counter!(telemetry::EDGE_REFUSED_TOTAL, "reason" => full.reason()).increment(1);
-                if let Ok(turn) = Arc::clone(&seen_off).try_acquire_owned() {
-                    tasks.best_effort("no_room", async move {
-                        let _late = timeout(SEE_OFF_WAIT_MAX, see_off(socket, full)).await;
-                        drop(turn);
-                    });
-                }
-            }
+            Err(full) => door.refuse(socket, full, &tasks),
         }
     }
     Ok(())
 }
 
 impl Door {
-    pub fn new(admission: Arc<Admission>, proxies: TrustedProxies, waits: Waits) -> Self {
-        Self { admission, proxies, waits: Arc::new(waits), heads: Heads::default() }
+    pub fn new(admission: Arc<Admission>, proxies: TrustedProxies, protocol: ProxyProtocol, waits: Waits) -> Self {
+        let (waits, seen_off) = (Arc::new(waits), Arc::new(Semaphore::new(SEEN_OFF_MAX)));
+        Self { admission, proxies, waits, protocol, heads: Heads::default(), seen_off }
     }
 
-    fn place(&self, peer: SocketAddr) -> Result<Place, Full> {
-        let is_proxy = self.proxies.contains(peer.ip());
-        self.admission.socket((!is_proxy).then(|| peer.ip().into()))
+    fn peer(&self, address: IpAddr) -> Peer {
+        Peer { address, is_proxy: self.proxies.contains(address) }
+    }
+
+    /// Whom the PROXY header names that comes before `deadline`, counted for its address; none if the connection has ended.
+    async fn named(
+        &self,
+        mut socket: TcpStream,
+        balancer: Peer,
+        mut place: Place,
+        deadline: Instant,
+        tasks: &Tasks,
+    ) -> Option<(TcpStream, Peer, Place)> {
+        let reading = timeout_at(deadline, proxy::read(&mut socket));
+        let read = tasks.draining().run_until_cancelled(reading).await?;
+        let peer = match read.unwrap_or(Err(Unnamed::Late)) {
+            Ok(Some(address)) => self.peer(address),
+            // The balancer writes no `X-Forwarded-For`, so one would be the client's own.
+            Ok(None) => Peer { is_proxy: false, ..balancer },
+            Err(unnamed) => {
+                unnamed.note();
+                return None;
+            }
+        };
+        if !peer.is_proxy
+            && let Err(full) = place.name(peer.address.into())
+        {
+            self.refuse(socket, full, tasks);
+            return None;
+        }
+        Some((socket, peer, place))
+    }
+
+    /// Tells a client that there is no room, unless too many are told at the moment.
+    fn refuse(&self, socket: TcpStream, full: Full, tasks: &Tasks) {
+        metrics::counter!(telemetry::EDGE_REFUSED_TOTAL, "reason" => full.reason()).increment(1);
+        if let Ok(turn) = Arc::clone(&self.seen_off).try_acquire_owned() {
+            tasks.best_effort("no_room", async move {
+                let _late = timeout(SEE_OFF_WAIT_MAX, see_off(socket, full)).await;
+                drop(turn);
+            });
+        }
+    }
+}
+
+impl Peer {
+    fn client(self, proxies: &TrustedProxies, headers: &HeaderMap) -> Client {
+        let address = if self.is_proxy { proxies.client(self.address, headers) } else { self.address.into() };
+        Client { address, is_forwarded: self.is_proxy }
     }
 }
 
@@ -114,19 +176,27 @@ fn is_of_one_client(error: &io::Error) -> bool {
 /// Serves one socket until it closes, becomes a WebSocket, or takes too long.
 async fn connection(
     socket: TcpStream,
-    peer: SocketAddr,
-    accepted: Arc<Accepted>,
+    peer: Peer,
+    place: Place,
     router: TowerToHyperService<Router>,
     door: Arc<Door>,
     tasks: Tasks,
 ) {
+    let since = Instant::now();
+    let (socket, peer, place) = match door.protocol {
+        ProxyProtocol::Off => (socket, peer, place),
+        ProxyProtocol::Required => {
+            // Header and head together have the time of a head.
+            let deadline = since + door.waits.head_max;
+            let Some(named) = Box::pin(door.named(socket, peer, place, deadline, &tasks)).await else { return };
+            named
+        }
+    };
+    let accepted = Accepted::new(Arc::clone(&door.waits), place, &door.heads, since);
     let heard = TokioIo::new(Heard::new(socket, Arc::clone(&accepted)));
     let answering = Arc::clone(&accepted);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let client = Client {
-            address: door.proxies.client(peer.ip(), request.headers()),
-            is_forwarded: door.proxies.contains(peer.ip()),
-        };
+        let client = peer.client(&door.proxies, request.headers());
         answer(request, client, router.clone(), Arc::clone(&answering))
     });
     let mut http = http1::Builder::new();

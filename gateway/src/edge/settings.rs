@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Origins, TrustedProxies};
+use super::{Origins, ProxyProtocol, TrustedProxies};
 
 /// Bounds for those who connect, and where they may come from.
 #[derive(Debug, Clone, Args)]
@@ -16,9 +16,16 @@ pub struct EdgeSettings {
     pub allowed_origins: Origins,
     /// Networks of the proxies before this gateway, separated by commas, such as `10.0.0.0/8`.
     ///
-    /// Only from them is `X-Forwarded-For` believed. Without it every limit for an address counts the proxy as one client.
+    /// Only from them are `X-Forwarded-For` and PROXY headers accepted. Without it every limit for an address counts the proxy
+    /// as one client.
     #[arg(long, env = "CHAT_TRUSTED_PROXIES", default_value = "", value_name = "NETWORKS")]
     pub trusted_proxies: TrustedProxies,
+    /// Whether connections to `CHAT_LISTEN` begin with a PROXY header, of version 1 or 2, that names the client's address.
+    ///
+    /// `required` behind a load balancer that passes TCP on and sends the header. Then a connection without one, or from a
+    /// network that is not in `CHAT_TRUSTED_PROXIES`, is closed. With `off` a header is a bad request.
+    #[arg(long, env = "CHAT_PROXY_PROTOCOL", value_enum, default_value_t = ProxyProtocol::Off, value_name = "MODE")]
+    pub proxy_protocol: ProxyProtocol,
     /// Requests a second from one address, handshakes included; five times as many at once.
     ///
     /// Over it 429 with a Retry-After, before anything of the request is looked at. Many users may share an address. After a

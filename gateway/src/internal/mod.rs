@@ -30,7 +30,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::service::ServiceRates;
 use crate::{
     auth::{ServiceVerifier, Signer},
-    edge::{self, Admission, Door, TrustedProxies, Waits},
+    edge::{self, Admission, Door, ProxyProtocol, TrustedProxies, Waits},
     refusal::Refusal,
     rest,
     state::AppState,
@@ -81,14 +81,21 @@ pub async fn start(
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     tracing::info!(%address, "the gateway listens to other services");
     let router = router(Internal::new(state.clone(), services, signer));
-    tasks.essential("internal_http", serve(listener, router, tasks.clone()));
+    let (proxies, protocol) = (state.edge.door.proxies.clone(), settings.internal_proxy_protocol);
+    tasks.essential("internal_http", serve(listener, router, proxies, protocol, tasks.clone()));
     Ok(())
 }
 
 /// As the clients' port, but for limits of each address: callers are few and known.
-pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks) -> anyhow::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    proxies: TrustedProxies,
+    protocol: ProxyProtocol,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
     let admission = Admission::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
-    let door = Arc::new(Door::new(admission, TrustedProxies::default(), Waits::default()));
+    let door = Arc::new(Door::new(admission, proxies, protocol, Waits::default()));
     edge::serve(listener, edge::bounded(router, &door, &tasks), door, tasks).await
 }
 

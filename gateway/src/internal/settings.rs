@@ -6,7 +6,10 @@ use anyhow::{bail, ensure};
 use chat_shared::{lifecycle::Tasks, telemetry::Latch};
 use clap::Args;
 
-use crate::auth::{KeySource, ServiceVerifier};
+use crate::{
+    auth::{KeySource, ServiceVerifier},
+    edge::ProxyProtocol,
+};
 
 /// Where the internal interface listens, and whose tokens it takes.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +20,13 @@ pub struct InternalSettings {
     /// Keep it inside the cluster. It is served only if one of the two settings that follow, or `CHAT_SERVICE_KEY_FILE`, is set.
     #[arg(long, env = "CHAT_INTERNAL_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS:PORT")]
     pub internal_listen: SocketAddr,
+    /// Whether connections to `CHAT_INTERNAL_LISTEN` begin with a PROXY header, of version 1 or 2.
+    ///
+    /// As `CHAT_PROXY_PROTOCOL`, for the load balancer before this port. No limit of this port is for an address, so that
+    /// the header is checked and nothing else follows from it.
+    #[arg(long, env = "CHAT_INTERNAL_PROXY_PROTOCOL", value_enum, default_value_t = ProxyProtocol::Off)]
+    #[arg(value_name = "MODE")]
+    pub internal_proxy_protocol: ProxyProtocol,
     /// Address of the JSON Web Key Set that services' tokens are checked with: EC P-256, Ed25519 or RSA. Optional.
     ///
     /// Without it and without files nobody may call the interface. Fetched every five minutes, and when a token names an unknown key. As many keys as are in it are valid at once.

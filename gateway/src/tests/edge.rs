@@ -34,27 +34,27 @@ use crate::edge::{self, BAD_ORIGINS, Edge, EdgeSettings, Waits};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// For waits that a test has to sit through.
-const SHORT: Duration = Duration::from_millis(50);
+pub const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_hours(1);
 const ORIGIN: &str = "https://app.example";
 
 /// Nothing is waited for in vain, and nothing takes long.
-const PATIENT: Waits = Waits { head_max: LONG, body_max: LONG, request_max: LONG, idle_max: LONG };
+pub const PATIENT: Waits = Waits { head_max: LONG, body_max: LONG, request_max: LONG, idle_max: LONG };
 
 /// An edge before a few routes.
-struct Stand {
-    address: SocketAddr,
-    edge: Arc<Edge>,
-    tasks: Tasks,
+pub struct Stand {
+    pub address: SocketAddr,
+    pub edge: Arc<Edge>,
+    pub tasks: Tasks,
 }
 
 impl Stand {
-    async fn start(settings: EdgeSettings, waits: Waits) -> Self {
+    pub async fn start(settings: EdgeSettings, waits: Waits) -> Self {
         Self::before(Router::new(), settings, waits).await
     }
 
     /// Before more routes.
-    async fn before(router: Router, settings: EdgeSettings, waits: Waits) -> Self {
+    pub async fn before(router: Router, settings: EdgeSettings, waits: Waits) -> Self {
         let router = router
             .route("/", get(async || "here").post(async |body: Bytes| body))
             .route("/never", get(std::future::pending::<()>))
@@ -86,22 +86,22 @@ impl Drop for Stand {
 }
 
 /// A client that may be as slow and wrong as it likes.
-struct Raw(TcpStream);
+pub struct Raw(pub TcpStream);
 
 impl Raw {
     /// From the address 127.0.0.`host`.
-    async fn connect(to: SocketAddr, host: u8) -> Self {
+    pub async fn connect(to: SocketAddr, host: u8) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into()).unwrap();
         Self(socket.connect(to).await.unwrap())
     }
 
-    async fn say(&mut self, text: &str) {
+    pub async fn say(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// The next answer on this connection.
-    async fn answer(&mut self) -> Answer {
+    pub async fn answer(&mut self) -> Answer {
         let reading = async {
             let mut bytes = Vec::new();
             let end = loop {
@@ -122,21 +122,21 @@ impl Raw {
     }
 
     /// Waits until the gateway has closed the connection without another word.
-    async fn until_closed(mut self) {
+    pub async fn until_closed(mut self) {
         let mut bytes = [0; 1];
         let read = timeout(DEADLINE, self.0.read(&mut bytes)).await.expect("it is closed");
         assert!(matches!(read, Ok(0) | Err(_)), "there is something to read");
     }
 }
 
-struct Answer {
+pub struct Answer {
     /// In lower case.
     head: String,
-    body: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn status(&self) -> u16 {
+    pub fn status(&self) -> u16 {
         self.head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
@@ -146,7 +146,7 @@ impl Answer {
     }
 
     /// Its status and code, if it is a refusal as documented.
-    fn refusal(&self) -> (u16, ErrorCode) {
+    pub fn refusal(&self) -> (u16, ErrorCode) {
         let body: ErrorBody = serde_json::from_str(&self.body).expect("every refusal is an ErrorBody");
         let is_to_come_back = matches!(body.code, ErrorCode::RateLimited | ErrorCode::Unavailable);
         assert_eq!(self.header("retry-after").is_some(), is_to_come_back, "{}", self.head);
@@ -155,18 +155,18 @@ impl Answer {
     }
 }
 
-fn request(path: &str, headers: &str) -> String {
+pub fn request(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: chat.example\r\n{headers}\r\n")
 }
 
-fn limited(limit: impl FnOnce(&mut EdgeSettings)) -> EdgeSettings {
+pub fn limited(limit: impl FnOnce(&mut EdgeSettings)) -> EdgeSettings {
     let mut settings = generous();
     limit(&mut settings);
     settings
 }
 
-const ONE: NonZeroU32 = NonZeroU32::MIN;
-const TWO: NonZeroU32 = ONE.saturating_add(1);
+pub const ONE: NonZeroU32 = NonZeroU32::MIN;
+pub const TWO: NonZeroU32 = ONE.saturating_add(1);
 
 #[tokio::test]
 async fn what_a_request_has_begun_is_done_though_its_client_hangs_up() {
@@ -424,7 +424,7 @@ const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSoc
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat.v1.json";
 
 /// A page's handshake, which has the token as a subprotocol.
-fn handshake(headers: &str) -> String {
+pub fn handshake(headers: &str) -> String {
     let token = token(UserId::random(), &json!({}));
     request("/v1/ws", &format!("{HANDSHAKE}, bearer.{token}\r\n{headers}"))
 }

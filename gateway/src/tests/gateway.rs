@@ -18,7 +18,7 @@ use super::place::Place;
 use crate::{
     auth::{KeySource, Revocations, Tickets, Verifier, VerifierSettings},
     connection::{self, Registry},
-    edge::{self, Edge, EdgeSettings, Waits},
+    edge::{self, Edge, EdgeSettings, ProxyProtocol, Waits},
     presence::{Announcer, Departures, Watches},
     profiles::ProfileSettings,
     quota::QuotaSettings,
@@ -125,6 +125,7 @@ pub fn generous() -> EdgeSettings {
     EdgeSettings {
         allowed_origins: "https://app.example".parse().unwrap(),
         trusted_proxies: "".parse().unwrap(),
+        proxy_protocol: ProxyProtocol::Off,
         requests_per_address_max: NonZeroU32::new(100_000).unwrap(),
         connections_per_address_max: NonZeroU32::MAX,
         connections_max: NonZeroU32::MAX,

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     auth::{Identity, KeySource, ServiceVerifier, Signer},
     connection::simulated::Client,
+    edge::{ProxyProtocol, TrustedProxies},
     internal::{self, Internal},
 };
 
@@ -92,11 +93,21 @@ impl Stand {
 }
 
 async fn serve(gateway: &Gateway, services: Option<ServiceVerifier>, signer: Option<&Signer>) -> SocketAddr {
+    serve_behind(gateway, services, signer, TrustedProxies::default(), ProxyProtocol::Off).await
+}
+
+pub async fn serve_behind(
+    gateway: &Gateway,
+    services: Option<ServiceVerifier>,
+    signer: Option<&Signer>,
+    proxies: TrustedProxies,
+    protocol: ProxyProtocol,
+) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = internal::router(Internal::new(gateway.state.clone(), services, signer));
     let tasks = gateway.state.tasks.clone();
-    tasks.essential("internal_http", internal::serve(listener, router, tasks.clone()));
+    tasks.essential("internal_http", internal::serve(listener, router, proxies, protocol, tasks.clone()));
     address
 }
 

@@ -19,6 +19,7 @@ mod outbox;
 pub mod place;
 mod presence;
 mod profiles;
+mod proxy;
 mod quotas;
 mod receipts;
 mod removal;
