@@ -150,6 +150,37 @@ async fn who_comes_back_within_the_grace_and_confirms_is_not_notified() -> Resul
 }
 
 #[tokio::test]
+async fn the_badge_falls_also_while_what_was_read_is_not_stored_r5_2() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    for platform in Platform::ALL {
+        stage.device(ben, platform, None).await?;
+    }
+    let mut conversations = Vec::new();
+    for number in 1..=3 {
+        let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+        conversation.message(&stage, asha).await?;
+        notifier.wait_for("sent", 4 * number).await?;
+        // The message is stored, and no receipt of ben's ever is.
+        conversation.store_read(&stage, asha).await?;
+        conversations.push(conversation);
+    }
+    assert_eq!(stage.inboxes.badge(ben).await?, Some(3));
+    for (conversation, left) in conversations.iter().zip([2, 1, 0]) {
+        conversation.read_unstored(&stage, ben).await?;
+        let received = stage.all_received().await?;
+        for platform in [Platform::Fcm, Platform::Apns, Platform::Webhook] {
+            let silent = received.iter().filter(|received| received.platform == platform && !received.is_alert);
+            let badges: Vec<_> = silent.filter_map(|received| received.badge).collect();
+            assert_eq!(badges, (left..3).rev().collect::<Vec<_>>(), "{platform:?}");
+        }
+        assert_eq!(stage.inboxes.badge(ben).await?, Some(left));
+    }
+    notifier.stop().await
+}
+
+#[tokio::test]
 async fn reading_elsewhere_lowers_the_badge_silently_r5_2() -> Result<()> {
     let stage = Stage::set().await?;
     let notifier = stage.notifier().await?;
