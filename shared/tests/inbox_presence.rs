@@ -247,6 +247,7 @@ async fn an_inbox_is_kept_for_14_days_from_each_sign_of_life_and_few_are_written
     let (user_id, gateway_id) = (UserId::random(), scene.gateway().await?);
     let session = Session { session_id: SessionId::random(), gateway_id, device_id: DeviceId::random() };
     let epoch = scene.inboxes.register(user_id, session, None).await?.epoch;
+    scene.inboxes.confirm(user_id, epoch, session.device_id, Cursor(0)).await?;
     let conversation = ConversationId::random();
     let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(1))) };
     scene.inboxes.route(&[routing]).await?;

@@ -36,7 +36,8 @@ impl Connection {
         }
         state.inboxes.attach(state.gateway_id, self.user_id).await?;
         let session = Session { session_id: self.session_id, gateway_id: state.gateway_id, device_id: *device_id };
-        let found = state.inboxes.register_again(self.user_id, session, resume).await?;
+        let is_confirmed = self.confirmations.lock().is_any();
+        let found = state.inboxes.register_again(self.user_id, session, resume, is_confirmed).await?;
         self.registered_at.fetch_max(found.at.0, Ordering::Relaxed);
         state.announcer.announce(presence::came(self.user_id, found.at));
         let is_here = |other: &Arc<Self>| other.session_id == self.session_id;

@@ -74,8 +74,8 @@ pub enum Claim {
 pub struct Standing {
     /// The inbox' epoch; none if there is no inbox.
     pub epoch: Option<Epoch>,
-    /// What some device of theirs has confirmed.
-    pub confirmed: Cursor,
+    /// What some device of theirs has confirmed; none if none has, or all of them have yet to reload.
+    pub confirmed: Option<Cursor>,
     /// When their last session ended, by the clock of Redis; none while they have one.
     pub last_seen_at: Option<Timestamp>,
     /// Now, by the same clock.
@@ -132,7 +132,7 @@ impl Inboxes {
         }
         Ok(Standing {
             epoch: epoch.and_then(|epoch| epoch.parse().ok()),
-            confirmed: Cursor(confirmed.into_iter().max().unwrap_or(0)),
+            confirmed: confirmed.into_iter().max().map(Cursor),
             last_seen_at: last_seen.filter(|_| sessions == 0).map(Timestamp),
             now,
         })
