@@ -185,8 +185,8 @@ async fn a_users_standing_is_what_any_device_confirmed_and_since_when_all_are_aw
     assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "the laptop is there");
     let gone = inboxes.unregister(user_id, Ended::Session(laptop.session_id)).await?;
     let away = inboxes.standing(user_id).await?;
-    assert_eq!(away.last_seen_at, Some(gone.at));
-    assert!(away.now >= gone.at && gone.at >= here.now);
+    assert_eq!(away.last_seen_at, Some(gone.now));
+    assert!(away.now >= gone.now && gone.now >= here.now);
     assert_eq!(away.confirmed, Some(Cursor(4)));
     inboxes.register(user_id, phone, None).await?;
     assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "and back");

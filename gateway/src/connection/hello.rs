@@ -1,9 +1,8 @@
 //! Hello and goodbye: registers the session, says where it stands, and replays what was missed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use chat_shared::{
-    clock::Timestamp,
     delivery::{Delivery, gateway_subject},
     inbox::{InboxError, Registration, Replaced, Session},
     limits,
@@ -43,7 +42,6 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
     connection.device_id.get_or_init(|| hello.device_id);
     let registration = match attach_and_register(state, connection, &hello).await {
         Ok(registration) => {
-            connection.registered_at.store(registration.at.0, Ordering::Relaxed);
             state.announcer.announce(presence::came(connection.user_id, registration.at));
             Some(registration)
         }
@@ -121,11 +119,7 @@ pub(super) async fn depart(state: &AppState, connection: &Connection, parting: P
     state.connections.remove(connection);
     state.watches.forget(connection.session_id);
     connection.confirm_now(&state.inboxes, false).await;
-    let session = EndedSession {
-        user_id: connection.user_id,
-        session_id: connection.session_id,
-        registered_at: Timestamp(connection.registered_at.load(Ordering::Relaxed)),
-    };
+    let session = EndedSession { user_id: connection.user_id, session_id: connection.session_id };
     state.departures.end(state, session, parting).await;
 }
 

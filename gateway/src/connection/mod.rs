@@ -25,7 +25,7 @@ pub use removals::Removals;
 pub use returning::Returned;
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicI64},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -61,8 +61,6 @@ pub struct Connection {
     position: Mutex<Position>,
     /// Of the token that it was opened with, or that was shown last.
     identity: Mutex<Identity>,
-    /// When the session was registered, by the clock of Redis.
-    registered_at: AtomicI64,
     /// What the client has confirmed. Locked after `position`, if with it.
     confirmations: Mutex<Confirmations>,
     /// What was pushed and whose senders are told once it is confirmed.
@@ -108,7 +106,6 @@ impl Connection {
             outbox: Outbox::default(),
             position: Mutex::new(Position { catching_up: Some(Cursor::ZERO), ..Position::default() }),
             identity: Mutex::new(identity),
-            registered_at: AtomicI64::new(0),
             confirmations: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
             removals,

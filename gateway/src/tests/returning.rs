@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{connection::simulated::Client, presence::Parting, state::AppState};
 
-async fn redis(place: &Place, words: &[&str]) {
+pub async fn redis(place: &Place, words: &[&str]) {
     let mut link = place.redis.link().await.unwrap();
     let () = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut link).await.unwrap();
 }
 
-fn key(place: &Place, user_id: UserId, name: &str) -> String {
+pub fn key(place: &Place, user_id: UserId, name: &str) -> String {
     format!("{}:{{{}}}:{name}", place.namespace, user_id.as_uuid().simple())
 }
 

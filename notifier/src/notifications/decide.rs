@@ -126,16 +126,19 @@ pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step 
     let is_loading = standing.epoch.is_some() && standing.confirmed.is_none();
     let live_attempts_max = if is_loading { LOADING_ATTEMPTS_MAX } else { LIVE_ATTEMPTS_MAX };
     match standing.last_seen_at {
-        Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now).map_or(Step::Notify, Step::Wait),
+        Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now, attempt).map_or(Step::Notify, Step::Wait),
         // They are there; or were until Redis lost its data, and come back now; or have never been.
         None if attempt <= live_attempts_max => Step::Wait(limits::NOTIFICATION_GRACE),
         None => Step::Notify,
     }
 }
 
-fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp) -> Option<Duration> {
-    let left = last_seen_at.after(limits::NOTIFICATION_GRACE).0.saturating_sub(now.0);
-    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
+fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp, attempt: u64) -> Option<Duration> {
+    let Ok(away_ms) = u64::try_from(now.0.saturating_sub(last_seen_at.0)) else {
+        // The clock has been set back since, so it does not show how much is left: the whole grace, once.
+        return Some(limits::NOTIFICATION_GRACE).filter(|_| attempt <= 1);
+    };
+    limits::NOTIFICATION_GRACE.checked_sub(Duration::from_millis(away_ms)).filter(|left| !left.is_zero())
 }
 
 /// By what PostgreSQL knows; `membership` is none if they don't take part.
@@ -246,6 +249,8 @@ mod tests {
             ("just gone", at_5, standing(Some(epoch), 4, Some(1)), 1, wait(2999)),
             ("almost long gone", at_5, standing(Some(epoch), 4, Some(2999)), 9, wait(1)),
             ("long gone", at_5, standing(Some(epoch), 4, Some(3000)), 1, Step::Notify),
+            ("gone before the clock went back", at_5, standing(Some(epoch), 4, Some(-600_000)), 1, wait(3000)),
+            ("and the grace is over", at_5, standing(Some(epoch), 4, Some(-597_000)), 2, Step::Notify),
             ("there, not yet confirmed", at_5, standing(Some(epoch), 4, None), 2, wait(3000)),
             ("there, and doesn't confirm", at_5, standing(Some(epoch), 4, None), 3, Step::Notify),
         ];

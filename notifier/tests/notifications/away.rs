@@ -201,6 +201,25 @@ async fn promise_7_who_has_reloaded_and_confirms_that_is_not_notified() -> Resul
 }
 
 #[tokio::test]
+async fn promise_7_a_notification_waits_no_longer_when_the_clock_of_redis_was_set_back() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (held, _) = gateway.connect(&stage, ben, None).await?;
+    gateway.end(&stage, held).await?;
+    // Ben went when the clock was ten minutes ahead.
+    let ahead = chat_shared::clock::Clock::System.now().after(std::time::Duration::from_mins(10));
+    let meta = format!("{}:{{{}}}:meta", stage.namespace, ben.as_uuid().simple());
+    let mut redis = redis::Client::open(&*stage.urls.redis)?.get_multiplexed_async_connection().await?;
+    redis::cmd("HSET").arg(meta).arg("last_seen").arg(ahead.0).exec_async(&mut redis).await?;
+    Conversation::of(&stage, &[asha, ben]).await?.message(&stage, asha).await?;
+    notifier.wait_for("sent", 1).await?;
+    notifier.stop().await
+}
+
+#[tokio::test]
 async fn the_badge_falls_also_while_what_was_read_is_not_stored_r5_2() -> Result<()> {
     let stage = Stage::set().await?;
     let notifier = stage.notifier().await?;

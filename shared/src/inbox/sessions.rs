@@ -46,7 +46,7 @@ pub struct Registration {
     pub is_resumed: bool,
     /// Older sessions of the same device, which this one replaces.
     pub replaced: Vec<Replaced>,
-    /// When, by the clock of Redis.
+    /// Its place among the changes of the user's presence.
     pub at: Timestamp,
     /// What the device had confirmed before; what is before the oldest entry if that is later, or nothing is known.
     pub confirmed: Cursor,
@@ -69,6 +69,8 @@ pub struct Departure {
     /// Sessions of the user that are left, those on dead gateways included.
     pub left: usize,
     /// When, by the clock of Redis.
+    pub now: Timestamp,
+    /// Its place among the changes of the user's presence.
     pub at: Timestamp,
     /// What no device has confirmed of what came in while the sessions lasted.
     pub unconfirmed: Option<Unconfirmed>,
@@ -215,6 +217,7 @@ fn departure(answer: Vec<Value>) -> Option<Departure> {
     let mut values = answer.into_iter();
     let removed = from_redis_value(values.next()?).ok()?;
     let left = from_redis_value(values.next()?).ok()?;
+    let now = Timestamp(from_redis_value(values.next()?).ok()?);
     let at = Timestamp(from_redis_value(values.next()?).ok()?);
     let unconfirmed = match values.next() {
         None => None,
@@ -225,5 +228,5 @@ fn departure(answer: Vec<Value>) -> Option<Departure> {
             (removed > 0 && after < up_to).then_some(Unconfirmed { epoch: epoch.parse().ok()?, after, up_to })
         }
     };
-    Some(Departure { removed, left, at, unconfirmed })
+    Some(Departure { removed, left, now, at, unconfirmed })
 }

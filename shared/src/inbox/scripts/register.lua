@@ -1,8 +1,8 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
 -- KEYS: meta, entries, sessions, devices, delivered
 -- ARGV: run, session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms, 1 if it replaces the device's others, 1 if the resume cursor counts as confirmed
--- Returns: epoch, head, 1 if resumed, now in ms, what the device had confirmed or what is before the oldest entry, then session and gateway of each session that this one replaces.
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head')
+-- Returns: epoch, head, 1 if resumed, this change's place among those of the user's presence, what the device had confirmed or what is before the oldest entry, then session and gateway of each session that this one replaces.
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head', 'presence_at')
 local epoch, head, cursor = meta[1], tonumber(meta[3]), tonumber(ARGV[9])
 if meta[2] and meta[2] ~= ARGV[1] then
     -- Its last entries and its sessions' ends may be missing.
@@ -28,10 +28,12 @@ if first[1] then
 end
 local is_resumed = ARGV[8] == epoch and cursor >= oldest - 1
 
+-- Changes of presence are in order also if the clock goes back.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local at = math.max(time[1] * 1000 + math.floor(time[2] / 1000), (tonumber(meta[4]) or 0) + 1)
+redis.call('HSET', KEYS[1], 'presence_at', at)
 local confirmed = math.max(tonumber(redis.call('HGET', KEYS[4], ARGV[4]) or 0), oldest - 1)
-local answer = { epoch, head, is_resumed and 1 or 0, now, confirmed }
+local answer = { epoch, head, is_resumed and 1 or 0, at, confirmed }
 -- From here on the inbox' entries wait for this one to confirm them, as does what those that it replaces left unconfirmed.
 local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
