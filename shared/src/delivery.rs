@@ -98,7 +98,7 @@ pub struct Revocation {
 pub struct PresenceChange {
     /// How they are now.
     pub presence: Presence,
-    /// When that was so, by the clock of Redis: a change that is older than another is passed over.
+    /// Its place among the changes of the user: one that is not later than another is passed over.
     pub at: Timestamp,
 }
 

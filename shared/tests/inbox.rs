@@ -274,12 +274,15 @@ async fn the_cursors_of_at_most_32_devices_are_kept() -> Result<()> {
     let behind = session();
     let registered = inboxes.register(user_id, behind, None).await?;
     let epoch = registered.epoch;
+    assert!(inboxes.register(user_id, behind, Some(at(&registered, 0))).await?.is_resumed);
+    inboxes.unregister(user_id, Ended::Session(behind.session_id)).await?;
     route(&inboxes, user_id, 1..=3).await?;
     // The 33rd device takes the place of the one furthest behind, which then holds nothing back.
     let mut devices = Vec::new();
-    for _ in 0..32 {
+    for number in 0..32 {
         let device = session();
-        inboxes.register(user_id, device, None).await?;
+        let resume = Some(at(&registered, 3)).filter(|_| number % 2 == 0);
+        assert_eq!(inboxes.register(user_id, device, resume).await?.is_resumed, resume.is_some());
         devices.push(device);
     }
     route(&inboxes, user_id, 4..=4).await?;
@@ -288,11 +291,51 @@ async fn the_cursors_of_at_most_32_devices_are_kept() -> Result<()> {
     }
     assert_eq!(cursors(&inboxes, user_id, epoch, 3).await?, None);
     assert_eq!(cursors(&inboxes, user_id, epoch, 4).await?, Some(vec![]));
-    // The one that lost its place can't take another's by confirming, and still resumes.
+    // The one that lost its place counts again as soon as it confirms, and resumes.
     route(&inboxes, user_id, 5..=6).await?;
     inboxes.confirm(user_id, epoch, behind.device_id, Cursor(5)).await?;
+    assert_eq!(inboxes.standing(user_id).await?.confirmed, Some(Cursor(5)));
     assert_eq!(cursors(&inboxes, user_id, epoch, 4).await?, Some(vec![5, 6]));
     assert!(inboxes.register(user_id, again(behind), Some(at(&registered, 5))).await?.is_resumed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn promise_7_a_device_that_has_to_reload_confirms_nothing_by_connecting() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, phone, laptop) = (UserId::random(), session(), session());
+    let confirmed = async || anyhow::Ok(inboxes.standing(user_id).await?.confirmed);
+    let first = inboxes.register(user_id, phone, None).await?;
+    assert_eq!(confirmed().await?, None);
+    assert!(inboxes.confirm(user_id, first.epoch, phone.device_id, None).await?, "the inbox is kept, and no more");
+    assert_eq!(confirmed().await?, None);
+    assert!(inboxes.confirm(user_id, first.epoch, phone.device_id, Cursor(0)).await?);
+    assert_eq!(confirmed().await?, Some(Cursor(0)), "it has loaded everything");
+
+    route(&inboxes, user_id, 1..=3).await?;
+    let newer = again(phone);
+    assert_eq!(inboxes.register(user_id, newer, None).await?.cursor, Cursor(3));
+    assert_eq!(confirmed().await?, Some(Cursor(0)));
+    assert!(inboxes.register_again(user_id, newer, Some(at(&first, 3)), false).await?.is_resumed);
+    assert_eq!(confirmed().await?, Some(Cursor(0)), "nor by being registered again");
+
+    inboxes.register(user_id, laptop, Some(at(&first, 2))).await?;
+    assert_eq!(confirmed().await?, Some(Cursor(2)), "a resume confirms");
+    Ok(())
+}
+
+#[tokio::test]
+async fn entries_stay_for_a_device_that_has_yet_to_confirm_while_its_session_lasts() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, phone, laptop) = (UserId::random(), session(), session());
+    let epoch = inboxes.register(user_id, phone, None).await?.epoch;
+    inboxes.register(user_id, laptop, None).await?;
+    route(&inboxes, user_id, 1..=2).await?;
+    inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(1)).await?;
+    assert_eq!(cursors(&inboxes, user_id, epoch, 0).await?, Some(vec![1, 2]));
+    inboxes.unregister(user_id, Ended::Session(phone.session_id)).await?;
+    inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(2)).await?;
+    assert_eq!(cursors(&inboxes, user_id, epoch, 0).await?, None);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use chat_shared::{
     clock::{Clock, Timestamp},
     ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
     inbox::{Claim, Ended, Inboxes, Notice, Page, Routed, Routing, Session, Standing, Unconfirmed},
+    jobs::ReadUpTo,
     limits,
     position::{Cursor, Seq},
 };
@@ -179,14 +180,14 @@ async fn a_users_standing_is_what_any_device_confirmed_and_since_when_all_are_aw
     inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(4)).await?;
     inboxes.confirm(user_id, epoch, phone.device_id, Cursor(2)).await?;
     let here = inboxes.standing(user_id).await?;
-    assert_eq!((here.epoch, here.confirmed, here.last_seen_at), (Some(epoch), Cursor(4), None));
+    assert_eq!((here.epoch, here.confirmed, here.last_seen_at), (Some(epoch), Some(Cursor(4)), None));
     inboxes.unregister(user_id, Ended::Session(phone.session_id)).await?;
     assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "the laptop is there");
     let gone = inboxes.unregister(user_id, Ended::Session(laptop.session_id)).await?;
     let away = inboxes.standing(user_id).await?;
-    assert_eq!(away.last_seen_at, Some(gone.at));
-    assert!(away.now >= gone.at && gone.at >= here.now);
-    assert_eq!(away.confirmed, Cursor(4));
+    assert_eq!(away.last_seen_at, Some(gone.now));
+    assert!(away.now >= gone.now && gone.now >= here.now);
+    assert_eq!(away.confirmed, Some(Cursor(4)));
     inboxes.register(user_id, phone, None).await?;
     assert_eq!(inboxes.standing(user_id).await?.last_seen_at, None, "and back");
     Ok(())
@@ -205,6 +206,26 @@ async fn the_badge_is_what_was_told_last() -> Result<()> {
     inboxes.note_badge(other, 7).await?;
     assert_eq!(inboxes.badges(&[other, UserId::random(), user_id]).await?, [Some(7), None, Some(0)]);
     assert!(inboxes.badges(&[]).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_far_a_user_has_read_is_known_of_128_conversations_and_only_goes_forward_r5_2() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let (user_id, one, other) = (UserId::random(), ConversationId::random(), ConversationId::random());
+    let up_to = |conversation_id, seq| ReadUpTo { conversation_id, read_seq: Seq(seq) };
+    for (read, known) in [(3, 3), (2, 3), (10, 10), (9, 10)] {
+        assert_eq!(inboxes.note_read(user_id, up_to(one, read)).await?, [up_to(one, known)]);
+    }
+    let both = inboxes.note_read(user_id, up_to(other, 1)).await?;
+    assert!(both.len() == 2 && both.contains(&up_to(one, 10)) && both.contains(&up_to(other, 1)));
+    assert_eq!(inboxes.note_read(UserId::random(), up_to(one, 1)).await?, [up_to(one, 1)], "each user's own");
+    for _ in 0..126 {
+        inboxes.note_read(user_id, up_to(ConversationId::random(), 1)).await?;
+    }
+    assert_eq!(inboxes.note_read(user_id, up_to(other, 2)).await?.len(), 128);
+    let last = up_to(ConversationId::random(), 1);
+    assert_eq!(inboxes.note_read(user_id, last).await?, [last], "one too many");
     Ok(())
 }
 

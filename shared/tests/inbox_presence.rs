@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
+    clock::Clock,
     ids::{ConversationId, DeviceId, GatewayId, SessionId, UserId},
     inbox::{Ended, Inboxes, Lease, Routing, Session},
     limits,
@@ -103,10 +104,10 @@ async fn online_is_a_session_on_a_gateway_that_is_there_r8_1() -> Result<()> {
 
     let departure = scene.inboxes.unregister(user_id, Ended::Session(session_id)).await?;
     assert_eq!((departure.removed, departure.left), (1, 0));
-    assert_eq!(scene.presence(user_id).await?, Presence { last_seen_at: Some(departure.at), ..stranger });
+    assert_eq!(scene.presence(user_id).await?, Presence { last_seen_at: Some(departure.now), ..stranger });
     let again = scene.inboxes.unregister(user_id, Ended::Session(session_id)).await?;
     assert_eq!((again.removed, again.left, again.unconfirmed), (0, 0, None));
-    assert_eq!(scene.presence(user_id).await?.last_seen_at, Some(departure.at), "it ended only once");
+    assert_eq!(scene.presence(user_id).await?.last_seen_at, Some(departure.now), "it ended only once");
 
     scene.connect(user_id, gateway_id).await?;
     assert_eq!(scene.presence(user_id).await?, here);
@@ -136,7 +137,7 @@ async fn several_devices_and_gateways_of_a_user_count_as_one_r8_2() -> Result<()
     assert!(scene.is_online(user_id).await?);
     let departure = scene.inboxes.unregister(user_id, Ended::Session(on_one)).await?;
     assert_eq!((departure.removed, departure.left), (1, 0));
-    assert_eq!(scene.presence(user_id).await?.last_seen_at, Some(departure.at));
+    assert_eq!(scene.presence(user_id).await?.last_seen_at, Some(departure.now));
     Ok(())
 }
 
@@ -173,6 +174,42 @@ async fn times_of_presence_come_from_one_clock_and_do_not_run_backwards() -> Res
     let departed = scene.inboxes.unregister(user_id, Ended::Session(session.session_id)).await?.at;
     let gone = scene.inboxes.presence(&[user_id]).await?[0].at;
     assert!([registered, seen, departed, gone].is_sorted());
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_presence_are_in_order_when_the_clock_of_redis_was_set_back_r8_1() -> Result<()> {
+    let scene = Scene::set().await?;
+    let (user_id, gateway_id) = (UserId::random(), scene.gateway().await?);
+    let first = scene.connect(user_id, gateway_id).await?;
+    // As if the clock had been ten minutes ahead then.
+    let ahead = Clock::System.now().after(std::time::Duration::from_mins(10));
+    let (mut redis, [meta, ..]) = (scene.redis.clone(), scene.keys(user_id));
+    redis::cmd("HSET").arg(&meta).arg("presence_at").arg(ahead.0).exec_async(&mut redis).await?;
+    let seen = async || anyhow::Ok(scene.inboxes.presence(&[user_id]).await?.remove(0));
+    let before = seen().await?;
+    assert_eq!((before.at, before.presence.is_online), (ahead, true));
+    assert!(before.now < ahead);
+
+    let gone = scene.inboxes.unregister(user_id, Ended::Session(first)).await?;
+    assert_eq!(gone.at.0, ahead.0 + 1);
+    let away = seen().await?;
+    assert_eq!((away.at, away.presence.is_online), (gone.at, false));
+    assert_eq!(away.presence.last_seen_at, Some(gone.now), "shown by the clock as it is");
+    let again = scene.inboxes.unregister(user_id, Ended::Session(first)).await?;
+    assert_eq!((again.removed, again.at), (0, gone.at), "nothing has changed");
+    scene.connect(user_id, gateway_id).await?;
+    let back = seen().await?;
+    assert_eq!((back.at.0, back.presence.is_online), (gone.at.0 + 1, true));
+
+    // The data of another run may be older, but not the order.
+    redis::cmd("HSET").arg(&meta).arg("run").arg("another").exec_async(&mut redis).await?;
+    scene.connect(user_id, gateway_id).await?;
+    assert_eq!(seen().await?.at.0, back.at.0 + 1);
+    // As written by an earlier version.
+    redis::cmd("HDEL").arg(&meta).arg("presence_at").exec_async(&mut redis).await?;
+    let unnumbered = seen().await?;
+    assert_eq!(unnumbered.at.0, unnumbered.now.0 - 1);
     Ok(())
 }
 
@@ -247,6 +284,7 @@ async fn an_inbox_is_kept_for_14_days_from_each_sign_of_life_and_few_are_written
     let (user_id, gateway_id) = (UserId::random(), scene.gateway().await?);
     let session = Session { session_id: SessionId::random(), gateway_id, device_id: DeviceId::random() };
     let epoch = scene.inboxes.register(user_id, session, None).await?.epoch;
+    scene.inboxes.confirm(user_id, epoch, session.device_id, Cursor(0)).await?;
     let conversation = ConversationId::random();
     let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(1))) };
     scene.inboxes.route(&[routing]).await?;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use chat_shared::{
     position::Cursor,
-    wire::{Accepted, CloseCode, Command, CommandFrame, ErrorCode, MarkRead, Rejected, RenewToken, Reply, SendMessage},
+    wire::{
+        Accepted, CloseCode, Command, CommandFrame, Confirm, ErrorCode, Heartbeat, MarkRead, Rejected, RenewToken,
+        Reply, SendMessage,
+    },
 };
 
 use super::Connection;
@@ -19,16 +22,9 @@ pub(super) async fn carry_out(state: &AppState, connection: &Arc<Connection>, fr
     let reference = frame.reference;
     let outcome = match frame.command {
         // What a client owes by itself is not counted against it.
-        Command::Heartbeat(heartbeat) => {
-            if let Some(cursor) = heartbeat.cursor {
-                note_confirmed(state, connection, cursor);
-            }
-            Ok(Answer::Done)
-        }
-        Command::Confirm(confirm) => {
-            if note_confirmed(state, connection, confirm.cursor) >= CONFIRMATIONS_MAX || connection.is_awaited() {
-                connection.confirm_now(&state.inboxes, false).await;
-            }
+        Command::Heartbeat(Heartbeat { cursor: None }) => Ok(Answer::Done),
+        Command::Heartbeat(Heartbeat { cursor: Some(cursor) }) | Command::Confirm(Confirm { cursor }) => {
+            confirm(state, connection, cursor).await;
             Ok(Answer::Done)
         }
         counted => match state.rate.check(connection.user_id) {
@@ -58,10 +54,12 @@ fn answer(connection: &Connection, reference: Option<u64>, outcome: Result<Answe
     }
 }
 
-/// Notes what the client confirms, also for those whose messages it is; how many confirmations Redis has yet to hear of.
-fn note_confirmed(state: &AppState, connection: &Connection, cursor: Cursor) -> u64 {
+/// Notes what the client confirms, also for those whose messages it is.
+async fn confirm(state: &AppState, connection: &Connection, cursor: Cursor) {
     state.receipts.delivered(connection.user_id, connection.take_delivered(cursor));
-    connection.note_confirmed(cursor)
+    if connection.note_confirmed(cursor, CONFIRMATIONS_MAX) {
+        connection.confirm_now(&state.inboxes, false).await;
+    }
 }
 
 async fn carry_out_counted(

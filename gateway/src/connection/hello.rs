@@ -1,9 +1,8 @@
 //! Hello and goodbye: registers the session, says where it stands, and replays what was missed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use chat_shared::{
-    clock::Timestamp,
     delivery::{Delivery, gateway_subject},
     inbox::{InboxError, Registration, Replaced, Session},
     limits,
@@ -43,7 +42,6 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
     connection.device_id.get_or_init(|| hello.device_id);
     let registration = match attach_and_register(state, connection, &hello).await {
         Ok(registration) => {
-            connection.registered_at.store(registration.at.0, Ordering::Relaxed);
             state.announcer.announce(presence::came(connection.user_id, registration.at));
             Some(registration)
         }
@@ -73,14 +71,13 @@ async fn register(state: &AppState, connection: &Arc<Connection>, hello: Hello) 
         limits: WireLimits::default(),
     });
     if let Some(registration) = registration {
-        if registration.is_resumed {
-            connection.await_confirmation(registration.head);
-        }
+        connection.await_confirmation(registration.head);
         for replaced in registration.replaced {
             end_replaced(state, connection, replaced).await;
         }
-        if let Some(confirmed) = registration.confirmed.filter(|_| registration.is_resumed) {
-            delivery::made_up_for(state, connection.user_id, registration.epoch, confirmed, registration.cursor).await;
+        if registration.is_resumed {
+            let Registration { epoch, confirmed, cursor, .. } = registration;
+            delivery::made_up_for(state, connection.user_id, epoch, confirmed, cursor).await;
         }
         delivery::catch_up(state, connection).await;
     }
@@ -122,11 +119,7 @@ pub(super) async fn depart(state: &AppState, connection: &Connection, parting: P
     state.connections.remove(connection);
     state.watches.forget(connection.session_id);
     connection.confirm_now(&state.inboxes, false).await;
-    let session = EndedSession {
-        user_id: connection.user_id,
-        session_id: connection.session_id,
-        registered_at: Timestamp(connection.registered_at.load(Ordering::Relaxed)),
-    };
+    let session = EndedSession { user_id: connection.user_id, session_id: connection.session_id };
     state.departures.end(state, session, parting).await;
 }
 
@@ -134,16 +127,15 @@ impl Connection {
     /// Records in Redis what the client has confirmed since the last time; if `is_due`, also if that is nothing.
     pub async fn confirm_now(&self, inboxes: &chat_shared::inbox::Inboxes, is_due: bool) {
         let (Some((epoch, _)), Some(device_id)) = (self.catch_up_from(), self.device_id.get()) else { return };
-        let cursor = self.confirmed.load(Ordering::Relaxed);
-        let recorded = self.recorded.swap(cursor, Ordering::Relaxed);
-        if recorded == cursor && !is_due {
+        let (recorded, confirmed) = self.confirmations.lock().record();
+        if recorded == confirmed && !is_due {
             return;
         }
-        match inboxes.confirm(self.user_id, epoch, *device_id, Cursor(cursor)).await {
+        match inboxes.confirm(self.user_id, epoch, *device_id, confirmed).await {
             Ok(true) => {}
             Ok(false) => self.close(CloseCode::InboxLost),
             Err(error) => {
-                self.recorded.store(recorded, Ordering::Relaxed);
+                self.confirmations.lock().give_back(recorded);
                 tracing::debug!(%error, "a confirmation could not be recorded, it is tried again");
             }
         }
@@ -151,19 +143,12 @@ impl Connection {
 
     /// Notes that a notification may wait until the client confirms what comes up to `cursor`.
     pub fn await_confirmation(&self, cursor: Cursor) {
-        self.awaited.fetch_max(cursor.0, Ordering::Relaxed);
+        self.confirmations.lock().await_up_to(cursor);
     }
 
-    /// Whether something that the client has confirmed is to be recorded at once.
-    pub(super) fn is_awaited(&self) -> bool {
-        let recorded = self.recorded.load(Ordering::Relaxed);
-        recorded < self.awaited.load(Ordering::Relaxed) && recorded < self.confirmed.load(Ordering::Relaxed)
-    }
-
-    /// Notes what the client confirms; how many confirmations are not recorded in Redis yet.
-    pub(super) fn note_confirmed(&self, cursor: Cursor) -> u64 {
-        let cursor = cursor.min(self.cursor()).0;
-        let before = self.confirmed.fetch_max(cursor, Ordering::Relaxed);
-        cursor.max(before).saturating_sub(self.recorded.load(Ordering::Relaxed))
+    /// Notes what the client confirms; true if that is to be recorded in Redis now.
+    pub(super) fn note_confirmed(&self, cursor: Cursor, unrecorded_max: u64) -> bool {
+        let cursor = cursor.min(self.cursor());
+        self.confirmations.lock().note(cursor, unrecorded_max)
     }
 }

@@ -4,6 +4,7 @@
 //! to the client goes through the outbox, which is bounded.
 
 mod commands;
+mod confirmations;
 mod delivered;
 mod frames;
 mod handshake;
@@ -24,10 +25,7 @@ pub use removals::Removals;
 pub use returning::Returned;
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -40,6 +38,7 @@ use chat_shared::{
 use parking_lot::Mutex;
 
 use self::{
+    confirmations::Confirmations,
     delivered::Unconfirmed,
     outbox::{About, Outbox},
 };
@@ -62,14 +61,8 @@ pub struct Connection {
     position: Mutex<Position>,
     /// Of the token that it was opened with, or that was shown last.
     identity: Mutex<Identity>,
-    /// When the session was registered, by the clock of Redis.
-    registered_at: AtomicI64,
-    /// What the client has confirmed.
-    confirmed: AtomicU64,
-    /// What of it is recorded in Redis.
-    recorded: AtomicU64,
-    /// Up to here a notification may wait for the confirmation, which is then recorded at once.
-    awaited: AtomicU64,
+    /// What the client has confirmed. Locked after `position`, if with it.
+    confirmations: Mutex<Confirmations>,
     /// What was pushed and whose senders are told once it is confirmed.
     unconfirmed: Unconfirmed,
     /// What is pushed to nobody who was removed from where it comes from.
@@ -113,10 +106,7 @@ impl Connection {
             outbox: Outbox::default(),
             position: Mutex::new(Position { catching_up: Some(Cursor::ZERO), ..Position::default() }),
             identity: Mutex::new(identity),
-            registered_at: AtomicI64::new(0),
-            confirmed: AtomicU64::new(0),
-            recorded: AtomicU64::new(0),
-            awaited: AtomicU64::new(0),
+            confirmations: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
             removals,
         }
@@ -132,7 +122,7 @@ impl Connection {
     /// that the client has no place in it.
     fn place(&self) -> Option<(Option<Resume>, Cursor)> {
         let position = self.position.lock();
-        let cursor = Cursor(self.confirmed.load(Ordering::Relaxed));
+        let cursor = self.confirmations.lock().place();
         position.has_begun().then(|| (position.epoch.map(|epoch| Resume { epoch, cursor }), position.cursor))
     }
 
@@ -140,10 +130,9 @@ impl Connection {
     /// there is one, is to be read from here on.
     fn begin(&self, ready: Connected) {
         let mut position = self.position.lock();
-        let Connected { epoch, cursor, .. } = ready;
+        let Connected { epoch, cursor, resumed, .. } = ready;
         *position = Position { epoch, cursor, catching_up: epoch.map(|_| Cursor::ZERO) };
-        self.confirmed.store(cursor.0, Ordering::Relaxed);
-        self.recorded.store(cursor.0, Ordering::Relaxed);
+        self.confirmations.lock().begin(cursor, resumed);
         self.push(&Push::Ready(ready));
     }
 
@@ -170,7 +159,7 @@ impl Connection {
             Position { epoch: None, .. } => self.close(CloseCode::InboxLost),
             // The client had confirmed it before it was delivered: it came late, or the inbox has lost its last entries
             // and gives their cursors again. Reading it tells.
-            Position { cursor: last, catching_up, .. } if cursor.0 <= self.confirmed.load(Ordering::Relaxed) => {
+            Position { cursor: last, catching_up, .. } if cursor <= self.confirmations.lock().place() => {
                 *catching_up = Some(*last);
                 return Delivered::Gap;
             }
@@ -408,7 +397,7 @@ mod tests {
         for cursor in [5, 6, 7] {
             assert_eq!(connection.deliver(epoch, Cursor(cursor), &shown()), Delivered::Settled);
         }
-        connection.note_confirmed(Cursor(6));
+        connection.note_confirmed(Cursor(6), 32);
         assert_eq!(connection.deliver(epoch, Cursor(7), &shown()), Delivered::Settled, "a repeat");
         assert_eq!(connection.deliver(epoch, Cursor(6), &shown()), Delivered::Gap);
         assert!(connection.end_catch_up(), "from the last cursor on");

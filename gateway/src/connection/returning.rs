@@ -1,11 +1,8 @@
 //! Registers a connection again that is here and may not be in Redis any more.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use chat_shared::{
-    clock::Timestamp,
-    inbox::{InboxError, Session},
-};
+use chat_shared::inbox::{InboxError, Session};
 
 use super::Connection;
 use crate::{
@@ -36,14 +33,13 @@ impl Connection {
         }
         state.inboxes.attach(state.gateway_id, self.user_id).await?;
         let session = Session { session_id: self.session_id, gateway_id: state.gateway_id, device_id: *device_id };
-        let found = state.inboxes.register_again(self.user_id, session, resume).await?;
-        self.registered_at.fetch_max(found.at.0, Ordering::Relaxed);
+        let is_confirmed = self.confirmations.lock().is_any();
+        let found = state.inboxes.register_again(self.user_id, session, resume, is_confirmed).await?;
         state.announcer.announce(presence::came(self.user_id, found.at));
         let is_here = |other: &Arc<Self>| other.session_id == self.session_id;
         if !state.connections.of(self.user_id).iter().any(is_here) {
             // It ended meanwhile, and its registration may have been removed before it was made.
-            let registered_at = Timestamp(found.at.0);
-            let session = EndedSession { user_id: self.user_id, session_id: self.session_id, registered_at };
+            let session = EndedSession { user_id: self.user_id, session_id: self.session_id };
             state.departures.end(state, session, Parting::Broken).await;
             return Ok(Returned::Passed);
         }

@@ -32,8 +32,8 @@ pub struct Announcer {
     rung: Notify,
 }
 
-/// Whether a change says something later than another one. Of the same millisecond, coming counts more than going: who
-/// went and is back is the usual case.
+/// Whether a change says something later than another one. Of two with one number, as different readings of Redis may be,
+/// the one that shows the user counts.
 pub fn supersedes(change: &PresenceChange, known: &PresenceChange) -> bool {
     let order = |change: &PresenceChange| (change.at, change.presence.is_online);
     order(change) > order(known)

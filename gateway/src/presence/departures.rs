@@ -10,7 +10,6 @@ use std::{
 };
 
 use chat_shared::{
-    clock::Timestamp,
     delivery::{Delivery, PresenceChange, gateway_subject},
     ids::{SessionId, UserId},
     inbox::{Departure, Ended, InboxError, Inboxes},
@@ -52,8 +51,6 @@ pub struct EndedSession {
     pub user_id: UserId,
     /// Which.
     pub session_id: SessionId,
-    /// When it was registered, by the clock of Redis.
-    pub registered_at: Timestamp,
 }
 
 /// What is still to be settled of sessions that ended here.
@@ -128,10 +125,8 @@ impl Departures {
         } else {
             // If this didn't remove it, whoever did announces.
             if departure.removed > 0 {
-                let presence = Presence { user_id, is_online: false, last_seen_at: Some(departure.at) };
-                // Who left in the millisecond in which they came is gone all the same.
-                let at = departure.at.max(Timestamp(session.registered_at.0 + 1));
-                state.announcer.announce(PresenceChange { presence, at });
+                let presence = Presence { user_id, is_online: false, last_seen_at: Some(departure.now) };
+                state.announcer.announce(PresenceChange { presence, at: departure.at });
             }
             unsettled.away.remove(user_id);
             unsettled.settle(user_id);

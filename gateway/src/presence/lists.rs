@@ -187,6 +187,14 @@ impl<C: Clone> Lists<C> {
 
     /// Takes in what was announced.
     pub fn learn(&mut self, changes: &[PresenceChange]) -> Pushes<C> {
+        self.learn_if(supersedes, changes)
+    }
+
+    fn learn_if(
+        &mut self,
+        supersedes: impl Fn(&PresenceChange, &PresenceChange) -> bool,
+        changes: &[PresenceChange],
+    ) -> Pushes<C> {
         let mut pushes: HashMap<SessionId, Vec<Presence>> = HashMap::new();
         for change in changes {
             let Some(watched) = self.users.get_mut(&change.presence.user_id) else { continue };
@@ -213,8 +221,8 @@ impl<C: Clone> Lists<C> {
 
     /// Takes in what was read in Redis; true if it is to be read again, because somebody went a moment ago.
     ///
-    /// They may be back before anybody is told, and what comes of it is announced: until then they count as there. A
-    /// change of the millisecond of the reading may not be in it, so it counts as older.
+    /// They may be back before anybody is told, and what comes of it is announced: until then they count as there. What was
+    /// read shows the last change, and what became of it since: whether the gateways' leases hold.
     pub fn learn_read(&mut self, read: &[Seen]) -> (Pushes<C>, bool) {
         let was_known_online = |user_id: &UserId| {
             let known = self.users.get(user_id).and_then(|watched| watched.known);
@@ -222,9 +230,9 @@ impl<C: Clone> Lists<C> {
         };
         let (recent, settled): (Vec<Seen>, Vec<Seen>) =
             read.iter().partition(|seen| went_just_now(seen) && was_known_online(&seen.presence.user_id));
-        let change = |seen: Seen| PresenceChange { presence: seen.presence, at: Timestamp(seen.at.0 - 1) };
+        let change = |seen: Seen| PresenceChange { presence: seen.presence, at: seen.at };
         let changes: Vec<_> = settled.into_iter().map(change).collect();
-        (self.learn(&changes), !recent.is_empty())
+        (self.learn_if(|read, known| read.at >= known.at, &changes), !recent.is_empty())
     }
 
     /// Notes that a connection, if it watches, may watch somebody whom it must not any more. Until that is known it is pushed
@@ -329,9 +337,11 @@ impl<C> Watcher<C> {
     }
 }
 
-/// Whether somebody went so recently that they may be back before anybody is told.
+/// Whether somebody went so recently that they may be back before anybody is told. After a step back of the clock that is not
+/// known, and they count as gone for longer.
 fn went_just_now(seen: &Seen) -> bool {
-    let is_recent = |last_seen_at: Timestamp| seen.at < last_seen_at.after(limits::PRESENCE_GRACE);
+    let is_recent =
+        |last_seen_at: Timestamp| (last_seen_at..last_seen_at.after(limits::PRESENCE_GRACE)).contains(&seen.now);
     !seen.presence.is_online && seen.presence.last_seen_at.is_some_and(is_recent)
 }
 

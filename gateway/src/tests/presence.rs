@@ -1,7 +1,8 @@
 //! Presence through two gateways, and what the ends of sessions set going. Who connects has no socket.
 
 use chat_shared::{
-    delivery::{Delivery, all_gateways_subject},
+    clock::Clock,
+    delivery::{Delivery, PresenceChange, all_gateways_subject},
     ids::{ConversationId, DeviceId, UserId},
     inbox::{Inboxes, Routed, Routing},
     lifecycle::Tasks,
@@ -14,6 +15,7 @@ use super::{
     gateway::{self, Gateway},
     outages,
     place::{Place, until, users},
+    returning::{key, redis},
 };
 use crate::{
     connection::simulated::Client,
@@ -98,6 +100,34 @@ async fn watchers_see_who_comes_and_goes_on_any_gateway_and_several_devices_are_
     assert_eq!(place.inboxes.presence(&[ben]).await.unwrap()[0].presence, gone[0]);
     until("detaching", async || place.inboxes.left_behind(here.gateway_id, 9).await.unwrap() == [ana]).await;
     until("detaching", async || place.inboxes.left_behind(there.gateway_id, 9).await.unwrap().is_empty()).await;
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_is_shown_after_the_clock_of_redis_was_set_back_r8_1() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let [here, there] = [start(&place).await, start(&place).await];
+    place.direct(ana, ben).await;
+    Client::connect(&there, ben).await.leave(Parting::Final).await;
+    let mut watcher = Client::connect(&here, ana).await;
+    assert_eq!(is_online(&watch(&mut watcher, &[ben]).await.unwrap()), [(ben, false)]);
+    // Ben was seen last when the clock was ten minutes ahead.
+    let ahead = Clock::System.now().after(std::time::Duration::from_mins(10));
+    for field in ["presence_at", "last_seen"] {
+        redis(&place, &["HSET", &key(&place, ben, "meta"), field, &ahead.0.to_string()]).await;
+    }
+    let presence = Presence { user_id: ben, is_online: false, last_seen_at: Some(ahead) };
+    let change = Delivery::PresenceChanged(vec![PresenceChange { presence, at: ahead }]);
+    assert!(delivery::publish(&there, all_gateways_subject(&place.namespace), &change).await);
+    assert_eq!(presence_of(watcher.push().await), [presence]);
+
+    for parting in [Parting::Broken, Parting::Final] {
+        let phone = Client::connect(&there, ben).await;
+        assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, true)]);
+        let mut another = Client::connect(&there, ana).await;
+        assert_eq!(is_online(&watch(&mut another, &[ben]).await.unwrap()), [(ben, true)]);
+        phone.leave(parting).await;
+        assert_eq!(is_online(&presence_of(watcher.push().await)), [(ben, false)]);
+    }
 }
 
 #[tokio::test]

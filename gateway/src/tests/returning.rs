@@ -3,7 +3,8 @@
 use chat_shared::{
     ids::{ConversationId, DeviceId, UserId},
     inbox::{Routed, Routing},
-    wire::{CloseCode, Hello, Push, Resume},
+    position::Cursor,
+    wire::{CloseCode, Command, Heartbeat, Hello, Push, Resume},
 };
 
 use super::{
@@ -13,12 +14,12 @@ use super::{
 };
 use crate::{connection::simulated::Client, presence::Parting, state::AppState};
 
-async fn redis(place: &Place, words: &[&str]) {
+pub async fn redis(place: &Place, words: &[&str]) {
     let mut link = place.redis.link().await.unwrap();
     let () = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut link).await.unwrap();
 }
 
-fn key(place: &Place, user_id: UserId, name: &str) -> String {
+pub fn key(place: &Place, user_id: UserId, name: &str) -> String {
     format!("{}:{{{}}}:{name}", place.namespace, user_id.as_uuid().simple())
 }
 
@@ -87,10 +88,37 @@ async fn promise_7_what_was_missed_is_recorded_as_confirmed_at_once() {
 }
 
 #[tokio::test]
+async fn promise_7_a_reload_is_confirmed_by_its_client_and_not_by_ready() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let gateways = [start(&place).await, start(&place).await];
+    let id = place.direct(ana, ben).await.conversation_id;
+    let hello = Hello { device_id: DeviceId::random(), resume: None };
+    Client::hello(&gateways[0], ben, hello.clone()).await.0.leave(Parting::Final).await;
+    for (gateway, by_heartbeat) in gateways.iter().zip([false, true]) {
+        route(&place, ben, id).await;
+        let (phone, ready) = Client::hello(gateway, ben, hello.clone()).await;
+        assert!(!ready.resumed && ready.cursor > Cursor::ZERO);
+        phone.leave(Parting::Broken).await;
+        assert!(!is_confirmed(&place, ben).await, "the connection ended before the client had loaded anything");
+
+        let (mut phone, ready) = Client::hello(gateway, ben, hello.clone()).await;
+        if by_heartbeat {
+            phone.ask(Command::Heartbeat(Heartbeat { cursor: Some(ready.cursor) })).await;
+        } else {
+            phone.confirm(ready.cursor).await;
+        }
+        assert!(is_confirmed(&place, ben).await, "a notification may wait for it");
+        phone.leave(Parting::Final).await;
+    }
+}
+
+#[tokio::test]
 async fn promise_7_what_one_device_has_confirmed_is_recorded_when_another_leaves() {
     let (place, [ana, ben]) = (Place::new().await, users());
     let here = start(&place).await;
-    let (phone, mut laptop) = (Client::connect(&here, ben).await, Client::connect(&here, ben).await);
+    let phone = Client::connect(&here, ben).await;
+    let (mut laptop, ready) = Client::hello(&here, ben, Hello { device_id: DeviceId::random(), resume: None }).await;
+    laptop.confirm(ready.cursor).await;
     let id = place.direct(ana, ben).await.conversation_id;
     let (at, newest) = place.log.newest(id).await.unwrap().unwrap();
     notify(&place, at, &newest).await;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Office, Trouble, decide, failed, message::collapse_key};
 use crate::providers::{Kind, Notification, Verdict};
 
-/// Until what was read is surely stored, unless the persister is behind.
+/// Until what was read, and the messages before it, are surely stored, unless the persister is behind.
 const STORED_AFTER: Duration = Duration::from_secs(2);
 
 impl Office {
@@ -21,6 +21,11 @@ impl Office {
         read: Option<ReadUpTo>,
         attempt: u64,
     ) -> Result<Outcome, Trouble> {
+        // Noted before the wait: so each job counts as read what the others do, and none raises the number again.
+        let known = match read {
+            Some(read) => self.inboxes.note_read(user_id, read).await?,
+            None => Vec::new(),
+        };
         if attempt <= 1 {
             return Ok(Outcome::RetryAfter(STORED_AFTER));
         }
@@ -29,7 +34,7 @@ impl Office {
         if shown_badge == 0 && notified.is_none() {
             return Ok(Outcome::Done);
         }
-        let badge = self.facts.badge(user_id).await?;
+        let badge = self.facts.badge(user_id, &known).await?;
         if badge >= shown_badge && notified.is_none() {
             return Ok(Outcome::Done);
         }

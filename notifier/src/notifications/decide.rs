@@ -9,6 +9,9 @@ use crate::providers::Verdict;
 /// Attempts for which a session that is there may take to confirm the message. It is new, or it would have got the message
 /// by itself.
 const LIVE_ATTEMPTS_MAX: u64 = 2;
+/// The same while no device has confirmed anything of the inbox: their users are loading what they missed. After a loss of
+/// Redis gateways spread that over half a minute.
+const LOADING_ATTEMPTS_MAX: u64 = 15;
 /// How long each of the first attempts waits for the message to be stored.
 const STORING_WAITS: [Duration; 3] =
     [Duration::from_millis(150), Duration::from_millis(350), Duration::from_millis(500)];
@@ -38,7 +41,7 @@ pub enum Conclusion {
     Muted,
     /// One of the two has blocked the other.
     Blocked,
-    /// A device of theirs has confirmed the message, or loaded everything since it came.
+    /// A device of theirs has confirmed the message, or that it has loaded everything since it came.
     Delivered,
     /// They have no device that is registered.
     NoDevice,
@@ -113,24 +116,29 @@ pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step 
     }
     let is_delivered = match (standing.epoch, job.place) {
         (None, _) => false,
-        (Some(now), Some((then, cursor))) if now == then => standing.confirmed >= cursor,
-        // The inbox was made after the message came, by a device that connected, and had to load everything.
-        (Some(_), _) => true,
+        (Some(now), Some((then, cursor))) if now == then => standing.confirmed >= Some(cursor),
+        // The inbox was made after the message came. A device confirms something of it once it has loaded everything.
+        (Some(_), _) => standing.confirmed.is_some(),
     };
     if is_delivered {
         return Step::Conclude(Conclusion::Delivered);
     }
+    let is_loading = standing.epoch.is_some() && standing.confirmed.is_none();
+    let live_attempts_max = if is_loading { LOADING_ATTEMPTS_MAX } else { LIVE_ATTEMPTS_MAX };
     match standing.last_seen_at {
-        Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now).map_or(Step::Notify, Step::Wait),
+        Some(last_seen_at) => rest_of_grace(last_seen_at, standing.now, attempt).map_or(Step::Notify, Step::Wait),
         // They are there; or were until Redis lost its data, and come back now; or have never been.
-        None if attempt <= LIVE_ATTEMPTS_MAX => Step::Wait(limits::NOTIFICATION_GRACE),
+        None if attempt <= live_attempts_max => Step::Wait(limits::NOTIFICATION_GRACE),
         None => Step::Notify,
     }
 }
 
-fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp) -> Option<Duration> {
-    let left = last_seen_at.after(limits::NOTIFICATION_GRACE).0.saturating_sub(now.0);
-    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis)
+fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp, attempt: u64) -> Option<Duration> {
+    let Ok(away_ms) = u64::try_from(now.0.saturating_sub(last_seen_at.0)) else {
+        // The clock has been set back since, so it does not show how much is left: the whole grace, once.
+        return Some(limits::NOTIFICATION_GRACE).filter(|_| attempt <= 1);
+    };
+    limits::NOTIFICATION_GRACE.checked_sub(Duration::from_millis(away_ms)).filter(|left| !left.is_zero())
 }
 
 /// By what PostgreSQL knows; `membership` is none if they don't take part.
@@ -211,9 +219,9 @@ mod tests {
         }
     }
 
-    fn standing(epoch: Option<Epoch>, confirmed: u64, away_ms: Option<i64>) -> Standing {
+    fn standing(epoch: Option<Epoch>, confirmed: impl Into<Option<u64>>, away_ms: Option<i64>) -> Standing {
         let last_seen_at = away_ms.map(|away_ms| Timestamp(NOW - away_ms));
-        Standing { epoch, confirmed: Cursor(confirmed), last_seen_at, now: Timestamp(NOW) }
+        Standing { epoch, confirmed: confirmed.into().map(Cursor), last_seen_at, now: Timestamp(NOW) }
     }
 
     #[test]
@@ -226,15 +234,23 @@ mod tests {
             ("away, nothing confirmed", at_5, standing(Some(epoch), 4, long), 1, Step::Notify),
             ("away, confirmed", at_5, standing(Some(epoch), 5, long), 1, delivered),
             ("there, confirmed", at_5, standing(Some(epoch), 6, None), 1, delivered),
-            ("the inbox was just lost", at_5, standing(None, 0, None), 1, wait(3000)),
-            ("the inbox was lost", at_5, standing(None, 0, None), 3, Step::Notify),
+            ("away, no device has reloaded", at_5, standing(Some(epoch), None, long), 1, Step::Notify),
+            ("the inbox was just lost", at_5, standing(None, None, None), 1, wait(3000)),
+            ("the inbox was lost", at_5, standing(None, None, None), 3, Step::Notify),
+            ("and a device loads everything", at_5, standing(Some(other), None, None), 15, wait(3000)),
+            ("and a device has not loaded everything", at_5, standing(Some(other), None, None), 16, Step::Notify),
+            ("and a device was gone before it had", at_5, standing(Some(other), None, long), 1, Step::Notify),
             ("and a device has loaded everything since", at_5, standing(Some(other), 0, long), 1, delivered),
-            ("never connected", None, standing(None, 0, None), 3, Step::Notify),
-            ("connected since for the first time", None, standing(Some(epoch), 0, None), 1, delivered),
+            ("never connected", None, standing(None, None, None), 3, Step::Notify),
+            ("connected since for the first time", None, standing(Some(epoch), None, None), 1, wait(3000)),
+            ("and has loaded everything", None, standing(Some(epoch), 0, None), 1, delivered),
             ("and gone again", None, standing(Some(epoch), 0, Some(1)), 1, delivered),
+            ("and gone before", None, standing(Some(epoch), None, Some(1)), 1, wait(2999)),
             ("just gone", at_5, standing(Some(epoch), 4, Some(1)), 1, wait(2999)),
             ("almost long gone", at_5, standing(Some(epoch), 4, Some(2999)), 9, wait(1)),
             ("long gone", at_5, standing(Some(epoch), 4, Some(3000)), 1, Step::Notify),
+            ("gone before the clock went back", at_5, standing(Some(epoch), 4, Some(-600_000)), 1, wait(3000)),
+            ("and the grace is over", at_5, standing(Some(epoch), 4, Some(-597_000)), 2, Step::Notify),
             ("there, not yet confirmed", at_5, standing(Some(epoch), 4, None), 2, wait(3000)),
             ("there, and doesn't confirm", at_5, standing(Some(epoch), 4, None), 3, Step::Notify),
         ];

@@ -6,7 +6,7 @@ use chat_shared::{
     breaker::{Breaker, Rules},
     clock::{Day, Timestamp},
     ids::{DeviceId, UserId},
-    jobs::MessageJob,
+    jobs::{MessageJob, ReadUpTo},
     limits,
     position::Seq,
     postgres,
@@ -120,18 +120,26 @@ impl Facts {
         }))
     }
 
-    /// The user's unread messages, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
-    pub async fn badge(&self, user_id: UserId) -> Result<u64, OutOfReach> {
+    /// The user's unread messages, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity. What
+    /// is known to be `read` may not be stored yet.
+    pub async fn badge(&self, user_id: UserId, read: &[ReadUpTo]) -> Result<u64, OutOfReach> {
+        let (conversations, numbers): (Vec<_>, Vec<_>) =
+            read.iter().map(|read| (read.conversation_id.as_uuid(), read.read_seq.to_sql())).unzip();
         let asking = sqlx::query_scalar!(
-            r#"select coalesce(sum(unread_count(c.last_seq, c.floor_seq, p.read_seq, p.own_runs)), 0)::bigint as "badge!"
+            r#"select coalesce(sum(
+                   unread_count(c.last_seq, c.floor_seq, greatest(p.read_seq, known.read_seq), p.own_runs)
+               ), 0)::bigint as "badge!"
                from (
                    select conversation_id, read_seq, own_runs from participants where user_id = $1
                    order by listed_at desc
                    limit $2
                ) p
-               join conversations c using (conversation_id)"#,
+               join conversations c using (conversation_id)
+               left join unnest($3::uuid[], $4::bigint[]) as known (conversation_id, read_seq) using (conversation_id)"#,
             user_id.as_uuid(),
             limits::UNREAD_CONVERSATIONS_MAX,
+            &conversations,
+            &numbers,
         )
         .fetch_one(&self.pool);
         Ok(self.ask(asking).await?.unsigned_abs())

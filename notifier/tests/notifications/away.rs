@@ -4,13 +4,14 @@ use anyhow::Result;
 use chat_dev::{push_services::Behaviour, wait};
 use chat_shared::{
     ids::UserId,
+    inbox::Registration,
     wire::{Platform, Resume},
 };
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    people::{Conversation, Gateway},
-    stage::{DEADLINE, Stage},
+    people::{Conversation, Gateway, Held},
+    stage::{DEADLINE, Notifier, Stage},
 };
 
 #[tokio::test]
@@ -146,6 +147,106 @@ async fn who_comes_back_within_the_grace_and_confirms_is_not_notified() -> Resul
     assert!(stage.inboxes.confirm(ben, registration.epoch, device_id, registration.head).await?);
     notifier.wait_for("delivered", 1).await?;
     assert_eq!(stage.all_received().await?.len(), 0);
+    notifier.stop().await
+}
+
+/// One user who had an inbox and one who never had one get a message while they are away, and connect to reload before it
+/// is notified.
+async fn reloading(stage: &Stage, notifier: &Notifier, gateway: &Gateway) -> Result<[(Held, Registration); 2]> {
+    let [asha, ben, chitra] = [(); 3].map(|()| UserId::random());
+    for user_id in [ben, chitra] {
+        stage.device(user_id, Platform::Fcm, None).await?;
+    }
+    let (held, registration) = gateway.connect(stage, ben, None).await?;
+    assert!(stage.inboxes.confirm(ben, registration.epoch, held.session.device_id, registration.head).await?);
+    gateway.end(stage, held).await?;
+    let mut conversation = Conversation::of(stage, &[asha, ben, chitra]).await?;
+    conversation.message(stage, asha).await?;
+    wait::until("the jobs", DEADLINE, async || {
+        Ok((notifier.count("chat_notifier_jobs_added_total").await? == 2).then_some(()))
+    })
+    .await?;
+    let elsewhere = Gateway::open(stage).await?;
+    let connected = [gateway.connect(stage, ben, None).await?, elsewhere.connect(stage, chitra, None).await?];
+    assert!(connected.iter().all(|(_, registration)| !registration.is_resumed));
+    Ok(connected)
+}
+
+#[tokio::test]
+async fn promise_7_a_connection_that_ends_right_after_ready_swallows_no_notification() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let gateway = Gateway::open(&stage).await?;
+    for (held, _) in reloading(&stage, &notifier, &gateway).await? {
+        gateway.end(&stage, held).await?;
+    }
+    notifier.wait_for("sent", 2).await?;
+    assert_eq!(stage.all_received().await?.len(), 2);
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn promise_7_who_has_reloaded_and_confirms_that_is_not_notified() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let gateway = Gateway::open(&stage).await?;
+    for (held, registration) in reloading(&stage, &notifier, &gateway).await? {
+        let Registration { epoch, cursor, .. } = registration;
+        assert!(stage.inboxes.confirm(held.user_id, epoch, held.session.device_id, cursor).await?);
+        gateway.end(&stage, held).await?;
+    }
+    notifier.wait_for("delivered", 2).await?;
+    assert_eq!(stage.all_received().await?.len(), 0);
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn promise_7_a_notification_waits_no_longer_when_the_clock_of_redis_was_set_back() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let gateway = Gateway::open(&stage).await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    stage.device(ben, Platform::Fcm, None).await?;
+    let (held, _) = gateway.connect(&stage, ben, None).await?;
+    gateway.end(&stage, held).await?;
+    // Ben went when the clock was ten minutes ahead.
+    let ahead = chat_shared::clock::Clock::System.now().after(std::time::Duration::from_mins(10));
+    let meta = format!("{}:{{{}}}:meta", stage.namespace, ben.as_uuid().simple());
+    let mut redis = redis::Client::open(&*stage.urls.redis)?.get_multiplexed_async_connection().await?;
+    redis::cmd("HSET").arg(meta).arg("last_seen").arg(ahead.0).exec_async(&mut redis).await?;
+    Conversation::of(&stage, &[asha, ben]).await?.message(&stage, asha).await?;
+    notifier.wait_for("sent", 1).await?;
+    notifier.stop().await
+}
+
+#[tokio::test]
+async fn the_badge_falls_also_while_what_was_read_is_not_stored_r5_2() -> Result<()> {
+    let stage = Stage::set().await?;
+    let notifier = stage.notifier().await?;
+    let (asha, ben) = (UserId::random(), UserId::random());
+    for platform in Platform::ALL {
+        stage.device(ben, platform, None).await?;
+    }
+    let mut conversations = Vec::new();
+    for number in 1..=3 {
+        let mut conversation = Conversation::of(&stage, &[asha, ben]).await?;
+        conversation.message(&stage, asha).await?;
+        notifier.wait_for("sent", 4 * number).await?;
+        // The message is stored, and no receipt of ben's ever is.
+        conversation.store_read(&stage, asha).await?;
+        conversations.push(conversation);
+    }
+    assert_eq!(stage.inboxes.badge(ben).await?, Some(3));
+    for (conversation, left) in conversations.iter().zip([2, 1, 0]) {
+        conversation.read_unstored(&stage, ben).await?;
+        let received = stage.all_received().await?;
+        for platform in [Platform::Fcm, Platform::Apns, Platform::Webhook] {
+            let silent = received.iter().filter(|received| received.platform == platform && !received.is_alert);
+            let badges: Vec<_> = silent.filter_map(|received| received.badge).collect();
+            assert_eq!(badges, (left..3).rev().collect::<Vec<_>>(), "{platform:?}");
+        }
+        assert_eq!(stage.inboxes.badge(ben).await?, Some(left));
+    }
     notifier.stop().await
 }
 

@@ -31,6 +31,14 @@ async fn what_a_session_left_unconfirmed_is_notified_once() -> Result<()> {
     let told: Vec<_> = received.into_iter().filter_map(|received| received.message_id).collect();
     assert_eq!(told.len(), 2, "the first is confirmed, the last is their own");
     assert!(told.iter().all(|message_id| sent[1..].contains(message_id)));
+    // The next session ends before the device has confirmed anything, with one more message.
+    let (held, registration) = gateway.connect(&stage, ben, None).await?;
+    assert!(!registration.is_resumed);
+    sent.push(conversation.message(&stage, asha).await?.as_uuid().to_string());
+    gateway.numbered().await?;
+    gateway.end(&stage, held).await?;
+    let received = stage.all_received().await?;
+    assert_eq!((received.len(), received[2].message_id.as_ref()), (3, sent.last()), "each once");
     notifier.stop().await
 }
 

@@ -207,6 +207,11 @@ impl Conversation {
     /// The receipt that a user has read everything, which is also stored.
     pub async fn read(&self, stage: &Stage, user_id: UserId) -> Result<()> {
         self.store_read(stage, user_id).await?;
+        self.read_unstored(stage, user_id).await
+    }
+
+    /// The receipt that a user has read everything.
+    pub async fn read_unstored(&self, stage: &Stage, user_id: UserId) -> Result<()> {
         let read = ReadAdvanced { user_id, message_id: MessageId::random(), read_seq: Seq(self.seq) };
         stage.log.append_facts(&[self.event(Fact::ReadAdvanced(read))]).await?;
         Ok(())

@@ -11,12 +11,14 @@ use super::{InboxError, Inboxes, Unconfirmed, bounded, millis};
 use crate::{
     clock::Timestamp,
     ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+    jobs::ReadUpTo,
     limits,
     position::{Cursor, Seq},
     redis::Link,
 };
 
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
+static NOTE_READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_read.lua")));
 static NOTE_DEVICES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_devices.lua")));
 
 /// How much longer than its message is notified of a claim is kept: one attempt, and differences between clocks.
@@ -24,6 +26,10 @@ const CLAIM_MARGIN: Duration = Duration::from_hours(1);
 /// Conversations of a user whose notifications are noted: as many as Redis keeps packed. One more drops all, and what is
 /// shown of them stays until their app or the user takes it down.
 const SHOWN_MAX: usize = 128;
+/// How long it is known how far a user has read, so that their badge is right while the persister is behind.
+const READ_KEPT: Duration = Duration::from_hours(1);
+/// Conversations of a user of which that is known. One more drops all others.
+const READ_MAX: usize = 128;
 /// Claims of a user: of all messages that an inbox holds, for all devices. One more drops the oldest.
 const CLAIMS_MAX: usize = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
 
@@ -68,8 +74,8 @@ pub enum Claim {
 pub struct Standing {
     /// The inbox' epoch; none if there is no inbox.
     pub epoch: Option<Epoch>,
-    /// What some device of theirs has confirmed.
-    pub confirmed: Cursor,
+    /// What some device of theirs has confirmed; none if none has, or all of them have yet to reload.
+    pub confirmed: Option<Cursor>,
     /// When their last session ended, by the clock of Redis; none while they have one.
     pub last_seen_at: Option<Timestamp>,
     /// Now, by the same clock.
@@ -126,7 +132,7 @@ impl Inboxes {
         }
         Ok(Standing {
             epoch: epoch.and_then(|epoch| epoch.parse().ok()),
-            confirmed: Cursor(confirmed.into_iter().max().unwrap_or(0)),
+            confirmed: confirmed.into_iter().max().map(Cursor),
             last_seen_at: last_seen.filter(|_| sessions == 0).map(Timestamp),
             now,
         })
@@ -170,6 +176,20 @@ impl Inboxes {
     pub async fn note_badge(&self, user_id: UserId, badge: u64) -> Result<(), InboxError> {
         let mut redis = self.redis.link().await?;
         bounded(redis.pset_ex(self.badge_key(user_id), badge, millis(limits::INBOX_IDLE_MAX))).await
+    }
+
+    /// Notes how far the user has read a conversation; gives all that was noted lately.
+    pub async fn note_read(&self, user_id: UserId, read: ReadUpTo) -> Result<Vec<ReadUpTo>, InboxError> {
+        let mut note = NOTE_READ.prepare_invoke();
+        note.key(self.read_key(user_id)).arg(read.conversation_id.as_uuid().to_string()).arg(read.read_seq.0);
+        note.arg(millis(READ_KEPT)).arg(READ_MAX);
+        let mut redis = self.redis.link().await?;
+        let known: Vec<(String, u64)> = bounded(note.invoke_async(&mut redis)).await?;
+        let known = known.into_iter().map(|(conversation_id, read_seq)| {
+            let conversation_id = conversation_id.parse().map_err(|_| super::unexpected_answer())?;
+            Ok(ReadUpTo { conversation_id, read_seq: Seq(read_seq) })
+        });
+        known.collect()
     }
 
     /// Notes that the user's devices were notified of a message.
@@ -221,6 +241,10 @@ impl Inboxes {
 
     fn shown_key(&self, user_id: UserId) -> String {
         format!("{}:{{{}}}:shown", self.redis.namespace(), user_id.as_uuid().simple())
+    }
+
+    fn read_key(&self, user_id: UserId) -> String {
+        format!("{}:{{{}}}:read", self.redis.namespace(), user_id.as_uuid().simple())
     }
 
     fn badge_key(&self, user_id: UserId) -> String {

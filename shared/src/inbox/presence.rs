@@ -1,4 +1,7 @@
 //! Who is there: users with a session on a gateway whose lease holds.
+//!
+//! **Invariant:** each change of a user's sessions has a larger number than the one before, whatever the clock of Redis does.
+//! The number is in milliseconds of that clock, or one more than the one before.
 
 use super::{InboxError, Inboxes, bounded};
 use crate::{
@@ -12,40 +15,49 @@ use crate::{
 pub struct Seen {
     /// How they are.
     pub presence: Presence,
-    /// When, by the clock of Redis.
+    /// The last change of their sessions that this shows.
     pub at: Timestamp,
+    /// When it was read, by the clock of Redis.
+    pub now: Timestamp,
 }
+
+/// Last sight, run, and number of the last change.
+type Meta = (Option<i64>, Option<String>, Option<i64>);
 
 impl Inboxes {
     /// The presence of each user, in the order given.
     pub async fn presence(&self, user_ids: &[UserId]) -> Result<Vec<Seen>, InboxError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME");
+        // At once, so that the number is that of the sessions.
+        pipeline.atomic().cmd("TIME");
         for user_id in user_ids {
             let keys = self.keys(*user_id);
-            pipeline.cmd("HVALS").arg(keys.sessions).cmd("HMGET").arg(keys.meta).arg("last_seen").arg("run");
+            pipeline.cmd("HVALS").arg(keys.sessions);
+            pipeline.cmd("HMGET").arg(keys.meta).arg("last_seen").arg("run").arg("presence_at");
         }
         let mut redis = self.redis.link().await?;
         let answers: Vec<redis::Value> = bounded(pipeline.query_async(&mut redis)).await?;
         let mut answers = answers.into_iter();
         let (seconds, micros): (i64, i64) = take(&mut answers)?;
-        let at = Timestamp(seconds * 1000 + micros / 1000);
+        let now = Timestamp(seconds * 1000 + micros / 1000);
         let mut found = Vec::with_capacity(user_ids.len());
         for user_id in user_ids {
             let mut sessions: Vec<String> = take(&mut answers)?;
-            let (mut last_seen, run): (Option<i64>, Option<String>) = take(&mut answers)?;
+            let (mut last_seen, run, at): Meta = take(&mut answers)?;
             if super::is_of_another_run(run.as_deref(), &redis) {
                 sessions.clear();
                 last_seen = None;
             }
             let gateways = gateways(sessions.into_iter().map(Some)).ok_or_else(super::unexpected_answer)?;
-            found.push((*user_id, gateways, last_seen));
+            // Without a number a change in this millisecond is later.
+            let at = Timestamp(at.unwrap_or(now.0 - 1));
+            found.push((*user_id, gateways, last_seen, at));
         }
-        let live = self.live(found.iter().flat_map(|(_, gateways, _)| gateways.iter().copied())).await?;
-        let seen = |(user_id, gateways, last_seen): (UserId, Vec<GatewayId>, Option<i64>)| {
+        let live = self.live(found.iter().flat_map(|(_, gateways, ..)| gateways.iter().copied())).await?;
+        let seen = |(user_id, gateways, last_seen, at): (UserId, Vec<GatewayId>, Option<i64>, Timestamp)| {
             let is_online = gateways.iter().any(|gateway_id| live.contains(gateway_id));
             let last_seen_at = last_seen.filter(|_| !is_online).map(Timestamp);
-            Seen { presence: Presence { user_id, is_online, last_seen_at }, at }
+            Seen { presence: Presence { user_id, is_online, last_seen_at }, at, now }
         };
         Ok(found.into_iter().map(seen).collect())
     }

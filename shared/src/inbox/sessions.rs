@@ -13,9 +13,11 @@ use crate::{
     wire::Resume,
 };
 
-static REGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/register.lua")));
+static REGISTER: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("scripts/enter.lua"), include_str!("scripts/register.lua"))));
 static UNREGISTER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/unregister.lua")));
-static CONFIRM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/confirm.lua")));
+static CONFIRM: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("scripts/enter.lua"), include_str!("scripts/confirm.lua"))));
 
 /// So much longer than it must an inbox is kept, so that its end is put off twice a day and not with each sign of life.
 const KEPT_LONGER: Duration = Duration::from_hours(12);
@@ -44,10 +46,10 @@ pub struct Registration {
     pub is_resumed: bool,
     /// Older sessions of the same device, which this one replaces.
     pub replaced: Vec<Replaced>,
-    /// When, by the clock of Redis.
+    /// Its place among the changes of the user's presence.
     pub at: Timestamp,
-    /// What the device had confirmed before; none if it isn't known.
-    pub confirmed: Option<Cursor>,
+    /// What the device had confirmed before; what is before the oldest entry if that is later, or nothing is known.
+    pub confirmed: Cursor,
 }
 
 /// Which sessions end.
@@ -67,6 +69,8 @@ pub struct Departure {
     /// Sessions of the user that are left, those on dead gateways included.
     pub left: usize,
     /// When, by the clock of Redis.
+    pub now: Timestamp,
+    /// Its place among the changes of the user's presence.
     pub at: Timestamp,
     /// What no device has confirmed of what came in while the sessions lasted.
     pub unconfirmed: Option<Unconfirmed>,
@@ -100,17 +104,19 @@ impl Inboxes {
         session: Session,
         resume: Option<Resume>,
     ) -> Result<Registration, InboxError> {
-        self.register_as(user_id, session, resume, true).await
+        self.register_as(user_id, session, resume, true, true).await
     }
 
-    /// Registers a session that Redis may have lost. Others of its device stay: they may be newer.
+    /// Registers a session that Redis may have lost. Others of its device stay: they may be newer. Its place counts as
+    /// confirmed only if `is_confirmed`.
     pub async fn register_again(
         &self,
         user_id: UserId,
         session: Session,
         resume: Option<Resume>,
+        is_confirmed: bool,
     ) -> Result<Registration, InboxError> {
-        self.register_as(user_id, session, resume, false).await
+        self.register_as(user_id, session, resume, false, is_confirmed).await
     }
 
     async fn register_as(
@@ -119,6 +125,7 @@ impl Inboxes {
         session: Session,
         resume: Option<Resume>,
         replaces: bool,
+        is_confirmed: bool,
     ) -> Result<Registration, InboxError> {
         let keys = self.keys(user_id);
         let mut redis = self.redis.link().await?;
@@ -139,7 +146,8 @@ impl Inboxes {
             .arg(resume.map(|resume| resume.epoch.as_uuid().to_string()).unwrap_or_default())
             .arg(resume.map_or(0, |resume| resume.cursor.0))
             .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER))
-            .arg(u8::from(replaces));
+            .arg(u8::from(replaces))
+            .arg(u8::from(is_confirmed));
         let answer: Vec<Value> = bounded(register.invoke_async(&mut redis)).await?;
         registration(answer, resume).ok_or_else(super::unexpected_answer)
     }
@@ -159,14 +167,14 @@ impl Inboxes {
         departure(answer).ok_or_else(super::unexpected_answer)
     }
 
-    /// Records that a device has everything up to `cursor`, drops what every device has, and keeps the inbox from being
-    /// dropped as idle. False if the inbox is another one now.
+    /// Records that a device has everything up to `cursor`, if it has confirmed one, drops what every device has, and keeps
+    /// the inbox from being dropped as idle. False if the inbox is another one now.
     pub async fn confirm(
         &self,
         user_id: UserId,
         epoch: Epoch,
         device_id: DeviceId,
-        cursor: Cursor,
+        cursor: impl Into<Option<Cursor>>,
     ) -> Result<bool, InboxError> {
         let keys = self.keys(user_id);
         let mut redis = self.redis.link().await?;
@@ -180,7 +188,7 @@ impl Inboxes {
             .arg(redis.run())
             .arg(epoch.as_uuid().to_string())
             .arg(device_id.as_uuid().to_string())
-            .arg(cursor.0)
+            .arg(cursor.into().map_or_else(|| "-1".to_owned(), |cursor| cursor.0.to_string()))
             .arg(millis(limits::INBOX_IDLE_MAX))
             .arg(DEVICES_MAX)
             .arg(millis(limits::INBOX_IDLE_MAX + KEPT_LONGER));
@@ -194,8 +202,7 @@ fn registration(answer: Vec<Value>, resume: Option<Resume>) -> Option<Registrati
     let head = Cursor(from_redis_value(values.next()?).ok()?);
     let is_resumed: bool = from_redis_value(values.next()?).ok()?;
     let at = Timestamp(from_redis_value(values.next()?).ok()?);
-    let confirmed: String = from_redis_value(values.next()?).ok()?;
-    let confirmed = confirmed.parse().ok().map(Cursor);
+    let confirmed = Cursor(from_redis_value(values.next()?).ok()?);
     let mut replaced = Vec::new();
     while let Some(session) = values.next() {
         let session: String = from_redis_value(session).ok()?;
@@ -210,6 +217,7 @@ fn departure(answer: Vec<Value>) -> Option<Departure> {
     let mut values = answer.into_iter();
     let removed = from_redis_value(values.next()?).ok()?;
     let left = from_redis_value(values.next()?).ok()?;
+    let now = Timestamp(from_redis_value(values.next()?).ok()?);
     let at = Timestamp(from_redis_value(values.next()?).ok()?);
     let unconfirmed = match values.next() {
         None => None,
@@ -220,5 +228,5 @@ fn departure(answer: Vec<Value>) -> Option<Departure> {
             (removed > 0 && after < up_to).then_some(Unconfirmed { epoch: epoch.parse().ok()?, after, up_to })
         }
     };
-    Some(Departure { removed, left, at, unconfirmed })
+    Some(Departure { removed, left, now, at, unconfirmed })
 }

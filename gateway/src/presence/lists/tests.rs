@@ -18,7 +18,7 @@ fn went(user_id: UserId, at: i64) -> PresenceChange {
 }
 
 fn seen(change: PresenceChange, at: i64) -> Seen {
-    Seen { presence: change.presence, at: Timestamp(at) }
+    Seen { presence: change.presence, at: Timestamp(at), now: Timestamp(at) }
 }
 
 /// A connection that watches, and the first push.
@@ -52,10 +52,22 @@ fn a_change_while_the_list_is_being_made_is_in_the_first_push_r8_1() {
 }
 
 #[test]
-fn a_change_in_the_millisecond_of_the_reading_counts_r8_2() {
+fn a_reading_shows_the_change_of_its_number_and_what_became_of_it_r8_2() {
     let (mut lists, ana) = (Named::default(), UserId::random());
     watch(&mut lists, "watcher", &[seen(came(ana, 10), 50)]);
-    assert_eq!(lists.learn(&[went(ana, 50)]).len(), 1);
+    assert_eq!(lists.learn(&[went(ana, 50)]), []);
+    let without_lease = Seen { presence: presence(ana, false, None), ..seen(came(ana, 50), 50) };
+    assert_eq!(lists.learn_read(&[without_lease]).0.len(), 1);
+    assert_eq!(lists.learn(&[came(ana, 51)]).len(), 1);
+    assert_eq!(lists.learn_read(&[without_lease]).0, [], "a reading from before the change");
+}
+
+#[test]
+fn who_went_before_the_clock_was_set_back_is_gone_r8_2() {
+    let (mut lists, ana) = (Named::default(), UserId::random());
+    watch(&mut lists, "watcher", &[seen(came(ana, 10), 50)]);
+    let (pushes, is_unsettled) = lists.learn_read(&[Seen { now: Timestamp(999), ..seen(went(ana, 1000), 1000) }]);
+    assert_eq!((pushes.len(), is_unsettled), (1, false));
 }
 
 #[test]

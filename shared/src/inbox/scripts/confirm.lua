@@ -1,4 +1,4 @@
--- Raises a device's confirmed cursor and drops the entries that every device has confirmed.
+-- Raises a device's confirmed cursor, unless that is -1 for none, and drops the entries that every device has confirmed.
 -- KEYS: meta, entries, sessions, devices, delivered
 -- ARGV: run, epoch, device, cursor, idle_ms, devices_max, kept_ms
 -- Returns: 1, or 0 if the inbox is another one now or has lost entries.
@@ -13,9 +13,8 @@ if (meta[2] and meta[2] ~= ARGV[1]) or cursor > head then
     return 0
 end
 local before = redis.call('HGET', KEYS[4], ARGV[3])
-local has_room = before or redis.call('HLEN', KEYS[4]) < tonumber(ARGV[6])
-if has_room and cursor > tonumber(before or '-1') then
-    redis.call('HSET', KEYS[4], ARGV[3], cursor)
+if cursor > tonumber(before or '-1') then
+    enter(ARGV[3], cursor, tonumber(ARGV[6]))
     local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
     local oldest = first[1] and tonumber(string.match(first[1][1], '^%d+')) or head + 1
     local least = cursor
@@ -28,6 +27,13 @@ if has_room and cursor > tonumber(before or '-1') then
             redis.call('HDEL', KEYS[4], devices[i])
         else
             least = math.min(least, other)
+        end
+    end
+    -- Nor has a session's device that has confirmed nothing yet what came since the session began.
+    for _, session in ipairs(redis.call('HVALS', KEYS[3])) do
+        local device, begun = string.match(session, '^%S+ (%S+) (%d+)$')
+        if device and tonumber(begun) >= oldest - 1 and redis.call('HEXISTS', KEYS[4], device) == 0 then
+            least = math.min(least, tonumber(begun))
         end
     end
     redis.call('XTRIM', KEYS[2], 'MINID', (least + 1) .. '-0')

@@ -1,8 +1,8 @@
 -- Registers a session, makes the inbox if there is none, and says whether a resume is complete.
 -- KEYS: meta, entries, sessions, devices, delivered
--- ARGV: run, session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms, 1 if it replaces the device's others
--- Returns: epoch, head, 1 if resumed, now in ms, what the device had confirmed or '', then session and gateway of each session that this one replaces.
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head')
+-- ARGV: run, session, gateway, device, epoch for a new inbox, idle_ms, devices_max, resume epoch or '', resume cursor, kept_ms, 1 if it replaces the device's others, 1 if the resume cursor counts as confirmed
+-- Returns: epoch, head, 1 if resumed, this change's place among those of the user's presence, what the device had confirmed or what is before the oldest entry, then session and gateway of each session that this one replaces.
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'head', 'presence_at')
 local epoch, head, cursor = meta[1], tonumber(meta[3]), tonumber(ARGV[9])
 if meta[2] and meta[2] ~= ARGV[1] then
     -- Its last entries and its sessions' ends may be missing.
@@ -28,9 +28,12 @@ if first[1] then
 end
 local is_resumed = ARGV[8] == epoch and cursor >= oldest - 1
 
+-- Changes of presence are in order also if the clock goes back.
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local answer = { epoch, head, is_resumed and 1 or 0, now, redis.call('HGET', KEYS[4], ARGV[4]) or '' }
+local at = math.max(time[1] * 1000 + math.floor(time[2] / 1000), (tonumber(meta[4]) or 0) + 1)
+redis.call('HSET', KEYS[1], 'presence_at', at)
+local confirmed = math.max(tonumber(redis.call('HGET', KEYS[4], ARGV[4]) or 0), oldest - 1)
+local answer = { epoch, head, is_resumed and 1 or 0, at, confirmed }
 -- From here on the inbox' entries wait for this one to confirm them, as does what those that it replaces left unconfirmed.
 local begun = head
 local sessions = redis.call('HGETALL', KEYS[3])
@@ -47,18 +50,10 @@ for i = 1, #sessions, 2 do
 end
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. begun)
 
--- A device starts at what it has, or at the head; the one furthest behind makes room for a new one.
-if redis.call('HEXISTS', KEYS[4], ARGV[4]) == 0 and redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[7]) then
-    local devices = redis.call('HGETALL', KEYS[4])
-    local last, least = nil, nil
-    for i = 1, #devices, 2 do
-        if not least or tonumber(devices[i + 1]) < least then
-            last, least = devices[i], tonumber(devices[i + 1])
-        end
-    end
-    redis.call('HDEL', KEYS[4], last)
+-- A device that has to reload has confirmed nothing yet; its session keeps the entries that follow for it.
+if is_resumed and ARGV[12] == '1' then
+    enter(ARGV[4], cursor, tonumber(ARGV[7]))
 end
-redis.call('HSET', KEYS[4], ARGV[4], is_resumed and cursor or head)
 for i = 1, 5 do
     local left = redis.call('PTTL', KEYS[i])
     if left ~= -2 and left < tonumber(ARGV[6]) then
