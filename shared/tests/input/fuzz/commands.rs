@@ -2,7 +2,7 @@
 
 use chat_shared::{
     limits::FRAME_BYTES_MAX,
-    position::Cursor,
+    position::{Cursor, Seq},
     wire::{
         Command, CommandFrame, Confirm, DecodeError, Encoding, Heartbeat, Hello, MarkRead, RenewToken, Resume,
         SendMessage, SetTyping, WatchPresence, decode_command,
@@ -28,8 +28,9 @@ pub fn commands() -> impl Strategy<Value = Command> {
         cursors().prop_map(|cursor| Command::Confirm(Confirm { cursor })),
         option::of(cursors()).prop_map(|cursor| Command::Heartbeat(Heartbeat { cursor })),
         texts().prop_map(|token| Command::RenewToken(RenewToken { token })),
-        (id(), id())
-            .prop_map(|(conversation_id, message_id)| { Command::MarkRead(MarkRead { conversation_id, message_id }) }),
+        (id(), id(), option::of(numbers().prop_map(Seq))).prop_map(|(conversation_id, message_id, seq)| {
+            Command::MarkRead(MarkRead { conversation_id, message_id, seq })
+        }),
         (id(), any::<bool>())
             .prop_map(|(conversation_id, is_typing)| { Command::SetTyping(SetTyping { conversation_id, is_typing }) }),
         vec(id(), 0..5).prop_map(|user_ids| Command::WatchPresence(WatchPresence { user_ids })),
