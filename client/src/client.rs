@@ -142,7 +142,7 @@ impl Client {
     /// the answer to all. Of messages that did not come lately the client doesn't know which is further; of those it takes
     /// the mark given last.
     pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<(), CommandError> {
-        self.command(Command::MarkRead(MarkRead { conversation_id, message_id })).await
+        self.command(Command::MarkRead(MarkRead { conversation_id, message_id, seq: None })).await
     }
 
     /// Says whose presence the application wants to know, instead of those it named before: at most 100, each in some

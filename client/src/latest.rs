@@ -238,7 +238,7 @@ mod tests {
         fn mark_up_to(&mut self, seq: Option<u64>, waiter: &'static str) -> MessageId {
             let message_id = MessageId::random();
             let conversation_id = self.conversation_id;
-            let command = Command::MarkRead(MarkRead { conversation_id, message_id });
+            let command = Command::MarkRead(MarkRead { conversation_id, message_id, seq: seq.map(Seq) });
             let deadline = self.now + Duration::from_secs(10);
             self.latest.add(Subject::Reading(conversation_id), command, seq.map(Seq), (deadline, waiter));
             message_id
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(book.latest.next_tick(), Some(end));
         assert_eq!(book.latest.tick(end, |_| false), ["late"]);
         assert_eq!(book.write(1), None);
-        let mark = MarkRead { conversation_id: book.conversation_id, message_id: MessageId::random() };
+        let mark = MarkRead { conversation_id: book.conversation_id, message_id: MessageId::random(), seq: None };
         book.latest.keep(Subject::Presence, Command::MarkRead(mark));
         assert!(book.latest.tick(end, |_| true).is_empty());
         assert_eq!(book.write(2), Some(mark.message_id));

@@ -8,6 +8,8 @@ use chat_shared::{
     wire::{HistoryPage, Message},
 };
 
+use crate::limits::PAGE_ROWS;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
@@ -81,10 +83,12 @@ impl Line {
     }
 
     /// Takes in a page of history after a number. A number that the page passes over will never come; nor will
-    /// any up to the floor, or up to the head if the page is the last. Gives how many more messages are held.
+    /// any up to the floor, or up to the head if the page is the last, nor any of those that a page without messages was
+    /// asked for. Gives how many more messages are held.
     pub(crate) fn hold_page(&mut self, after: Seq, page: HistoryPage) -> usize {
         let mut held = 0;
         let mut last = after.max(page.floor_seq);
+        let is_empty = page.messages.is_empty();
         self.head = self.head.max(page.last_seq);
         self.pass_over(after.next(), page.floor_seq);
         for message in page.messages {
@@ -96,6 +100,8 @@ impl Line {
         }
         if !page.has_more {
             self.pass_over(last.next(), page.last_seq);
+        } else if is_empty {
+            self.pass_over(last.next(), page.last_seq.min(Seq(last.0.saturating_add(PAGE_ROWS as u64))));
         }
         held
     }

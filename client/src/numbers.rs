@@ -20,12 +20,14 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// A message has come.
+    /// A message has come. An id that two senders chose means the earlier message, as it does for the gateway.
     pub(crate) fn note(&mut self, conversation_id: ConversationId, message_id: MessageId, seq: Seq) {
         let key = (conversation_id, message_id);
-        if self.seqs.insert(key, seq).is_some() {
+        if let Some(known) = self.seqs.get_mut(&key) {
+            *known = seq.min(*known);
             return;
         }
+        self.seqs.insert(key, seq);
         self.keys.push_back(key);
         if self.keys.len() > NUMBERS_MAX
             && let Some(oldest) = self.keys.pop_front()
@@ -52,7 +54,8 @@ mod tests {
         for seq in 2..=NUMBERS_MAX as u64 {
             numbers.note(conversation_id, MessageId::random(), Seq(seq));
         }
-        assert_eq!(numbers.of(conversation_id, first), Some(Seq(1)));
+        numbers.note(conversation_id, first, Seq(7));
+        assert_eq!(numbers.of(conversation_id, first), Some(Seq(1)), "the earlier message of this id");
         assert_eq!(numbers.of(ConversationId::random(), first), None);
         numbers.note(conversation_id, first, Seq(1));
         numbers.note(conversation_id, MessageId::random(), Seq(0));

@@ -150,6 +150,20 @@ fn what_history_passes_over_is_skipped_in_its_place() {
 }
 
 #[test]
+fn a_page_without_messages_passes_over_all_that_it_was_asked_for_and_no_more() {
+    let (mut order, id) = at(3);
+    order.push(message(id, 200));
+    let (_, after) = order.next_fetch().unwrap();
+    let empty = HistoryPage { messages: Vec::new(), has_more: true, last_seq: Seq(200), floor_seq: Seq(0) };
+    assert_eq!(order.fetched(id, empty.clone()), Fetched::Progress);
+    let skipped = |from, to| Skipped { conversation_id: id, from: Seq(from), to: Seq(to) };
+    assert_eq!(order.take_skipped(), [skipped(4, 103)]);
+    assert_eq!(order.next_fetch(), Some((id, Seq(103))), "{after:?}");
+    order.fetched(id, HistoryPage { last_seq: Seq(110), ..empty });
+    assert_eq!(order.take_skipped(), [skipped(104, 110)], "what the page doesn't know of may come");
+}
+
+#[test]
 fn a_gap_that_history_cannot_fill_is_skipped_in_the_end() {
     let (mut order, id) = at(3);
     order.push(message(id, 6));

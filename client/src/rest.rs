@@ -159,11 +159,16 @@ impl Rest {
         self.json(Call { method: Method::POST, path, query: &[], body: Some(message), is_repeatable: false }).await
     }
 
-    /// Says that the user has read a conversation up to a message. [`Client::mark_read`](crate::Client::mark_read) repeats and
-    /// merges by itself.
-    pub async fn mark_read(&self, conversation_id: ConversationId, message_id: MessageId) -> Result<(), RestError> {
+    /// Says that the user has read a conversation up to a message; its number, if it is known, spares the gateway a search.
+    /// [`Client::mark_read`](crate::Client::mark_read) repeats and merges by itself.
+    pub async fn mark_read(
+        &self,
+        conversation_id: ConversationId,
+        message_id: MessageId,
+        seq: Option<Seq>,
+    ) -> Result<(), RestError> {
         let path = &["conversations", &id(conversation_id), "read"];
-        self.say(Method::POST, path, &MarkReadBody { message_id }).await
+        self.say(Method::POST, path, &MarkReadBody { message_id, seq }).await
     }
 
     /// What the user has not read, over all conversations, as far as it has been stored.

@@ -271,18 +271,26 @@ impl HeadColumns {
     }
 }
 
+/// How far a participant gets by the entries of a batch.
+#[derive(Default)]
+struct Reach {
+    mark: (Seq, Option<Uuid>),
+    own: BTreeMap<Seq, Uuid>,
+    since_seq: Seq,
+}
+
 impl ReadColumns {
     /// The furthest of each participant.
     fn of(reads: Vec<ReadRow>) -> Self {
-        let mut furthest: BTreeMap<_, ((Seq, Option<Uuid>), BTreeMap<Seq, Uuid>, Seq)> = BTreeMap::new();
+        let mut furthest: BTreeMap<_, Reach> = BTreeMap::new();
         for read in reads {
-            let (mark, own, since_seq) = furthest.entry((read.conversation_id, read.user_id)).or_default();
-            *mark = (*mark).max((read.read_seq, read.message_id));
-            own.extend(read.own);
-            *since_seq = (*since_seq).max(read.since_seq);
+            let reach = furthest.entry((read.conversation_id, read.user_id)).or_default();
+            reach.mark = reach.mark.max((read.read_seq, read.message_id));
+            reach.own.extend(read.own);
+            reach.since_seq = reach.since_seq.max(read.since_seq);
         }
         let mut columns = Self::default();
-        for ((conversation_id, user_id), ((read_seq, message_id), own, since_seq)) in furthest {
+        for ((conversation_id, user_id), Reach { mark: (read_seq, message_id), own, since_seq }) in furthest {
             columns.own_message_id.push(own.values().next_back().copied());
             let own: Vec<_> = own.keys().map(|seq| format!("[{0},{0}]", seq.0)).collect();
             columns.conversation_id.push(conversation_id);

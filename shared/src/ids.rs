@@ -1,20 +1,39 @@
 //! Identifiers: one type for each thing that has an id, all of them UUID v4.
 //!
 //! Their `Debug` form is masked, so an id can't reach a log by accident. The real one is taken with
-//! `as_uuid`, or travels by serde: a string in human-readable formats, 16 bytes elsewhere.
+//! `as_uuid`, or travels by serde: a string in human-readable formats, 16 bytes elsewhere. As text an id has one spelling, so
+//! that all who compare ids as texts agree.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use aws_lc_rs::digest;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Visitor},
+};
 use uuid::Uuid;
 
 use crate::mask::Masked;
 
 /// Text that was meant to be an id and isn't one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id must be a UUID of version 4: 8-4-4-4-12 hexadecimal digits")]
+#[error("an id must be a UUID of version 4: 8-4-4-4-12 hexadecimal digits in lower case")]
 pub struct InvalidId;
+
+/// Reads an id from its spelling.
+struct Spelled<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = InvalidId>> Visitor<'_> for Spelled<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id as text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
@@ -48,13 +67,18 @@ macro_rules! id {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::try_parse(text).map_err(|_| InvalidId)?.try_into()
+                let uuid = Uuid::try_parse(text).map_err(|_| InvalidId)?;
+                let mut spelling = Uuid::encode_buffer();
+                if uuid.hyphenated().encode_lower(&mut spelling) == text { uuid.try_into() } else { Err(InvalidId) }
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Uuid::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+                if deserializer.is_human_readable() {
+                    return deserializer.deserialize_str(Spelled(PhantomData));
+                }
+                Uuid::deserialize(deserializer)?.try_into().map_err(Error::custom)
             }
         }
 
@@ -146,10 +170,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_version_4_is_an_id_r1_3() {
-        assert!("936da01f-9abd-4d9d-80c7-02af85c822a8".parse::<UserId>().is_ok());
-        for wrong in ["", "936da01f", "00000000-0000-0000-0000-000000000000", "936da01f-9abd-1d9d-80c7-02af85c822a8"] {
+    fn only_version_4_is_an_id_and_it_has_one_spelling_r1_3() {
+        let right = "936da01f-9abd-4d9d-80c7-02af85c822a8";
+        assert!(right.parse::<UserId>().is_ok());
+        assert!(serde_json::from_value::<UserId>(right.into()).is_ok());
+        for wrong in [
+            "",
+            "936da01f",
+            "00000000-0000-0000-0000-000000000000",
+            "936da01f-9abd-1d9d-80c7-02af85c822a8",
+            "936DA01F-9ABD-4D9D-80C7-02AF85C822A8",
+            "936da01f-9abd-4d9d-80c7-02af85c822A8",
+            "936da01f9abd4d9d80c702af85c822a8",
+            "{936da01f-9abd-4d9d-80c7-02af85c822a8}",
+            "urn:uuid:936da01f-9abd-4d9d-80c7-02af85c822a8",
+            " 936da01f-9abd-4d9d-80c7-02af85c822a8",
+        ] {
             assert_eq!(wrong.parse::<UserId>(), Err(InvalidId), "{wrong}");
+            assert!(serde_json::from_value::<UserId>(wrong.into()).is_err(), "{wrong}");
         }
     }
 

@@ -150,10 +150,11 @@ impl Realtime {
 impl Session {
     /// Takes in a command of the application.
     pub(super) fn asked(&mut self, asking: Asking) {
-        let Asking { command, deadline, answer, room } = asking;
-        let (subject, reach) = match &command {
-            Command::MarkRead(MarkRead { conversation_id, message_id }) => {
-                (Subject::Reading(*conversation_id), self.realtime.numbers.of(*conversation_id, *message_id))
+        let Asking { mut command, deadline, answer, room } = asking;
+        let (subject, reach) = match &mut command {
+            Command::MarkRead(MarkRead { conversation_id, message_id, seq }) => {
+                *seq = self.realtime.numbers.of(*conversation_id, *message_id);
+                (Subject::Reading(*conversation_id), *seq)
             }
             Command::WatchPresence(WatchPresence { user_ids }) => {
                 self.realtime.watch.ask(user_ids);

@@ -13,7 +13,7 @@ use tokio::join;
 use crate::{
     connected,
     fake::{FakeGateway, Socket, message},
-    next_event,
+    next_event, next_message,
 };
 
 /// Options of this user.
@@ -34,8 +34,13 @@ async fn next_news(events: &mut Events) -> Event {
 
 /// The next mark, its reference, and what it marks.
 async fn mark(socket: &mut Socket) -> (u64, MessageId) {
+    let (reference, MarkRead { message_id, .. }) = whole_mark(socket).await;
+    (reference, message_id)
+}
+
+async fn whole_mark(socket: &mut Socket) -> (u64, MarkRead) {
     match socket.asked().await {
-        (reference, Command::MarkRead(MarkRead { message_id, .. })) => (reference, message_id),
+        (reference, Command::MarkRead(mark)) => (reference, mark),
         (_, other) => panic!("{other:?} came instead of a mark"),
     }
 }
@@ -86,6 +91,25 @@ async fn r8_5_a_mark_that_waits_is_replaced_by_a_newer_one_of_the_same_conversat
         assert_eq!(others, (Ok(()), Ok(())));
     };
     assert_eq!(join!(client.mark_read(conversation, ids[0]), gateway_side).0, Ok(()));
+}
+
+#[tokio::test]
+async fn r8_5_a_mark_carries_the_number_of_a_message_that_has_come() {
+    let (mut gateway, conversation) = (FakeGateway::start().await, ConversationId::random());
+    let options = gateway.options();
+    let (client, mut events, mut socket, _) = connected(&mut gateway, options).await;
+    let message = message(conversation, 1);
+    gateway.write(&message);
+    socket.message(11, &message).await;
+    assert_eq!(next_message(&mut events).await, message);
+    for (message_id, number) in [(message.message_id, Some(Seq(1))), (MessageId::random(), None)] {
+        let (marked, ()) = join!(client.mark_read(conversation, message_id), async {
+            let (reference, mark) = whole_mark(&mut socket).await;
+            assert_eq!((mark.message_id, mark.seq), (message_id, number));
+            socket.done(reference).await;
+        });
+        assert_eq!(marked, Ok(()));
+    }
 }
 
 #[tokio::test]

@@ -38,20 +38,35 @@ async fn users(State(accounts): State<Arc<Accounts>>) -> Json<Vec<Person>> {
     Json(accounts.people.all().to_vec())
 }
 
-/// A wish for a token. Without `user_id` the person called `name` is meant, or
-/// else somebody new.
+/// A request for a token. Without `user_id` it is for the person of `/dev/users` with this `name`, whose id stays the
+/// same; a name that isn't in that list, and none, make a new user with a random id.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TokenRequest {
     user_id: Option<Uuid>,
     name: Option<String>,
+    /// The token's lifetime; [`TOKEN_TTL`] without it, and at most that.
     ttl_s: Option<u64>,
-    /// The login that the token belongs to; a new one if it isn't said.
+    /// The login that the token belongs to; a new one if it isn't given.
     sid: Option<Uuid>,
+}
+
+/// Where the user of a token comes from.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Origin {
+    /// `user_id` of the request.
+    Given,
+    /// A person of `/dev/users`.
+    Known,
+    /// Made for this request: the next one with the same name makes another.
+    New,
 }
 
 #[derive(Debug, Serialize)]
 struct TokenAnswer {
     user_id: Uuid,
+    user: Origin,
     sid: Uuid,
     token: String,
     expires_in_s: u64,
@@ -62,11 +77,22 @@ async fn issue(
     Json(request): Json<TokenRequest>,
 ) -> Result<Json<TokenAnswer>, Refused> {
     let known = request.name.as_deref().and_then(|name| accounts.people.named(name));
-    let user_id = request.user_id.or_else(|| known.map(|person| person.id)).unwrap_or_else(Uuid::new_v4);
+    let (user_id, user) = match (request.user_id, known) {
+        (Some(user_id), _) => (user_id, Origin::Given),
+        (None, Some(person)) => (person.id, Origin::Known),
+        (None, None) => (Uuid::new_v4(), Origin::New),
+    };
     let ttl = request.ttl_s.map_or(TOKEN_TTL, Duration::from_secs);
+    if ttl.is_zero() || ttl > TOKEN_TTL {
+        let most = TOKEN_TTL.as_secs();
+        return Err((
+            StatusCode::BAD_REQUEST,
+            format!("`ttl_s` is a lifetime in seconds: 1 to {most}, {most} without it"),
+        ));
+    }
     let sid = request.sid.unwrap_or_else(Uuid::new_v4);
     let token = accounts.tokens.user_in_session(user_id, sid, ttl).map_err(|error| fault(&error))?;
-    Ok(Json(TokenAnswer { user_id, sid, token, expires_in_s: ttl.as_secs() }))
+    Ok(Json(TokenAnswer { user_id, user, sid, token, expires_in_s: ttl.as_secs() }))
 }
 
 pub(super) fn fault(error: &anyhow::Error) -> Refused {

@@ -330,6 +330,37 @@ async fn service_tokens_hold_through_a_rotation_and_bad_ones_never_r6_3() {
 }
 
 #[tokio::test]
+async fn a_token_by_hand_says_where_its_user_comes_from_and_lives_as_long_as_asked_for() {
+    let ground = Ground::new().await;
+    let [given] = new_ids();
+    let asha = &ground.kaha.people()[0];
+    let post = async |body: Value| {
+        ground.http.post(format!("{}/dev/tokens", ground.kaha.url())).json(&body).send().await.unwrap()
+    };
+    let token = async |body: Value| -> Value { post(body).await.json().await.unwrap() };
+    for name in ["Asha", "asha"] {
+        let known = token(json!({ "name": name })).await;
+        assert_eq!((&known["user_id"], &known["user"]), (&json!(asha.id), &json!("known")), "each time the same");
+    }
+    let [one, two] = [token(json!({ "name": "Nisha" })).await, token(json!({ "name": "Nisha" })).await];
+    assert_eq!((&one["user"], &two["user"]), (&json!("new"), &json!("new")));
+    assert_ne!(one["user_id"], two["user_id"], "a name of nobody makes a user each time");
+    let of_id = token(json!({ "user_id": given, "name": "Asha", "ttl_s": 60 })).await;
+    assert_eq!(
+        (&of_id["user_id"], &of_id["user"], &of_id["expires_in_s"]),
+        (&json!(given), &json!("given"), &json!(60))
+    );
+    for (ttl_s, is_good) in [(0, false), (1, true), (85_500, true), (85_501, false), (u64::MAX, false)] {
+        let answer = post(json!({ "name": "Asha", "ttl_s": ttl_s })).await;
+        assert_eq!(answer.status() == StatusCode::OK, is_good, "{ttl_s}");
+        if !is_good {
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{ttl_s}");
+            assert!(answer.text().await.unwrap().contains("1 to 85500"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn profiles_are_changed_and_users_logged_out_by_hand() {
     let ground = Ground::new().await;
     let [user] = new_ids();

@@ -45,7 +45,10 @@ impl Verifier {
     /// Who the token belongs to. Whether their login has ended since is asked of [`super::Revocations`].
     pub async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         let claims: UserClaims = self.0.verify(token).await?;
-        let user_id = claims.sub.parse().map_err(|_| TokenError::Refused("its `sub` is not a UUID of version 4"))?;
+        let user_id = claims
+            .sub
+            .parse()
+            .map_err(|_| TokenError::Refused("its `sub` is not a UUID of version 4 in lower case"))?;
         Ok(Identity {
             user_id,
             expires_at: Timestamp(claims.exp.saturating_mul(1000)),
@@ -147,6 +150,8 @@ mod tests {
             json!({ "iss": null }),
             json!({ "aud": ["chat", 7] }),
             json!({ "sub": "00000000-0000-0000-0000-000000000000" }),
+            json!({ "sub": "936DA01F-9ABD-4D9D-80C7-02AF85C822A8" }),
+            json!({ "sub": "936da01f9abd4d9d80c702af85c822a8" }),
         ] {
             refused(&Header::default(), &changes).await;
         }

@@ -9,6 +9,7 @@ use chat_shared::{
     inbox::Inboxes,
 };
 use futures_util::StreamExt;
+use uuid::Uuid;
 
 use super::{PUBLISH_WAIT_MAX, publish_on};
 use crate::{state::AppState, telemetry};
@@ -92,8 +93,9 @@ pub(super) async fn answer(state: &AppState, asker: Subject) {
 
 /// Whether a subject is one gateway's.
 fn is_gateway(namespace: &str, subject: &str) -> bool {
-    let Some(id) = subject.rsplit('.').next().and_then(|id| id.parse().ok()) else { return false };
-    subject == gateway_subject(namespace, id)
+    let id = subject.rsplit('.').next().and_then(|id| Uuid::try_parse(id).ok());
+    let id = id.and_then(|id| GatewayId::try_from(id).ok());
+    id.is_some_and(|id| subject == gateway_subject(namespace, id))
 }
 
 #[cfg(test)]

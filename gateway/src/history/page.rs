@@ -262,8 +262,26 @@ fn show(wanted: Range, place: Place, found: &Found, added: Added) -> Result<Rang
         metrics::counter!(telemetry::HISTORY_HOLES_TOTAL).increment(u64::try_from(holes).unwrap_or(u64::MAX));
         return Ok(wanted);
     }
-    wanted.unbroken(place, is_there).ok_or_else(|| match added {
+    // A page without messages passes over all that was asked for: a part of it that has none would hide the rest.
+    let has_messages = |shown: &Range| found.range(shown.first..=shown.last).any(|(_, message)| message.is_some());
+    wanted.unbroken(place, is_there).filter(has_messages).ok_or_else(|| match added {
         Added::Bounded(wait) => Refusal::rate_limited(wait),
         Added::Whole | Added::Part => Refusal::unavailable("this part of the history", &OutOfReach),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::wire::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_page_that_has_no_messages_is_out_of_reach() {
+        let (wanted, place) = (Range { first: Seq(2), last: Seq(5) }, Place::After(Seq(1)));
+        let deleted: Found = [(Seq(2), None), (Seq(3), None)].into();
+        assert_eq!(show(wanted, place, &deleted, Added::Part).unwrap_err().code, ErrorCode::Unavailable);
+        let all: Found = (2..=5).map(|seq| (Seq(seq), None)).collect();
+        assert_eq!(show(wanted, place, &all, Added::Part), Ok(wanted), "all of it is known to be gone");
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use chat_shared::{outbound::is_loopback_url, wire::Map};
+use chat_shared::{ids::UserId, outbound::is_loopback_url, wire::Map};
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
@@ -93,7 +93,9 @@ fn judge(asked: &[ProfileId], entries: &[Value], allow_loopback: bool, verdicts:
 }
 
 fn entry_of(entry: &Value, allow_loopback: bool) -> Entry {
-    let Some(id) = entry["id"].as_str().and_then(|id| Uuid::try_parse(id).ok()) else { return Entry::Nobodys };
+    // Users and businesses have ids of the same form.
+    let id = entry["id"].as_str().and_then(|id| id.parse::<UserId>().ok());
+    let Some(id) = id.map(UserId::as_uuid) else { return Entry::Nobodys };
     let Some(name) = entry["name"].as_str().and_then(name_of) else { return Entry::Nameless(id) };
     let avatar_url = entry["avatar_url"].as_str().and_then(|url| avatar_url_of(url, allow_loopback));
     Entry::Usable(id, Profile { name, avatar_url })
@@ -126,7 +128,7 @@ fn avatar_url_of(text: &str, allow_loopback: bool) -> Option<Box<str>> {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::ids::{BusinessId, UserId};
+    use chat_shared::ids::BusinessId;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -168,7 +170,14 @@ mod tests {
         let verdicts = read(entries(json!({ "id": Uuid::new_v4(), "name": "B" })).as_bytes(), &asked, false).unwrap();
         assert_eq!(verdicts.get(&nameless), None);
         assert_eq!(verdicts.get(&gone), Some(&Verdict::Unknown));
-        for nobodys in [json!(7), json!(null), json!({ "name": "B" }), json!({ "id": "somebody", "name": "B" })] {
+        let misspelt = gone.as_uuid().simple().to_string();
+        for nobodys in [
+            json!(7),
+            json!(null),
+            json!({ "name": "B" }),
+            json!({ "id": "somebody", "name": "B" }),
+            json!({ "id": misspelt, "name": "B" }),
+        ] {
             let verdicts = read(entries(nobodys).as_bytes(), &asked, false).unwrap();
             assert_eq!(verdicts.keys().collect::<Vec<_>>(), [&sound], "the rest may be anybody's");
         }

@@ -120,7 +120,7 @@ impl Receipts {
     pub fn mark_read(
         self: &Arc<Self>,
         user_id: UserId,
-        MarkRead { conversation_id, message_id }: MarkRead,
+        MarkRead { conversation_id, message_id, seq }: MarkRead,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, Refusal> {
         self.sender.quotas().check(user_id, Resource::LogBytes)?;
         let place = Arc::clone(&self.waiting).try_acquire_owned();
@@ -130,9 +130,13 @@ impl Receipts {
         Ok(async move {
             let _place = place;
             let marking = async {
-                // First, so that the time of a refusal tells nothing about messages of others.
-                receipts.sender.participants_with(user_id, conversation_id).await?;
-                let seq = receipts.number(user_id, conversation_id, message_id).await?;
+                let seq = if let Some(seq) = seq {
+                    receipts.checked_number(user_id, conversation_id, message_id, seq).await?
+                } else {
+                    // First, so that the time of a refusal tells nothing about messages of others.
+                    receipts.sender.participants_with(user_id, conversation_id).await?;
+                    receipts.number(user_id, conversation_id, message_id).await?
+                };
                 let written = receipts.marks.add((user_id, conversation_id), message_id, seq).await;
                 written.unwrap_or_else(|_| Err(Refusal::unavailable("the log", &TooSlow)))
             };

@@ -38,6 +38,23 @@ impl Numbers {
 }
 
 impl Receipts {
+    /// The number that a client names beside a message's id, if the conversation has a message with it. Nothing is looked
+    /// for: the id is compared with what this gateway knows, since others are shown it. The number isn't remembered: it is
+    /// the client's word only.
+    pub(super) async fn checked_number(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        message_id: MessageId,
+        seq: Seq,
+    ) -> Result<Seq, Refusal> {
+        self.sender.check_number(user_id, conversation_id, seq).await?;
+        match self.numbers.get(conversation_id, message_id) {
+            Some(known) if known != seq => Err(Refusal::no_such_message()),
+            _ => Ok(seq),
+        }
+    }
+
     /// The number of a message of a conversation in which the user takes part.
     pub(super) async fn number(
         &self,

@@ -6,6 +6,7 @@ use axum::{
 };
 use chat_shared::{
     limits,
+    position::Seq,
     wire::{
         AddParticipants, CreateConversation, ErrorCode, MarkReadBody, Mute, NotificationAddress, RegisterDevice,
         SendMessageBody,
@@ -56,8 +57,8 @@ fn bodies() -> impl Strategy<Value = Vec<Value>> {
                 value(serde_json::to_value(CreateConversation::Direct { user_id })),
                 value(serde_json::to_value(CreateConversation::Group { user_ids: user_ids.clone() })),
                 value(serde_json::to_value(AddParticipants { user_ids })),
-                value(serde_json::to_value(SendMessageBody { message_id, text, is_repeat, seen_seq: None })),
-                value(serde_json::to_value(MarkReadBody { message_id })),
+                value(serde_json::to_value(SendMessageBody { message_id, text, is_repeat, seen_seq: Some(Seq(1)) })),
+                value(serde_json::to_value(MarkReadBody { message_id, seq: Some(Seq(1)) })),
                 value(serde_json::to_value(Mute::ForGood)),
                 value(serde_json::to_value(device)),
             ]

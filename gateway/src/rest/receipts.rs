@@ -16,7 +16,7 @@ use crate::{auth::Identity, refusal::Refusal, state::AppState};
 ///
 /// Up to and with a message, which is any of the conversation's. Only forward: a message before the last one read
 /// changes nothing. The other participants are told, and your own devices, with what is left unread. A message that
-/// isn't one of the conversation's is `not_found` too.
+/// isn't one of the conversation's is `not_found` too. Give its `seq` as well: it spares a search for the message.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/read",
@@ -36,9 +36,9 @@ pub async fn mark_read(
     identity: Identity,
     State(state): State<AppState>,
     InPath(conversation_id): InPath<ConversationId>,
-    Body(MarkReadBody { message_id }): Body<MarkReadBody>,
+    Body(MarkReadBody { message_id, seq }): Body<MarkReadBody>,
 ) -> Result<StatusCode, Refusal> {
-    state.receipts.mark_read(identity.user_id, MarkRead { conversation_id, message_id })?.await?;
+    state.receipts.mark_read(identity.user_id, MarkRead { conversation_id, message_id, seq })?.await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,15 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     clock::Timestamp,
-    event::{Event, Fact, Participants},
-    ids::{ConversationId, UserId},
+    event::{Event, Fact},
+    ids::ConversationId,
     log::{AppendError, Appended, Appender, Head, Log, Newest},
     position::{Seq, StreamSeq},
 };
 use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::takes_part;
 use crate::{conversations, database::Database, refusal::Refusal};
 
 /// Conversations whose heads are remembered; the least used goes first and is read again when it is needed.
@@ -81,19 +80,17 @@ impl Lanes {
         lane
     }
 
-    /// The participants of a conversation in which a user takes part, as this gateway knows them. Does not wait for the
-    /// lane.
-    pub(super) async fn participants_with(
+    /// The head of a conversation as this gateway knows it, if it passes a check. Does not wait for the lane.
+    pub(super) async fn head_that(
         &self,
-        user_id: UserId,
         conversation_id: ConversationId,
-    ) -> Result<Participants, Refusal> {
-        let is_participant = |head: &Head| takes_part(head, user_id);
+        passes: impl Fn(&Head) -> Result<(), Refusal>,
+    ) -> Result<Head, Refusal> {
         let known = self.known.get_with(conversation_id, Arc::default);
         if let Ok(head) = Arc::clone(&known.head).try_lock_owned() {
-            return Ok(self.lane(conversation_id, known, head).head_that(is_participant).await?.participants);
+            return self.lane(conversation_id, known, head).head_that(passes).await;
         }
-        Ok(read_head_that(&self.log, &self.database, conversation_id, is_participant).await?.participants)
+        read_head_that(&self.log, &self.database, conversation_id, passes).await
     }
 
     /// Forgets where a conversation stands: somebody may not take part any more who is remembered to.
@@ -235,8 +232,13 @@ pub(super) async fn pause(attempt: u32) {
 mod tests {
     use std::cell::Cell;
 
+    use chat_shared::ids::UserId;
+
     use super::*;
-    use crate::tests::place::{Place, users};
+    use crate::{
+        send::takes_part,
+        tests::place::{Place, users},
+    };
 
     #[tokio::test]
     async fn who_lost_a_race_asks_the_log_though_deliveries_that_are_behind_tell_of_newer_heads() {

@@ -139,7 +139,22 @@ impl Sender {
         user_id: UserId,
         conversation_id: ConversationId,
     ) -> Result<Participants, Refusal> {
-        self.lanes.participants_with(user_id, conversation_id).await
+        let head = self.lanes.head_that(conversation_id, |head| takes_part(head, user_id)).await?;
+        Ok(head.participants)
+    }
+
+    /// Refuses a user who doesn't take part in a conversation, and a number that none of its messages has yet.
+    pub async fn check_number(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        seq: Seq,
+    ) -> Result<(), Refusal> {
+        let has_number = |head: &Head| {
+            takes_part(head, user_id)?;
+            if (Seq(1)..=head.seq).contains(&seq) { Ok(()) } else { Err(Refusal::no_such_message()) }
+        };
+        self.lanes.head_that(conversation_id, has_number).await.map(drop)
     }
 
     /// Forgets where a conversation stands, since its participants or their blocks have changed unseen.

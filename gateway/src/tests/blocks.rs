@@ -87,7 +87,11 @@ async fn what_was_accepted_before_a_block_keeps_its_answer_and_reading_goes_on_r
     let repeated = place.sender.send(ben, repeat).await.unwrap();
     assert_eq!((repeated.seq, repeated.is_repeat), (first.seq, true));
     let receipts = place.receipts();
-    receipts.mark_read(ana, MarkRead { conversation_id: id, message_id: command.message_id }).unwrap().await.unwrap();
+    receipts
+        .mark_read(ana, MarkRead { conversation_id: id, message_id: command.message_id, seq: None })
+        .unwrap()
+        .await
+        .unwrap();
     assert!(place.conversations.get(ben, id).await.is_ok());
 }
 

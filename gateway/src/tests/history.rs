@@ -158,6 +158,26 @@ async fn deleted_messages_are_not_shown() {
 }
 
 #[tokio::test]
+async fn a_page_of_deleted_messages_alone_is_empty_and_says_that_there_are_more() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    place.send_many(ana, id, 6).await;
+    place.store(id, 6, &[]).await;
+    let delete = "update messages set deleted_at = now() where seq between 2 and 5";
+    sqlx::raw_sql(delete).execute(&place.pool).await.unwrap();
+    for (page_of, expected) in [
+        (PageOf::After(Seq(1)), (vec![], true)),
+        (PageOf::After(Seq(3)), (vec![], true)),
+        (PageOf::After(Seq(5)), (vec![6], false)),
+        (PageOf::Before(Seq(6)), (vec![], true)),
+        (PageOf::Before(Seq(4)), (vec![], true)),
+        (PageOf::Before(Seq(2)), (vec![1], false)),
+    ] {
+        assert_eq!(place.page(ana, id, page_of, 2).await, Ok(expected), "{page_of:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_neither_side_has_leaves_a_hole_and_not_an_outage() {
     let (place, ana, conversation) = talk().await;
     // Of this one the log has never heard, as of one that it has aged out.

@@ -48,7 +48,7 @@ async fn a_conversation_with_names_of_a_later_version_is_read_and_left_to_later_
         assert_eq!((refusal.code, refusal.retry_after.is_some()), (ErrorCode::Unavailable, true));
         let (receipts, message_id) = (place.receipts(), MessageId::random());
         receipts.remember(id, message_id, Seq(1));
-        let mark = receipts.mark_read(ben, MarkRead { conversation_id: id, message_id }).unwrap().await;
+        let mark = receipts.mark_read(ben, MarkRead { conversation_id: id, message_id, seq: None }).unwrap().await;
         assert_eq!(mark.unwrap_err().code, ErrorCode::Unavailable);
         assert_eq!(place.log.newest(id).await.unwrap().unwrap().0, at, "nothing was written");
         assert_eq!(place.page(ana, id, PageOf::Newest, 10).await.unwrap(), (vec![1], false));

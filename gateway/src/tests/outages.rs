@@ -50,11 +50,13 @@ async fn without_postgres_the_log_serves_history_and_knows_the_participants_prom
         let refused = place.page(stranger, id, PageOf::Newest, 10).await;
         assert_eq!(refused, Err(Refusal::no_such_conversation()));
         let receipts = place.receipts();
-        let mark =
-            async |message_id| receipts.mark_read(ben, MarkRead { conversation_id: id, message_id }).unwrap().await;
-        assert_eq!(mark(newest).await, Ok(()));
-        let unknown = mark(MessageId::random()).await.unwrap_err();
+        let mark = async |message_id, seq| {
+            receipts.mark_read(ben, MarkRead { conversation_id: id, message_id, seq }).unwrap().await
+        };
+        assert_eq!(mark(newest, None).await, Ok(()));
+        let unknown = mark(MessageId::random(), None).await.unwrap_err();
         assert_eq!(unknown.code, ErrorCode::Unavailable, "it may be an old one");
+        assert_eq!(mark(MessageId::random(), Some(Seq(1))).await, Ok(()), "of a number it isn't looked for");
         assert_eq!(place.conversations.get(ana, id).await.unwrap_err().code, ErrorCode::Unavailable);
         if is_paused {
             servers.postgres.resume().unwrap();
@@ -76,7 +78,7 @@ async fn without_nats_postgres_serves_history_and_changes_wait_for_the_sweeper_p
     let receipts = place.receipts();
     receipts.remember(id, newest, Seq(5));
     servers.nats.kill().await.unwrap();
-    let mark = receipts.mark_read(ben, MarkRead { conversation_id: id, message_id: newest }).unwrap();
+    let mark = receipts.mark_read(ben, MarkRead { conversation_id: id, message_id: newest, seq: None }).unwrap();
     assert_eq!(mark.await.unwrap_err().code, ErrorCode::Unavailable);
     assert_eq!(place.page(ben, id, PageOf::Newest, 3).await, Ok((vec![3, 4, 5], true)));
     assert_eq!(place.page(eve, id, PageOf::Newest, 3).await, Err(Refusal::no_such_conversation()));

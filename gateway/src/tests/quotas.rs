@@ -122,7 +122,7 @@ async fn messages_and_marks_end_with_the_quota() {
     assert!(repeat.is_repeat, "what was accepted is answered as before");
 
     let receipts = &gateway.state.receipts;
-    let mark = MarkRead { conversation_id, message_id };
+    let mark = MarkRead { conversation_id, message_id, seq: None };
     assert!(receipts.mark_read(ana, mark).is_err_and(|refusal| refusal.code == ErrorCode::RateLimited));
     receipts.mark_read(ben, mark).unwrap().await.unwrap();
     let path = format!("/v1/blocks/{}", ben.as_uuid());

@@ -11,7 +11,7 @@ use chat_shared::{
     position::{Cursor, Seq, StreamSeq},
     wire::{
         Command, Confirm, Conversation, ErrorCode, Heartbeat, Hello, MarkRead, Mute, Progress, Push, Receipt,
-        ReceiptKind, Rejected, Reply, Resume, UnreadTotal,
+        ReceiptKind, Rejected, Reply, Resume, SendMessage, UnreadTotal,
     },
 };
 use futures_util::{StreamExt, future::join_all};
@@ -31,6 +31,7 @@ use crate::{
     presence::Parting,
     receipts::{self, Receipts},
     refusal::Refusal,
+    send::Sender,
 };
 
 /// The ids of a conversation's messages, by number from 1.
@@ -63,7 +64,7 @@ async fn mark(
     conversation_id: ConversationId,
     message_id: MessageId,
 ) -> Result<(), Refusal> {
-    receipts.mark_read(user_id, MarkRead { conversation_id, message_id })?.await
+    receipts.mark_read(user_id, MarkRead { conversation_id, message_id, seq: None })?.await
 }
 
 #[tokio::test]
@@ -104,7 +105,7 @@ async fn a_stranger_is_refused_before_marks_are_gathered_r6_4() {
         Arc::new(Receipts::new(place.tail.clone(), place.sender.clone(), place.database.clone(), Clock::System));
     let message_id = MessageId::random();
     receipts.remember(id, message_id, Seq(1));
-    let mark = MarkRead { conversation_id: id, message_id };
+    let mark = MarkRead { conversation_id: id, message_id, seq: None };
     let refusal = receipts.mark_read(eve, mark).unwrap().await.unwrap_err();
     assert_eq!(refusal, Refusal::no_such_conversation());
 }
@@ -148,6 +149,54 @@ async fn what_is_not_the_conversations_and_whoever_is_not_in_it_is_refused_alike
         }
     }
     assert_eq!(facts(place).await.len(), 2, "nothing that was refused stands in the log");
+}
+
+#[tokio::test]
+async fn a_number_beside_the_id_counts_and_is_compared_with_what_is_known_at_once_r8_5() {
+    let (gateway, [ana, ben, eve]) = (Gateway::start().await, users());
+    let (place, known) = (&gateway.place, &gateway.state.receipts);
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 3).await;
+    let messages = ids(place, id).await;
+    let mark = async |receipts: &Arc<Receipts>, user_id, message_id, seq| {
+        let seq = Some(Seq(seq));
+        receipts.mark_read(user_id, MarkRead { conversation_id: id, message_id, seq })?.await
+    };
+    for seq in [0, 4, u64::MAX] {
+        assert_eq!(mark(known, ben, messages[2], seq).await, Err(Refusal::no_such_message()), "{seq}");
+        assert_eq!(mark(known, eve, messages[2], seq).await, Err(Refusal::no_such_conversation()), "{seq}");
+    }
+    assert_eq!(mark(known, eve, messages[2], 3).await, Err(Refusal::no_such_conversation()));
+    known.remember(id, messages[2], Seq(3));
+    assert_eq!(mark(known, ben, messages[2], 2).await, Err(Refusal::no_such_message()), "it is another message's");
+    assert!(facts(place).await.is_empty());
+    assert_eq!(mark(known, ben, messages[1], 2).await, Ok(()));
+
+    // An id that a gateway doesn't know is taken as it is, and teaches it nothing.
+    let other = place.receipts();
+    assert_eq!(mark(&other, ben, messages[0], 3).await, Ok(()));
+    assert_eq!(mark(&other, ana, messages[0], 1).await, Ok(()));
+    let read = |user_id, message_id, seq| Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(seq) });
+    let written: Vec<_> = facts(place).await.into_iter().map(|event| event.fact).collect();
+    assert_eq!(written, [read(ben, messages[1], 2), read(ben, messages[0], 3), read(ana, messages[0], 1)]);
+}
+
+#[tokio::test]
+async fn a_number_that_a_remembered_head_lacks_is_looked_for_in_the_newest_r8_5() {
+    let (gateway, [ana, ben]) = (Gateway::start().await, users());
+    let place = &gateway.place;
+    let id = place.direct(ana, ben).await.conversation_id;
+    place.send_many(ana, id, 1).await;
+    let (clock, quotas) = (Clock::System, place.quotas.clone());
+    let elsewhere =
+        Sender::new(place.tail.clone(), place.database.clone(), place.content.clone(), clock, quotas, &place.tasks);
+    let message_id = MessageId::random();
+    let (text, is_repeat, seen_seq) = ("2".to_owned(), false, None);
+    let message = SendMessage { conversation_id: id, message_id, text, is_repeat, seen_seq };
+    let seq = elsewhere.send(ana, message).await.unwrap().seq;
+    assert_eq!(seq, Seq(2));
+    let mark = MarkRead { conversation_id: id, message_id, seq: Some(seq) };
+    assert_eq!(gateway.state.receipts.mark_read(ben, mark).unwrap().await, Ok(()));
 }
 
 #[tokio::test]
@@ -352,6 +401,14 @@ async fn marking_by_rest_answers_once_it_is_written_r8_5() {
     let unknown = json!({ "message_id": MessageId::random().as_uuid() });
     assert_eq!(gateway.refused(post(ben, unknown)).await, (404, ErrorCode::NotFound));
     assert_eq!(gateway.refused(post(ben, json!({}))).await, (400, ErrorCode::Invalid));
+    for (seq, refusal) in [(json!(3), (404, ErrorCode::NotFound)), (json!("2"), (400, ErrorCode::Invalid))] {
+        let body = json!({ "message_id": message_id, "seq": seq });
+        assert_eq!(gateway.refused(post(ben, body)).await, refusal);
+    }
+    for seq in [json!(2), json!(null)] {
+        let body = json!({ "message_id": message_id, "seq": seq });
+        assert_eq!(gateway.ask(ana, Method::POST, &path, Some(body)).await.0, StatusCode::NO_CONTENT);
+    }
 }
 
 /// Does the notifier's work: puts an event in the inboxes of its audience, and sends it to where they are connected.
@@ -415,7 +472,7 @@ async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_
 
     // Coloured: the others see it, and the reader's devices what is left.
     let message_id = shown[1].message_id;
-    let mark = || Command::MarkRead(MarkRead { conversation_id: id, message_id });
+    let mark = || Command::MarkRead(MarkRead { conversation_id: id, message_id, seq: None });
     assert_eq!(phone.ask(mark()).await, Reply::Done { reference: 7 });
     assert_eq!(tablet.ask(mark()).await, Reply::Done { reference: 7 });
     let read = facts(&place).await;
@@ -425,7 +482,8 @@ async fn a_message_gets_its_ticks_through_two_gateways_and_each_user_sees_their_
         assert_eq!((receipt.kind, receipt.user_id, receipt.seq), (ReceiptKind::Read, ben, Seq(2)));
         assert_eq!((receipt.message_id, receipt.unread), (Some(message_id), unread));
     }
-    let wrong = Command::MarkRead(MarkRead { conversation_id: id, message_id: MessageId::random() });
+    let wrong = MarkRead { conversation_id: id, message_id: MessageId::random(), seq: None };
+    let wrong = Command::MarkRead(wrong);
     assert!(matches!(phone.ask(wrong).await, Reply::Rejected(Rejected { code: ErrorCode::NotFound, .. })));
     assert_eq!(place.send(ana, id, "4").await.unwrap().seq, Seq(4), "no message follows a receipt");
 }

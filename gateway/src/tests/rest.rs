@@ -7,6 +7,7 @@ use chat_shared::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{gateway::Gateway, place::users};
 
@@ -123,6 +124,27 @@ async fn bad_input_gets_a_documented_refusal_and_disturbs_nobody() {
     let (status, page) = gateway.ask(ana, Method::GET, &format!("{messages}?limit=99999999999999999999"), None).await;
     assert_eq!(status, StatusCode::OK, "an absurd size is the largest one");
     assert!(read::<HistoryPage>(page).messages.is_empty(), "nothing that was refused has been kept");
+}
+
+#[tokio::test]
+async fn an_id_in_another_spelling_is_invalid_in_paths_queries_and_bodies_r1_3() {
+    let (gateway, [ana, ben]) = (Gateway::start().await, users());
+    let id = gateway.place.direct(ana, ben).await.conversation_id.as_uuid();
+    let spelt = |id: Uuid| [id.to_string().to_uppercase(), id.simple().to_string(), id.braced().to_string()];
+    for (id, user_id) in spelt(id).into_iter().zip(spelt(ben.as_uuid())) {
+        let requests = [
+            gateway.request(ana, Method::GET, &format!("/v1/conversations/{id}")),
+            gateway.request(ana, Method::GET, &format!("/v1/presence?user_ids={user_id}")),
+            gateway
+                .request(ana, Method::POST, "/v1/conversations")
+                .json(&json!({ "kind": "direct", "user_id": user_id })),
+        ];
+        for request in requests {
+            let shown = format!("{request:?}");
+            assert_eq!(gateway.refused(request).await, (400, ErrorCode::Invalid), "{shown}");
+        }
+    }
+    assert_eq!(gateway.ask(ana, Method::GET, &format!("/v1/conversations/{id}"), None).await.0, StatusCode::OK);
 }
 
 #[tokio::test]

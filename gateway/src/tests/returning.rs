@@ -4,7 +4,7 @@ use chat_shared::{
     ids::{ConversationId, DeviceId, UserId},
     inbox::{Routed, Routing},
     position::Cursor,
-    wire::{CloseCode, Command, Heartbeat, Hello, Push, Resume},
+    wire::{CloseCode, Command, Confirm, Heartbeat, Hello, Push, Reply, Resume},
 };
 
 use super::{
@@ -127,4 +127,29 @@ async fn promise_7_what_one_device_has_confirmed_is_recorded_when_another_leaves
     assert!(!is_confirmed(&place, ben).await, "a single confirmation is not recorded by itself");
     phone.leave(Parting::Broken).await;
     until("the record", async || is_confirmed(&place, ben).await).await;
+}
+
+#[tokio::test]
+async fn a_cursor_beyond_the_end_confirms_what_was_pushed_and_resumes_nothing() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let gateway = start(&place).await;
+    let id = place.direct(ana, ben).await.conversation_id;
+    let hello = Hello { device_id: DeviceId::random(), resume: None };
+    let (mut phone, ready) = Client::hello(&gateway, ben, hello.clone()).await;
+    let epoch = ready.epoch.unwrap();
+    place.send_many(ana, id, 1).await;
+    let (at, message) = place.log.newest(id).await.unwrap().unwrap();
+    notify(&place, at, &message).await;
+    let Push::Message { cursor: Some(last), .. } = phone.push().await else { panic!("the message comes first") };
+    let confirm = Command::Confirm(Confirm { cursor: Cursor(u64::MAX) });
+    assert_eq!(phone.ask(confirm).await, Reply::Done { reference: 7 });
+    phone.leave(Parting::Broken).await;
+
+    let resume = |cursor| Hello { resume: Some(Resume { epoch, cursor }), ..hello.clone() };
+    let (phone, ready) = Client::hello(&gateway, ben, resume(last)).await;
+    assert!(ready.resumed, "the inbox is the same");
+    phone.leave(Parting::Broken).await;
+    let (_phone, ready) = Client::hello(&gateway, ben, resume(last.next())).await;
+    assert_eq!((ready.resumed, ready.cursor), (false, Cursor::ZERO));
+    assert_ne!(ready.epoch, Some(epoch), "the inbox has lost what the device has taken in");
 }

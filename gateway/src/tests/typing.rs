@@ -2,12 +2,16 @@
 
 use chat_shared::{
     delivery::{Delivery, all_gateways_subject},
-    ids::{ConversationId, UserId},
+    ids::{ConversationId, MessageId, UserId},
     limits,
     wire::{Command, ErrorCode, Push, Rejected, Reply, SetTyping, Typing},
 };
 
+use reqwest::StatusCode;
+use serde_json::json;
+
 use super::{
+    gateway,
     place::{Place, users},
     presence::start,
 };
@@ -25,6 +29,14 @@ async fn set(client: &mut Client, conversation_id: ConversationId, is_typing: bo
 async fn told(client: &mut Client) -> (UserId, bool) {
     match client.push().await {
         Push::Typing { typing: Typing { user_id, is_typing, .. } } => (user_id, is_typing),
+        other => panic!("{other:?} is not about typing"),
+    }
+}
+
+/// Where the next typing is that is told of, and whose.
+async fn next(client: &mut Client) -> (ConversationId, UserId) {
+    match client.push().await {
+        Push::Typing { typing } => (typing.conversation_id, typing.user_id),
         other => panic!("{other:?} is not about typing"),
     }
 }
@@ -76,6 +88,43 @@ async fn typing_ends_by_itself_and_with_a_message_r8_4() {
     delivery::publish(&here, all_gateways_subject(&place.namespace), &delivered).await;
     assert_eq!(told(&mut reader).await, (ana, false));
     assert!(matches!(reader.push().await, Push::Message { .. }));
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_by_rest_ends_typing_so_that_the_next_is_news_r8_4() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let [here, there] = [start(&place).await, start(&place).await];
+    let id = place.direct(ana, ben).await.conversation_id;
+    let (mut writer, mut reader) = (Client::connect(&here, ana).await, Client::connect(&there, ben).await);
+    let url = format!("http://{}/v1/conversations/{}/messages", gateway::serve(&here).await, id.as_uuid());
+    let send = async || {
+        let body = json!({ "message_id": MessageId::random(), "text": "Namaste" });
+        let request = reqwest::Client::new().post(&url).bearer_auth(gateway::token(ana, &json!({}))).json(&body);
+        request.send().await.unwrap().status()
+    };
+    set(&mut writer, id, true).await.unwrap();
+    assert_eq!(send().await, StatusCode::CREATED);
+    set(&mut writer, id, true).await.unwrap();
+    set(&mut writer, id, false).await.unwrap();
+    let shown = [told(&mut reader).await, told(&mut reader).await, told(&mut reader).await];
+    assert_eq!(shown, [(ana, true), (ana, true), (ana, false)], "what begins after the message is passed on");
+}
+
+#[tokio::test]
+async fn between_two_of_whom_one_blocks_the_other_typing_is_done_and_shown_to_neither_r8_3() {
+    let (place, [ana, ben]) = (Place::new().await, users());
+    let here = start(&place).await;
+    let id = place.direct(ana, ben).await.conversation_id;
+    let group = place.group(ana, &[ben]).await.conversation_id;
+    place.conversations.block(ben, ana).await.unwrap();
+    let (mut first, mut second) = (Client::connect(&here, ana).await, Client::connect(&here, ben).await);
+    assert_eq!(set(&mut first, id, true).await, Ok(()));
+    assert_eq!(set(&mut second, id, true).await, Ok(()));
+    // What comes next to each is of the group.
+    set(&mut first, group, true).await.unwrap();
+    assert_eq!(next(&mut second).await, (group, ana));
+    set(&mut second, group, true).await.unwrap();
+    assert_eq!(next(&mut first).await, (group, ben));
 }
 
 #[tokio::test]

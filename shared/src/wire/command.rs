@@ -119,6 +119,9 @@ pub struct MarkRead {
     pub conversation_id: ConversationId,
     /// The last message that the user has seen.
     pub message_id: MessageId,
+    /// Its number. With it the gateway needs no search for the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<Seq>,
 }
 
 /// Says that the user writes. Said again every 3 seconds while it lasts.

@@ -161,6 +161,7 @@ mod tests {
     use crate::{
         clock::Timestamp,
         ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+        limits::{FRAME_BYTES_MAX, TEXT_BYTES_MAX},
         position::{Cursor, Seq},
         wire::{
             Accepted, Confirm, Conversation, ConversationKind, ErrorCode, Heartbeat, Hello, MarkRead, Message,
@@ -226,7 +227,11 @@ mod tests {
             Command::Confirm(Confirm { cursor: Cursor(u64::MAX) }),
             Command::Heartbeat(Heartbeat { cursor: None }),
             Command::RenewToken(RenewToken { token: "a.b.c".into() }),
-            Command::MarkRead(MarkRead { conversation_id: ConversationId::random(), message_id: MessageId::random() }),
+            Command::MarkRead(MarkRead {
+                conversation_id: ConversationId::random(),
+                message_id: MessageId::random(),
+                seq: Some(Seq(17)),
+            }),
             Command::SetTyping(SetTyping { conversation_id: ConversationId::random(), is_typing: true }),
             Command::WatchPresence(WatchPresence { user_ids: vec![UserId::random(), UserId::random()] }),
         ]
@@ -322,6 +327,55 @@ mod tests {
         {
             assert!(matches!(decode_command(json, malformed), Err(DecodeError::Malformed(_))), "{malformed:?}");
         }
+    }
+
+    #[test]
+    fn an_id_in_another_spelling_is_invalid_in_both_encodings_r1_3() {
+        let right = "936da01f-9abd-4d9d-80c7-02af85c822a8";
+        let frame = |id: &str| json!({ "type": "set_typing", "ref": 5, "conversation_id": id, "is_typing": true });
+        for encoding in Encoding::ALL {
+            let read = |id: &str| decode_command(encoding, &encoding.encode(&frame(id)).unwrap());
+            assert!(read(right).is_ok());
+            for wrong in [right.to_uppercase(), right.replace('-', ""), format!("urn:uuid:{right}")] {
+                let refused = read(&wrong);
+                assert!(matches!(refused, Err(DecodeError::Invalid { reference: Some(5), .. })), "{wrong} {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_whose_type_or_reference_is_of_a_wrong_type_is_malformed_in_both_encodings() {
+        for encoding in Encoding::ALL {
+            let read = |frame| decode_command(encoding, &encoding.encode(&frame).unwrap());
+            assert!(read(json!({ "type": "confirm", "ref": null, "cursor": 1 })).is_ok(), "null is absent");
+            for wrong in [
+                json!({ "cursor": 1 }),
+                json!({ "type": null, "cursor": 1 }),
+                json!({ "type": 1, "cursor": 1 }),
+                json!({ "type": "confirm", "ref": "1", "cursor": 1 }),
+                json!({ "type": "confirm", "ref": 1.5, "cursor": 1 }),
+                json!({ "type": "confirm", "ref": -1, "cursor": 1 }),
+                json!({ "type": "dance", "ref": true }),
+            ] {
+                let refused = read(wrong.clone());
+                assert!(matches!(refused, Err(DecodeError::Malformed(_))), "{wrong} {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_count_against_the_size_of_a_frame_and_not_of_its_text() {
+        let text = "\u{1}".repeat(TEXT_BYTES_MAX);
+        let command = Command::SendMessage(SendMessage {
+            conversation_id: ConversationId::random(),
+            message_id: MessageId::random(),
+            text,
+            is_repeat: false,
+            seen_seq: None,
+        });
+        let frame = CommandFrame { reference: None, command };
+        let fits = Encoding::ALL.map(|encoding| encoding.encode(&frame).unwrap().len() <= FRAME_BYTES_MAX);
+        assert_eq!(fits, [false, true]);
     }
 
     proptest! {

@@ -97,6 +97,9 @@ pub struct Progress {
 pub struct MarkReadBody {
     /// As in the `mark_read` command.
     pub message_id: MessageId,
+    /// The number of this message. With it the gateway needs no search for the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<Seq>,
 }
 
 /// How long a conversation's messages cause no notifications.

@@ -125,7 +125,10 @@ fn gestures_are_the_wire_s_commands() {
     let gestures = [
         (
             Gesture::MarkRead { reference: 1 << 32, conversation: &conversation, message_id: message_id.as_uuid() },
-            CommandFrame { reference: Some(1 << 32), command: Command::MarkRead(Mark { conversation_id, message_id }) },
+            CommandFrame {
+                reference: Some(1 << 32),
+                command: Command::MarkRead(Mark { conversation_id, message_id, seq: None }),
+            },
         ),
         (
             Gesture::Typing { conversation: &conversation },

@@ -36,8 +36,9 @@ pub fn commands() -> impl Strategy<Value = Command> {
         cursors().prop_map(|cursor| Command::Confirm(Confirm { cursor })),
         option::of(cursors()).prop_map(|cursor| Command::Heartbeat(Heartbeat { cursor })),
         texts().prop_map(|token| Command::RenewToken(RenewToken { token })),
-        (id(), id())
-            .prop_map(|(conversation_id, message_id)| { Command::MarkRead(MarkRead { conversation_id, message_id }) }),
+        (id(), id(), option::of(numbers().prop_map(Seq))).prop_map(|(conversation_id, message_id, seq)| {
+            Command::MarkRead(MarkRead { conversation_id, message_id, seq })
+        }),
         (id(), any::<bool>())
             .prop_map(|(conversation_id, is_typing)| { Command::SetTyping(SetTyping { conversation_id, is_typing }) }),
         vec(id(), 0..5).prop_map(|user_ids| Command::WatchPresence(WatchPresence { user_ids })),
