@@ -8,6 +8,7 @@ mod accidents;
 mod audit;
 mod narrator;
 mod outages;
+mod rules;
 mod scenes;
 mod stage;
 mod story;

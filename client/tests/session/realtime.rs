@@ -315,7 +315,8 @@ async fn r5_1_what_is_unread_follows_messages_marks_and_ones_own() {
 
     let own = Message { sender_id: me, ..message(conversation, 4) };
     gateway.write(&own);
-    socket.message(14, &own).await;
+    // The device that sent it had shown the third.
+    socket.push(Push::Message { cursor: Some(Cursor(14)), seen_seq: Some(Seq(3)), message: own }).await;
     assert_eq!(unread(&mut events).await, (conversation, 0, 0));
 
     // A conversation that is met halfway is asked for before anything is said of it.

@@ -238,12 +238,13 @@ async fn try_everything(stage: &Stage, room: ConversationId) -> Result<u32> {
     Ok(7)
 }
 
-fn refused<T>(what: &str, outcome: Result<T, RestError>) -> Result<()> {
+/// Checks that an attempt was refused as not the user's or not allowed.
+pub(super) fn refused<T>(what: &str, outcome: Result<T, RestError>) -> Result<()> {
     match outcome {
         Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Forbidden)) => Ok(()),
         Err(error) => {
-            Err(error).with_context(|| format!("a stranger who tried to {what} was not told that it is not theirs"))
+            Err(error).with_context(|| format!("an attempt to {what} was not refused as forbidden or not found"))
         }
-        Ok(_) => bail!("a stranger could {what}"),
+        Ok(_) => bail!("an attempt to {what} was not refused"),
     }
 }

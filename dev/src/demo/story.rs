@@ -9,7 +9,7 @@ use super::{
     accidents,
     audit::{self, Figures},
     narrator::{Narrator, Promise},
-    outages, scenes,
+    outages, rules, scenes,
     stage::Stage,
 };
 use crate::fleet::Fleet;
@@ -89,8 +89,11 @@ macro_rules! scene {
 async fn quiet(stage: &mut Stage, told: &Narrator) {
     scene!(stage, told, OneOrder, "Two people write to each other, at two gateways", scenes::two_people);
     scene!(stage, told, HistoryNeverLags, "A third joins a group and reads its history", scenes::a_third_joins);
+    scene!(stage, told, NotYours, "One leaves the group and comes back", rules::leaves_and_returns);
+    scene!(stage, told, NotYours, "One blocks another", rules::a_block);
     scene!(stage, told, ResumeIsComplete, "One goes away and comes back at the other gateway", scenes::away_and_back);
     scene!(stage, told, OneIdOneMessage, "The same message twice", scenes::the_same_twice);
+    scene!(stage, told, OneNotification, "One reads on another device", rules::reads_elsewhere);
     scene!(stage, told, NotYours, "A stranger at the door", scenes::a_stranger);
 }
 

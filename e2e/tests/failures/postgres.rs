@@ -69,6 +69,7 @@ fn promise_10_r11_3_without_postgres_live_chat_and_recent_history_go_on() -> Res
         let mut socket = fleet.socket(&bikram, 0, Encoding::Json).await?;
         let ready = socket.hello(DeviceId::random(), None).await?;
         let resume = Resume { epoch: ready.epoch.context("there is an inbox")?, cursor: Cursor(ready.cursor.0) };
+        assert_eq!(socket.ask(json!({ "type": "confirm", "cursor": resume.cursor })).await?["type"], "done");
         drop(socket);
 
         servers.postgres.stop().await?;

@@ -132,8 +132,9 @@ fn r8_5_a_user_who_sends_has_read_what_the_device_had_shown() -> Result<()> {
             assert_eq!(sender.ask(command).await?["type"], "accepted");
             let push = receiver.frame_where(|frame| frame["message"]["seq"] == json!(last.next())).await?;
             assert_eq!(push["seen_seq"], json!(seen));
-            wait_until_stored(fleet, &bikram, conversation_id, read.0.cast_signed()).await?;
-            database::wait_until_stored(&fleet.urls().postgres, conversation_id, last.0 + 1).await?;
+            let url = &fleet.urls().postgres;
+            database::wait_until_read(url, bikram.id, conversation_id, read.0.cast_signed()).await?;
+            database::wait_until_stored(url, conversation_id, last.0 + 1).await?;
             let progress = fleet.api(&asha, 0).listed(conversation_id).await?.progress[0];
             let unread = fleet.api(&bikram, 0).listed(conversation_id).await?.unread;
             assert_eq!((progress.read_seq, unread), (read, if late { 2 } else { 0 }));

@@ -5,6 +5,7 @@ use std::{collections::HashSet, fmt::Display, hash::Hash, str::FromStr};
 use axum::{
     extract::{
         FromRequest, FromRequestParts, Request,
+        path::ErrorKind,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::{StatusCode, request::Parts},
@@ -50,6 +51,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(error @ PathRejection::MissingPathParams(_)) => Err(Refusal::internal(&error)),
+            Err(PathRejection::FailedToDeserializePathParams(failed)) => {
+                Err(Refusal::invalid(match failed.into_kind() {
+                    ErrorKind::DeserializeError { key, message, .. } => format!("`{key}` in the path: {message}"),
+                    other => without_values(&other.to_string()),
+                }))
+            }
             Err(rejection) => Err(Refusal::invalid(without_values(&rejection.body_text()))),
         }
     }

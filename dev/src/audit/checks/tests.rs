@@ -373,7 +373,7 @@ fn marks_that_are_lost_made_up_or_not_told() {
         world.devices[2].reads.remove(&key);
         world.marked[0].answered = Seq(3);
     });
-    assert_eq!(not_told, [], "an own message is read without a receipt");
+    assert_eq!(not_told, [(Check::MarksWrong, 1)], "an own message says nothing of those before it");
     let not_told = found(|world| {
         let bikram = world.devices[2].user_id;
         let id = world.rooms[0].id;
