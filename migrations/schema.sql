@@ -117,7 +117,11 @@ begin
     )
     insert into former_participants (conversation_id, user_id, read_seq, last_read_message_id, own_runs, has_left)
     select restored_id, user_id, read_seq, last_read_message_id, own_runs, false from gone
-    order by user_id;
+    order by user_id
+    on conflict (conversation_id, user_id) do update
+    set read_seq = excluded.read_seq, last_read_message_id = excluded.last_read_message_id, own_runs = excluded.own_runs,
+        has_left = false;
+    perform from former_participants where conversation_id = restored_id order by user_id for update;
     with back as (
         delete from former_participants where conversation_id = restored_id and user_id = any (user_ids)
         returning user_id, read_seq, last_read_message_id, own_runs

@@ -24,7 +24,7 @@ grant insert (conversation_id, kind, direct_low, direct_high, created_at, last_a
 grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs, since_seq),
     update (role, muted_until), delete
     on table participants to chat_gateway;
-grant insert, delete on table former_participants to chat_gateway;
+grant insert, update (has_left), delete on table former_participants to chat_gateway;
 grant execute on function unread_count (bigint, bigint, bigint, int8multirange) to chat_gateway, chat_notifier;
 -- Locking rows needs the right to change a column; this one takes no value that isn't generated.
 grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;

@@ -280,6 +280,11 @@ struct Reach {
 }
 
 impl ReadColumns {
+    /// How many rows there are.
+    pub const fn len(&self) -> usize {
+        self.read_seq.len()
+    }
+
     /// The furthest of each participant.
     fn of(reads: Vec<ReadRow>) -> Self {
         let mut furthest: BTreeMap<_, Reach> = BTreeMap::new();

@@ -76,8 +76,13 @@ impl Store {
             raise_conversations(&mut transaction, &batch.heads).await?;
         }
         if !batch.reads.is_empty() {
-            stored.reads = raise_participants(&mut transaction, &batch.heads, &batch.reads).await?;
-            raise_former_participants(&mut transaction, &batch.reads).await?;
+            let (raised, present) = raise_participants(&mut transaction, &batch.heads, &batch.reads).await?;
+            stored.reads = raised;
+            if present < batch.reads.len() {
+                raise_former_participants(&mut transaction, &batch.reads).await?;
+                // Users who came back while the statements before waited.
+                stored.reads += raise_participants(&mut transaction, &batch.heads, &batch.reads).await?.0;
+            }
         }
         // Last, because all instances wait for each other at this row.
         if let Some(log) = log
@@ -201,18 +206,20 @@ async fn raise_conversations(connection: &mut PgConnection, heads: &HeadColumns)
 }
 
 /// Raises the places of the batch's conversations in their participants' lists, if they lie too far behind, and how far
-/// participants have read; how many had not read that far. In one statement, because two would lock rows in two orders.
+/// participants have read; how many had not read that far, and how many of `reads` are of participants. In one statement,
+/// because two would lock rows in two orders.
 async fn raise_participants(
     connection: &mut PgConnection,
     heads: &HeadColumns,
     reads: &ReadColumns,
-) -> sqlx::Result<u64> {
-    let raised = sqlx::query_scalar!(
+) -> sqlx::Result<(u64, usize)> {
+    let raised = sqlx::query!(
         r#"with wanted as materialized (
              select participant.conversation_id, participant.user_id, active.listed_at as active_at, own.read_seq,
                  own.last_read_message_id, own.since_seq, coalesce(own.own_runs, '{}') as own_runs, own.own_message_id,
                  participant.listed_at as known_listed_at, participant.read_seq as known_seq,
-                 participant.own_runs as known_runs
+                 participant.own_runs as known_runs, own.user_id is not null as is_own,
+                 participant.since_seq < own.since_seq as is_later
              from participants participant
              left join unnest($1::uuid[], $2::timestamptz[]) as active (conversation_id, listed_at)
                  using (conversation_id)
@@ -223,10 +230,7 @@ async fn raise_participants(
                  using (conversation_id, user_id)
              where participant.conversation_id = any($1 || $3)
                  and (
-                     participant.listed_at < active.listed_at - make_interval(secs => $7)
-                     or participant.read_seq < own.read_seq
-                     or participant.since_seq < own.since_seq
-                     or not own.own_runs <@ participant.own_runs
+                     participant.listed_at < active.listed_at - make_interval(secs => $7) or own.user_id is not null
                  )
              order by participant.conversation_id, participant.user_id
              for no key update of participant
@@ -247,9 +251,16 @@ async fn raise_participants(
                  greatest(wanted.known_seq, wanted.read_seq), wanted.known_runs + wanted.own_runs
              ) as settled
              where participant.conversation_id = wanted.conversation_id and participant.user_id = wanted.user_id
+                 and (
+                     wanted.known_listed_at < wanted.active_at - make_interval(secs => $7)
+                     or settled.read_seq > wanted.known_seq
+                     or settled.own_runs <> wanted.known_runs
+                     or wanted.is_later
+                 )
              returning settled.read_seq > wanted.known_seq as is_read
          )
-         select count(*) filter (where is_read) as "count!" from raised"#,
+         select (select count(*) from raised where is_read) as "raised!",
+             (select count(*) from wanted where is_own) as "present!""#,
         &heads.conversation_id,
         &heads.last_message_at,
         &reads.conversation_id,
@@ -263,7 +274,7 @@ async fn raise_participants(
     )
     .fetch_one(connection)
     .await?;
-    Ok(raised.unsigned_abs())
+    Ok((raised.raised.unsigned_abs(), usize::try_from(raised.present).unwrap_or(0)))
 }
 
 /// Raises how far users have read who take part no more, for when they come back. A statement of its own, so that it sees

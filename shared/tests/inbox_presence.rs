@@ -204,6 +204,8 @@ async fn changes_of_presence_are_in_order_when_the_clock_of_redis_was_set_back_r
 
     // The data of another run may be older, but not the order.
     redis::cmd("HSET").arg(&meta).arg("run").arg("another").exec_async(&mut redis).await?;
+    let other = seen().await?;
+    assert_eq!((other.at.0, other.presence.is_online), (other.now.0 - 1, false), "it comes after what was announced");
     scene.connect(user_id, gateway_id).await?;
     assert_eq!(seen().await?.at.0, back.at.0 + 1);
     // As written by an earlier version.

@@ -83,7 +83,7 @@ const CONVERSATIONS: &[Line] = &[
         OF_GATEWAY,
     ),
     ("delete from former_participants where user_id = gen_random_uuid()", OF_GATEWAY),
-    ("update former_participants set has_left = true", NOBODY),
+    ("update former_participants set has_left = true", OF_GATEWAY),
     ("update former_participants set read_seq = 0", OF_PERSISTER),
     ("select blocked_id from blocks", &[Gateway, Notifier, TextNotifier]),
     ("insert into blocks values (gen_random_uuid(), gen_random_uuid(), now())", OF_GATEWAY),

@@ -109,6 +109,23 @@ fn what_was_pushed_and_not_confirmed_when_the_connection_ended_is_notified_once(
 }
 
 #[test]
+fn promise_7_a_connection_that_ends_right_after_ready_swallows_no_notification() -> Result<()> {
+    on_shared_fleet(async |fleet| {
+        let [asha, bikram, chandra] = fleet.people()?;
+        for (gateway, reader, encoding) in [(0, &bikram, Encoding::Json), (1, &chandra, Encoding::MessagePack)] {
+            let conversation_id = fleet.direct(&asha, reader).await?;
+            let phone = Phone::register(fleet, &fleet.api(reader, gateway), Platform::Fcm).await?;
+            fleet.ready_socket(reader, gateway, encoding).await?.goodbye().await?;
+            let sent = fleet.api(&asha, 1 - gateway).say(conversation_id, &said("are you there?")).await?;
+            // Within the grace of a user who just left. The device has to reload, and is gone before it has.
+            drop(fleet.ready_socket(reader, gateway, encoding).await?);
+            phone.shows(fleet, sent.message_id).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn what_was_read_is_not_notified_and_lowers_the_badge_of_the_other_devices() -> Result<()> {
     on_shared_fleet(async |fleet| {
         let [asha, bikram] = fleet.people()?;

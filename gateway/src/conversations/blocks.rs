@@ -1,7 +1,7 @@
 //! Who wants nothing to do with whom. Of a pair that has a direct conversation each block and its end is a change of it,
 //! and so reaches the log, where it fences what is sent.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chat_shared::{
     clock::Timestamp,
@@ -98,18 +98,24 @@ fn lock_key<const N: usize>(ids: [uuid::Uuid; N]) -> i64 {
     ids.iter().map(uuid::Uuid::as_u64_pair).fold(0, mix).cast_signed()
 }
 
-/// Whether one of the users has blocked `by`. Until the transaction ends, blocks between `by` and these users wait.
+/// Lets blocks between `by` and each of the users wait until the transaction ends. Taken before the row of a conversation:
+/// a block takes such a row after its lock.
+pub(super) async fn lock_pairs(connection: &mut PgConnection, by: UserId, user_ids: &[UserId]) -> Result<(), Refusal> {
+    let others = user_ids.iter().filter(|user_id| **user_id != by);
+    let keys: BTreeSet<_> = others.map(|user_id| lock_key([by, *user_id].map(UserId::as_uuid))).collect();
+    // Of more than can be in a group none is added. All transactions take the locks in the same order.
+    let keys: Vec<_> = keys.into_iter().take(limits::GROUP_PARTICIPANTS_MAX).collect();
+    let locking = sqlx::query!("select pg_advisory_xact_lock(key) from unnest($1::bigint[]) as key", &keys);
+    statement(locking.execute(connection)).await?;
+    Ok(())
+}
+
+/// Whether one of the users has blocked `by`.
 pub(super) async fn have_blocked(
     connection: &mut PgConnection,
     by: UserId,
     user_ids: &[UserId],
 ) -> Result<bool, Refusal> {
-    let others = user_ids.iter().filter(|user_id| **user_id != by);
-    let mut keys: Vec<_> = others.map(|user_id| lock_key([by, *user_id].map(UserId::as_uuid))).collect();
-    // All transactions take several of these locks in the same order.
-    keys.sort_unstable();
-    let locking = sqlx::query!("select pg_advisory_xact_lock(key) from unnest($1::bigint[]) as key", &keys);
-    statement(locking.execute(&mut *connection)).await?;
     let user_ids: Vec<_> = user_ids.iter().map(|user_id| user_id.as_uuid()).collect();
     let finding = sqlx::query_scalar!(
         r#"select exists (select from blocks where blocked_id = $1 and blocker_id = any($2)) as "is_blocked!""#,

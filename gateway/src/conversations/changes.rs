@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     Conversations,
-    blocks::have_blocked,
+    blocks::{have_blocked, lock_pairs},
     record::{participants, user_ids},
     rules::{self, Change},
 };
@@ -48,14 +48,34 @@ impl Conversations {
             }
             rules::addition(locked.kind, &locked.participants, by, user_ids)
         };
-        self.change(by, conversation_id, addition).await?;
+        self.change(by, conversation_id, user_ids, addition).await?;
         self.get(by, conversation_id).await
     }
 
-    /// Removes a user from a group; oneself is leaving.
+    /// Removes a user from a group; oneself is leaving. Of a user who left, the owner so ends the right to come back.
     pub async fn remove(&self, by: UserId, conversation_id: ConversationId, user_id: UserId) -> Result<(), Refusal> {
+        if by != user_id && self.bar(by, conversation_id, user_id).await? {
+            return Ok(());
+        }
         let removal = |locked: &Locked| rules::removal(locked.kind, &locked.participants, by, user_id).map(Some);
-        self.change(by, conversation_id, removal).await
+        self.change(by, conversation_id, &[], removal).await
+    }
+
+    /// Lets a user who left a group come back by its owner alone, if `by` is its owner. False if the user has not left it.
+    async fn bar(&self, by: UserId, conversation_id: ConversationId, user_id: UserId) -> Result<bool, Refusal> {
+        let mut connection = self.database.connection().await?;
+        let barring = sqlx::query!(
+            "update former_participants former set has_left = false
+             where conversation_id = $1 and user_id = $2 and has_left and exists (
+                 select from participants owner
+                 where owner.conversation_id = former.conversation_id and owner.user_id = $3 and owner.role = $4
+             )",
+            conversation_id.as_uuid(),
+            user_id.as_uuid(),
+            by.as_uuid(),
+            Role::Owner.as_str()
+        );
+        Ok(statement(barring.execute(&mut *connection)).await?.rows_affected() > 0)
     }
 
     /// Waits until no gateway pushes anything more of a conversation to whoever was removed from it.
@@ -63,15 +83,19 @@ impl Conversations {
         self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await;
     }
 
-    /// Carries out what `decide` makes of the conversation as it stands, and tells the log.
+    /// Carries out what `decide` makes of the conversation as it stands, and tells the log. `named` are to be added.
     async fn change(
         &self,
         by: UserId,
         conversation_id: ConversationId,
+        named: &[UserId],
         decide: impl FnOnce(&Locked) -> Result<Option<Change>, Refusal> + Send,
     ) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
+        if !named.is_empty() {
+            lock_pairs(&mut transaction, by, named).await?;
+        }
         let locked = lock(&mut transaction, conversation_id, by).await?;
         let Some(change) = decide(&locked)? else { return Ok(()) };
         if change.added.iter().any(|user_id| *user_id != by) {
@@ -175,6 +199,13 @@ async fn apply(
     )
     .await?;
     if let Some(removed) = change.removed {
+        // A gateway of an earlier version leaves the row of a user whom it adds.
+        let earlier = sqlx::query!(
+            "delete from former_participants where conversation_id = $1 and user_id = $2",
+            id,
+            removed.as_uuid()
+        );
+        statement(earlier.execute(&mut *connection)).await?;
         let removal = sqlx::query!(
             "with gone as (
                  delete from participants where conversation_id = $1 and user_id = $2
@@ -203,48 +234,50 @@ async fn apply(
     if added.is_empty() {
         return Ok(Vec::new());
     }
-    insert_participants(&mut *connection, conversation_id, &added, now).await?;
-    let added: Vec<_> = change.added.iter().map(|user_id| user_id.as_uuid()).collect();
-    let returning = sqlx::query_scalar!(
-        "delete from former_participants where conversation_id = $1 and user_id = any($2) returning user_id",
-        id,
-        &added
-    );
-    Ok(user_ids(statement(returning.fetch_all(connection)).await?)?)
+    insert_participants(connection, conversation_id, &added, now).await
 }
 
 /// Inserts participants in this order of joining. A user who took part before continues with the read mark; another one has
-/// read all messages. The persister raises both to the number of the change in the log.
+/// read all messages. The persister raises both to the number of the change in the log. Returns those who took part before.
 pub(super) async fn insert_participants(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     added: &[Participant],
     joined_at: Timestamp,
-) -> Result<(), Refusal> {
-    let user_ids: Vec<_> = added.iter().map(|participant| participant.user_id.as_uuid()).collect();
+) -> Result<Vec<UserId>, Refusal> {
+    let added_ids: Vec<_> = added.iter().map(|participant| participant.user_id.as_uuid()).collect();
     let roles: Vec<_> = added.iter().map(|participant| participant.role.as_str().to_owned()).collect();
     let inserted: Result<_, DatabaseError> = statement(
         sqlx::query!(
-            "insert into participants
+            r#"with locked as materialized (
+                 select user_id from former_participants where conversation_id = $1 and user_id = any($2)
+                 order by user_id for update
+             ), former as (
+                 delete from former_participants
+                 where conversation_id = $1 and user_id in (select user_id from locked)
+                 returning *
+             )
+             insert into participants
                  (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs, since_seq)
              select c.conversation_id, joining.user_id, joining.role, $4, coalesce(former.read_seq, c.last_seq),
                  former.last_read_message_id, coalesce(former.own_runs, '{}'), c.last_seq
              from unnest($2::uuid[], $3::text[]) with ordinality as joining (user_id, role, place)
              join conversations c on c.conversation_id = $1
-             left join former_participants former
-                 on former.conversation_id = c.conversation_id and former.user_id = joining.user_id
-             order by joining.place",
+             left join former on former.user_id = joining.user_id
+             order by joining.place
+             returning user_id, exists (select from former where former.user_id = participants.user_id) as "is_back!""#,
             conversation_id.as_uuid(),
-            &user_ids,
+            &added_ids,
             &roles,
             OffsetDateTime::from(joined_at)
         )
-        .execute(connection),
+        .fetch_all(connection),
     )
     .await;
     match inserted {
         Err(error) if error.constraint() == Some("conversations_participants_max") => Err(rules::full()),
-        other => other.map(drop).map_err(Refusal::from),
+        Err(error) => Err(error.into()),
+        Ok(rows) => Ok(user_ids(rows.into_iter().filter(|row| row.is_back).map(|row| row.user_id).collect())?),
     }
 }
 

@@ -99,8 +99,11 @@ impl Conversations {
             if !blocked_by(&mut transaction, pair).await?.is_empty() {
                 return Err(Refusal::blocked());
             }
-        } else if blocks::have_blocked(&mut transaction, creator, &added).await? {
-            return Err(Refusal::not_to_be_added());
+        } else {
+            blocks::lock_pairs(&mut transaction, creator, &added).await?;
+            if blocks::have_blocked(&mut transaction, creator, &added).await? {
+                return Err(Refusal::not_to_be_added());
+            }
         }
         let low_and_high = draft.pair.map(|pair| pair.map(UserId::as_uuid));
         let inserted = statement(

@@ -192,11 +192,18 @@ impl Sender {
     /// all the same, but the participants stay as the log has them.
     pub async fn append_change(&self, mut change: Event) -> Result<(), Refusal> {
         let append_id = format!("{}:change:{}", change.conversation_id.as_uuid().simple(), change.participants.version);
-        let committed_at = change.sent_at;
+        let (committed_at, version) = (change.sent_at, change.participants.version);
         let mut lane = self.lanes.enter(change.conversation_id).await;
         for attempt in 0..limits::APPEND_ATTEMPTS_MAX {
             let head = lane.head_for_change(&change).await?;
-            if head.participants.version > change.participants.version {
+            // The log may have had the change already, and messages since: those are unread for the users who were added.
+            if head.stream_seq > StreamSeq::ZERO
+                && head.participants.version >= version
+                && let Fact::ParticipantsChanged(change) = &mut change.fact
+            {
+                change.returned.clone_from(&change.added);
+            }
+            if head.participants.version > version {
                 change.participants = head.participants.clone();
             }
             change.seq = head.seq;

@@ -141,3 +141,50 @@ async fn a_new_participant_has_nothing_unread_and_a_returning_one_keeps_the_read
         assert_eq!((shown.read_seq, shown.unread), (read_seq, unread));
     }
 }
+
+#[tokio::test]
+async fn the_owner_ends_the_right_of_a_user_who_left_to_come_back() {
+    let (place, [owner, member, leaver]) = (Place::new().await, users());
+    let conversations = &place.conversations;
+    let id = place.group(owner, &[member, leaver]).await.conversation_id;
+    conversations.remove(leaver, id, leaver).await.unwrap();
+    assert_eq!(conversations.remove(member, id, leaver).await.unwrap_err().code, ErrorCode::Forbidden);
+    assert!(conversations.add(leaver, id, &[leaver]).await.is_ok());
+    conversations.remove(leaver, id, leaver).await.unwrap();
+    conversations.remove(owner, id, leaver).await.unwrap();
+    assert_eq!(conversations.add(leaver, id, &[leaver]).await, Err(Refusal::no_such_conversation()));
+    assert_eq!(conversations.remove(owner, id, leaver).await, Err(Refusal::no_such_participant()));
+    assert!(conversations.add(owner, id, &[leaver]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_user_whom_a_gateway_of_an_earlier_version_added_back_can_leave_again() {
+    let (place, [owner, member]) = (Place::new().await, users());
+    let conversations = &place.conversations;
+    let id = place.group(owner, &[member]).await.conversation_id;
+    conversations.remove(owner, id, member).await.unwrap();
+    let addition = sqlx::query!(
+        "insert into participants (conversation_id, user_id, role, joined_at) values ($1, $2, 'member', now())",
+        id.as_uuid(),
+        member.as_uuid()
+    );
+    addition.execute(&place.pool).await.unwrap();
+    conversations.remove(member, id, member).await.unwrap();
+    assert!(conversations.get(member, id).await.is_err());
+}
+
+#[tokio::test]
+async fn a_change_that_the_log_had_already_marks_nothing_as_read() {
+    let (place, [owner, member, newcomer]) = (Place::new().await, users());
+    let id = place.group(owner, &[member]).await.conversation_id;
+    place.conversations.add(owner, id, &[newcomer]).await.unwrap();
+    let (_, event) = last_change(&place, id).await;
+    place.send_many(owner, id, 3).await;
+    // Of an earlier number, since the log takes the same change once within ten minutes.
+    let mut again = event.clone();
+    again.participants.version = 0;
+    place.sender.append_change(again).await.unwrap();
+    let (change, repeated) = last_change(&place, id).await;
+    assert_eq!((change.returned, repeated.seq), (vec![newcomer], Seq(3)));
+    assert_eq!(repeated.participants, event.participants);
+}

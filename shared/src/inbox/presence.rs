@@ -43,10 +43,12 @@ impl Inboxes {
         let mut found = Vec::with_capacity(user_ids.len());
         for user_id in user_ids {
             let mut sessions: Vec<String> = take(&mut answers)?;
-            let (mut last_seen, run, at): Meta = take(&mut answers)?;
+            let (mut last_seen, run, mut at): Meta = take(&mut answers)?;
             if super::is_of_another_run(run.as_deref(), &redis) {
                 sessions.clear();
                 last_seen = None;
+                // It may lack changes that were announced before a fail-over, and comes after them.
+                at = None;
             }
             let gateways = gateways(sessions.into_iter().map(Some)).ok_or_else(super::unexpected_answer)?;
             // Without a number a change in this millisecond is later.
