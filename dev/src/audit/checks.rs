@@ -11,6 +11,7 @@ use chat_client::{
     clock::Timestamp,
     ids::{ConversationId, UserId},
     positions::Seq,
+    runs::Runs,
     wire::Message,
 };
 
@@ -239,7 +240,7 @@ fn doubled(evidence: &Evidence) -> Finding {
 }
 
 /// Lists are what their definition makes of PostgreSQL's own rows: the last number, and
-/// `last_seq − max(read_seq, floor_seq)`, less the user's own messages after that.
+/// `last_seq − max(read_seq, floor_seq)`, less the user's own messages after that, as far as their runs are kept.
 fn unread_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::UnreadWrong);
     for room in &evidence.rooms {
@@ -257,7 +258,8 @@ fn unread_wrong(evidence: &Evidence) -> Finding {
                 (_, None) => Err(format!("a participant's list lacks {}", name(room.id, Seq(last)))),
                 (Some(mark), Some(listed)) => {
                     let seen = mark.read_seq.0.max(floor);
-                    let own = rows().filter(|row| row.sender_id == *member && row.seq.0 > seen).count() as u64;
+                    let own = rows().filter(|row| row.sender_id == *member && row.seq.0 > seen);
+                    let own = Runs::of(own.map(|row| (row.seq, row.seq))).count_after(Seq(seen));
                     let unread = last.saturating_sub(seen).saturating_sub(own);
                     let is_right = listed.last_seq.0 == last && listed.unread == unread && mark.read_seq.0 <= last;
                     holds(is_right, || {

@@ -142,7 +142,10 @@ impl Stage {
 
     /// Sends a message and waits until it is accepted.
     pub async fn send(&self, person: &Person, conversation_id: ConversationId, words: &str) -> Result<Kept> {
-        self.send_as(person, Outgoing::new(conversation_id, self.words.marked(words))).await
+        // As an app whose conversation is on the screen.
+        let seen_seq = person.diary().messages(conversation_id).last().map(|last| last.seq);
+        let outgoing = Outgoing::new(conversation_id, self.words.marked(words));
+        self.send_as(person, Outgoing { seen_seq, ..outgoing }).await
     }
 
     /// The same with an id of the scene's. A repeat gets its first answer, and is one message in the ledger.
