@@ -22,28 +22,44 @@ create table former_participants (
 -- The read mark and runs when the runs up to the mark are gone. The mark moves to the end of a run that follows it at once. Of
 -- more than 32 runs the last ones stay (OWN_RUNS_MAX of the services).
 create function settle_read(inout read_seq bigint, inout own_runs int8multirange)
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 as $$
-    select end_seq, case when isempty(rest) then rest else (
-        select range_agg(run) from (select run from unnest(rest) as run order by run desc limit 32) as newest
-    ) end
-    from (select own_runs * int8multirange(int8range($1 + 1, null)) as after_mark) as clipped
-    cross join lateral (
-        select case when lower(after_mark) = $1 + 1
-            then (select upper(run) - 1 from unnest(after_mark) as run order by run limit 1) else $1 end as end_seq
-    ) as moved
-    cross join lateral (select after_mark * int8multirange(int8range(end_seq + 1, null)) as rest) as settled
+begin
+    if isempty(own_runs) then
+        return;
+    end if;
+    own_runs := own_runs * int8multirange(int8range(read_seq + 1, null));
+    if lower(own_runs) = read_seq + 1 then
+        read_seq := (select upper(run) - 1 from unnest(own_runs) as run order by run limit 1);
+        own_runs := own_runs * int8multirange(int8range(read_seq + 1, null));
+    end if;
+    if (select count(*) from unnest(own_runs)) > 32 then
+        own_runs := (
+            select range_agg(run) from (select run from unnest(own_runs) as run order by run desc limit 32) as newest
+        );
+    end if;
+end
 $$;
 revoke all on function settle_read (bigint, int8multirange) from public;
 
--- How many messages a participant has not read.
+-- How many numbers of the runs are larger.
+create function own_after(own_runs int8multirange, seq bigint) returns bigint
+language sql immutable parallel safe
+as $$
+    select coalesce(sum(upper(run) - lower(run)), 0)::bigint
+    from unnest(own_runs * int8multirange(int8range(seq + 1, null))) as run
+$$;
+revoke all on function own_after (int8multirange, bigint) from public;
+
+-- How many messages a participant has not read. Without a subquery, so that it is inlined.
 create function unread_count(last_seq bigint, floor_seq bigint, read_seq bigint, own_runs int8multirange) returns bigint
 language sql immutable parallel safe
 as $$
-    select greatest(last_seq - greatest(read_seq, floor_seq) - case when isempty(own_runs) then 0 else (
-        select coalesce(sum(upper(run) - lower(run)), 0)::bigint
-        from unnest(own_runs * int8multirange(int8range(greatest(read_seq, floor_seq) + 1, null))) as run
-    ) end, 0)
+    select greatest(
+        last_seq - greatest(read_seq, floor_seq)
+            - case when isempty(own_runs) then 0 else own_after(own_runs, greatest(read_seq, floor_seq)) end,
+        0
+    )
 $$;
 revoke all on function unread_count (bigint, bigint, bigint, int8multirange) from public;
 

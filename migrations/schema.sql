@@ -47,6 +47,13 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.own_after(own_runs int8multirange, seq bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(sum(upper(run) - lower(run)), 0)::bigint
+    from unnest(own_runs * int8multirange(int8range(seq + 1, null))) as run
+$$;
+
 CREATE FUNCTION public.participants_count() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -148,26 +155,33 @@ end
 $$;
 
 CREATE FUNCTION public.settle_read(INOUT read_seq bigint, INOUT own_runs int8multirange) RETURNS record
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $_$
-    select end_seq, case when isempty(rest) then rest else (
-        select range_agg(run) from (select run from unnest(rest) as run order by run desc limit 32) as newest
-    ) end
-    from (select own_runs * int8multirange(int8range($1 + 1, null)) as after_mark) as clipped
-    cross join lateral (
-        select case when lower(after_mark) = $1 + 1
-            then (select upper(run) - 1 from unnest(after_mark) as run order by run limit 1) else $1 end as end_seq
-    ) as moved
-    cross join lateral (select after_mark * int8multirange(int8range(end_seq + 1, null)) as rest) as settled
-$_$;
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+begin
+    if isempty(own_runs) then
+        return;
+    end if;
+    own_runs := own_runs * int8multirange(int8range(read_seq + 1, null));
+    if lower(own_runs) = read_seq + 1 then
+        read_seq := (select upper(run) - 1 from unnest(own_runs) as run order by run limit 1);
+        own_runs := own_runs * int8multirange(int8range(read_seq + 1, null));
+    end if;
+    if (select count(*) from unnest(own_runs)) > 32 then
+        own_runs := (
+            select range_agg(run) from (select run from unnest(own_runs) as run order by run desc limit 32) as newest
+        );
+    end if;
+end
+$$;
 
 CREATE FUNCTION public.unread_count(last_seq bigint, floor_seq bigint, read_seq bigint, own_runs int8multirange) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    select greatest(last_seq - greatest(read_seq, floor_seq) - case when isempty(own_runs) then 0 else (
-        select coalesce(sum(upper(run) - lower(run)), 0)::bigint
-        from unnest(own_runs * int8multirange(int8range(greatest(read_seq, floor_seq) + 1, null))) as run
-    ) end, 0)
+    select greatest(
+        last_seq - greatest(read_seq, floor_seq)
+            - case when isempty(own_runs) then 0 else own_after(own_runs, greatest(read_seq, floor_seq)) end,
+        0
+    )
 $$;
 
 CREATE TABLE public.blocks (

@@ -8,7 +8,8 @@ revoke all on table
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
     database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz),
-    settle_read (bigint, int8multirange), unread_count (bigint, bigint, bigint, int8multirange)
+    settle_read (bigint, int8multirange), own_after (int8multirange, bigint),
+    unread_count (bigint, bigint, bigint, int8multirange)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 
 -- Every service compares the schema with the one it was built for.
@@ -25,7 +26,8 @@ grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_mes
     update (role, muted_until), delete
     on table participants to chat_gateway;
 grant insert, update (has_left), delete on table former_participants to chat_gateway;
-grant execute on function unread_count (bigint, bigint, bigint, int8multirange) to chat_gateway, chat_notifier;
+grant execute on function own_after (int8multirange, bigint), unread_count (bigint, bigint, bigint, int8multirange)
+    to chat_gateway, chat_notifier;
 -- Locking rows needs the right to change a column; this one takes no value that isn't generated.
 grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;
 grant insert, update, delete on table notification_devices to chat_gateway;
