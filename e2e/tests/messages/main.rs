@@ -3,6 +3,7 @@
 mod access;
 mod blocks;
 mod delivery;
+mod everywhere;
 mod groups;
 mod history;
 mod order;

@@ -83,8 +83,9 @@ fn what_was_pushed_and_not_confirmed_when_the_connection_ended_is_notified_once(
         let conversation_id = fleet.direct(&asha, &bikram).await?;
         let (api, own) = (fleet.api(&asha, 0), fleet.api(&bikram, 1));
         let phone = Phone::register(fleet, &own, Platform::Apns).await?;
-        for is_polite in [true, false] {
-            let mut socket = fleet.ready_socket(&bikram, 1, Encoding::Json).await?;
+        let ways = [(true, 0, Encoding::Json), (false, 1, Encoding::MessagePack)];
+        for (is_polite, gateway, encoding) in ways {
+            let mut socket = fleet.ready_socket(&bikram, gateway, encoding).await?;
             let mut sent = Vec::new();
             for number in 0..2 {
                 sent.push(api.say(conversation_id, &said(number)).await?.message_id);
