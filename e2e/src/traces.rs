@@ -24,7 +24,7 @@ const SECRETS: [(&str, &str); 7] = [
     ("198.51.100.", "the address of a person"),
 ];
 
-/// What NATS, Redis and PostgreSQL answer to a user who may not do something, in lower case.
+/// Parts of the errors of NATS, Redis and PostgreSQL for a missing permission, in lower case.
 const REFUSED_PERMISSIONS: [&str; 3] = ["permissions violation", "noperm", "permission denied"];
 
 /// Lines that are shown of each service when a test fails.

@@ -49,6 +49,11 @@ macro_rules! id {
                 Self(Uuid::new_v4())
             }
 
+            /// The id in a key of Redis or a subject of NATS, which leave out the hyphens.
+            pub fn from_key(text: &str) -> Option<Self> {
+                Uuid::try_parse(text).ok()?.try_into().ok()
+            }
+
             /// The id as it is, unmasked.
             pub const fn as_uuid(self) -> Uuid {
                 self.0

@@ -54,7 +54,7 @@ pub async fn on_their_way(ground: &Ground) -> Result<BTreeSet<Claimed>> {
 /// From `<namespace>:{<user>}:notified`.
 fn owner(key: &str) -> Option<UserId> {
     let (_, rest) = key.split_once(":{")?;
-    Uuid::try_parse(rest.strip_suffix("}:notified")?).ok()?.try_into().ok()
+    UserId::from_key(rest.strip_suffix("}:notified")?)
 }
 
 #[cfg(test)]

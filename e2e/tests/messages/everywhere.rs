@@ -1,7 +1,7 @@
 //! Rules for clients, on each gateway and in both encodings.
 
 use anyhow::Result;
-use chat_e2e::{Person, Socket, TestFleet, on_shared_fleet, said, socket::send_message};
+use chat_e2e::{Person, Socket, TestFleet, on_shared_fleet, realtime::mark_read, said, socket::send_message};
 use chat_shared::{
     ids::{ConversationId, MessageId},
     wire::Encoding,
@@ -33,6 +33,13 @@ async fn message(socket: &mut Socket, id: ConversationId) -> Result<MessageId> {
     Ok(message_id)
 }
 
+/// A mark that names the number of its message.
+fn mark(id: ConversationId, message_id: MessageId, seq: Value) -> Value {
+    let mut command = mark_read(id, message_id);
+    command["seq"] = seq;
+    command
+}
+
 #[test]
 fn null_in_an_optional_field_means_that_it_is_absent() -> Result<()> {
     on_shared_fleet(async |fleet| {
@@ -42,8 +49,7 @@ fn null_in_an_optional_field_means_that_it_is_absent() -> Result<()> {
             (command["is_repeat"], command["seen_seq"]) = (Value::Null, Value::Null);
             assert_eq!(socket.ask(command).await?["type"], "accepted");
             let message_id = message(&mut socket, id).await?;
-            let mark = json!({ "type": "mark_read", "conversation_id": id, "message_id": message_id, "seq": null });
-            assert_eq!(socket.ask(mark).await?["type"], "done");
+            assert_eq!(socket.ask(mark(id, message_id, Value::Null)).await?["type"], "done");
             assert_eq!(socket.ask(json!({ "type": "heartbeat", "cursor": null })).await?["type"], "done");
             Ok(())
         })
@@ -59,11 +65,8 @@ fn a_message_id_is_taken_once_in_a_conversation_and_a_mark_names_its_number() ->
             let mut others = fleet.ready_socket(&people[1], other, encoding).await?;
             let message_id = message(&mut socket, id).await?;
             assert_eq!(others.send(id, message_id, &said("copied")).await?["code"], "conflict");
-            let mark = |message_id: MessageId, seq: u64| {
-                json!({ "type": "mark_read", "conversation_id": id, "message_id": message_id, "seq": seq })
-            };
-            assert_eq!(others.ask(mark(message_id, 2)).await?["code"], "not_found", "there is one message");
-            assert_eq!(others.ask(mark(message_id, 1)).await?["type"], "done");
+            assert_eq!(others.ask(mark(id, message_id, json!(2))).await?["code"], "not_found", "there is one message");
+            assert_eq!(others.ask(mark(id, message_id, json!(1))).await?["type"], "done");
             let receipt = socket.receipt().await?;
             assert_eq!((receipt.seq.0, receipt.message_id), (1, Some(message_id)));
             Ok(())
@@ -81,8 +84,7 @@ fn marks_in_conversations_of_others_and_in_none_are_refused_alike() -> Result<()
             let message_id = message(&mut owner, theirs).await?;
             let mut refusals = Vec::new();
             for id in [theirs, ConversationId::random()] {
-                let mark = json!({ "type": "mark_read", "conversation_id": id, "message_id": message_id, "seq": 1 });
-                let mut refusal = stranger.ask(mark).await?;
+                let mut refusal = stranger.ask(mark(id, message_id, json!(1))).await?;
                 refusal["ref"] = Value::Null;
                 refusals.push(refusal);
             }

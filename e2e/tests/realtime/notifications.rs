@@ -9,7 +9,7 @@ use chat_shared::{
 };
 use serde_json::json;
 
-use crate::phone::{self, Phone};
+use crate::phone::{self, Phone, is_one_concluded};
 
 fn text(message_id: MessageId) -> String {
     message_id.as_uuid().to_string()
@@ -225,12 +225,8 @@ fn a_provider_that_fails_for_a_while_loses_nothing_and_sends_nothing_that_was_re
         fleet.push_services().behave(Platform::Fcm, Behaviour::Normal);
         failing.shows(fleet, sent[2]).await?;
         eventually("looking again at all of them", || async {
-            let metrics = fleet.notifier().metrics().await?;
-            let count = |outcome: &str| {
-                let line = format!("chat_notifier_notifications_total{{outcome=\"{outcome}\"}} 1");
-                metrics.lines().any(|found| found == line)
-            };
-            Ok((count("read") && count("muted")).then_some(()))
+            let (read, muted) = (is_one_concluded(fleet, "read").await?, is_one_concluded(fleet, "muted").await?);
+            Ok((read && muted).then_some(()))
         })
         .await?;
         assert_eq!(failing.shown(fleet), [text(sent[2])], "not what was read, not what is muted, and nothing twice");

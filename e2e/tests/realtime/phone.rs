@@ -8,6 +8,13 @@ use chat_shared::{
     wire::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice},
 };
 
+/// Whether one notification of a fleet, and no more, has come to this end.
+pub async fn is_one_concluded(fleet: &TestFleet, outcome: &str) -> Result<bool> {
+    let metrics = fleet.notifier().metrics().await?;
+    let line = format!("chat_notifier_notifications_total{{outcome=\"{outcome}\"}} 1");
+    Ok(metrics.lines().any(|found| found == line))
+}
+
 /// See the module.
 pub struct Phone {
     pub device_id: DeviceId,

@@ -20,7 +20,6 @@ use chat_shared::{
 };
 use parking_lot::RwLock;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::{Identity, revoked::Revoked};
 use crate::{
@@ -258,5 +257,5 @@ fn parse(member: &str, at: Timestamp) -> Option<Revocation> {
         Some((user_id, login)) => (user_id, Some(login.parse().ok()?)),
         None => (member, None),
     };
-    Some(Revocation { user_id: Uuid::try_parse(user_id).ok()?.try_into().ok()?, login, at })
+    Some(Revocation { user_id: UserId::from_key(user_id)?, login, at })
 }

@@ -95,9 +95,8 @@ impl Shown {
                 content.check_audience(conversation_id, &message, &event.participants.list)?;
                 let text = content.open_message(conversation_id, &message)?;
                 let (message_id, sender_id, seq) = (message.message_id, message.sender_id, event.seq);
-                let seen_seq = message.seen_seq;
+                let seen_seq = Some(message.seen_seq).filter(|seq| *seq > Seq::ZERO);
                 let message = Message { conversation_id, message_id, sender_id, seq, sent_at: at, text };
-                let seen_seq = Some(seen_seq).filter(|seq| *seq > Seq::ZERO);
                 Push::Message { cursor: None, seen_seq, message }
             }
             Fact::ParticipantsChanged(change) => {

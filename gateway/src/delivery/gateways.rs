@@ -9,7 +9,6 @@ use chat_shared::{
     inbox::Inboxes,
 };
 use futures_util::StreamExt;
-use uuid::Uuid;
 
 use super::{PUBLISH_WAIT_MAX, publish_on};
 use crate::{state::AppState, telemetry};
@@ -93,8 +92,7 @@ pub(super) async fn answer(state: &AppState, asker: Subject) {
 
 /// Whether a subject is one gateway's.
 fn is_gateway(namespace: &str, subject: &str) -> bool {
-    let id = subject.rsplit('.').next().and_then(|id| Uuid::try_parse(id).ok());
-    let id = id.and_then(|id| GatewayId::try_from(id).ok());
+    let id = subject.rsplit('.').next().and_then(GatewayId::from_key);
     id.is_some_and(|id| subject == gateway_subject(namespace, id))
 }
 

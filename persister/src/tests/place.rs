@@ -57,6 +57,13 @@ pub struct Talk {
     previous: StreamSeq,
 }
 
+/// How far a participant has read, and after which message it takes part.
+struct Mark {
+    read_seq: Seq,
+    last_read_message_id: Option<uuid::Uuid>,
+    since_seq: Seq,
+}
+
 /// A persister in this process. Dropping it is as abrupt as a kill.
 pub struct Running {
     pub postgres: Latch,
@@ -261,50 +268,36 @@ impl Place {
 
     /// How far each of the users has read.
     pub async fn reads(&self, talk: &Talk) -> Vec<Seq> {
-        let mut reads = Vec::new();
-        for user in &talk.users {
-            let read = sqlx::query_scalar!(
-                "select read_seq from participants where conversation_id = $1 and user_id = $2",
-                talk.conversation_id.as_uuid(),
-                user.as_uuid()
-            )
-            .fetch_one(&self.pool)
-            .await
-            .unwrap();
-            reads.push(Seq::from_sql(read));
-        }
-        reads
+        self.marks(talk).await.into_iter().map(|mark| mark.read_seq).collect()
     }
 
     /// After which message each of the users takes part.
     pub async fn since(&self, talk: &Talk) -> Vec<Seq> {
-        let mut since = Vec::new();
-        for user in &talk.users {
-            let seq = sqlx::query_scalar!(
-                "select since_seq from participants where conversation_id = $1 and user_id = $2",
-                talk.conversation_id.as_uuid(),
-                user.as_uuid()
-            );
-            since.push(Seq::from_sql(seq.fetch_one(&self.pool).await.unwrap()));
-        }
-        since
+        self.marks(talk).await.into_iter().map(|mark| mark.since_seq).collect()
     }
 
     /// The message that each of the users read last.
     pub async fn last_read(&self, talk: &Talk) -> Vec<Option<uuid::Uuid>> {
-        let mut messages = Vec::new();
+        self.marks(talk).await.into_iter().map(|mark| mark.last_read_message_id).collect()
+    }
+
+    async fn marks(&self, talk: &Talk) -> Vec<Mark> {
+        let mut marks = Vec::new();
         for user in &talk.users {
-            let last = sqlx::query_scalar!(
-                "select last_read_message_id from participants where conversation_id = $1 and user_id = $2",
+            let reading = sqlx::query!(
+                "select read_seq, last_read_message_id, since_seq from participants
+                 where conversation_id = $1 and user_id = $2",
                 talk.conversation_id.as_uuid(),
                 user.as_uuid()
-            )
-            .fetch_one(&self.pool)
-            .await
-            .unwrap();
-            messages.push(last);
+            );
+            let row = reading.fetch_one(&self.pool).await.unwrap();
+            marks.push(Mark {
+                read_seq: Seq::from_sql(row.read_seq),
+                last_read_message_id: row.last_read_message_id,
+                since_seq: Seq::from_sql(row.since_seq),
+            });
         }
-        messages
+        marks
     }
 
     /// Changes the schema, as its owner or an operator may.

@@ -36,8 +36,8 @@ pub(super) fn pushed_too_often(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// What was answered is kept and told to the other participants. Nothing is kept beyond what was marked or written, or was
-/// there when the user joined.
+/// Marks that were answered are stored and pushed to the other participants. No stored mark is beyond the messages that the user
+/// marked or wrote, or that the conversation had when the user joined.
 pub(super) fn marks_wrong(evidence: &Evidence) -> Finding {
     let mut finding = Finding::new(Check::MarksWrong);
     for marked in &evidence.marked {

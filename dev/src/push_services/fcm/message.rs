@@ -18,7 +18,7 @@ const TTL_MAX: Duration = Duration::from_hours(4 * 7 * 24);
 /// Characters of a registration token.
 const TOKEN_CHARS_MAX: usize = 4096;
 
-/// The collapse key of every message that has a `notification`, whatever it asks for; by the real one the app's package.
+/// The collapse key of every message that has a `notification`, also if it names another key. FCM takes the app's package.
 const APP_KEY: &str = "com.example.chat";
 
 /// Digits after the point of a duration.
