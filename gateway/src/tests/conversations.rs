@@ -301,3 +301,26 @@ async fn unread_is_summed_over_a_bounded_number_of_conversations() {
     let total = place.conversations.unread(ana).await.unwrap();
     assert_eq!((total.messages, total.conversations), (990, 990));
 }
+
+#[tokio::test]
+async fn unread_is_its_definition_r5_1() {
+    let place = Place::new().await;
+    let count = async |last: i64, read: i64, floor: i64, own: &str| {
+        let counting = sqlx::query_scalar!(
+            r#"select unread_count($1, $2, $3, $4::text::int8multirange) as "unread!""#,
+            last,
+            floor,
+            read,
+            own
+        );
+        counting.fetch_one(&place.pool).await.unwrap()
+    };
+    assert_eq!(count(0, 0, 0, "{}").await, 0);
+    assert_eq!(count(10, 0, 0, "{}").await, 10);
+    assert_eq!(count(10, 4, 0, "{}").await, 6);
+    assert_eq!(count(10, 4, 7, "{}").await, 3, "what has been aged out is not unread");
+    assert_eq!(count(10, 10, 7, "{}").await, 0);
+    assert_eq!(count(10, 12, 0, "{}").await, 0, "a read mark that was stored before its message");
+    assert_eq!(count(10, 4, 0, "{[6,7],[9,9]}").await, 3, "own messages are not unread");
+    assert_eq!(count(10, 4, 7, "{[6,7],[9,9]}").await, 2, "those that were aged out are not taken off twice");
+}
