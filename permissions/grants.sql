@@ -3,11 +3,11 @@
 
 revoke all on table
     conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
-    notification_devices, blocks, log_gaps, _sqlx_migrations
+    notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps, _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
-    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz),
+    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid), assignments_within_capacity (),
     settle_read (bigint, int8multirange), own_after (int8multirange, bigint),
     unread_count (bigint, bigint, bigint, int8multirange)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
@@ -18,10 +18,22 @@ grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_not
 -- The gateway reads what users read. Of a conversation it writes the participants, a read mark only with a new one; neither
 -- messages nor the number of participants, which the database counts by itself.
 grant select on table
-    conversations, participants, former_participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks
+    conversations, participants, former_participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks,
+    businesses, staff, cases, assignments, case_sweeps
     to chat_gateway;
-grant insert (conversation_id, kind, direct_low, direct_high, created_at, last_activity_at), update (version)
+grant insert (conversation_id, kind, direct_low, direct_high, business_id, customer_id, created_at, last_activity_at),
+    update (version, resolved_seq)
     on table conversations to chat_gateway;
+-- Of businesses it writes everything, but the ledger: that grows, and an assignment in it ends once.
+grant insert, update on table businesses to chat_gateway;
+grant insert, update, delete on table staff to chat_gateway;
+grant insert, update on table cases to chat_gateway;
+grant insert (
+        conversation_id, business_id, case_number, agent_id, assigned_by, reason, strategy, waited_ms, candidates, assigned_at
+    ), update (released_at, release_reason)
+    on table assignments to chat_gateway;
+grant insert on table staff_reads to chat_gateway;
+grant update (swept_at) on table case_sweeps to chat_gateway;
 grant insert (conversation_id, user_id, role, joined_at, read_seq, last_read_message_id, own_runs, since_seq),
     update (role, muted_until), delete
     on table participants to chat_gateway;
@@ -35,8 +47,8 @@ grant insert, delete on table blocks to chat_gateway;
 
 -- The persister stores what it can't open: it has no content keys.
 grant insert on table messages to chat_persister;
-grant select (conversation_id, last_seq, last_activity_at, version),
-    update (last_seq, last_message_id, last_message_at, last_activity_at)
+grant select (conversation_id, last_seq, last_activity_at, version, customer_seq, agent_seq),
+    update (last_seq, last_message_id, last_message_at, last_activity_at, customer_seq, agent_seq)
     on table conversations to chat_persister;
 grant select (conversation_id, user_id, read_seq, last_read_message_id, own_runs, since_seq, listed_at),
     update (read_seq, last_read_message_id, own_runs, since_seq, listed_at)
@@ -51,7 +63,7 @@ grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_st
 grant select, insert, update, delete on table log_gaps to chat_persister;
 -- After a restore of the database it rebuilds conversations from the log.
 grant execute on function make_message_partition (date), database_incarnation (),
-    restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz)
+    restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid)
     to chat_persister;
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.

@@ -234,6 +234,8 @@ mod tests {
             version: 1,
             name: ConversationName::default(),
             profiles: Vec::new(),
+            business: None,
+            case: None,
             is_blocked: false,
             participants: Vec::new(),
             own_runs: Runs::default(),

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Revocations, Tickets, Verifier},
+    business::{self, Businesses},
     config::Config,
     connection::{self, Registry},
     content::Content,
@@ -103,16 +104,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tasks: tasks.clone(),
         },
     )?;
+    let gateways = delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone());
+    let conversations = Conversations::new(
+        database.clone(),
+        inboxes.clone(),
+        sender.clone(),
+        content.clone(),
+        clock.clone(),
+        profiles.clone(),
+        gateways.clone(),
+    );
     let state = AppState::from(Parts {
-        conversations: Conversations::new(
+        businesses: Businesses::new(
             database.clone(),
             inboxes.clone(),
-            sender.clone(),
-            content.clone(),
-            clock.clone(),
+            gateways,
+            tail.log().clone(),
+            conversations.clone(),
             profiles.clone(),
-            delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
         ),
+        conversations,
         history: History::new(database.clone(), tail.clone(), content.clone()),
         receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),
         devices: Devices::new(
@@ -161,6 +172,8 @@ async fn start_tasks(state: &AppState, delivery: Latch) {
     presence::start(state);
     tasks.best_effort("typing", typing::expire(state.clone()));
     tasks.best_effort("lease", delivery::keep(state.clone()));
+    tasks.best_effort("case_router", business::run_wakes(state.clone()));
+    business::start_sweep(state.businesses.clone(), tasks);
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), tasks);
     state.revocations.start(state).await;
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod auth;
+mod business;
 mod check;
 mod config;
 mod connection;

@@ -81,6 +81,21 @@ impl Refusal {
         Self::forbidden("you can't add one of these users: the user has blocked you, or has left this group")
     }
 
+    /// There is no such business, or the user is not on its staff; nobody learns which.
+    pub fn no_such_business() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such business here, or it is none of yours")
+    }
+
+    /// The user named in the request is not on the staff of the business.
+    pub fn no_such_agent() -> Self {
+        Self::new(ErrorCode::NotFound, "this user is not on the staff of the business")
+    }
+
+    /// The business takes no conversations.
+    pub fn business_closed() -> Self {
+        Self::conflict("this business takes no chats any more")
+    }
+
     /// There is no such conversation, or the user doesn't take part in it; nobody learns which.
     pub fn no_such_conversation() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such conversation among yours")

@@ -2,11 +2,17 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use chat_shared::{clock::Clock, ids::GatewayId, inbox::Inboxes, lifecycle::Tasks};
+use chat_shared::{
+    clock::Clock,
+    ids::{ConversationId, GatewayId, MessageId, UserId},
+    inbox::Inboxes,
+    lifecycle::Tasks,
+};
 use tokio::sync::Notify;
 
 use crate::{
     auth::{Revocations, Tickets, Verifier},
+    business::Businesses,
     connection::Registry,
     content::Content,
     conversations::Conversations,
@@ -19,7 +25,7 @@ use crate::{
     quota::Quotas,
     rate::RateLimits,
     receipts::Receipts,
-    send::Sender,
+    send::{Acceptance, Sender},
     typing::Typing,
 };
 
@@ -60,6 +66,7 @@ pub struct Parts {
     pub content: Content,
     pub sender: Sender,
     pub conversations: Conversations,
+    pub businesses: Businesses,
     pub history: History,
     pub receipts: Arc<Receipts>,
     pub devices: Devices,
@@ -70,4 +77,21 @@ pub struct Parts {
     pub typing: Typing,
     /// Rung when something may have been lost between notifiers and this gateway.
     pub resync: Arc<Notify>,
+}
+
+impl Parts {
+    /// What an accepted message means for other rooms than the log's, on the gateway that accepted it.
+    pub fn accepted(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        message_id: MessageId,
+        acceptance: &Acceptance,
+    ) {
+        self.receipts.remember(conversation_id, message_id, acceptance.seq);
+        self.typing.sent(conversation_id, user_id);
+        if let Some(business_id) = acceptance.opens_case {
+            self.businesses.wake_for(business_id, conversation_id, acceptance.seq);
+        }
+    }
 }

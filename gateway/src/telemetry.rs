@@ -1,5 +1,6 @@
 //! Names of the gateway's metrics.
 
+use chat_shared::wire::{AssignmentReason, ReleaseReason};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 /// Requests and commands refused because a part was out of reach, by `what`.
@@ -62,6 +63,25 @@ pub const HISTORY_HOLES_TOTAL: &str = "chat_gateway_history_holes_total";
 pub const LOG_READS_TOTAL: &str = "chat_gateway_log_reads_total";
 /// Questions that were not sent because their user has had too many events read.
 pub const LOG_READS_BOUNDED_TOTAL: &str = "chat_gateway_log_reads_bounded_total";
+
+/// Cases that wait for an agent.
+pub const CASES_WAITING: &str = "chat_gateway_cases_waiting";
+/// Age of the oldest of them.
+pub const CASES_WAITING_OLDEST_SECONDS: &str = "chat_gateway_cases_waiting_oldest_seconds";
+/// Waiting cases that agents have given back five times or more often.
+pub const CASES_BOUNCED: &str = "chat_gateway_cases_bounced";
+/// Members of staff that say that they are available.
+pub const STAFF_AVAILABLE: &str = "chat_gateway_staff_available";
+/// Cases given to agents, by `reason`.
+pub const ASSIGNMENTS_TOTAL: &str = "chat_gateway_assignments_total";
+/// Cases that agents have no more, by `reason`.
+pub const ASSIGNMENTS_RELEASED_TOTAL: &str = "chat_gateway_assignments_released_total";
+/// Seconds that a case has waited when an agent gets it.
+pub const ASSIGNMENT_WAIT_SECONDS: &str = "chat_gateway_assignment_wait_seconds";
+/// Seconds of one pass of the router, from the wait for its turn to the commit.
+pub const ROUTE_SECONDS: &str = "chat_gateway_route_seconds";
+/// Staff lists that were pushed, by `outcome`: `stored`, `repeated` or `refused`.
+pub const STAFF_LISTS_TOTAL: &str = "chat_gateway_staff_lists_total";
 
 /// Times that users said that they have read something.
 pub const READ_MARKS_TOTAL: &str = "chat_gateway_read_marks_total";
@@ -130,6 +150,24 @@ pub fn describe() {
     describe_counter!(TYPING_EXPIRED_TOTAL, "Writers who were not heard of for too long");
     describe_counter!(SESSION_ENDED_JOBS_TOTAL, "Ends of sessions queued because something was not confirmed");
     describe_counter!(SESSION_ENDED_JOBS_LOST_TOTAL, "Ends of sessions that the full queue did not take");
+    describe_gauge!(CASES_WAITING, "Cases that wait for an agent, of the whole installation");
+    describe_gauge!(CASES_WAITING_OLDEST_SECONDS, "Age of the oldest waiting case in seconds");
+    describe_gauge!(CASES_BOUNCED, "Waiting cases that agents have given back five times or more often");
+    describe_gauge!(STAFF_AVAILABLE, "Members of staff that say that they are available");
+    describe_counter!(ASSIGNMENTS_TOTAL, "Cases given to agents");
+    describe_counter!(ASSIGNMENTS_RELEASED_TOTAL, "Cases that agents have no more");
+    describe_histogram!(ASSIGNMENT_WAIT_SECONDS, "Seconds that a case has waited when the router gives it to an agent");
+    describe_histogram!(ROUTE_SECONDS, "Seconds of one pass of the router");
+    describe_counter!(STAFF_LISTS_TOTAL, "Staff lists that were pushed");
+    for reason in AssignmentReason::ALL {
+        metrics::counter!(ASSIGNMENTS_TOTAL, "reason" => reason.as_str()).absolute(0);
+    }
+    for reason in ReleaseReason::ALL {
+        metrics::counter!(ASSIGNMENTS_RELEASED_TOTAL, "reason" => reason.as_str()).absolute(0);
+    }
+    for outcome in ["stored", "repeated", "refused"] {
+        metrics::counter!(STAFF_LISTS_TOTAL, "outcome" => outcome).absolute(0);
+    }
     for name in [
         ACCEPTED_TOTAL,
         REPEATS_TOTAL,

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chat_shared::{
     clock::{Day, Timestamp},
-    event::{Fact, ParticipantsChanged, ReadAdvanced},
+    event::{Fact, Participants, ParticipantsChanged, ReadAdvanced},
     ids::UserId,
     log::{self, NotAnEntry},
     position::{Seq, StreamSeq},
+    wire::{Participant, Role},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -49,6 +50,26 @@ pub struct MessageRow {
     sender_id: Uuid,
     envelope: Vec<u8>,
     seen_seq: Seq,
+    author: Author,
+}
+
+/// Which side of a business conversation a message is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Author {
+    /// It is no business conversation.
+    User,
+    Customer,
+    Staff,
+}
+
+impl Author {
+    fn of(participants: &Participants, sender_id: UserId) -> Self {
+        match (&participants.business, participants.find(sender_id)) {
+            (None, _) => Self::User,
+            (Some(_), Some(Participant { role: Role::Customer, .. })) => Self::Customer,
+            (Some(_), _) => Self::Staff,
+        }
+    }
 }
 
 /// How far a participant has read, and after which message it takes part; zero where an entry does not say.
@@ -115,6 +136,7 @@ impl Item {
                     sender_id: sent.sender_id.as_uuid(),
                     envelope: sent.envelope.as_bytes().to_vec(),
                     seen_seq: sent.seen_seq,
+                    author: Author::of(&event.participants, sent.sender_id),
                 }))
             }
         };
@@ -196,6 +218,10 @@ pub struct HeadColumns {
     pub last_seq: Vec<i64>,
     pub last_message_at: Vec<OffsetDateTime>,
     pub last_message_id: Vec<Uuid>,
+    /// Of a business conversation: the last message of the customer; else 0.
+    pub customer_seq: Vec<i64>,
+    /// Of a business conversation: the last message of the staff; else 0.
+    pub agent_seq: Vec<i64>,
 }
 
 /// Columns of `participants`, sorted by conversation and user.
@@ -229,11 +255,13 @@ impl Batch {
         reads.extend(rows.iter().map(|row| row.read()));
         // Sorted by number, so the last one of a conversation stays.
         let heads: BTreeMap<Uuid, &MessageRow> = rows.iter().map(|row| (row.conversation_id, *row)).collect();
+        let sides: BTreeMap<(Uuid, Author), Seq> =
+            rows.iter().map(|row| ((row.conversation_id, row.author), row.seq)).collect();
         Self {
             days: rows.iter().map(|row| row.sent_at.day()).collect(),
             last: items.iter().map(|item| item.stream_seq).max().unwrap_or_default(),
             newest: items.iter().map(|item| item.sent_at).max().unwrap_or_default(),
-            heads: HeadColumns::of(heads.into_values()),
+            heads: HeadColumns::of(heads.into_values(), &sides),
             reads: ReadColumns::of(reads),
             messages: MessageColumns::of(&rows),
         }
@@ -259,9 +287,12 @@ impl MessageColumns {
 }
 
 impl HeadColumns {
-    fn of<'a>(rows: impl Iterator<Item = &'a MessageRow>) -> Self {
+    fn of<'a>(rows: impl Iterator<Item = &'a MessageRow>, sides: &BTreeMap<(Uuid, Author), Seq>) -> Self {
         let mut columns = Self::default();
         for row in rows {
+            let last_of = |author| sides.get(&(row.conversation_id, author)).map_or(0, |seq| seq.to_sql());
+            columns.customer_seq.push(last_of(Author::Customer));
+            columns.agent_seq.push(last_of(Author::Staff));
             columns.conversation_id.push(row.conversation_id);
             columns.last_seq.push(row.seq.to_sql());
             columns.last_message_at.push(row.sent_at.into());

@@ -176,29 +176,39 @@ async fn insert_messages(connection: &mut PgConnection, rows: &MessageColumns) -
     Ok(inserted.rows_affected())
 }
 
-/// An update takes its rows in any order, hence the sorted lock before it.
+/// An update takes its rows in any order, hence the sorted lock before it. Each number is raised by itself: of two batches the one
+/// with the later messages may be stored first, and the other one may have the last message of the other side.
 async fn raise_conversations(connection: &mut PgConnection, heads: &HeadColumns) -> sqlx::Result<()> {
     sqlx::query!(
         "with head as materialized (
-             select conversation.conversation_id, head.last_seq, head.last_message_at, head.last_message_id
-             from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[])
-                 as head (conversation_id, last_seq, last_message_at, last_message_id)
+             select conversation.conversation_id, head.last_seq, head.last_message_at, head.last_message_id,
+                 head.customer_seq, head.agent_seq
+             from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::uuid[], $5::bigint[], $6::bigint[])
+                 as head (conversation_id, last_seq, last_message_at, last_message_id, customer_seq, agent_seq)
              join conversations conversation using (conversation_id)
              where conversation.last_seq < head.last_seq
+                 or conversation.customer_seq < head.customer_seq
+                 or conversation.agent_seq < head.agent_seq
              order by conversation.conversation_id
              for no key update of conversation
          )
          update conversations conversation
-         set last_seq = head.last_seq,
-             last_message_at = head.last_message_at,
-             last_message_id = head.last_message_id,
-             last_activity_at = greatest(conversation.last_activity_at, head.last_message_at)
+         set last_seq = greatest(conversation.last_seq, head.last_seq),
+             last_message_at = case when conversation.last_seq < head.last_seq
+                 then head.last_message_at else conversation.last_message_at end,
+             last_message_id = case when conversation.last_seq < head.last_seq
+                 then head.last_message_id else conversation.last_message_id end,
+             last_activity_at = greatest(conversation.last_activity_at, head.last_message_at),
+             customer_seq = greatest(conversation.customer_seq, head.customer_seq),
+             agent_seq = greatest(conversation.agent_seq, head.agent_seq)
          from head
-         where conversation.conversation_id = head.conversation_id and conversation.last_seq < head.last_seq",
+         where conversation.conversation_id = head.conversation_id",
         &heads.conversation_id,
         &heads.last_seq,
         &heads.last_message_at,
         &heads.last_message_id,
+        &heads.customer_seq,
+        &heads.agent_seq,
     )
     .execute(connection)
     .await?;

@@ -12,11 +12,11 @@ use serde::{
 
 use crate::{
     clock::Timestamp,
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     packed,
     position::{Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
-    wire::{ConversationKind, Participant, Role},
+    wire::{Case, ConversationKind, Participant, Role},
 };
 
 /// A fact about one conversation.
@@ -49,6 +49,21 @@ pub struct Participants {
     /// Of a direct conversation: who of the two has blocked the other. While there is anybody, nothing is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_by: Vec<UserId>,
+    /// Of a business conversation: the business and the case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business: Option<BusinessPart>,
+}
+
+/// The side of the business in a business conversation. The list of participants has the customer and at most one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusinessPart {
+    /// The business.
+    pub business_id: BusinessId,
+    /// The current or last case.
+    pub case: Case,
+    /// Whether the business takes conversations no more. Then nothing is sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_closed: bool,
 }
 
 impl Participants {
@@ -246,7 +261,7 @@ mod tests {
             participants: Participants {
                 version: 3,
                 list: vec![Participant { user_id: UserId::random(), role: Role::Member }],
-                blocked_by: Vec::new(),
+                ..Participants::default()
             },
             fact: Fact::Unknown,
         };

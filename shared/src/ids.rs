@@ -105,6 +105,13 @@ id!(
     BusinessId,
     "business"
 );
+/// A customer is shown a business where others are shown users.
+impl From<BusinessId> for UserId {
+    fn from(BusinessId(id): BusinessId) -> Self {
+        Self(id)
+    }
+}
+
 id!(
     /// A conversation.
     ConversationId,

@@ -17,6 +17,8 @@ pub mod command_line;
 #[cfg(feature = "services")]
 pub mod config_check;
 #[cfg(feature = "services")]
+pub mod customer_view;
+#[cfg(feature = "services")]
 pub mod delivery;
 #[cfg(feature = "services")]
 pub mod event;

@@ -24,6 +24,8 @@ pub const GROUP_PARTICIPANTS_MIN: usize = 2;
 pub const PAGE_ROWS_DEFAULT: usize = 50;
 /// Rows of a page. A request for more gets this many.
 pub const PAGE_ROWS_MAX: usize = 100;
+/// Longer than any clock of a case.
+pub const CASE_CLOCK_MAX: Duration = Duration::from_hours(8 * 24);
 /// How far the activity by which a participant finds a conversation may lie behind the conversation's own: within that time
 /// messages raise the conversation's alone.
 pub const LIST_LAG_MAX: Duration = Duration::from_secs(10);

@@ -312,6 +312,8 @@ fn conversation(conversation_id: ConversationId, messages: &[Message]) -> Conver
         version: 1,
         name: ConversationName::default(),
         profiles: Vec::new(),
+        business: None,
+        case: None,
         is_blocked: false,
         participants: Vec::new(),
         last_seq: messages.last().map_or(Seq(0), |message| message.seq),

@@ -100,8 +100,7 @@ async fn send_message(
 ) -> Result<Reply, Refusal> {
     let (conversation_id, message_id) = (command.conversation_id, command.message_id);
     let sent = state.sender.send(connection.user_id, command).await?;
-    state.receipts.remember(conversation_id, message_id, sent.seq);
-    state.typing.sent(conversation_id, connection.user_id);
+    state.accepted(connection.user_id, conversation_id, message_id, &sent);
     Ok(Reply::Accepted(Accepted { reference, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at }))
 }
 

@@ -231,7 +231,7 @@ async fn leave_in_outbox(
     let members = user_ids(statement(reading.fetch_all(&mut *connection)).await?)?;
     let list = members.into_iter().map(|user_id| Participant { user_id, role: Role::Member }).collect();
     let blocked_by = blocked_by(connection, pair).await?;
-    let participants = Participants { version, list, blocked_by };
+    let participants = Participants { version, list, blocked_by, business: None };
     let fact = Fact::BlocksChanged(BlocksChanged { user_id: by });
     insert_outbox(connection, conversation_id, ConversationKind::Direct, participants, fact, now).await
 }

@@ -239,7 +239,7 @@ async fn apply(
 
 /// Inserts participants in this order of joining. A user who took part before continues with the read mark; another one has
 /// read all messages. The persister raises both to the number of the change in the log. Returns those who took part before.
-pub(super) async fn insert_participants(
+pub async fn insert_participants(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     added: &[Participant],
@@ -298,7 +298,7 @@ pub(super) async fn insert_change(
 }
 
 /// Leaves a change in the outbox. Its number, time and place in the log are filled in when it is appended.
-pub(super) async fn insert_outbox(
+pub async fn insert_outbox(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
     kind: ConversationKind,

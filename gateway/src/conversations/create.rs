@@ -79,6 +79,9 @@ impl Conversations {
                 (ConversationKind::Direct, Some(pair), participants.to_vec())
             }
             CreateConversation::Group { user_ids } => (ConversationKind::Group, None, rules::group(creator, user_ids)?),
+            CreateConversation::Business { .. } => {
+                return Err(Refusal::invalid("a conversation with a business is made elsewhere"));
+            }
         };
         let created_at = self.clock.now();
         Ok(Draft { conversation_id: ConversationId::random(), kind, pair, participants, created_at })
@@ -157,6 +160,8 @@ impl Draft {
             name: ConversationName::default(),
             participants: self.participants,
             profiles: Vec::new(),
+            business: None,
+            case: None,
             is_blocked: false,
             last_seq: Seq::ZERO,
             floor_seq: Seq::ZERO,

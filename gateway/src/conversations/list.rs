@@ -6,11 +6,15 @@
 use std::collections::HashMap;
 
 use chat_shared::{
+    customer_view::CustomerView,
     ids::{ConversationId, UserId},
     limits,
     position::Seq,
     runs::Runs,
-    wire::{Conversation, ConversationKind, ConversationName, ConversationPage, Message, Mute, Progress, UnreadTotal},
+    wire::{
+        BusinessProfile, Conversation, ConversationKind, ConversationName, ConversationPage, Message, Mute, Progress,
+        UnreadTotal,
+    },
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -19,7 +23,7 @@ use uuid::Uuid;
 use super::{
     Conversations,
     cursor::ListCursor,
-    record::{UnreadableRow, participants},
+    record::{UnreadableRow, case, customer, participants},
 };
 use crate::{
     database::{DatabaseError, statement},
@@ -45,6 +49,13 @@ struct Row {
     last_message_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
     last_activity_at: OffsetDateTime,
+    business_id: Option<Uuid>,
+    customer_id: Option<Uuid>,
+    /// Up to here the business has answered, or resolved without an answer.
+    business_seq: i64,
+    case_number: Option<i32>,
+    case_state: Option<String>,
+    waiting_since: OffsetDateTime,
     user_ids: Vec<Uuid>,
     roles: Vec<String>,
     since_seqs: Vec<i64>,
@@ -82,6 +93,32 @@ impl Conversations {
             ListCursor { last_activity_at, conversation_id }.encode()
         });
         Ok(ConversationPage { conversations, next_cursor })
+    }
+
+    /// The last message of each of these conversations in clear, whoever takes part.
+    pub async fn last_messages(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<HashMap<ConversationId, Message>, Refusal> {
+        let ids: Vec<_> = conversations.iter().map(|id| id.as_uuid()).collect();
+        let mut connection = self.database.connection().await?;
+        let rows = statement(
+            sqlx::query!(
+                r#"select conversation_id, last_seq, last_message_at as "last_message_at!" from conversations
+                   where conversation_id = any($1) and last_seq > floor_seq and last_message_at is not null"#,
+                &ids
+            )
+            .fetch_all(&mut *connection),
+        )
+        .await?;
+        let wanted: Vec<_> =
+            rows.iter().map(|row| (row.conversation_id, Seq::from_sql(row.last_seq), row.last_message_at)).collect();
+        let messages = last_messages(&mut connection, &wanted).await?;
+        let open = |(id, stored): (Uuid, StoredMessage)| {
+            let conversation_id = ConversationId::try_from(id).ok()?;
+            Some((conversation_id, self.open(conversation_id, stored)?))
+        };
+        Ok(messages.into_iter().filter_map(open).collect())
     }
 
     /// What the user has not read, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
@@ -162,7 +199,11 @@ impl Conversations {
             let user_id = participant.user_id;
             Ok(Progress { user_id, since_seq, read_seq, last_read_message_id, delivered_seq: None })
         });
-        Ok(Conversation {
+        let customer = customer(row.business_id, row.customer_id);
+        let neutral = |view: CustomerView| BusinessProfile::unavailable(view.business_id());
+        let mut conversation = Conversation {
+            business: customer.map(neutral),
+            case: customer.map(|_| case(row.case_number, row.case_state.as_deref(), row.waiting_since)),
             conversation_id,
             kind: ConversationKind::named(&row.kind),
             version: row.version.unsigned_abs(),
@@ -181,7 +222,11 @@ impl Conversations {
             last_message,
             created_at: row.created_at.into(),
             last_activity_at: row.last_activity_at.into(),
-        })
+        };
+        if let Some(customer) = customer.filter(|customer| customer.is_of(user_id)) {
+            customer.apply_to(&mut conversation, Seq::from_sql(row.business_seq));
+        }
+        Ok(conversation)
     }
 
     /// The message in clear. One that can't be opened, which is logged, doesn't hide the rest of the list.
@@ -211,12 +256,16 @@ async fn select_one(
                        where blocker_id = $1
                            and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
                    ) as "is_blocked!",
-                   c.last_message_at, c.created_at, c.last_activity_at,
+                   c.last_message_at, c.created_at, c.last_activity_at, c.business_id, c.customer_id,
+                   greatest(c.agent_seq, c.resolved_seq) as "business_seq!",
+                   k.case_number as "case_number?", k.state as "case_state?",
+                   coalesce(k.waiting_since, c.created_at) as "waiting_since!",
                    everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.since_seqs as "since_seqs!",
                    everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
                from conversations c
                join participants me on me.conversation_id = c.conversation_id and me.user_id = $1
+               left join cases k on k.conversation_id = c.conversation_id
                cross join lateral (
                    select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
                        array_agg(since_seq order by position) as since_seqs,
@@ -259,7 +308,10 @@ async fn select_page(
                        where blocker_id = $1
                            and blocked_id = case $1 when c.direct_low then c.direct_high else c.direct_low end
                    ) as "is_blocked!",
-                   c.last_message_at, c.created_at, c.last_activity_at,
+                   c.last_message_at, c.created_at, c.last_activity_at, c.business_id, c.customer_id,
+                   greatest(c.agent_seq, c.resolved_seq) as "business_seq!",
+                   k.case_number as "case_number?", k.state as "case_state?",
+                   coalesce(k.waiting_since, c.created_at) as "waiting_since!",
                    everybody.user_ids as "user_ids!", everybody.roles as "roles!", everybody.since_seqs as "since_seqs!",
                    everybody.read_seqs as "read_seqs!",
                    everybody.last_read_message_ids as "last_read_message_ids!: Vec<Option<Uuid>>"
@@ -283,6 +335,7 @@ async fn select_page(
                    order by last_activity_at desc, conversation_id desc
                    limit $4
                ) c
+               left join cases k on k.conversation_id = c.conversation_id
                cross join lateral (
                    select array_agg(user_id order by position) as user_ids, array_agg(role order by position) as roles,
                        array_agg(since_seq order by position) as since_seqs,

@@ -13,6 +13,8 @@ mod record;
 mod rules;
 
 pub use blocks::blocked_among;
+pub use changes::{insert_outbox, insert_participants};
+pub use create::Created;
 pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head};
 
 use chat_shared::{clock::Clock, inbox::Inboxes};
@@ -50,5 +52,10 @@ impl Conversations {
         let quotas = sender.quotas().clone();
         let outbox = Outbox::new(database.clone(), sender);
         Self { database, inboxes, outbox, content, clock, profiles, gateways, quotas }
+    }
+
+    /// The way of changes to the log.
+    pub const fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 }

@@ -2,13 +2,15 @@
 
 use chat_shared::{
     clock::Timestamp,
-    event::{Event, Participants},
-    ids::{ConversationId, InvalidId, UserId},
+    customer_view::CustomerView,
+    event::{BusinessPart, Event, Participants},
+    ids::{BusinessId, ConversationId, InvalidId, UserId},
     log::{Head, Log},
     position::{Seq, StreamSeq},
-    wire::{ConversationKind, Participant, Role, UnknownName},
+    wire::{Case, CaseState, ConversationKind, Participant, Role, UnknownName},
 };
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
@@ -42,6 +44,20 @@ pub(super) fn participants(user_ids: Vec<Uuid>, roles: &[String]) -> Result<Vec<
 /// Users in a column.
 pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow> {
     Ok(user_ids.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidId>>()?)
+}
+
+/// A business in a column.
+pub(super) fn business_id(business_id: Option<Uuid>) -> Result<Option<BusinessId>, UnreadableRow> {
+    Ok(business_id.map(TryInto::try_into).transpose()?)
+}
+
+/// The case in three columns. A restored database may lack it: such a case counts as resolved, and opens again.
+pub(super) fn case(number: Option<i32>, state: Option<&str>, waiting_since: OffsetDateTime) -> Case {
+    Case {
+        number: number.map_or(1, i32::unsigned_abs),
+        state: state.map_or(CaseState::Resolved, CaseState::named),
+        waiting_since: waiting_since.into(),
+    }
 }
 
 /// The head of a conversation by the log, or by PostgreSQL if the log holds nothing of it. Any replica of the log answers,
@@ -80,12 +96,16 @@ pub async fn stored_head(database: &Database, conversation_id: ConversationId) -
         sqlx::query!(
             r#"select c.kind, c.version, c.last_seq, coalesce(c.last_message_at, c.created_at) as "sent_at!",
                    p.user_ids as "user_ids!: Vec<Uuid>", p.roles as "roles!: Vec<String>",
+                   c.business_id, not b.is_open as is_closed, k.case_number as "case_number?", k.state as "case_state?",
+                   coalesce(k.waiting_since, c.created_at) as "waiting_since!",
                    array(
                        select blocker_id from blocks
                        where (blocker_id, blocked_id) in
                            ((c.direct_low, c.direct_high), (c.direct_high, c.direct_low))
                    ) as "blocked_by!: Vec<Uuid>"
                from conversations c
+               left join businesses b using (business_id)
+               left join cases k using (conversation_id)
                cross join lateral (
                    select coalesce(array_agg(user_id order by position), '{}') as user_ids,
                        coalesce(array_agg(role order by position), '{}') as roles
@@ -98,6 +118,12 @@ pub async fn stored_head(database: &Database, conversation_id: ConversationId) -
     )
     .await?;
     let Some(row) = row else { return Ok(None) };
+    let case = case(row.case_number, row.case_state.as_deref(), row.waiting_since);
+    let business = business_id(row.business_id)?.map(|business_id| BusinessPart {
+        business_id,
+        case,
+        is_closed: row.is_closed.unwrap_or_default(),
+    });
     Ok(Some(Head {
         stream_seq: StreamSeq::ZERO,
         kind: ConversationKind::named(&row.kind),
@@ -107,6 +133,7 @@ pub async fn stored_head(database: &Database, conversation_id: ConversationId) -
             version: row.version.unsigned_abs(),
             list: participants(row.user_ids, &row.roles)?,
             blocked_by: user_ids(row.blocked_by)?,
+            business,
         },
     }))
 }
@@ -122,6 +149,13 @@ pub struct Membership {
     pub floor_seq: Seq,
     /// When the last message stored was accepted.
     pub last_message_at: Option<Timestamp>,
+    /// How the user sees it, if that is the customer of a business conversation.
+    pub customer: Option<CustomerView>,
+}
+
+/// The customer's view of a conversation with these columns.
+pub(super) fn customer(business_id: Option<Uuid>, customer_id: Option<Uuid>) -> Option<CustomerView> {
+    Some(CustomerView::new(business_id?.try_into().ok()?, customer_id?.try_into().ok()?))
 }
 
 /// How far the conversation is stored, and whether the user takes part. None if there is no such conversation.
@@ -132,7 +166,7 @@ pub async fn membership(
 ) -> Result<Option<Membership>, DatabaseError> {
     let row = statement(
         sqlx::query!(
-            r#"select last_seq, floor_seq, last_message_at, exists (
+            r#"select last_seq, floor_seq, last_message_at, business_id, customer_id, exists (
                    select from participants p where p.conversation_id = c.conversation_id and p.user_id = $2
                ) as "is_participant!"
                from conversations c where conversation_id = $1"#,
@@ -143,6 +177,7 @@ pub async fn membership(
     )
     .await?;
     Ok(row.map(|row| Membership {
+        customer: customer(row.business_id, row.customer_id).filter(|customer| customer.is_of(user_id)),
         is_participant: row.is_participant,
         last_seq: Seq::from_sql(row.last_seq),
         floor_seq: Seq::from_sql(row.floor_seq),

@@ -63,9 +63,7 @@ pub fn addition(
     user_ids: &[UserId],
 ) -> Result<Option<Change>, Refusal> {
     let role = role_of(current, by)?;
-    if kind == ConversationKind::Direct {
-        return Err(Refusal::conflict("a direct conversation has exactly two participants; make a group instead"));
-    }
+    groups_only(kind, "a direct conversation has exactly two participants; make a group instead")?;
     owner_only(role)?;
     let mut seen: HashSet<_> = current.iter().map(|participant| participant.user_id).collect();
     let added: Vec<_> = user_ids.iter().copied().filter(|user_id| seen.insert(*user_id)).collect();
@@ -93,9 +91,7 @@ pub fn comeback(current: &[Participant], user_id: UserId) -> Result<Change, Refu
 /// Removes a user, or lets them leave. The longest-standing member succeeds an owner who leaves.
 pub fn removal(kind: ConversationKind, current: &[Participant], by: UserId, target: UserId) -> Result<Change, Refusal> {
     let role = role_of(current, by)?;
-    if kind == ConversationKind::Direct {
-        return Err(Refusal::conflict("a direct conversation has exactly two participants; nobody can leave it"));
-    }
+    groups_only(kind, "a direct conversation has exactly two participants; nobody can leave it")?;
     if by != target {
         owner_only(role)?;
     }
@@ -119,10 +115,22 @@ fn role_of(current: &[Participant], user_id: UserId) -> Result<Role, Refusal> {
     participant.map(|participant| participant.role).ok_or_else(Refusal::no_such_conversation)
 }
 
+fn groups_only(kind: ConversationKind, of_direct: &'static str) -> Result<(), Refusal> {
+    match kind {
+        ConversationKind::Direct => Err(Refusal::conflict(of_direct)),
+        ConversationKind::Business => Err(Refusal::conflict(
+            "the participants of a business conversation change with its case: use /v1/conversations/{id}/agent",
+        )),
+        ConversationKind::Group | ConversationKind::Unknown => Ok(()),
+    }
+}
+
 fn owner_only(role: Role) -> Result<(), Refusal> {
     match role {
         Role::Owner => Ok(()),
-        Role::Member | Role::Unknown => Err(Refusal::forbidden("only the group's owner adds and removes others")),
+        Role::Member | Role::Customer | Role::Agent | Role::Business | Role::Unknown => {
+            Err(Refusal::forbidden("only the group's owner adds and removes others"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads a user's inbox where live pushes don't reach: after hello, after a gap, after a lost connection to NATS.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
     event::{Event, Fact},
@@ -9,11 +9,11 @@ use chat_shared::{
     lifecycle::Panicked,
     limits,
     position::Cursor,
-    wire::{CloseCode, ErrorCode, UserProfile},
+    wire::{CloseCode, ErrorCode, ProfileList},
 };
 use futures_util::{StreamExt, stream};
 
-use super::{DirectMessage, Shown, decoded, events::named, one};
+use super::{DirectMessage, Shown, decoded, events::Named, one};
 use crate::{connection::Connection, refusal::Refusal, state::AppState};
 
 /// Entries that are read at a time.
@@ -70,7 +70,7 @@ fn take_entry(
     state: &AppState,
     connection: &Connection,
     entry: &InboxEntry,
-    profiles: &HashMap<UserId, UserProfile>,
+    profiles: &ProfileList,
 ) -> Result<(), Refusal> {
     let event = Event::decode(&entry.event).map_err(|error| Refusal::internal(&error))?;
     if event.audience().all(|user_id| user_id != connection.user_id) {
@@ -80,20 +80,26 @@ fn take_entry(
     super::forget_changed(state, &event);
     state.receipts.learn(&event);
     state.watches.check(state, &event);
-    let named = named(&event).into_iter().filter_map(|user_id| profiles.get(&user_id).cloned()).collect();
+    let named = Named::by(&event, connection.user_id);
+    let user = |user_id| profiles.users.iter().find(|profile| profile.user_id == user_id).cloned();
+    let business = |business_id| profiles.businesses.iter().find(|profile| profile.business_id == business_id).cloned();
+    let named = ProfileList {
+        users: named.users.into_iter().filter_map(user).collect(),
+        businesses: named.businesses.into_iter().filter_map(business).collect(),
+    };
     connection.push_entry(entry.cursor, &Shown::new(&state.content, event)?.with_profiles(named));
     Ok(())
 }
 
 /// The profiles that entries show, with one batch for all.
-async fn profiles(state: &AppState, viewer: UserId, entries: &[InboxEntry]) -> HashMap<UserId, UserProfile> {
+async fn profiles(state: &AppState, viewer: UserId, entries: &[InboxEntry]) -> ProfileList {
     let events = entries.iter().filter_map(|entry| decoded(&entry.event));
-    let named: Vec<_> = events.flat_map(|event| named(&event)).collect();
-    if named.is_empty() {
-        return HashMap::new();
+    let mut all = Named::default();
+    for Named { users, businesses } in events.map(|event| Named::by(&event, viewer)) {
+        all.users.extend(users);
+        all.businesses.extend(businesses);
     }
-    let profiles = state.profiles.users(viewer, &named).await;
-    profiles.into_iter().map(|profile| (profile.user_id, profile)).collect()
+    if all.is_empty() { ProfileList::default() } else { state.profiles.list(viewer, &all.users, &all.businesses).await }
 }
 
 /// Looks for removals in the rest of an inbox, so that nothing is pushed from where its user was removed since. Those that

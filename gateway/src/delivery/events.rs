@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use chat_shared::{
     clock::Timestamp,
+    customer_view::CustomerView,
     event::{Event, Fact, Participants, ParticipantsChanged},
-    ids::{ConversationId, UserId},
+    ids::{BusinessId, ConversationId, UserId},
     position::{Cursor, Seq},
-    wire::{ChangedConversation, ConversationKind, ConversationName, Message, Push, Receipt, ReceiptKind, UserProfile},
+    wire::{ChangedConversation, ConversationKind, ConversationName, Message, ProfileList, Push, Receipt, ReceiptKind},
 };
 
 use crate::{content::Content, profiles::name_of, refusal::Refusal};
@@ -22,6 +23,8 @@ pub struct Shown {
     direct: Option<Arc<DirectMessage>>,
     /// Of a direct conversation: who of the two has blocked the other.
     blocked_by: Vec<UserId>,
+    /// Of a business conversation: how the customer sees it.
+    customer: Option<CustomerView>,
     conversation_id: ConversationId,
     /// Of the participants.
     version: u64,
@@ -58,13 +61,39 @@ impl DirectMessage {
     }
 }
 
-/// Whose profiles are needed to show an event.
-pub(super) fn named(event: &Event) -> Vec<UserId> {
-    match event.fact {
-        Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) => {
-            event.participants.list.iter().map(|participant| participant.user_id).collect()
+/// Whose profiles are needed to show events.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Named {
+    pub users: Vec<UserId>,
+    pub businesses: Vec<BusinessId>,
+}
+
+impl Named {
+    /// Those that an event needs, whoever it is shown to.
+    pub(super) fn of(event: &Event) -> Self {
+        match event.fact {
+            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) => Self {
+                users: event.participants.list.iter().map(|participant| participant.user_id).collect(),
+                businesses: event.participants.business.iter().map(|business| business.business_id).collect(),
+            },
+            Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {
+                Self::default()
+            }
         }
-        Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => Vec::new(),
+    }
+
+    /// Those that an event needs for one of its audience. Profiles that come late are pushed to the viewer, so a customer's
+    /// names none of the staff.
+    pub(super) fn by(event: &Event, viewer: UserId) -> Self {
+        let mut named = Self::of(event);
+        if CustomerView::of(&event.participants, viewer).is_some() {
+            named.users.retain(|user_id| *user_id == viewer);
+        }
+        named
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.businesses.is_empty()
     }
 }
 
@@ -76,6 +105,7 @@ impl Shown {
         let (conversation_id, at) = (event.conversation_id, event.sent_at);
         let direct = DirectMessage::of(&event).map(Arc::new);
         let (blocked_by, version) = (event.participants.blocked_by.clone(), event.participants.version);
+        let customer = CustomerView::of_customer(&event.participants);
         let changed = |participants: Participants, change: ParticipantsChanged| ChangedConversation {
             conversation_id,
             kind: event.kind,
@@ -83,6 +113,8 @@ impl Shown {
             name: ConversationName::default(),
             participants: participants.list,
             profiles: Vec::new(),
+            business: None,
+            case: participants.business.map(|business| business.case),
             is_blocked: false,
             added: change.added,
             removed: change.removed,
@@ -132,7 +164,7 @@ impl Shown {
             },
             Fact::Unknown => return Err(Refusal::internal(&NotShown)),
         };
-        Ok(Self { push, direct, blocked_by, conversation_id, version })
+        Ok(Self { push, direct, blocked_by, customer, conversation_id, version })
     }
 
     /// Which conversation it is of, and the version of its participants.
@@ -140,10 +172,11 @@ impl Shown {
         (self.conversation_id, self.version)
     }
 
-    /// As it is shown with the profiles of those whom [`named`] gives for the event, in that order.
-    pub(super) fn with_profiles(mut self, profiles: Vec<UserProfile>) -> Self {
+    /// As it is shown with the profiles of those whom [`Named`] gives for the event.
+    pub(super) fn with_profiles(mut self, profiles: ProfileList) -> Self {
         if let Push::Conversation { conversation, .. } = &mut self.push {
-            conversation.profiles = profiles;
+            conversation.profiles = profiles.users;
+            conversation.business = profiles.businesses.into_iter().next();
         }
         self
     }
@@ -152,6 +185,9 @@ impl Shown {
     /// business.
     pub fn to(&self, user_id: UserId, at: Option<Cursor>) -> Push {
         let mut push = self.push.clone();
+        if let Some(customer) = self.customer.filter(|customer| customer.is_of(user_id)) {
+            customer.apply(&mut push);
+        }
         match &mut push {
             Push::Receipt { cursor, receipt } => {
                 *cursor = at;
@@ -190,6 +226,7 @@ impl Shown {
             push: Push::Message { cursor: None, seen_seq: None, message: shown },
             direct: Some(Arc::new(message)),
             blocked_by: Vec::new(),
+            customer: None,
             conversation_id,
             version,
         }

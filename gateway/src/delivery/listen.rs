@@ -13,7 +13,7 @@ use chat_shared::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{Shown, catch_up, events::named, forget_changed, gateways, one, publish};
+use super::{Shown, catch_up, events::Named, forget_changed, gateways, one, publish};
 use crate::{
     connection::{Connection, Delivered},
     refusal::Refusal,
@@ -172,7 +172,10 @@ fn deliver_numbered(state: &AppState, NumberedEvent { event, stream_seq, recipie
     if recipients.is_empty() {
         return;
     }
-    let Some(profiles) = state.profiles.remembered(&named(&event)) else { return wait_for_names(state, recipients) };
+    let named = Named::of(&event);
+    let Some(profiles) = state.profiles.remembered(&named.users, &named.businesses) else {
+        return wait_for_names(state, recipients);
+    };
     let Ok(shown) = Shown::new(&state.content, event) else { return };
     let shown = shown.with_profiles(profiles);
     for recipient in recipients {
@@ -216,7 +219,8 @@ fn deliver_unnumbered(state: &AppState, event: &[u8]) {
     }
     forget_changed(state, &event);
     learn(state, &event);
-    let profiles = state.profiles.remembered_or_neutral(&named(&event));
+    let Named { users, businesses } = Named::of(&event);
+    let profiles = state.profiles.remembered_or_neutral(&users, &businesses);
     if let Ok(shown) = Shown::new(&state.content, event).map(|shown| shown.with_profiles(profiles)) {
         for connection in audience {
             connection.deliver_unnumbered(&shown);

@@ -8,6 +8,7 @@ use std::{
 
 use chat_shared::{
     breaker::Breaker,
+    customer_view::CustomerView,
     event::{Event, Fact},
     ids::{ConversationId, UserId},
     limits,
@@ -41,6 +42,15 @@ pub struct History {
     log_breaker: Arc<Breaker>,
     content: Content,
     times: Times,
+}
+
+/// As what a user reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// The newest event says whether the user takes part.
+    Participant,
+    /// The staff of the business was asked before.
+    Staff,
 }
 
 /// What was found of a page so far; a deleted message without itself.
@@ -79,13 +89,38 @@ impl History {
         place: Place,
         limit: usize,
     ) -> Result<HistoryPage, Refusal> {
+        self.read(user_id, conversation_id, place, limit, Reader::Participant).await
+    }
+
+    /// As `page`, for a user that `businesses.check_reader` has let pass.
+    pub async fn page_for_staff(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: Place,
+        limit: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        self.read(user_id, conversation_id, place, limit, Reader::Staff).await
+    }
+
+    async fn read(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: Place,
+        limit: usize,
+        reader: Reader,
+    ) -> Result<HistoryPage, Refusal> {
         let (log, postgres) = tokio::join!(self.newest(conversation_id), self.membership(conversation_id, user_id));
         let mut sides = Sides { log: log?, postgres };
         if sides.is_log_behind() {
             // Between the two questions somebody sent and it was stored. Whoever may not see that must not.
             sides.log = self.newest(conversation_id).await?;
         }
-        sides.authorise(user_id)?;
+        if reader == Reader::Participant {
+            sides.authorise(user_id)?;
+        }
+        let customer = sides.customer(user_id);
         let extent = sides.extent();
         let wanted = extent.page(place, limit);
         let (messages, shown) = match wanted {
@@ -111,8 +146,12 @@ impl History {
             })
             .collect::<Result<Vec<_>, Refusal>>()?;
         self.times.remember(&messages);
+        let as_shown = |message| match &customer {
+            Some(customer) => customer.message(message),
+            None => message,
+        };
         Ok(HistoryPage {
-            messages,
+            messages: messages.into_iter().map(as_shown).collect(),
             has_more: !is_current || shown.is_some_and(|shown| extent.has_more(place, shown)),
             last_seq: extent.last,
             floor_seq: extent.floor,
@@ -222,6 +261,15 @@ impl Sides {
             (_, Err(error)) => return Err(Refusal::unavailable("PostgreSQL", error)),
         };
         if is_participant { Ok(()) } else { Err(Refusal::no_such_conversation()) }
+    }
+
+    /// How the user sees the conversation, if that is the customer of a business.
+    fn customer(&self, user_id: UserId) -> Option<CustomerView> {
+        match (&self.log, &self.postgres) {
+            (Ok(Some(newest)), _) => CustomerView::of(&newest.participants, user_id),
+            (_, Ok(stored)) => stored.and_then(|stored| stored.customer),
+            (_, Err(_)) => None,
+        }
     }
 
     fn extent(&self) -> Extent {

@@ -15,6 +15,7 @@ use utoipa::{
                        `ErrorBody`."
     ),
     tags(
+        (name = "businesses", description = "Staff, and whether a business takes conversations"),
         (name = "profiles", description = "Names and pictures"),
         (name = "sessions", description = "Logouts"),
         (name = "keys", description = "What the chat backend's own tokens are checked with"),

@@ -3,6 +3,7 @@
 //! **Invariant:** every request but for public keys and the description shows a service token, and each endpoint asks for
 //! its scope before it reads anything else. What is refused is refused with an [`chat_shared::wire::ErrorBody`].
 
+mod businesses;
 mod describe;
 mod keys;
 mod profiles;
@@ -113,6 +114,8 @@ pub fn router(internal: Internal) -> Router {
 
 fn described() -> OpenApiRouter<Internal> {
     OpenApiRouter::with_openapi(describe::openapi())
+        .routes(routes!(businesses::set_open))
+        .routes(routes!(businesses::set_staff))
         .routes(routes!(profiles::invalidate))
         .routes(routes!(sessions::close))
         .routes(routes!(keys::list))
@@ -135,7 +138,7 @@ mod tests {
 
     fn operations() -> Vec<(String, Operation)> {
         let paths = described().into_openapi().paths.paths.into_iter();
-        paths.filter_map(|(path, item)| Some((path, item.post.or(item.get)?))).collect()
+        paths.filter_map(|(path, item)| Some((path, item.post.or(item.put).or(item.get)?))).collect()
     }
 
     #[test]
@@ -161,6 +164,8 @@ mod tests {
             .collect();
         let expected = [
             ("/.well-known/jwks.json", None),
+            ("/internal/v1/businesses/{business_id}", Some("businesses:write")),
+            ("/internal/v1/businesses/{business_id}/staff", Some("businesses:write")),
             ("/internal/v1/profiles/invalidate", Some("profiles:invalidate")),
             ("/internal/v1/sessions/close", Some("sessions:close")),
         ];

@@ -1,4 +1,5 @@
-//! Whose presence a user may know: their own, and that of everybody with whom they share a conversation. Who has blocked
+//! Whose presence a user may know: their own, and that of everybody with whom they share a conversation that is none with a
+//! business. Who has blocked
 //! them, or is blocked by them, is shown to them as somebody who was never there.
 
 use std::collections::{HashMap, HashSet};
@@ -51,6 +52,7 @@ pub async fn allowed(database: &Database, asked: &[(UserId, &[UserId])]) -> Resu
                where exists (
                    select from participants theirs join participants own using (conversation_id)
                    where theirs.user_id = asked.other_id and own.user_id = asked.user_id
+                       and theirs.role in ('member', 'owner')
                )"#,
             &user_ids,
             &other_ids

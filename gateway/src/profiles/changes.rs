@@ -253,10 +253,7 @@ async fn tell(profiles: Profiles, database: Database) {
             }
             let arrived = known.fetch(&news).await;
             for (id, view) in &arrived {
-                // No business takes part in conversations.
-                if let ProfileId::User(user_id) = id
-                    && let Err(refusal) = profiles.tell_audience(&database, *user_id, view).await
-                {
+                if let Err(refusal) = profiles.tell_audience(&database, *id, view).await {
                     tracing::debug!(%refusal, "some were not told of a changed profile");
                 }
             }
@@ -295,16 +292,22 @@ impl Known {
 }
 
 impl Profiles {
-    async fn tell_audience(&self, database: &Database, user_id: UserId, view: &View) -> Result<(), Refusal> {
-        let profiles = listed(&[(ProfileId::User(user_id), view.clone())]);
-        // Their own devices, also if they share no conversation with anybody.
-        self.push(profiles.clone(), vec![user_id]).await;
+    async fn tell_audience(&self, database: &Database, id: ProfileId, view: &View) -> Result<(), Refusal> {
+        let profiles = listed(&[(id, view.clone())]);
+        if let ProfileId::User(user_id) = id {
+            // Their own devices, also if they share no conversation with anybody.
+            self.push(profiles.clone(), vec![user_id]).await;
+        }
         let mut after = None;
         for _ in 0..AUDIENCE_PAGES_MAX {
-            let page = audience::page(database, user_id, after).await?;
+            let page = match id {
+                ProfileId::User(user_id) => audience::page(database, user_id, after).await?,
+                ProfileId::Business(business_id) => audience::page_of_customers(database, business_id, after).await?,
+            };
             after = page.last().copied();
             let is_last = page.len() < audience::PAGE_USERS;
-            let others: Vec<_> = page.into_iter().filter(|other| *other != user_id).collect();
+            let is_other = |other: &UserId| id != ProfileId::User(*other);
+            let others: Vec<_> = page.into_iter().filter(is_other).collect();
             if !others.is_empty() {
                 self.push(profiles.clone(), others).await;
             }
@@ -312,7 +315,7 @@ impl Profiles {
                 return Ok(());
             }
         }
-        tracing::warn!("a user shares conversations with so many that not all were told of their changed profile");
+        tracing::warn!("a changed profile concerns more users than it is pushed to; the others see it when they ask");
         Ok(())
     }
 }

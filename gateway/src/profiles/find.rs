@@ -8,7 +8,7 @@ use std::{
 use chat_shared::{
     ids::{BusinessId, UserId},
     limits,
-    wire::{ProfileList, UserProfile},
+    wire::ProfileList,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -131,9 +131,4 @@ pub(super) fn list(views: &Views, user_ids: &[UserId], business_ids: &[BusinessI
     let user = |id: &UserId| view(views, ProfileId::User(*id)).of_user(*id);
     let business = |id: &BusinessId| view(views, ProfileId::Business(*id)).of_business(*id);
     ProfileList { users: user_ids.iter().map(user).collect(), businesses: business_ids.iter().map(business).collect() }
-}
-
-/// Users of whom nothing is known.
-pub(super) fn neutral(user_ids: &[UserId]) -> Vec<UserProfile> {
-    user_ids.iter().map(|user_id| View::Unavailable.of_user(*user_id)).collect()
 }

@@ -30,13 +30,13 @@ use chat_shared::{
     inbox::Inboxes,
     lifecycle::Tasks,
     redis::Redis,
-    wire::{Conversation, ProfileList, UserProfile},
+    wire::{Conversation, Participant, ProfileList, Role, UserProfile},
 };
 use tokio::sync::Semaphore;
 
 use self::{
     changes::Changes,
-    find::{list, neutral, view},
+    find::{Views, list, view},
     gather::{Gatherer, Sources},
     kaha::Kaha,
     record::View,
@@ -118,33 +118,47 @@ impl Profiles {
         list(&views, user_ids, business_ids)
     }
 
-    /// What this gateway remembers of users, if it remembers all of them. Asks nobody.
-    pub fn remembered(&self, user_ids: &[UserId]) -> Option<Vec<UserProfile>> {
-        // Without kaha-main-v3 there is nobody to ask, so nothing to wait for.
-        let Some(known) = &self.0.known else { return Some(neutral(user_ids)) };
-        let user = |user_id: &UserId| {
-            let verdict = known.sources.remembered.get(ProfileId::User(*user_id))?;
-            Some(View::from(verdict).of_user(*user_id))
-        };
-        let users: Option<Vec<_>> = user_ids.iter().map(user).collect();
-        users.inspect(|users| Source::Memory.count(users.len()))
+    /// The profiles that this gateway remembers, if it remembers all of them. Sends no request.
+    pub fn remembered(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> Option<ProfileList> {
+        let ids = ProfileId::of(user_ids, business_ids);
+        let views: Views = ids.iter().filter_map(|id| Some((*id, self.view_in_memory(*id)?))).collect();
+        // Without kaha-main-v3 there is nothing to wait for.
+        let is_complete = self.0.known.is_none() || ids.iter().all(|id| views.contains_key(id));
+        Source::Memory.count(if is_complete { views.len() } else { 0 });
+        is_complete.then(|| list(&views, user_ids, business_ids))
     }
 
-    /// What this gateway remembers of users, and neutral names for the others. Asks nobody.
-    pub fn remembered_or_neutral(&self, user_ids: &[UserId]) -> Vec<UserProfile> {
-        let remembered = |user_id: &UserId| self.0.known.as_ref()?.sources.remembered.get(ProfileId::User(*user_id));
-        let user = |user_id: &UserId| remembered(user_id).map_or(View::Unavailable, View::from).of_user(*user_id);
-        user_ids.iter().map(user).collect()
+    /// The profiles that this gateway remembers, and neutral names for the others. Sends no request.
+    pub fn remembered_or_neutral(&self, user_ids: &[UserId], business_ids: &[BusinessId]) -> ProfileList {
+        let ids = ProfileId::of(user_ids, business_ids);
+        let views = ids.into_iter().filter_map(|id| Some((id, self.view_in_memory(id)?))).collect();
+        list(&views, user_ids, business_ids)
+    }
+
+    fn view_in_memory(&self, id: ProfileId) -> Option<View> {
+        self.0.known.as_ref()?.sources.remembered.get(id).map(View::from)
     }
 
     /// Adds names and profiles to conversations as `viewer` sees them, with one batch for all.
     pub async fn dress(&self, viewer: UserId, conversations: &mut [Conversation]) {
-        let everybody = conversations.iter().flat_map(|conversation| &conversation.participants);
-        let views = self.find(viewer, everybody.map(|of| ProfileId::User(of.user_id)).collect()).await;
+        // A customer is shown the business as a participant.
+        let users = |conversation: &Conversation| {
+            let users = conversation.participants.iter().filter(|participant| participant.role != Role::Business);
+            users.map(|participant| participant.user_id).collect::<Vec<_>>()
+        };
+        let business = |conversation: &Conversation| Some(conversation.business.as_ref()?.business_id);
+        let user_ids: Vec<_> = conversations.iter().flat_map(users).collect();
+        let business_ids: Vec<_> = conversations.iter().filter_map(business).collect();
+        let views = self.find(viewer, ProfileId::of(&user_ids, &business_ids)).await;
         for conversation in conversations {
-            let user_ids = conversation.participants.iter().map(|participant| participant.user_id);
-            let user = |user_id| view(&views, ProfileId::User(user_id)).of_user(user_id);
-            conversation.profiles = user_ids.map(user).collect();
+            let ProfileList { users, businesses } =
+                list(&views, &users(conversation), business(conversation).as_slice());
+            conversation.profiles = users;
+            conversation.business = businesses.into_iter().next();
+            let is_business = |participant: &Participant| participant.role == Role::Business;
+            if conversation.participants.iter().any(is_business) {
+                conversation.profiles.extend(conversation.business.clone().map(UserProfile::from));
+            }
             conversation.name = name_of(conversation.kind, &conversation.profiles, viewer);
         }
     }

@@ -15,6 +15,10 @@ const NEUTRAL_GROUP: &str = "Group";
 pub fn name_of(kind: ConversationKind, participants: &[UserProfile], viewer: UserId) -> ConversationName {
     let (shown, more): (Vec<_>, _) = match kind {
         ConversationKind::Direct => (participants.iter().filter(|profile| profile.user_id != viewer).collect(), 0),
+        // The customer comes first, to whom alone the business is a participant.
+        ConversationKind::Business => {
+            (participants.iter().filter(|profile| profile.user_id != viewer).take(1).collect(), 0)
+        }
         ConversationKind::Group | ConversationKind::Unknown => {
             (participants.iter().take(NAMES_MAX).collect(), participants.len().saturating_sub(NAMES_MAX))
         }
@@ -24,7 +28,7 @@ pub fn name_of(kind: ConversationKind, participants: &[UserProfile], viewer: Use
         text: if names.is_empty() { NEUTRAL_GROUP.to_owned() } else { names.join(", ") },
         more,
         avatar_url: match (kind, shown.first()) {
-            (ConversationKind::Direct, Some(other)) => other.avatar_url.clone(),
+            (ConversationKind::Direct | ConversationKind::Business, Some(other)) => other.avatar_url.clone(),
             _ => None,
         },
         is_fallback: names.is_empty() || shown.iter().any(|profile| is_neutral(profile)),

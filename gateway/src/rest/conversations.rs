@@ -24,7 +24,8 @@ use crate::{
 ///
 /// A direct one is made once for each pair: asking again, from either side, gives the one that is there. A group is
 /// made anew each time, with 1 to 7 others; users named twice count once. Its maker owns it. A user who has blocked the
-/// maker is not put into a group.
+/// maker is not put into a group. One with a business is made once for each user: a case opens, and an
+/// agent gets it before this is answered if one has room.
 #[utoipa::path(
     post,
     path = "/v1/conversations",
@@ -34,8 +35,10 @@ use crate::{
     request_body = CreateConversation,
     responses(
         (status = 201, description = "It has been made", body = Conversation),
-        (status = 200, description = "The pair had it already", body = Conversation),
+        (status = 200, description = "It was there already", body = Conversation),
         (status = 403, description = "`forbidden`: there is a block between the two of you, or one of the users has blocked you", body = ErrorBody),
+        (status = 404, description = "`not_found`: there is no such business", body = ErrorBody),
+        (status = 409, description = "`conflict`: the business takes no chats any more", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
     )
@@ -48,7 +51,12 @@ pub async fn create(
     if let CreateConversation::Group { user_ids } = &request {
         state.rate.check_more(identity.user_id, user_ids.len().min(limits::GROUP_PARTICIPANTS_MAX))?;
     }
-    let created = state.conversations.create(identity.user_id, &request).await?;
+    let created = match request {
+        CreateConversation::Business { business_id } => {
+            state.businesses.converse(&state.quotas, identity.user_id, business_id).await?
+        }
+        request => state.conversations.create(identity.user_id, &request).await?,
+    };
     Ok((if created.is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(created.conversation)))
 }
 

@@ -18,6 +18,7 @@ use utoipa::{
     ),
     tags(
         (name = "conversations", description = "Make, list and show conversations, and change who takes part"),
+        (name = "businesses", description = "Answer the customers of a business, and say how its cases are assigned"),
         (name = "messages", description = "Read history and send"),
         (name = "presence", description = "Ask who is there"),
         (name = "profiles", description = "Ask what somebody is called"),

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use chat_shared::{
     ids::ConversationId,
     position::Seq,
-    wire::{Accepted, ErrorBody, HistoryPage, SendMessage, SendMessageBody},
+    wire::{Accepted, ErrorBody, ErrorCode, HistoryPage, SendMessage, SendMessageBody},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -63,7 +63,15 @@ pub async fn page(
     InQuery(query): InQuery<HistoryQuery>,
 ) -> Result<Json<HistoryPage>, Refusal> {
     state.rate.check_rows(identity.user_id, query.limit.0)?;
-    let page = state.history.page(identity.user_id, conversation_id, query.place()?, query.limit.0).await?;
+    let (user_id, place, limit) = (identity.user_id, query.place()?, query.limit.0);
+    let page = match state.history.page(user_id, conversation_id, place, limit).await {
+        // A supervisor reads the conversations of the business without taking part.
+        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+            state.businesses.check_reader(user_id, conversation_id).await?;
+            state.history.page_for_staff(user_id, conversation_id, place, limit).await?
+        }
+        page => page?,
+    };
     for message in &page.messages {
         state.receipts.remember(conversation_id, message.message_id, message.seq);
     }
@@ -103,8 +111,7 @@ pub async fn send(
         .sender
         .send(identity.user_id, SendMessage { conversation_id, message_id, text, is_repeat, seen_seq })
         .await?;
-    state.receipts.remember(conversation_id, message_id, sent.seq);
-    state.typing.sent(conversation_id, identity.user_id);
+    state.accepted(identity.user_id, conversation_id, message_id, &sent);
     let status = if sent.is_repeat { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(Accepted { reference: None, conversation_id, message_id, seq: sent.seq, sent_at: sent.sent_at })))
 }

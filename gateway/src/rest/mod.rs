@@ -3,6 +3,7 @@
 //! **Invariant:** whatever is refused is refused with an [`chat_shared::wire::ErrorBody`], routes that don't exist included.
 
 mod blocks;
+mod businesses;
 mod conversations;
 mod describe;
 mod devices;
@@ -17,7 +18,7 @@ mod receipts;
 mod refusals;
 mod tickets;
 
-pub use extract::Body;
+pub use extract::{Body, InPath};
 pub use refusals::{AnyRefusal, BodyRefusal};
 
 use axum::{
@@ -51,6 +52,16 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(conversations::get))
         .routes(routes!(conversations::add))
         .routes(routes!(conversations::remove))
+        .routes(routes!(businesses::list))
+        .routes(routes!(businesses::inbox))
+        .routes(routes!(businesses::set_status))
+        .routes(routes!(businesses::claim))
+        .routes(routes!(businesses::settings, businesses::set_settings))
+        .routes(routes!(businesses::set_agent, businesses::give_back))
+        .routes(routes!(businesses::accept))
+        .routes(routes!(businesses::resolve))
+        .routes(routes!(businesses::reopen))
+        .routes(routes!(businesses::assignments))
         .routes(routes!(messages::page, messages::send))
         .routes(routes!(mute::mute, mute::unmute))
         .routes(routes!(receipts::mark_read))
@@ -93,23 +104,35 @@ mod tests {
         names.sort();
         let expected = [
             "DELETE /v1/blocks/{user_id}",
+            "DELETE /v1/conversations/{conversation_id}/agent",
             "DELETE /v1/conversations/{conversation_id}/mute",
             "DELETE /v1/conversations/{conversation_id}/participants/{user_id}",
             "DELETE /v1/devices/{device_id}",
             "GET /v1/blocks",
+            "GET /v1/businesses",
+            "GET /v1/businesses/{business_id}/conversations",
+            "GET /v1/businesses/{business_id}/settings",
             "GET /v1/conversations",
             "GET /v1/conversations/{conversation_id}",
+            "GET /v1/conversations/{conversation_id}/assignments",
             "GET /v1/conversations/{conversation_id}/messages",
             "GET /v1/devices",
             "GET /v1/presence",
             "GET /v1/profiles",
             "GET /v1/unread",
+            "POST /v1/businesses/{business_id}/claim",
             "POST /v1/conversations",
+            "POST /v1/conversations/{conversation_id}/accept",
             "POST /v1/conversations/{conversation_id}/messages",
             "POST /v1/conversations/{conversation_id}/participants",
             "POST /v1/conversations/{conversation_id}/read",
+            "POST /v1/conversations/{conversation_id}/reopen",
+            "POST /v1/conversations/{conversation_id}/resolve",
             "POST /v1/tickets",
             "PUT /v1/blocks/{user_id}",
+            "PUT /v1/businesses/{business_id}/settings",
+            "PUT /v1/businesses/{business_id}/status",
+            "PUT /v1/conversations/{conversation_id}/agent",
             "PUT /v1/conversations/{conversation_id}/mute",
             "PUT /v1/devices/{device_id}",
         ];
@@ -129,7 +152,7 @@ mod tests {
             let documented = &operation.responses.responses;
             assert!(documented.keys().any(|status| status.starts_with('2')), "{name} succeeds somehow");
             let mut expected = vec!["400", "401", "429", "500", "503"];
-            if name.contains("{conversation_id}") {
+            if name.contains("{conversation_id}") || name.contains("{business_id}") {
                 expected.push("404");
             }
             for status in expected {

@@ -11,14 +11,15 @@ pub use lane::Lanes;
 
 use chat_shared::{
     clock::{Clock, Timestamp},
+    customer_view::CustomerView,
     event::{Event, Fact, MessageSent, Participants},
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     lifecycle::Tasks,
     limits,
     log::{AppendError, Appended, Head},
     position::{Seq, StreamSeq},
     sealing::{Envelope, Sealed},
-    wire::SendMessage,
+    wire::{CaseState, SendMessage},
 };
 
 use crate::{
@@ -53,6 +54,8 @@ pub struct Acceptance {
     pub sent_at: Timestamp,
     /// Whether it had been accepted before.
     pub is_repeat: bool,
+    /// The business, if the message is one of a customer whose case is resolved: it opens the next case.
+    pub opens_case: Option<BusinessId>,
 }
 
 /// What was asked for, checked.
@@ -118,7 +121,8 @@ impl Sender {
             };
             let event = self.message_event(request, &head, sealed)?;
             // By the time of the answer the lane may know of later events.
-            let accepted = Acceptance { seq: event.seq, sent_at: event.sent_at, is_repeat: false };
+            let opens_case = opens_case(&event.participants, request.user_id);
+            let accepted = Acceptance { seq: event.seq, sent_at: event.sent_at, is_repeat: false, opens_case };
             match lane.append(event, &request.append_id).await {
                 Ok(Appended::At(_)) => return Ok(accepted),
                 Ok(Appended::Duplicate(at)) => return self.compare_with(request, at).await,
@@ -226,7 +230,16 @@ fn may_send(head: &Head, user_id: UserId) -> Result<(), Refusal> {
     if !head.is_writable() {
         return Err(Refusal::later_version());
     }
+    if head.participants.business.as_ref().is_some_and(|business| business.is_closed) {
+        return Err(Refusal::business_closed());
+    }
     if head.participants.is_blocked() { Err(Refusal::blocked()) } else { Ok(()) }
+}
+
+fn opens_case(participants: &Participants, sender_id: UserId) -> Option<BusinessId> {
+    let customer = CustomerView::of(participants, sender_id)?;
+    let is_resolved = participants.business.as_ref()?.case.state == CaseState::Resolved;
+    is_resolved.then(|| customer.business_id())
 }
 
 fn takes_part(head: &Head, user_id: UserId) -> Result<(), Refusal> {

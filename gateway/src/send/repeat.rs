@@ -66,7 +66,7 @@ impl Sender {
             ));
         }
         if self.content.open_message(request.command.conversation_id, message)? == request.command.text {
-            Ok(Acceptance { seq, sent_at, is_repeat: true })
+            Ok(Acceptance { seq, sent_at, is_repeat: true, opens_case: None })
         } else {
             Err(Refusal::conflict("this `message_id` was used for another text; a new message needs a new id"))
         }

@@ -155,6 +155,7 @@ async fn state_behind(place: &Place, edge: Arc<Edge>, tasks: Tasks) -> AppState 
         content: place.content.clone(),
         sender: place.sender.clone(),
         conversations: place.conversations.clone(),
+        businesses: place.businesses.clone(),
         history: place.history.clone(),
         receipts: Arc::new(Receipts::new(
             place.tail.clone(),

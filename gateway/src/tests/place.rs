@@ -31,6 +31,7 @@ use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
 use crate::{
+    business::Businesses,
     content::Content,
     conversations::Conversations,
     database::Database,
@@ -63,6 +64,7 @@ pub struct Place {
     pub content: Content,
     pub sender: Sender,
     pub conversations: Conversations,
+    pub businesses: Businesses,
     pub history: History,
     pub tasks: Tasks,
 }
@@ -113,16 +115,27 @@ impl Place {
         let tail = Tail::new(log.clone(), RateLimits::start(NonZeroU32::MIN, &tasks));
         let sender =
             Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
+        let gateways = Gateways::new(nats.clone(), namespace.clone(), inboxes.clone());
+        let conversations = Conversations::new(
+            database.clone(),
+            inboxes.clone(),
+            sender.clone(),
+            content.clone(),
+            clock.clone(),
+            profiles.clone(),
+            gateways.clone(),
+        );
+        let businesses = Businesses::new(
+            database.clone(),
+            inboxes.clone(),
+            gateways,
+            log.clone(),
+            conversations.clone(),
+            profiles.clone(),
+        );
         let place = Self {
-            conversations: Conversations::new(
-                database.clone(),
-                inboxes.clone(),
-                sender.clone(),
-                content.clone(),
-                clock.clone(),
-                profiles.clone(),
-                Gateways::new(nats.clone(), namespace.clone(), inboxes.clone()),
-            ),
+            conversations,
+            businesses,
             history: History::new(database.clone(), tail.clone(), content.clone()),
             pool,
             operator,
@@ -247,7 +260,10 @@ impl Place {
         .unwrap();
         sqlx::query!(
             "with head as (
-                 update conversations set last_seq = $2, last_message_id = $3, last_message_at = $4, last_activity_at = $4
+                 update conversations
+                 set last_seq = $2, last_message_id = $3, last_message_at = $4, last_activity_at = $4,
+                     customer_seq = case customer_id when $5 then $2 else customer_seq end,
+                     agent_seq = case when customer_id <> $5 then $2 else agent_seq end
                  where conversation_id = $1 and last_seq < $2
                  returning conversation_id, last_activity_at
              )
@@ -256,7 +272,8 @@ impl Place {
             event.conversation_id.as_uuid(),
             event.seq.to_sql(),
             message.message_id.as_uuid(),
-            sent_at
+            sent_at,
+            message.sender_id.as_uuid()
         )
         .execute(&mut *connection)
         .await

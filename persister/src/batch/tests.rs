@@ -145,6 +145,7 @@ fn log() -> impl Strategy<Value = Vec<Item>> {
                         sender_id: user_id,
                         envelope: vec![user],
                         seen_seq: Seq(*seq - 1),
+                        author: [Author::User, Author::Customer, Author::Staff][usize::from(user)],
                     })),
                     Kind::Read(seq) => {
                         let seq = u64::from(seq);

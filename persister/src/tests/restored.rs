@@ -51,7 +51,7 @@ async fn members(place: &Place, conversation_id: ConversationId) -> Option<(i64,
 /// The participants as of a version.
 fn participants(version: u64, users: &[UserId], blocked_by: &[UserId]) -> Participants {
     let list = users.iter().map(|user_id| Participant { user_id: *user_id, role: Role::Member }).collect();
-    Participants { version, list, blocked_by: blocked_by.to_vec() }
+    Participants { version, list, blocked_by: blocked_by.to_vec(), business: None }
 }
 
 /// A change of who takes part.

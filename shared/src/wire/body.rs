@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConversationKind, ConversationName, Mute, MuteFields, Progress, Role, UserProfile, map};
+use super::{
+    BusinessProfile, Case, ConversationKind, ConversationName, Mute, MuteFields, Progress, Role, UserProfile, map,
+};
 use crate::{
     clock::Timestamp,
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     position::Seq,
     runs::Runs,
 };
@@ -37,7 +39,7 @@ impl std::fmt::Debug for Message {
     }
 }
 
-/// A user in a conversation.
+/// A user in a conversation. To a customer the business is one: its `user_id` is the `business_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Participant {
     /// Who.
@@ -63,6 +65,12 @@ pub struct Conversation {
     /// What the participants are called, in the same order.
     #[serde(default)]
     pub profiles: Vec<UserProfile>,
+    /// Of a business conversation: the business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business: Option<BusinessProfile>,
+    /// Of a business conversation: its current or last case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<Case>,
     /// Of a direct conversation: whether the asking user has blocked the other one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_blocked: bool,
@@ -132,6 +140,11 @@ pub enum CreateConversation {
     Group {
         /// One to seven others.
         user_ids: Vec<UserId>,
+    },
+    /// The one with a business; made if it doesn't exist yet.
+    Business {
+        /// The business.
+        business_id: BusinessId,
     },
 }
 

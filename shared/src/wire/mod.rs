@@ -5,12 +5,14 @@
 
 mod account;
 mod body;
+mod business;
 mod close;
 mod command;
 mod complaint;
 mod device;
 mod encoding;
 mod error;
+mod hours;
 mod map;
 mod plain;
 mod profile;
@@ -22,6 +24,11 @@ pub use body::{
     AddParticipants, Conversation, ConversationPage, CreateConversation, HistoryPage, Message, Participant,
     SendMessageBody,
 };
+pub use business::{
+    Assignment, AssignmentList, AssignmentReason, BusinessConversation, BusinessConversationPage, BusinessSettings,
+    Case, CaseState, Clocks, Considered, ReleaseReason, ResolveCase, SetAgent, SetStatus, StaffRole, StaffStatus,
+    StaffedBusiness, StaffedBusinessList, Strategy, Verdict,
+};
 pub use close::CloseCode;
 pub use command::{
     Command, CommandFrame, Confirm, Heartbeat, Hello, MarkRead, RenewToken, Resume, SendMessage, SetTyping,
@@ -31,6 +38,7 @@ pub use complaint::without_values;
 pub use device::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice};
 pub use encoding::{DecodeError, Encoding, decode_command};
 pub use error::{ErrorBody, ErrorCode};
+pub use hours::{Hours, HoursException, Span, Weekday, WeeklySpans};
 pub use map::Map;
 pub use profile::{BusinessProfile, ConversationName, ProfileList, ProfileState, UserProfile};
 pub use push::{Accepted, ChangedConversation, Connected, Push, Rejected, Reply, ServerFrame, WireLimits};
@@ -48,6 +56,8 @@ pub enum ConversationKind {
     Direct,
     /// Two to eight users when it is made; eight at the most.
     Group,
+    /// A customer and a business, for which at most one agent takes part at a time.
+    Business,
     /// A kind of a later version. Never sent in a request.
     #[serde(other)]
     Unknown,
@@ -59,13 +69,17 @@ impl ConversationKind {
         match self {
             Self::Direct => "direct",
             Self::Group => "group",
+            Self::Business => "business",
             Self::Unknown => "unknown",
         }
     }
 
     /// The kind with this name.
     pub fn named(name: &str) -> Self {
-        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Unknown)
+        [Self::Direct, Self::Group, Self::Business]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .unwrap_or(Self::Unknown)
     }
 }
 
@@ -77,6 +91,12 @@ pub enum Role {
     Member,
     /// A member who also adds and removes participants of a group.
     Owner,
+    /// The customer of a business conversation.
+    Customer,
+    /// The member of staff that answers a customer.
+    Agent,
+    /// The business, as a customer is shown it: `user_id` is the `business_id`. Never stored.
+    Business,
     /// A role of a later version. Never sent in a request.
     #[serde(other)]
     Unknown,
@@ -88,13 +108,19 @@ impl Role {
         match self {
             Self::Member => "member",
             Self::Owner => "owner",
+            Self::Customer => "customer",
+            Self::Agent => "agent",
+            Self::Business => "business",
             Self::Unknown => "unknown",
         }
     }
 
     /// The role with this name.
     pub fn named(name: &str) -> Self {
-        [Self::Member, Self::Owner].into_iter().find(|role| role.as_str() == name).unwrap_or(Self::Unknown)
+        [Self::Member, Self::Owner, Self::Customer, Self::Agent]
+            .into_iter()
+            .find(|role| role.as_str() == name)
+            .unwrap_or(Self::Unknown)
     }
 }
 

@@ -47,6 +47,20 @@ pub struct BusinessProfile {
     pub state: ProfileState,
 }
 
+impl BusinessProfile {
+    /// Of a business whose name isn't known.
+    pub fn unavailable(business_id: BusinessId) -> Self {
+        Self { business_id, name: "Business".to_owned(), avatar_url: None, state: ProfileState::Unavailable }
+    }
+}
+
+/// A customer is shown the business as a participant.
+impl From<BusinessProfile> for UserProfile {
+    fn from(BusinessProfile { business_id, name, avatar_url, state }: BusinessProfile) -> Self {
+        Self { user_id: business_id.into(), name, avatar_url, state }
+    }
+}
+
 /// Profiles that were asked for, or that changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ProfileList {
@@ -61,7 +75,7 @@ pub struct ProfileList {
 /// What a conversation is called, as the asking user sees it (R2.5).
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ConversationName {
-    /// The other participant's name; of a group those of the first three participants, with commas between them.
+    /// The other participant's name, to a customer that of the business and to staff that of the customer; of a group those of the first three participants, with commas between them.
     pub text: String,
     /// Participants of a group beyond those three.
     #[serde(default, skip_serializing_if = "is_zero")]

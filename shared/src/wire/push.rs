@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConversationKind, ConversationName, ErrorCode, Message, Participant, Presence, ProfileList, Receipt, Typing,
-    UserProfile,
+    BusinessProfile, Case, ConversationKind, ConversationName, ErrorCode, Message, Participant, Presence, ProfileList,
+    Receipt, Typing, UserProfile,
 };
 use crate::{
     clock::Timestamp,
@@ -192,6 +192,12 @@ pub struct ChangedConversation {
     /// What the participants are called, in the same order.
     #[serde(default)]
     pub profiles: Vec<UserProfile>,
+    /// Of a business conversation: the business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business: Option<BusinessProfile>,
+    /// Of a business conversation: its current or last case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<Case>,
     /// Of a direct conversation: whether this user has blocked the other one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_blocked: bool,

@@ -4,7 +4,8 @@ use chat_shared::{
     clock::Timestamp,
     delivery::{Delivery, NumberedEvent, PresenceChange, Recipient, Revocation},
     event::{
-        BlocksChanged, DeliveredAdvanced, Event, Fact, MessageSent, Participants, ParticipantsChanged, ReadAdvanced,
+        BlocksChanged, BusinessPart, DeliveredAdvanced, Event, Fact, MessageSent, Participants, ParticipantsChanged,
+        ReadAdvanced,
     },
     ids::LoginId,
     jobs::{Job, MessageJob, ReadUpTo},
@@ -17,7 +18,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     mutation::{id, mutated, numbers, texts},
-    pushes::profile_lists,
+    pushes::{cases, profile_lists},
 };
 
 /// Memory for what claims to be long: a list gets room for a megabyte in advance, and a few stand within each other.
@@ -55,8 +56,13 @@ fn events() -> impl Strategy<Value = Event> {
         let role = if is_owner { Role::Owner } else { Role::Member };
         Participant { user_id, role }
     });
-    let participants = (numbers(), vec(participant, 0..4), vec(id(), 0..3))
-        .prop_map(|(version, list, blocked_by)| Participants { version, list, blocked_by });
+    let business = (id(), cases(), any::<bool>()).prop_map(|(business_id, case, is_closed)| BusinessPart {
+        business_id,
+        case,
+        is_closed,
+    });
+    let participants = (numbers(), vec(participant, 0..4), vec(id(), 0..3), option::of(business))
+        .prop_map(|(version, list, blocked_by, business)| Participants { version, list, blocked_by, business });
     (id(), any::<bool>(), numbers(), times(), numbers(), participants, facts()).prop_map(
         |(conversation_id, is_group, seq, sent_at, previous, participants, fact)| Event {
             conversation_id,

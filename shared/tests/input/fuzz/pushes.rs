@@ -4,9 +4,9 @@ use chat_shared::{
     clock::Timestamp,
     position::{Cursor, Seq},
     wire::{
-        Accepted, BusinessProfile, ChangedConversation, Connected, ConversationKind, ConversationName, Encoding,
-        ErrorCode, Message, Participant, Presence, ProfileList, ProfileState, Push, Receipt, ReceiptKind, Rejected,
-        Reply, Role, ServerFrame, Typing, UserProfile, WireLimits,
+        Accepted, BusinessProfile, Case, CaseState, ChangedConversation, Connected, ConversationKind, ConversationName,
+        Encoding, ErrorCode, Message, Participant, Presence, ProfileList, ProfileState, Push, Receipt, ReceiptKind,
+        Rejected, Reply, Role, ServerFrame, Typing, UserProfile, WireLimits,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -75,11 +75,11 @@ fn conversations() -> impl Strategy<Value = ChangedConversation> {
     });
     let name = (texts(), 0..9_usize, option::of(texts()), any::<bool>())
         .prop_map(|(text, more, avatar_url, is_fallback)| ConversationName { text, more, avatar_url, is_fallback });
-    let shown = (name, vec(user_profiles(), 0..3), any::<bool>());
+    let shown = (name, vec(user_profiles(), 0..3), option::of(business_profiles()), option::of(cases()), any::<bool>());
     let changed = (vec(participant, 0..4), vec(id(), 0..3), vec(id(), 0..3), vec(id(), 0..2));
     (id(), any::<bool>(), numbers(), shown, changed, numbers(), times()).prop_map(
         |(conversation_id, is_group, version, shown, changed, last_seq, changed_at)| {
-            let (name, profiles, is_blocked) = shown;
+            let (name, profiles, business, case, is_blocked) = shown;
             let (participants, added, removed, returned) = changed;
             ChangedConversation {
                 conversation_id,
@@ -88,6 +88,8 @@ fn conversations() -> impl Strategy<Value = ChangedConversation> {
                 name,
                 participants,
                 profiles,
+                business,
+                case,
                 is_blocked,
                 added,
                 removed,
@@ -115,9 +117,23 @@ fn user_profiles() -> impl Strategy<Value = UserProfile> {
 
 /// Profiles of users and businesses.
 pub fn profile_lists() -> impl Strategy<Value = ProfileList> {
-    let business = (id(), texts(), option::of(texts()), states())
-        .prop_map(|(business_id, name, avatar_url, state)| BusinessProfile { business_id, name, avatar_url, state });
-    (vec(user_profiles(), 0..3), vec(business, 0..3)).prop_map(|(users, businesses)| ProfileList { users, businesses })
+    (vec(user_profiles(), 0..3), vec(business_profiles(), 0..3))
+        .prop_map(|(users, businesses)| ProfileList { users, businesses })
+}
+
+fn business_profiles() -> impl Strategy<Value = BusinessProfile> {
+    (id(), texts(), option::of(texts()), states()).prop_map(|(business_id, name, avatar_url, state)| BusinessProfile {
+        business_id,
+        name,
+        avatar_url,
+        state,
+    })
+}
+
+/// Cases of business conversations.
+pub fn cases() -> impl Strategy<Value = Case> {
+    let state = proptest::sample::select(CaseState::ALL);
+    (any::<u32>(), state, times()).prop_map(|(number, state, waiting_since)| Case { number, state, waiting_since })
 }
 
 fn receipts() -> impl Strategy<Value = Receipt> {

@@ -1,0 +1,160 @@
+//! Conversations of customers with businesses: the staff, the queue of cases, and which agent a case goes to.
+//!
+//! A conversation exists once for a customer and a business. Within it cases open and are resolved. The customer and at most one
+//! agent take part; an assignment is a change of participants, so that the log refuses whatever a former agent sends.
+//!
+//! **Invariants:** whoever writes `cases`, `assignments` or the participants of a business conversation holds the row of the
+//! business, so decisions of one business follow each other; only the sweep moves `due_at` without it. Rows are locked in the order business, conversations by id,
+//! participants. All times are those of PostgreSQL, so gateways whose clocks differ decide alike.
+
+mod case;
+mod create;
+mod decide;
+mod due;
+mod hours;
+mod inbox;
+mod ledger;
+mod pairing;
+mod reads;
+mod rights;
+mod route;
+mod settings;
+mod staff;
+mod status;
+mod store;
+mod sweep;
+mod wakes;
+
+pub use inbox::InboxQuery;
+pub use staff::StaffList;
+pub use sweep::start as start_sweep;
+pub use wakes::run as run_wakes;
+
+use std::sync::Arc;
+
+use chat_shared::{
+    clock::Timestamp,
+    delivery::Delivery,
+    ids::{BusinessId, ConversationId},
+    inbox::Inboxes,
+    log::Log,
+};
+use moka::sync::Cache;
+use sqlx::{Acquire, PgConnection};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use self::{case::Move, store::Business, wakes::Wakes};
+use crate::{
+    conversations::Conversations,
+    database::{Database, bounded},
+    delivery::Gateways,
+    outbox::Outbox,
+    profiles::Profiles,
+    refusal::Refusal,
+};
+
+/// Transactions of businesses at a time, so that a burst at one business leaves connections to PostgreSQL for all else.
+const TRANSACTIONS_MAX: usize = 3;
+/// Businesses whose turns are remembered.
+const TURNS_MAX: u64 = 10_000;
+
+/// Everything about businesses. Clones share their state.
+#[derive(Clone)]
+pub struct Businesses {
+    database: Database,
+    inboxes: Inboxes,
+    outbox: Outbox,
+    gateways: Gateways,
+    log: Log,
+    conversations: Conversations,
+    profiles: Profiles,
+    turns: Cache<BusinessId, Arc<Mutex<()>>>,
+    transactions: Arc<Semaphore>,
+    wakes: Arc<Wakes>,
+}
+
+/// The right to change one business from this gateway.
+struct Turn {
+    _business: OwnedMutexGuard<()>,
+    _transaction: OwnedSemaphorePermit,
+}
+
+impl Businesses {
+    /// Over the database that has them. `conversations` show what was changed, and bring changes to the log.
+    pub fn new(
+        database: Database,
+        inboxes: Inboxes,
+        gateways: Gateways,
+        log: Log,
+        conversations: Conversations,
+        profiles: Profiles,
+    ) -> Self {
+        Self {
+            database,
+            inboxes,
+            outbox: conversations.outbox().clone(),
+            gateways,
+            log,
+            conversations,
+            profiles,
+            turns: Cache::new(TURNS_MAX),
+            transactions: Arc::new(Semaphore::new(TRANSACTIONS_MAX)),
+            wakes: Arc::default(),
+        }
+    }
+
+    /// Waits until no other request of this gateway changes the business, before a connection to PostgreSQL is taken.
+    async fn turn(&self, business_id: BusinessId) -> Result<Turn, Refusal> {
+        let business = self.turns.get_with(business_id, Arc::default).lock_owned().await;
+        let transaction = Arc::clone(&self.transactions).acquire_owned().await;
+        Ok(Turn { _business: business, _transaction: transaction.map_err(|error| Refusal::internal(&error))? })
+    }
+
+    /// Locks the business, lets `decide` find what is to change by what PostgreSQL has, and changes it. Returns what `decide`
+    /// returns beside the changes, once they are in the log.
+    async fn change<T>(
+        &self,
+        business_id: BusinessId,
+        decide: impl AsyncFnOnce(&mut PgConnection, &Business) -> Result<(T, Vec<Move>), Refusal>,
+    ) -> Result<T, Refusal> {
+        let turn = self.turn(business_id).await?;
+        let mut connection = self.database.connection().await?;
+        let mut transaction = bounded(connection.begin()).await?;
+        let business = store::lock(&mut transaction, business_id).await?.ok_or_else(Refusal::no_such_business)?;
+        let (found, moves) = decide(&mut transaction, &business).await?;
+        store::apply(&mut transaction, &business, &moves).await?;
+        bounded(transaction.commit()).await?;
+        drop(connection);
+        drop(turn);
+        self.publish(&moves).await;
+        Ok(found)
+    }
+
+    /// Brings changes to the log, and waits until nothing more is pushed to agents that take part no longer.
+    async fn publish(&self, moves: &[Move]) {
+        futures_util::future::join_all(moves.iter().map(async |change| {
+            let conversation_id = change.after.conversation_id;
+            self.outbox.publish(conversation_id).await;
+            if let Some(user_id) = change.removed() {
+                let version = change.after.version;
+                self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await;
+            }
+        }))
+        .await;
+    }
+
+    /// Lets the router look at a business soon: an agent has room, or a case waits.
+    pub fn wake(&self, business_id: BusinessId) {
+        self.wakes.add(business_id, None);
+    }
+
+    /// As `wake`, after a customer's message in a conversation whose case is resolved.
+    pub fn wake_for(&self, business_id: BusinessId, conversation_id: ConversationId, seq: chat_shared::position::Seq) {
+        self.wakes.add(business_id, Some((conversation_id, seq)));
+    }
+}
+
+/// A moment as PostgreSQL takes it.
+fn sql(at: Timestamp) -> time::OffsetDateTime {
+    at.into()
+}

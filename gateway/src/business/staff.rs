@@ -1,0 +1,273 @@
+//! The staff lists that kaha-main-v3 pushes, and businesses that open and close.
+
+use std::collections::HashSet;
+
+use chat_shared::{
+    ids::{BusinessId, UserId},
+    wire::{ReleaseReason, StaffRole},
+};
+use serde::Deserialize;
+use sqlx::{Acquire, PgConnection};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Businesses,
+    case::Move,
+    sql,
+    store::{self, Business},
+};
+use crate::{
+    database::{bounded, statement},
+    refusal::Refusal,
+    telemetry,
+};
+
+/// Members of the staff of one business.
+pub const STAFF_MAX: usize = 500;
+/// Cases that one change of the staff moves in one transaction.
+const MOVES_MAX: usize = 200;
+
+/// The whole staff of a business, as of a version.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaffList {
+    /// Grows with each change of the staff. An older version than the stored one is a `conflict`.
+    pub version: u64,
+    /// All members; 500 at the most, each user once.
+    pub staff: Vec<StaffMember>,
+}
+
+/// A member of the staff.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StaffMember {
+    /// The user.
+    pub user_id: UserId,
+    /// The role.
+    pub role: StaffRole,
+    /// Cases that the agent may have at a time, 0 to 50; without it the capacity of the business.
+    #[serde(default)]
+    pub capacity: Option<u32>,
+}
+
+impl StaffList {
+    fn check(&self) -> Result<(), Refusal> {
+        if self.staff.len() > STAFF_MAX {
+            return Err(Refusal::invalid(format!("`staff` has more than {STAFF_MAX} members")));
+        }
+        if i64::try_from(self.version).is_err() || self.version == 0 {
+            return Err(Refusal::invalid("`version` is a whole number from 1"));
+        }
+        let mut seen = HashSet::with_capacity(self.staff.len());
+        if !self.staff.iter().all(|member| seen.insert(member.user_id)) {
+            return Err(Refusal::invalid("`staff` has a user twice"));
+        }
+        if self.staff.iter().any(|member| member.role == StaffRole::Unknown) {
+            return Err(Refusal::invalid("`role` is `agent`, `supervisor` or `admin`"));
+        }
+        if self.staff.iter().any(|member| member.capacity.is_some_and(|capacity| capacity > 50)) {
+            return Err(Refusal::invalid("`capacity` is a whole number from 0 to 50"));
+        }
+        Ok(())
+    }
+}
+
+impl Businesses {
+    /// Replaces the staff of a business, which is made if it is new. Once it returns, users who are on the staff no more are
+    /// pushed nothing of its conversations, on any gateway. The same version again changes nothing.
+    pub async fn set_staff(&self, business_id: BusinessId, list: &StaffList) -> Result<(), Refusal> {
+        let outcome = async {
+            list.check()?;
+            self.replace_staff(business_id, list).await
+        };
+        let outcome = outcome.await;
+        let name = match &outcome {
+            Ok(true) => "stored",
+            Ok(false) => "repeated",
+            Err(_) => "refused",
+        };
+        metrics::counter!(telemetry::STAFF_LISTS_TOTAL, "outcome" => name).increment(1);
+        let is_new = outcome?;
+        // Also for a repeat: the gateway that took the list first may have died before it gave back all cases.
+        self.give_back_strays(business_id).await?;
+        if is_new {
+            self.wake(business_id);
+        }
+        Ok(())
+    }
+
+    /// Stores the list; false if it is stored already.
+    async fn replace_staff(&self, business_id: BusinessId, list: &StaffList) -> Result<bool, Refusal> {
+        let _turn = self.turn(business_id).await?;
+        let mut connection = self.database.connection().await?;
+        let mut transaction = bounded(connection.begin()).await?;
+        let business = lock_or_make(&mut transaction, business_id).await?;
+        if list.version < business.staff_version {
+            return Err(Refusal::conflict(format!(
+                "`version` is older than the stored one, which is {}; push the present staff",
+                business.staff_version
+            )));
+        }
+        if list.version == business.staff_version {
+            return Ok(false);
+        }
+        let ids: Vec<_> = list.staff.iter().map(|member| member.user_id.as_uuid()).collect();
+        let roles: Vec<_> = list.staff.iter().map(|member| member.role.as_str().to_owned()).collect();
+        let capacities: Vec<_> = list.staff.iter().map(|member| member.capacity.map(u32::cast_signed)).collect();
+        let removing = sqlx::query!(
+            "delete from staff where business_id = $1 and user_id <> all($2)",
+            business_id.as_uuid(),
+            &ids
+        );
+        statement(removing.execute(&mut *transaction)).await?;
+        let adding = sqlx::query!(
+            "insert into staff (business_id, user_id, role, capacity, status_at)
+             select $1, user_id, role, capacity, $5
+             from unnest($2::uuid[], $3::text[], $4::integer[]) as member (user_id, role, capacity)
+             on conflict (business_id, user_id) do update set role = excluded.role, capacity = excluded.capacity
+             where (staff.role, staff.capacity) is distinct from (excluded.role, excluded.capacity)",
+            business_id.as_uuid(),
+            &ids,
+            &roles,
+            &capacities as &[Option<i32>],
+            sql(business.now)
+        );
+        statement(adding.execute(&mut *transaction)).await?;
+        let noting = sqlx::query!(
+            "update businesses set staff_version = $2 where business_id = $1",
+            business_id.as_uuid(),
+            list.version.cast_signed()
+        );
+        statement(noting.execute(&mut *transaction)).await?;
+        bounded(transaction.commit()).await?;
+        Ok(true)
+    }
+
+    /// Gives back the cases of agents that are not on the staff.
+    pub(super) async fn give_back_strays(&self, business_id: BusinessId) -> Result<(), Refusal> {
+        loop {
+            let count = self
+                .change(business_id, async |connection, _| {
+                    let strays = sqlx::query_scalar!(
+                        "select conversation_id from cases k
+                         where business_id = $1 and state = 'assigned'
+                             and not exists (
+                                 select from staff s where s.business_id = k.business_id and s.user_id = k.agent_id
+                             )
+                         limit $2",
+                        business_id.as_uuid(),
+                        i64::try_from(MOVES_MAX).unwrap_or(i64::MAX)
+                    );
+                    let strays = store::ids(statement(strays.fetch_all(&mut *connection)).await?)?;
+                    let cases = store::cases(connection, &strays).await?;
+                    let moves: Vec<_> =
+                        cases.into_iter().map(|case| case.give_back(ReleaseReason::LeftStaff)).collect();
+                    Ok((moves.len(), moves))
+                })
+                .await?;
+            if count < MOVES_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens a business to conversations, or closes it: then open cases are resolved and nothing is sent any more.
+    pub async fn set_open(&self, business_id: BusinessId, is_open: bool) -> Result<(), Refusal> {
+        {
+            let _turn = self.turn(business_id).await?;
+            let mut connection = self.database.connection().await?;
+            let mut transaction = bounded(connection.begin()).await?;
+            lock_or_make(&mut transaction, business_id).await?;
+            let setting = sqlx::query!(
+                "update businesses set is_open = $2 where business_id = $1 and is_open <> $2",
+                business_id.as_uuid(),
+                is_open
+            );
+            statement(setting.execute(&mut *transaction)).await?;
+            bounded(transaction.commit()).await?;
+        }
+        self.announce_open(business_id, is_open).await?;
+        self.wake(business_id);
+        Ok(())
+    }
+
+    /// Makes the log of each conversation of the business know that the business is open, or closed.
+    async fn announce_open(&self, business_id: BusinessId, is_open: bool) -> Result<(), Refusal> {
+        let mut after = Uuid::nil();
+        loop {
+            let next = self
+                .change(business_id, async |connection, business| {
+                    if business.is_open != is_open {
+                        // A later request has decided otherwise, and announces that.
+                        return Ok((None, Vec::new()));
+                    }
+                    let page = sqlx::query_scalar!(
+                        "select conversation_id from cases where business_id = $1 and conversation_id > $2
+                         order by conversation_id limit $3",
+                        business_id.as_uuid(),
+                        after,
+                        i64::try_from(MOVES_MAX).unwrap_or(i64::MAX)
+                    );
+                    let page = store::ids(statement(page.fetch_all(&mut *connection)).await?)?;
+                    let next = page.last().filter(|_| page.len() == MOVES_MAX).map(|id| id.as_uuid());
+                    let cases = store::cases(connection, &page).await?;
+                    Ok((next, cases.into_iter().map(|case| announced(case, business)).collect()))
+                })
+                .await?;
+            match next {
+                Some(last) => after = last,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The change of a conversation whose business has opened or closed.
+fn announced(case: super::case::CaseRow, business: &Business) -> Move {
+    if business.is_open {
+        return case.unchanged();
+    }
+    let seq = case.customer_seq.max(case.agent_seq);
+    case.resolve(seq, ReleaseReason::BusinessClosed, business.now)
+}
+
+/// The business, whose row is made if it is missing.
+async fn lock_or_make(connection: &mut PgConnection, business_id: BusinessId) -> Result<Business, Refusal> {
+    let making =
+        sqlx::query!("insert into businesses (business_id) values ($1) on conflict do nothing", business_id.as_uuid());
+    statement(making.execute(&mut *connection)).await?;
+    store::lock(connection, business_id).await?.ok_or_else(Refusal::no_such_business)
+}
+
+#[cfg(test)]
+mod tests {
+    use chat_shared::wire::ErrorCode;
+
+    use super::*;
+
+    fn list(version: u64, staff: Vec<StaffMember>) -> StaffList {
+        StaffList { version, staff }
+    }
+
+    fn agent() -> StaffMember {
+        StaffMember { user_id: UserId::random(), role: StaffRole::Agent, capacity: None }
+    }
+
+    #[test]
+    fn a_staff_list_names_each_user_once_and_500_at_the_most() {
+        let many: Vec<_> = std::iter::repeat_with(agent).take(STAFF_MAX + 1).collect();
+        assert!(list(1, many[1..].to_vec()).check().is_ok());
+        let twice = agent();
+        for wrong in [
+            list(1, many),
+            list(1, vec![twice, twice]),
+            list(0, vec![agent()]),
+            list(u64::MAX, vec![agent()]),
+            list(1, vec![StaffMember { capacity: Some(51), ..agent() }]),
+            list(1, vec![StaffMember { role: StaffRole::Unknown, ..agent() }]),
+        ] {
+            assert_eq!(wrong.check().unwrap_err().code, ErrorCode::Invalid);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Which businesses the router looks at soon, and the task that lets it. Wakes of one business become one pass.
+
+use std::collections::HashMap;
+
+use chat_shared::{
+    ids::{BusinessId, ConversationId},
+    position::Seq,
+};
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Businesses;
+use crate::state::AppState;
+
+/// Businesses that wait for the router, and customers of one that have written. One more is left to the sweep.
+const WAITING_MAX: usize = 10_000;
+/// Businesses at a time.
+const ROUTED_TOGETHER_MAX: usize = 3;
+
+/// Customers who have written: their conversations, and the last message of each.
+type Written = HashMap<ConversationId, Seq>;
+
+/// The businesses that wait for the router.
+#[derive(Default)]
+pub(super) struct Wakes {
+    waiting: Mutex<HashMap<BusinessId, Written>>,
+    rung: Notify,
+}
+
+impl Wakes {
+    /// Lets a business be looked at, once for everything that comes before it is.
+    pub fn add(&self, business_id: BusinessId, written: Option<(ConversationId, Seq)>) {
+        let mut waiting = self.waiting.lock();
+        let is_full = waiting.len() >= WAITING_MAX && !waiting.contains_key(&business_id);
+        if !is_full {
+            let all = waiting.entry(business_id).or_default();
+            if let Some((conversation_id, seq)) = written
+                && (all.len() < WAITING_MAX || all.contains_key(&conversation_id))
+            {
+                let last = all.entry(conversation_id).or_default();
+                *last = seq.max(*last);
+            }
+        }
+        drop(waiting);
+        self.rung.notify_one();
+    }
+
+    fn take(&self) -> HashMap<BusinessId, Written> {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+}
+
+/// Lets the router look at each business that is woken, until the gateway drains.
+pub async fn run(state: AppState) {
+    let (wakes, draining) = (&state.businesses.wakes, state.tasks.draining());
+    // Cancel safe: what is left is found by the sweep of another gateway.
+    while draining.run_until_cancelled(wakes.rung.notified()).await.is_some() {
+        let woken = wakes.take();
+        let businesses = &state.businesses;
+        let routing = stream::iter(woken)
+            .map(|(business_id, written)| route(businesses.clone(), business_id, written))
+            .buffer_unordered(ROUTED_TOGETHER_MAX)
+            .collect::<()>();
+        if draining.run_until_cancelled(routing).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn route(businesses: Businesses, business_id: BusinessId, written: Written) {
+    let written: Vec<_> = written.into_iter().collect();
+    // The cases of one burst are opened by the first pass.
+    let mut outcome = businesses.route(business_id, &written).await;
+    while matches!(&outcome, Ok(pass) if pass.has_more) {
+        outcome = businesses.route(business_id, &[]).await;
+    }
+    if let Err(refusal) = outcome {
+        tracing::debug!(%refusal, "a business is left to the sweep");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_of_one_business_become_one_and_the_last_message_of_a_customer_counts() {
+        let (wakes, business_id, conversation_id) = (Wakes::default(), BusinessId::random(), ConversationId::random());
+        for seq in [3, 9, 4] {
+            wakes.add(business_id, Some((conversation_id, Seq(seq))));
+        }
+        wakes.add(business_id, None);
+        let woken = wakes.take();
+        assert_eq!((woken.len(), woken[&business_id][&conversation_id]), (1, Seq(9)));
+        assert!(wakes.take().is_empty());
+    }
+}
