@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Revocations, Tickets, Verifier},
-    business::{self, Businesses},
+    business,
     config::Config,
     connection::{self, Registry},
     content::Content,
@@ -104,7 +104,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tasks: tasks.clone(),
         },
     )?;
-    let gateways = delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone());
     let conversations = Conversations::new(
         database.clone(),
         inboxes.clone(),
@@ -112,17 +111,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         content.clone(),
         clock.clone(),
         profiles.clone(),
-        gateways.clone(),
+        delivery::Gateways::new(nats.clone(), config.namespace.namespace.clone(), inboxes.clone()),
     );
     let state = AppState::from(Parts {
-        businesses: Businesses::new(
-            database.clone(),
-            inboxes.clone(),
-            gateways,
-            tail.log().clone(),
-            conversations.clone(),
-            profiles.clone(),
-        ),
+        businesses: conversations.businesses(tail.log().clone()),
         conversations,
         history: History::new(database.clone(), tail.clone(), content.clone()),
         receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),

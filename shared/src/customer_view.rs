@@ -87,7 +87,7 @@ impl CustomerView {
         for ids in [&mut conversation.added, &mut conversation.removed, &mut conversation.returned] {
             ids.retain(|user_id| *user_id == self.customer_id);
         }
-        conversation.profiles = self.profiles(&conversation.profiles, conversation.business.as_ref());
+        conversation.profiles = self.profiles(&conversation.profiles, conversation.business.as_deref());
     }
 
     /// Changes a conversation of a list into that of the customer. `business_read_seq`: up to here the business has read.
@@ -100,7 +100,7 @@ impl CustomerView {
         if let Some(message) = &mut conversation.last_message {
             message.sender_id = self.id(message.sender_id);
         }
-        conversation.profiles = self.profiles(&conversation.profiles, conversation.business.as_ref());
+        conversation.profiles = self.profiles(&conversation.profiles, conversation.business.as_deref());
     }
 
     fn participants(&self) -> Vec<Participant> {

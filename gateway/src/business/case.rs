@@ -232,7 +232,7 @@ pub(super) mod tests {
         NewAssignment { assigned_by: None, reason: AssignmentReason::Routed, considered: Vec::new() }
     }
 
-    const ONLINE: Contact = Contact { is_online: true, due_after: Duration::from_secs(120) };
+    const ONLINE: Contact = Contact { is_online: true, due_after: Duration::from_mins(2) };
 
     #[test]
     fn a_case_that_is_given_back_keeps_its_age_and_remembers_the_agent_who_missed_it() {

@@ -204,9 +204,7 @@ async fn set_agent(
     let target = if is_claim {
         asked.by
     } else {
-        member(connection, asked.business.business_id, request.user_id)
-            .await?
-            .ok_or_else(|| Refusal::no_such_agent())?
+        member(connection, asked.business.business_id, request.user_id).await?.ok_or_else(Refusal::no_such_agent)?
     };
     if !is_claim && !request.force {
         let is_reachable = reach.is_online(target.user_id) || target.has_device;

@@ -80,10 +80,11 @@ struct Turn {
 }
 
 impl Businesses {
-    /// Over the database that has them. `conversations` show what was changed, and bring changes to the log.
+    /// Over the database that has them. Changes reach the log through `outbox`; `conversations` show what was changed.
     pub fn new(
         database: Database,
         inboxes: Inboxes,
+        outbox: Outbox,
         gateways: Gateways,
         log: Log,
         conversations: Conversations,
@@ -92,7 +93,7 @@ impl Businesses {
         Self {
             database,
             inboxes,
-            outbox: conversations.outbox().clone(),
+            outbox,
             gateways,
             log,
             conversations,

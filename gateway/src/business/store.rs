@@ -22,6 +22,7 @@ use crate::{database::statement, refusal::Refusal};
 
 /// A business whose row is locked.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_field_names, reason = "ids are named as everywhere else")]
 pub(super) struct Business {
     pub business_id: BusinessId,
     /// Whether it takes conversations.

@@ -40,7 +40,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(10);
 /// How often it is looked for agents that are gone.
 const GONE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an agent without a connection and without a device keeps its cases.
-const GONE_AFTER: Duration = Duration::from_secs(60);
+const GONE_AFTER: Duration = Duration::from_mins(1);
 /// Cases in a row that an agent may miss before the router gives it no more.
 const MISSED_MAX: i32 = 2;
 /// How long a message may take to be stored.
@@ -226,7 +226,7 @@ impl Businesses {
                 Some(since) if !is_online && row.now - since < GONE_AFTER => {}
                 Some(_) if !is_online => gone.entry(business(row.business_id)?).or_default().push(user_id),
                 _ => {
-                    note_unseen(&mut connection, row.business_id, row.user_id, (!is_online).then_some(row.now)).await?
+                    note_unseen(&mut connection, row.business_id, row.user_id, (!is_online).then_some(row.now)).await?;
                 }
             }
         }

@@ -200,7 +200,7 @@ impl Conversations {
             Ok(Progress { user_id, since_seq, read_seq, last_read_message_id, delivered_seq: None })
         });
         let customer = customer(row.business_id, row.customer_id);
-        let neutral = |view: CustomerView| BusinessProfile::unavailable(view.business_id());
+        let neutral = |view: CustomerView| Box::new(BusinessProfile::unavailable(view.business_id()));
         let mut conversation = Conversation {
             business: customer.map(neutral),
             case: customer.map(|_| case(row.case_number, row.case_state.as_deref(), row.waiting_since)),

@@ -17,11 +17,11 @@ pub use changes::{insert_outbox, insert_participants};
 pub use create::Created;
 pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head};
 
-use chat_shared::{clock::Clock, inbox::Inboxes};
+use chat_shared::{clock::Clock, inbox::Inboxes, log::Log};
 
 use crate::{
-    content::Content, database::Database, delivery::Gateways, outbox::Outbox, profiles::Profiles, quota::Quotas,
-    send::Sender,
+    business::Businesses, content::Content, database::Database, delivery::Gateways, outbox::Outbox, profiles::Profiles,
+    quota::Quotas, send::Sender,
 };
 
 /// Makes, shows and changes conversations.
@@ -54,8 +54,9 @@ impl Conversations {
         Self { database, inboxes, outbox, content, clock, profiles, gateways, quotas }
     }
 
-    /// The way of changes to the log.
-    pub const fn outbox(&self) -> &Outbox {
-        &self.outbox
+    /// The businesses of the same database, over the same log.
+    pub fn businesses(&self, log: Log) -> Businesses {
+        let (database, outbox, gateways) = (self.database.clone(), self.outbox.clone(), self.gateways.clone());
+        Businesses::new(database, self.inboxes.clone(), outbox, gateways, log, self.clone(), self.profiles.clone())
     }
 }

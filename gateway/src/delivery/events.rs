@@ -176,7 +176,7 @@ impl Shown {
     pub(super) fn with_profiles(mut self, profiles: ProfileList) -> Self {
         if let Push::Conversation { conversation, .. } = &mut self.push {
             conversation.profiles = profiles.users;
-            conversation.business = profiles.businesses.into_iter().next();
+            conversation.business = profiles.businesses.into_iter().next().map(Box::new);
         }
         self
     }

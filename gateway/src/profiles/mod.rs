@@ -154,10 +154,10 @@ impl Profiles {
             let ProfileList { users, businesses } =
                 list(&views, &users(conversation), business(conversation).as_slice());
             conversation.profiles = users;
-            conversation.business = businesses.into_iter().next();
+            conversation.business = businesses.into_iter().next().map(Box::new);
             let is_business = |participant: &Participant| participant.role == Role::Business;
             if conversation.participants.iter().any(is_business) {
-                conversation.profiles.extend(conversation.business.clone().map(UserProfile::from));
+                conversation.profiles.extend(conversation.business.as_deref().cloned().map(UserProfile::from));
             }
             conversation.name = name_of(conversation.kind, &conversation.profiles, viewer);
         }

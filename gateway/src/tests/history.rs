@@ -344,7 +344,7 @@ async fn long_talk() -> (Place, [UserId; 2], ConversationId) {
 
 #[tokio::test]
 async fn a_deep_tail_costs_few_questions_to_the_log() {
-    let (place, [ana, ben], id) = long_talk().await;
+    let (place, [ana, ben], id) = Box::pin(long_talk()).await;
     let mut questions = Questions::listen(&place).await;
     let page = place.page(ana, id, PageOf::Before(Seq(101)), 100).await;
     assert_eq!(page, Ok(((1..=100).collect(), false)));
@@ -361,7 +361,7 @@ async fn a_deep_tail_costs_few_questions_to_the_log() {
 
 #[tokio::test]
 async fn reads_of_the_log_are_bounded_for_each_user() {
-    let (place, [ana, ben], id) = long_talk().await;
+    let (place, [ana, ben], id) = Box::pin(long_talk()).await;
     let mut refusal = None;
     for _ in 0..50 {
         refusal = place.page(ana, id, PageOf::Before(Seq(101)), 100).await.err();

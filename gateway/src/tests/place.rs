@@ -84,7 +84,7 @@ impl Place {
 
     /// As `on`, with profiles from somewhere.
     pub async fn with_profiles(urls: &Urls, settings: &ProfileSettings) -> Self {
-        Self::with(urls, settings, &quota_settings()).await
+        Box::pin(Self::with(urls, settings, &quota_settings())).await
     }
 
     /// As `on`, with profiles from somewhere and these quotas.
@@ -115,7 +115,6 @@ impl Place {
         let tail = Tail::new(log.clone(), RateLimits::start(NonZeroU32::MIN, &tasks));
         let sender =
             Sender::new(tail.clone(), database.clone(), content.clone(), clock.clone(), quotas.clone(), &tasks);
-        let gateways = Gateways::new(nats.clone(), namespace.clone(), inboxes.clone());
         let conversations = Conversations::new(
             database.clone(),
             inboxes.clone(),
@@ -123,16 +122,9 @@ impl Place {
             content.clone(),
             clock.clone(),
             profiles.clone(),
-            gateways.clone(),
+            Gateways::new(nats.clone(), namespace.clone(), inboxes.clone()),
         );
-        let businesses = Businesses::new(
-            database.clone(),
-            inboxes.clone(),
-            gateways,
-            log.clone(),
-            conversations.clone(),
-            profiles.clone(),
-        );
+        let businesses = conversations.businesses(log.clone());
         let place = Self {
             conversations,
             businesses,
@@ -181,12 +173,12 @@ impl Place {
 
     pub async fn group(&self, owner: UserId, others: &[UserId]) -> Conversation {
         let request = CreateConversation::Group { user_ids: others.to_vec() };
-        self.conversations.create(owner, &request).await.unwrap().conversation
+        Box::pin(self.conversations.create(owner, &request)).await.unwrap().conversation
     }
 
     pub async fn direct(&self, creator: UserId, other: UserId) -> Conversation {
         let request = CreateConversation::Direct { user_id: other };
-        self.conversations.create(creator, &request).await.unwrap().conversation
+        Box::pin(self.conversations.create(creator, &request)).await.unwrap().conversation
     }
 
     pub async fn send(&self, from: UserId, conversation_id: ConversationId, text: &str) -> Result<Acceptance, Refusal> {

@@ -134,7 +134,7 @@ async fn messages_and_marks_end_with_the_quota() {
 async fn made_up_ids_end_with_rate_and_quota() {
     let ids_max = NonZeroU64::new(250).unwrap();
     let settings = QuotaSettings { profile_ids_per_user_day_max: ids_max, ..quota_settings() };
-    let [limited, generous] = [Gateway::with_quotas(&settings).await, Gateway::start().await];
+    let (limited, generous) = (Box::pin(Gateway::with_quotas(&settings)).await, Box::pin(Gateway::start()).await);
     let asked = async |gateway: &Gateway, user_id| {
         let mut answered = 0;
         for _ in 0..20 {

@@ -194,7 +194,7 @@ pub struct ChangedConversation {
     pub profiles: Vec<UserProfile>,
     /// Of a business conversation: the business.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub business: Option<BusinessProfile>,
+    pub business: Option<Box<BusinessProfile>>,
     /// Of a business conversation: its current or last case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case: Option<Case>,

@@ -75,7 +75,13 @@ fn conversations() -> impl Strategy<Value = ChangedConversation> {
     });
     let name = (texts(), 0..9_usize, option::of(texts()), any::<bool>())
         .prop_map(|(text, more, avatar_url, is_fallback)| ConversationName { text, more, avatar_url, is_fallback });
-    let shown = (name, vec(user_profiles(), 0..3), option::of(business_profiles()), option::of(cases()), any::<bool>());
+    let shown = (
+        name,
+        vec(user_profiles(), 0..3),
+        option::of(business_profiles().prop_map(Box::new)),
+        option::of(cases()),
+        any::<bool>(),
+    );
     let changed = (vec(participant, 0..4), vec(id(), 0..3), vec(id(), 0..3), vec(id(), 0..2));
     (id(), any::<bool>(), numbers(), shown, changed, numbers(), times()).prop_map(
         |(conversation_id, is_group, version, shown, changed, last_seq, changed_at)| {
