@@ -155,12 +155,13 @@ create table staff_reads (
     primary key (day, user_id, conversation_id)
 );
 
--- As before, and rebuilds business conversations. Their cases are opened again by the sweep of the gateways: the log holds the
--- participants and the messages, and these decide whether somebody has to answer.
+-- As before, and rebuilds business conversations with their cases. What was resolved after the backup may be opened again: the
+-- log does not hold up to which message.
 drop function restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz);
 create function restore_conversation(
     restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[],
-    restored_at timestamptz, restored_business uuid default null
+    restored_at timestamptz, restored_business uuid default null, restored_case integer default null,
+    restored_state text default null, restored_waiting timestamptz default null
 ) returns boolean
 language plpgsql security definer set search_path = public, pg_temp
 as $$
@@ -168,6 +169,7 @@ declare
     pair_low uuid;
     pair_high uuid;
     customer uuid;
+    agent uuid;
     found_version bigint;
     is_new boolean;
 begin
@@ -176,6 +178,7 @@ begin
         pair_high := greatest(user_ids[1], user_ids[2]);
     elsif restored_kind = 'business' then
         customer := user_ids[array_position(roles, 'customer')];
+        agent := user_ids[array_position(roles, 'agent')];
         insert into businesses (business_id) values (restored_business) on conflict do nothing;
     end if;
     insert into conversations (
@@ -237,6 +240,37 @@ begin
     left join back using (user_id)
     order by member.place
     on conflict (conversation_id, user_id) do update set role = excluded.role;
+    if restored_kind = 'business' then
+        insert into cases (
+            conversation_id, business_id, customer_id, state, case_number, agent_id, last_agent_id, opened_at, waiting_since,
+            assigned_at, resolved_at, due_at
+        )
+        values (
+            restored_id, restored_business, customer,
+            case when agent is not null then 'assigned' when restored_state = 'resolved' then 'resolved' else 'waiting' end,
+            restored_case, agent, agent, restored_waiting, restored_waiting,
+            case when agent is not null then restored_at end, case when restored_state = 'resolved' then restored_at end,
+            case when agent is not null then restored_at end
+        )
+        on conflict (conversation_id) do update
+        set state = excluded.state, case_number = excluded.case_number, agent_id = excluded.agent_id,
+            last_agent_id = coalesce(excluded.last_agent_id, cases.last_agent_id), waiting_since = excluded.waiting_since,
+            assigned_at = excluded.assigned_at, accepted_at = null,
+            resolved_at = coalesce(excluded.resolved_at, cases.resolved_at), due_at = excluded.due_at;
+        update assignments set released_at = restored_at, release_reason = 'given_back'
+        where conversation_id = restored_id and released_at is null and agent_id is distinct from agent;
+        if agent is not null then
+            -- With the agent as the one who decided: the capacity was checked when the case was assigned.
+            insert into assignments (
+                conversation_id, business_id, case_number, agent_id, assigned_by, reason, strategy, waited_ms, candidates,
+                assigned_at
+            )
+            values (
+                restored_id, restored_business, restored_case, agent, agent, 'claimed', 'manual', 0, '[]', restored_at
+            )
+            on conflict do nothing;
+        end if;
+    end if;
     if restored_kind = 'direct' then
         delete from blocks
         where (blocker_id, blocked_id) in ((pair_low, pair_high), (pair_high, pair_low))
@@ -250,7 +284,9 @@ begin
     return true;
 end
 $$;
-revoke all on function restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid) from public;
+revoke all on function restore_conversation (
+    uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid, integer, text, timestamptz
+) from public;
 revoke all on function assignments_within_capacity () from public;
 
 -- One row: when the cases were looked at last. Whichever gateway holds it looks; after a pause, as in an outage, the clocks of

@@ -100,7 +100,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION public.restore_conversation(restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[], restored_at timestamp with time zone, restored_business uuid DEFAULT NULL::uuid) RETURNS boolean
+CREATE FUNCTION public.restore_conversation(restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[], restored_at timestamp with time zone, restored_business uuid DEFAULT NULL::uuid, restored_case integer DEFAULT NULL::integer, restored_state text DEFAULT NULL::text, restored_waiting timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -108,6 +108,7 @@ declare
     pair_low uuid;
     pair_high uuid;
     customer uuid;
+    agent uuid;
     found_version bigint;
     is_new boolean;
 begin
@@ -116,6 +117,7 @@ begin
         pair_high := greatest(user_ids[1], user_ids[2]);
     elsif restored_kind = 'business' then
         customer := user_ids[array_position(roles, 'customer')];
+        agent := user_ids[array_position(roles, 'agent')];
         insert into businesses (business_id) values (restored_business) on conflict do nothing;
     end if;
     insert into conversations (
@@ -177,6 +179,37 @@ begin
     left join back using (user_id)
     order by member.place
     on conflict (conversation_id, user_id) do update set role = excluded.role;
+    if restored_kind = 'business' then
+        insert into cases (
+            conversation_id, business_id, customer_id, state, case_number, agent_id, last_agent_id, opened_at, waiting_since,
+            assigned_at, resolved_at, due_at
+        )
+        values (
+            restored_id, restored_business, customer,
+            case when agent is not null then 'assigned' when restored_state = 'resolved' then 'resolved' else 'waiting' end,
+            restored_case, agent, agent, restored_waiting, restored_waiting,
+            case when agent is not null then restored_at end, case when restored_state = 'resolved' then restored_at end,
+            case when agent is not null then restored_at end
+        )
+        on conflict (conversation_id) do update
+        set state = excluded.state, case_number = excluded.case_number, agent_id = excluded.agent_id,
+            last_agent_id = coalesce(excluded.last_agent_id, cases.last_agent_id), waiting_since = excluded.waiting_since,
+            assigned_at = excluded.assigned_at, accepted_at = null,
+            resolved_at = coalesce(excluded.resolved_at, cases.resolved_at), due_at = excluded.due_at;
+        update assignments set released_at = restored_at, release_reason = 'given_back'
+        where conversation_id = restored_id and released_at is null and agent_id is distinct from agent;
+        if agent is not null then
+            -- With the agent as the one who decided: the capacity was checked when the case was assigned.
+            insert into assignments (
+                conversation_id, business_id, case_number, agent_id, assigned_by, reason, strategy, waited_ms, candidates,
+                assigned_at
+            )
+            values (
+                restored_id, restored_business, restored_case, agent, agent, 'claimed', 'manual', 0, '[]', restored_at
+            )
+            on conflict do nothing;
+        end if;
+    end if;
     if restored_kind = 'direct' then
         delete from blocks
         where (blocker_id, blocked_id) in ((pair_low, pair_high), (pair_high, pair_low))

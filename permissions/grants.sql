@@ -7,7 +7,9 @@ revoke all on table
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
-    database_incarnation (), restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid), assignments_within_capacity (),
+    database_incarnation (), restore_conversation (
+        uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid, integer, text, timestamptz
+    ), assignments_within_capacity (),
     settle_read (bigint, int8multirange), own_after (int8multirange, bigint),
     unread_count (bigint, bigint, bigint, int8multirange)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
@@ -63,7 +65,9 @@ grant select, insert, update (last_stream_seq, updated_at, incarnation, acked_st
 grant select, insert, update, delete on table log_gaps to chat_persister;
 -- After a restore of the database it rebuilds conversations from the log.
 grant execute on function make_message_partition (date), database_incarnation (),
-    restore_conversation (uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid)
+    restore_conversation (
+        uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid, integer, text, timestamptz
+    )
     to chat_persister;
 
 -- The notifier looks who is to be notified of what, and where. It reads no message and no content key.

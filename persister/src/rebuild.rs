@@ -69,8 +69,9 @@ pub async fn rebuild(pool: &PgPool, rosters: &[Roster]) -> sqlx::Result<(u64, u6
         let members: Vec<_> = participants.list.iter().map(|member| member.user_id.as_uuid()).collect();
         let roles: Vec<_> = participants.list.iter().map(|member| member.role.as_str().to_owned()).collect();
         let blockers: Vec<_> = participants.blocked_by.iter().map(|user_id| user_id.as_uuid()).collect();
+        let case = participants.business.as_ref().map(|business| business.case);
         let rebuilding = sqlx::query_scalar!(
-            r#"select restore_conversation($1, $2, $3, $4, $5, $6, $7, $8) as "is_rebuilt!""#,
+            r#"select restore_conversation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) as "is_rebuilt!""#,
             roster.conversation_id.as_uuid(),
             roster.kind.as_str(),
             participants.version.cast_signed(),
@@ -79,6 +80,9 @@ pub async fn rebuild(pool: &PgPool, rosters: &[Roster]) -> sqlx::Result<(u64, u6
             &blockers,
             OffsetDateTime::from(roster.first_at),
             participants.business.as_ref().map(|business| business.business_id.as_uuid()),
+            case.map(|case| case.number.cast_signed()),
+            case.map(|case| case.state.as_str()),
+            case.map(|case| OffsetDateTime::from(case.waiting_since)),
         );
         let reason = match rebuilding.fetch_one(pool).await {
             Ok(true) => {

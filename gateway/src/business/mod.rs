@@ -7,6 +7,7 @@
 //! business, so decisions of one business follow each other; only the sweep moves `due_at` without it. Rows are locked in the order business, conversations by id,
 //! participants. All times are those of PostgreSQL, so gateways whose clocks differ decide alike.
 
+mod availability;
 mod case;
 mod create;
 mod decide;
@@ -41,7 +42,10 @@ use chat_shared::{
 };
 use moka::sync::Cache;
 use sqlx::{Acquire, PgConnection};
-use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use self::{case::Move, store::Business, wakes::Wakes};
 use crate::{
@@ -71,6 +75,9 @@ pub struct Businesses {
     turns: Cache<BusinessId, Arc<Mutex<()>>>,
     transactions: Arc<Semaphore>,
     wakes: Arc<Wakes>,
+    availabilities: availability::Remembered,
+    /// When a notifier was last known to run.
+    notifier_at: Arc<parking_lot::Mutex<Option<Instant>>>,
 }
 
 /// The right to change one business from this gateway.
@@ -101,6 +108,8 @@ impl Businesses {
             turns: Cache::new(TURNS_MAX),
             transactions: Arc::new(Semaphore::new(TRANSACTIONS_MAX)),
             wakes: Arc::default(),
+            availabilities: availability::remembered(),
+            notifier_at: Arc::default(),
         }
     }
 
@@ -142,6 +151,11 @@ impl Businesses {
             }
         }))
         .await;
+    }
+
+    /// Notes that a notifier runs: agents are pushed what they are assigned.
+    pub fn note_notifier(&self) {
+        *self.notifier_at.lock() = Some(Instant::now());
     }
 
     /// Lets the router look at a business soon: an agent has room, or a case waits.

@@ -21,7 +21,7 @@ use crate::{database::bounded, refusal::Refusal, telemetry};
 const CASES_MAX: i64 = 64;
 
 /// What one pass of the router found.
-pub(super) struct Pass {
+pub struct Pass {
     /// Whether another pass at once may assign more.
     pub has_more: bool,
 }
@@ -30,6 +30,12 @@ pub(super) struct Pass {
 pub(super) struct Reach(Option<HashMap<UserId, bool>>);
 
 impl Reach {
+    /// Of users of whom these are connected.
+    #[cfg(test)]
+    pub fn of(online: impl IntoIterator<Item = UserId>) -> Self {
+        Self(Some(online.into_iter().map(|user_id| (user_id, true)).collect()))
+    }
+
     /// Whether the agent is connected; true while that is not known.
     pub fn is_online(&self, user_id: UserId) -> bool {
         self.0.as_ref().is_none_or(|online| online.get(&user_id).copied().unwrap_or_default())
@@ -57,11 +63,7 @@ impl Businesses {
     }
 
     /// Opens the cases of customers who have written, and gives waiting cases to agents.
-    pub(super) async fn route(
-        &self,
-        business_id: BusinessId,
-        written: &[(ConversationId, Seq)],
-    ) -> Result<Pass, Refusal> {
+    pub async fn route(&self, business_id: BusinessId, written: &[(ConversationId, Seq)]) -> Result<Pass, Refusal> {
         let started = std::time::Instant::now();
         let turn = self.turn(business_id).await?;
         let mut connection = self.database.connection().await?;

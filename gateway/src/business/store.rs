@@ -201,6 +201,15 @@ pub(super) async fn waiting(
     ids(statement(reading.fetch_all(connection)).await?)
 }
 
+/// How many cases wait.
+pub(super) async fn count_waiting(connection: &mut PgConnection, business_id: BusinessId) -> Result<u32, Refusal> {
+    let counting = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from cases where business_id = $1 and state = 'waiting'"#,
+        business_id.as_uuid()
+    );
+    Ok(u32::try_from(statement(counting.fetch_one(connection)).await?).unwrap_or(u32::MAX))
+}
+
 /// The conversations whose customers have written after their cases were resolved.
 pub(super) async fn reopened(
     connection: &mut PgConnection,

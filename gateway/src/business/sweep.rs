@@ -41,6 +41,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(10);
 const GONE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an agent without a connection and without a device keeps its cases.
 const GONE_AFTER: Duration = Duration::from_mins(1);
+/// A notifier that has sent no beacon for this long delivers nothing: three beacons are missing.
+const NOTIFIER_SILENT_MAX: Duration = Duration::from_secs(15);
 /// Cases in a row that an agent may miss before the router gives it no more.
 const MISSED_MAX: i32 = 2;
 /// How long a message may take to be stored.
@@ -75,7 +77,7 @@ pub fn start(businesses: Businesses, tasks: &Tasks) {
 
 impl Businesses {
     /// One pass, unless another gateway makes one.
-    pub(super) async fn sweep(&self, looks_for_gone: bool) -> Result<(), Refusal> {
+    pub async fn sweep(&self, looks_for_gone: bool) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
         let swept = bounded(
@@ -175,6 +177,7 @@ impl Businesses {
         let Ok(newest) = self.log.newest(case.conversation_id).await else { return Ok(None) };
         if newest.is_some_and(|(_, newest)| is_ahead(&newest, &assigned, verdict))
             || lacks_messages(connection, &case, &assigned, business.now).await?
+            || (matches!(verdict, Due::GiveBack(_)) && !self.has_notifier())
         {
             look_again(connection, case.conversation_id, business.now.after(INTERVAL)).await?;
             return Ok(None);
@@ -192,6 +195,11 @@ impl Businesses {
                 }))
             }
         })
+    }
+
+    /// Whether agents are pushed and notified of what they are assigned. While they are not, none is late.
+    fn has_notifier(&self) -> bool {
+        self.notifier_at.lock().is_some_and(|at| at.elapsed() < NOTIFIER_SILENT_MAX)
     }
 
     /// Gives back the cases of agents that have been neither connected nor reachable by a device for a while.

@@ -41,6 +41,7 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
     let mut deliveries = stream::select(own.map(|message| (true, message)), all.map(|message| (false, message)));
     let mut echoes = tokio::time::interval(ECHO_INTERVAL);
     let mut heard_at = None;
+    let beacon = Delivery::Beacon.encode();
     loop {
         // Cancel safe: each branch only waits for the next of a stream.
         tokio::select! {
@@ -65,6 +66,9 @@ pub async fn listen(state: AppState, latch: Latch) -> anyhow::Result<()> {
                     }
                     heard_at = Some(Instant::now());
                     latch.set(true);
+                }
+                if !is_own && message.payload[..] == beacon[..] {
+                    state.businesses.note_notifier();
                 }
                 take_in(&state, message, |_| true).await;
             }

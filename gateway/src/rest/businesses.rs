@@ -9,8 +9,8 @@ use axum::{
 use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
     wire::{
-        AssignmentList, BusinessConversationPage, BusinessSettings, CaseState, ErrorBody, ResolveCase, SetAgent,
-        SetStatus, StaffedBusinessList,
+        AssignmentList, BusinessAvailability, BusinessConversationPage, BusinessSettings, CaseState, ErrorBody,
+        ResolveCase, SetAgent, SetStatus, StaffedBusinessList,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,30 @@ pub enum CaseRefusal {
 )]
 pub async fn list(identity: Identity, State(state): State<AppState>) -> Result<Json<StaffedBusinessList>, Refusal> {
     Ok(Json(state.businesses.staffed(identity.user_id).await?))
+}
+
+/// Ask whether a business answers now
+///
+/// For every user. Aggregated from the hours and the agents of the business; at most five seconds old.
+#[utoipa::path(
+    get,
+    path = "/v1/businesses/{business_id}/availability",
+    operation_id = "get_availability",
+    tag = "businesses",
+    security(("bearer" = [])),
+    params(("business_id" = BusinessId, Path, description = "Which business")),
+    responses(
+        (status = 200, description = "Whether it answers", body = BusinessAvailability),
+        (status = 404, description = "`not_found`: there is no such business", body = ErrorBody),
+        AnyRefusal,
+    )
+)]
+pub async fn availability(
+    _identity: Identity,
+    State(state): State<AppState>,
+    InPath(business_id): InPath<BusinessId>,
+) -> Result<Json<BusinessAvailability>, Refusal> {
+    Ok(Json(state.businesses.availability(business_id).await?))
 }
 
 /// Which part of the inbox.

@@ -53,6 +53,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(conversations::add))
         .routes(routes!(conversations::remove))
         .routes(routes!(businesses::list))
+        .routes(routes!(businesses::availability))
         .routes(routes!(businesses::inbox))
         .routes(routes!(businesses::set_status))
         .routes(routes!(businesses::claim))
@@ -110,6 +111,7 @@ mod tests {
             "DELETE /v1/devices/{device_id}",
             "GET /v1/blocks",
             "GET /v1/businesses",
+            "GET /v1/businesses/{business_id}/availability",
             "GET /v1/businesses/{business_id}/conversations",
             "GET /v1/businesses/{business_id}/settings",
             "GET /v1/conversations",

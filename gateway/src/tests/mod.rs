@@ -1,6 +1,7 @@
 //! The gateway's rooms against real servers, started by `cargo dev test`.
 
 mod blocks;
+mod business;
 mod content;
 mod conversations;
 mod devices;

@@ -1,5 +1,6 @@
 //! Tests with real servers: what is stored, buried, retried and healed.
 
+mod business;
 mod dead_letters;
 mod instances;
 mod lost_log;

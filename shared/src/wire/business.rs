@@ -146,6 +146,38 @@ named!(
     }
 );
 
+named!(
+    /// Whether a business answers now.
+    Availability {
+        /// An agent has room.
+        Available = "available",
+        /// Agents are there, and none has room.
+        Busy = "busy",
+        /// No agent is there.
+        Away = "away",
+        /// It takes no chats, or its hours are enforced and it is not open.
+        Closed = "closed",
+    }
+);
+
+/// Whether a business answers now, aggregated from its hours and its agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BusinessAvailability {
+    /// The business.
+    pub business_id: BusinessId,
+    /// Whether it answers.
+    pub state: Availability,
+    /// When its hours begin, in milliseconds since 1970; absent while they last, and if that is more than 30 days ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens_at: Option<Timestamp>,
+    /// When its hours end, in milliseconds since 1970; absent while it is closed, and if that is more than 8 days ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes_at: Option<Timestamp>,
+    /// While `busy`: how many cases wait for an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+}
+
 /// The current or last case of a business conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Case {

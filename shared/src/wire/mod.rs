@@ -25,9 +25,9 @@ pub use body::{
     SendMessageBody,
 };
 pub use business::{
-    Assignment, AssignmentList, AssignmentReason, BusinessConversation, BusinessConversationPage, BusinessSettings,
-    Case, CaseState, Clocks, Considered, ReleaseReason, ResolveCase, SetAgent, SetStatus, StaffRole, StaffStatus,
-    StaffedBusiness, StaffedBusinessList, Strategy, Verdict,
+    Assignment, AssignmentList, AssignmentReason, Availability, BusinessAvailability, BusinessConversation,
+    BusinessConversationPage, BusinessSettings, Case, CaseState, Clocks, Considered, ReleaseReason, ResolveCase,
+    SetAgent, SetStatus, StaffRole, StaffStatus, StaffedBusiness, StaffedBusinessList, Strategy, Verdict,
 };
 pub use close::CloseCode;
 pub use command::{
