@@ -49,7 +49,7 @@ grant insert, delete on table blocks to chat_gateway;
 
 -- The persister stores what it can't open: it has no content keys.
 grant insert on table messages to chat_persister;
-grant select (conversation_id, last_seq, last_activity_at, version, customer_seq, agent_seq),
+grant select (conversation_id, last_seq, last_message_id, last_message_at, last_activity_at, version, customer_seq, agent_seq),
     update (last_seq, last_message_id, last_message_at, last_activity_at, customer_seq, agent_seq)
     on table conversations to chat_persister;
 grant select (conversation_id, user_id, read_seq, last_read_message_id, own_runs, since_seq, listed_at),

@@ -9,11 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use chat_shared::wire::Platform;
+use chat_shared::wire::{Platform, StaffRole};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{fleet::Fleet, kaha::TOKEN_TTL, process::Process, servers::Servers};
+use crate::{
+    fleet::Fleet,
+    kaha::{Person, TOKEN_TTL},
+    process::Process,
+    servers::Servers,
+};
 
 /// The whole file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +47,8 @@ pub struct FleetFile {
     pub logs: PathBuf,
     /// People ready to chat.
     pub users: Vec<UserEntry>,
+    /// A business ready to chat.
+    pub business: BusinessEntry,
 }
 
 /// One gateway.
@@ -81,17 +88,38 @@ pub struct UserEntry {
     pub token: String,
 }
 
+/// The business.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BusinessEntry {
+    /// The business id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its staff.
+    pub staff: Vec<StaffEntry>,
+}
+
+/// A member of the staff.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StaffEntry {
+    /// The user.
+    #[serde(flatten)]
+    pub user: UserEntry,
+    /// The role in the business.
+    pub role: StaffRole,
+}
+
 impl FleetFile {
     /// Describes a running fleet, with fresh tokens.
     pub fn describe(fleet: &Fleet) -> Result<Self> {
         let tokens = fleet.kaha().tokens();
-        let users = fleet.kaha().people().iter().map(|person| {
-            Ok(UserEntry {
-                id: person.id,
-                name: person.name.clone(),
-                token: tokens.user(person.id, Some(&person.name), TOKEN_TTL)?,
-            })
-        });
+        let user = |person: &Person| {
+            let token = tokens.user(person.id, Some(&person.name), TOKEN_TTL)?;
+            Ok(UserEntry { id: person.id, name: person.name.clone(), token })
+        };
+        let business = fleet.kaha().business();
+        let staff =
+            business.staff.iter().map(|member| Ok(StaffEntry { user: user(&member.person)?, role: member.role }));
         let gateways = fleet.gateways().iter().map(|gateway| GatewayEntry {
             name: gateway.name().to_owned(),
             url: gateway.url(),
@@ -113,7 +141,12 @@ impl FleetFile {
                 .map(|platform| (platform.as_str().to_owned(), fleet.push_services().url(platform)))
                 .collect(),
             logs: fleet.dir().join("logs"),
-            users: users.collect::<Result<_>>()?,
+            users: fleet.kaha().people().iter().map(user).collect::<Result<_>>()?,
+            business: BusinessEntry {
+                id: business.id,
+                name: business.name.clone(),
+                staff: staff.collect::<Result<_>>()?,
+            },
         })
     }
 

@@ -1,4 +1,4 @@
-//! Stand-in for kaha-main-v3, which owns users, their sign-in, and their names and avatars.
+//! Stand-in for kaha-main-v3, which owns users, their sign-in, their names and avatars, and the staff of businesses.
 //!
 //! It signs tokens as the real one does, so the gateway checks real signatures; it answers `POST /api/batch/profiles`
 //! and refuses there what the real one refuses; it tells the chat what the real one tells. It can be told to fail,
@@ -6,6 +6,7 @@
 
 mod batch;
 mod behaviour;
+mod business;
 mod by_hand;
 mod caller;
 mod calls;
@@ -25,18 +26,20 @@ use std::{
 };
 
 use anyhow::Result;
+use chat_shared::wire::StaffRole;
 use uuid::Uuid;
 
 use self::{batch::Api, caller::CallerKeys, notice::Notice};
 pub use self::{
     batch::{IDS_MAX, PATH as PROFILES_PATH},
     behaviour::{Behaviour, Fault},
+    business::{Business, StaffMember},
     caller::{CALLER_AUDIENCE, CALLER_ISSUER},
     calls::{Call, Calls, Complaint},
-    notice::{CHANGED_SUBJECT, CLOSE_PATH, INVALIDATE_PATH, announce_profiles},
+    notice::{CHANGED_SUBJECT, CLOSE_PATH, INVALIDATE_PATH, announce_profiles, staff_path},
     people::{People, Person},
     profiles::{PROFILE_MARK, Profile, Profiles},
-    service_tokens::{INTERNAL_AUDIENCE, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
+    service_tokens::{INTERNAL_AUDIENCE, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
     tokens::{AUDIENCE, ISSUER, TOKEN_TTL, Tokens},
 };
 use crate::stand_in::{
@@ -79,7 +82,7 @@ impl Kaha {
     pub async fn start(directory: &Path, ports: KahaPorts, caller_keys: &[&Path]) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let people = People::kept_in(directory)?;
-        let profiles = Arc::new(Profiles::of(people.all()));
+        let profiles = Arc::new(Profiles::of(&people));
         let accounts = Arc::new(Accounts {
             tokens: Tokens::kept_in(directory)?,
             service_tokens: ServiceTokens::generate()?,
@@ -137,7 +140,12 @@ impl Kaha {
 
     /// The readable people, at least eight; always the same in one directory.
     pub fn people(&self) -> &[Person] {
-        self.accounts.people.all()
+        self.accounts.people.private()
+    }
+
+    /// The business; always the same in one directory. Gateways don't know it before [`Self::push_business`].
+    pub fn business(&self) -> &Business {
+        self.accounts.people.business()
     }
 
     /// Names and avatars. Changing one tells nobody.
@@ -176,5 +184,31 @@ impl Kaha {
     /// If it doesn't answer with 204.
     pub async fn close_sessions(&self, internal_url: &str, user_id: Uuid, sid: Option<Uuid>) -> Result<()> {
         Notice::logged_out(user_id, sid).tell(self.service_tokens(), internal_url).await
+    }
+
+    /// Gives the staff of a business, as of a version, to one gateway, at its internal address.
+    ///
+    /// # Errors
+    /// If it doesn't answer with 204.
+    pub async fn push_staff(
+        &self,
+        internal_url: &str,
+        business_id: Uuid,
+        version: u64,
+        staff: &[(Uuid, StaffRole)],
+    ) -> Result<()> {
+        Notice::staff(business_id, version, staff).tell(self.service_tokens(), internal_url).await
+    }
+
+    /// Gives the staff of its business, as version 1, to the first gateway that takes it. A newer list that was pushed by hand
+    /// stays in force.
+    ///
+    /// # Errors
+    /// If none takes it.
+    pub async fn push_business(&self) -> Result<()> {
+        let business = self.business();
+        let staff: Vec<_> = business.staff.iter().map(|member| (member.person.id, member.role)).collect();
+        let notice = Notice::staff(business.id, 1, &staff).unless_newer();
+        by_hand::tell_some_gateway(&self.accounts, &notice).await
     }
 }

@@ -224,7 +224,7 @@ impl TestFleet {
 }
 
 /// Says something to a gateway again while it answers 503: it can't say that every gateway has heard.
-async fn until_heard<Fut: Future<Output = Result<()>>>(what: &str, tell: impl Fn() -> Fut) -> Result<()> {
+pub(crate) async fn until_heard<Fut: Future<Output = Result<()>>>(what: &str, tell: impl Fn() -> Fut) -> Result<()> {
     eventually(&format!("{what} that every gateway has heard of"), || async {
         match tell().await {
             Ok(()) => Ok(Some(())),

@@ -3,6 +3,7 @@
 //! The tests themselves stand in `tests/`, one for each promise or criterion, which they carry in their names.
 
 pub mod api;
+pub mod business;
 pub mod database;
 pub mod fleet;
 pub mod http;

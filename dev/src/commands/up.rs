@@ -80,7 +80,7 @@ async fn start(state_dir: &Path, options: &Options) -> Result<Fleet> {
     }
     let (binaries, programs) = tokio::try_join!(Binaries::find_or_fetch(), Programs::build(Profile::Dev))?;
     terminal::progress("starting servers and services");
-    Fleet::start(FleetOptions {
+    let fleet = Fleet::start(FleetOptions {
         gateways: options.gateways.into(),
         dir: Some(state_dir.to_path_buf()),
         servers: ServerSource::Own(Durability::Kept),
@@ -90,7 +90,9 @@ async fn start(state_dir: &Path, options: &Options) -> Result<Fleet> {
         is_on_terminal: true,
         ..FleetOptions::default()
     })
-    .await
+    .await?;
+    fleet.kaha().push_business().await?;
+    Ok(fleet)
 }
 
 async fn serve(fleet: &Fleet, file: &Path, ending: &mut Ending) -> Result<()> {

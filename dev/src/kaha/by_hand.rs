@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Result, anyhow};
 use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
 use chat_shared::limits;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ async fn change_profile(
         }
     }
     let (users, businesses) = (change.user_id.as_slice(), change.business_id.as_slice());
-    tell_some_gateway(&accounts, &Notice::profiles_changed(users, businesses)).await
+    answer(tell_some_gateway(&accounts, &Notice::profiles_changed(users, businesses)).await)
 }
 
 /// Who logged out: from the login `sid`, or everywhere.
@@ -68,24 +68,28 @@ struct Logout {
 }
 
 async fn log_out(State(accounts): State<Arc<Accounts>>, Json(logout): Json<Logout>) -> Result<StatusCode, Refused> {
-    tell_some_gateway(&accounts, &Notice::logged_out(logout.user_id, logout.sid)).await
+    answer(tell_some_gateway(&accounts, &Notice::logged_out(logout.user_id, logout.sid)).await)
+}
+
+fn answer(told: Result<()>) -> Result<StatusCode, Refused> {
+    told.map(|()| StatusCode::NO_CONTENT).map_err(|failure| (StatusCode::BAD_GATEWAY, format!("{failure:#}")))
 }
 
 /// Tells one gateway; which of them is all the same, so the first that takes it. As long as one that died lately has not been
 /// given up none of them does, so they are asked again.
-async fn tell_some_gateway(accounts: &Accounts, notice: &Notice) -> Result<StatusCode, Refused> {
+pub(super) async fn tell_some_gateway(accounts: &Accounts, notice: &Notice) -> Result<()> {
     let urls = accounts.gateways.get().map_or(&[][..], Vec::as_slice);
     let deadline = Instant::now() + GIVEN_UP_WITHIN;
     loop {
         let mut failure = anyhow!("no gateway is known");
         for url in urls {
             match notice.tell(&accounts.service_tokens, url).await {
-                Ok(()) => return Ok(StatusCode::NO_CONTENT),
+                Ok(()) => return Ok(()),
                 Err(error) => failure = error,
             }
         }
         if urls.is_empty() || Instant::now() >= deadline {
-            return Err((StatusCode::BAD_GATEWAY, format!("{failure:#}")));
+            return Err(failure);
         }
         sleep(PAUSE).await;
     }

@@ -1,10 +1,12 @@
-//! What kaha-main-v3 tells the chat by itself: that profiles have changed, and that somebody logged out.
+//! What kaha-main-v3 tells the chat by itself: that profiles have changed, that somebody logged out, and the staff of a business.
 
 use anyhow::{Context, Result, ensure};
+use chat_shared::wire::StaffRole;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::service_tokens::{SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens};
+use super::service_tokens::{SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens};
 
 /// Where a gateway is told that profiles have changed.
 pub const INVALIDATE_PATH: &str = "/internal/v1/profiles/invalidate";
@@ -15,18 +17,26 @@ pub const CHANGED_SUBJECT: &str = "profiles.changed";
 /// Where a gateway is told to close a user's connections.
 pub const CLOSE_PATH: &str = "/internal/v1/sessions/close";
 
+/// Where a gateway is given the staff of a business.
+pub fn staff_path(business_id: Uuid) -> String {
+    format!("/internal/v1/businesses/{business_id}/staff")
+}
+
 /// Something to tell a gateway.
 #[derive(Debug)]
 pub(super) struct Notice {
-    path: &'static str,
+    method: Method,
+    path: String,
     scope: &'static str,
     body: Value,
+    /// Whether it is in order that the chat knows something newer.
+    may_be_old: bool,
 }
 
 impl Notice {
     /// These profiles have changed.
     pub(super) fn profiles_changed(users: &[Uuid], businesses: &[Uuid]) -> Self {
-        Self { path: INVALIDATE_PATH, scope: SCOPE_INVALIDATE, body: changed_profiles(users, businesses) }
+        Self::post(INVALIDATE_PATH, SCOPE_INVALIDATE, changed_profiles(users, businesses))
     }
 
     /// A user logged out: from the login `sid`, or everywhere.
@@ -35,15 +45,38 @@ impl Notice {
         if let Some(sid) = sid {
             body["sid"] = json!(sid);
         }
-        Self { path: CLOSE_PATH, scope: SCOPE_CLOSE, body }
+        Self::post(CLOSE_PATH, SCOPE_CLOSE, body)
+    }
+
+    /// The whole staff of a business, as of a version.
+    pub(super) fn staff(business_id: Uuid, version: u64, staff: &[(Uuid, StaffRole)]) -> Self {
+        let staff: Vec<_> = staff.iter().map(|(user_id, role)| json!({ "user_id": user_id, "role": role })).collect();
+        Self {
+            method: Method::PUT,
+            path: staff_path(business_id),
+            scope: SCOPE_BUSINESSES,
+            body: json!({ "version": version, "staff": staff }),
+            may_be_old: false,
+        }
+    }
+
+    /// The same; that the chat knows something newer is no failure.
+    pub(super) fn unless_newer(self) -> Self {
+        Self { may_be_old: true, ..self }
+    }
+
+    fn post(path: &str, scope: &'static str, body: Value) -> Self {
+        Self { method: Method::POST, path: path.to_owned(), scope, body, may_be_old: false }
     }
 
     /// Tells a gateway, at its internal address.
     pub(super) async fn tell(&self, tokens: &ServiceTokens, internal_url: &str) -> Result<()> {
         let (url, token) = (format!("{internal_url}{}", self.path), tokens.token(&[self.scope])?);
-        let answer = reqwest::Client::new().post(&url).bearer_auth(token).json(&self.body).send().await?;
+        let request = reqwest::Client::new().request(self.method.clone(), &url).bearer_auth(token).json(&self.body);
+        let answer = request.send().await?;
         let status = answer.status();
-        ensure!(status == reqwest::StatusCode::NO_CONTENT, "{url} answered {status}: {}", answer.text().await?);
+        let is_taken = status == StatusCode::NO_CONTENT || (self.may_be_old && status == StatusCode::CONFLICT);
+        ensure!(is_taken, "{url} answered {status}: {}", answer.text().await?);
         Ok(())
     }
 }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
+
+use super::business::Business;
 
 /// First names from Nepal, where kaha comes from.
 pub(super) const NAMES: [&str; 8] = ["Asha", "Bikram", "Chandra", "Deepa", "Ekta", "Furba", "Gita", "Hari"];
@@ -20,29 +22,48 @@ pub struct Person {
 
 /// All of them.
 #[derive(Debug)]
-pub struct People(Vec<Person>);
+pub struct People {
+    people: Vec<Person>,
+    business: Business,
+}
 
 impl People {
     /// Reads them, or makes them up the first time.
     pub fn kept_in(directory: &Path) -> Result<Self> {
-        let file = directory.join("people.json");
-        if let Ok(text) = std::fs::read(&file) {
-            let people = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
-            return Ok(Self(people));
-        }
-        let people: Vec<Person> =
-            NAMES.iter().map(|name| Person { id: Uuid::new_v4(), name: (*name).to_owned() }).collect();
-        std::fs::write(&file, serde_json::to_vec_pretty(&people)?)?;
-        Ok(Self(people))
+        let people = || NAMES.iter().map(|name| Person { id: Uuid::new_v4(), name: (*name).to_owned() }).collect();
+        Ok(Self {
+            people: kept(&directory.join("people.json"), people)?,
+            business: kept(&directory.join("business.json"), Business::random)?,
+        })
+    }
+
+    /// Those who work for no business, in the order of the alphabet.
+    pub fn private(&self) -> &[Person] {
+        &self.people
+    }
+
+    /// The business that others of them work for.
+    pub const fn business(&self) -> &Business {
+        &self.business
     }
 
     /// In the order of the alphabet.
-    pub fn all(&self) -> &[Person] {
-        &self.0
+    pub fn all(&self) -> impl Iterator<Item = &Person> {
+        self.people.iter().chain(self.business.staff.iter().map(|member| &member.person))
     }
 
     /// By name, whatever the case.
     pub fn named(&self, name: &str) -> Option<&Person> {
-        self.0.iter().find(|person| person.name.eq_ignore_ascii_case(name))
+        self.all().find(|person| person.name.eq_ignore_ascii_case(name))
     }
+}
+
+/// What a file holds; if there is none, what `make` gives, which is then kept.
+fn kept<T: Serialize + DeserializeOwned>(file: &Path, make: impl FnOnce() -> T) -> Result<T> {
+    if let Ok(text) = std::fs::read(file) {
+        return serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()));
+    }
+    let made = make();
+    std::fs::write(file, serde_json::to_vec_pretty(&made)?)?;
+    Ok(made)
 }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::people::{NAMES, Person};
+use super::people::{NAMES, People};
 use crate::stand_in::lock;
 
 /// Is part of every name and of every avatar's address that is made here, so that tests can search for them where
@@ -40,15 +40,17 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// With those of people whose names are known.
-    pub fn of(people: &[Person]) -> Self {
-        let users = people.iter().map(|person| {
+    /// With those of people whose names are known, and of their business.
+    pub fn of(people: &People) -> Self {
+        let business = people.business();
+        let shown = profile(&format!("{} {PROFILE_MARK}", business.name), Some(&avatar_url("businesses", business.id)));
+        let users = people.all().map(|person| {
             let name = format!("{} {PROFILE_MARK}", person.name);
             (person.id, Some(Profile { name, avatar_url: Some(avatar_url("people", person.id)) }))
         });
         Self {
             users: Mutex::new(users.collect()),
-            businesses: Mutex::default(),
+            businesses: Mutex::new(HashMap::from([(business.id, Some(shown))])),
             knows_everybody: AtomicBool::new(true),
         }
     }

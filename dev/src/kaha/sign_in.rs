@@ -35,7 +35,7 @@ async fn service_jwks(State(accounts): State<Arc<Accounts>>) -> Json<Value> {
 }
 
 async fn users(State(accounts): State<Arc<Accounts>>) -> Json<Vec<Person>> {
-    Json(accounts.people.all().to_vec())
+    Json(accounts.people.all().cloned().collect())
 }
 
 /// A request for a token. Without `user_id` it is for the person of `/dev/users` with this `name`, whose id stays the

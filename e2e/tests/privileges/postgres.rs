@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use chat_dev::servers::Login::{self, Gateway, Notifier, Persister, Retention, TextNotifier};
 use chat_e2e::{Setup, TestFleet, database, on_own_fleet, said};
+use chat_shared::wire::StaffRole;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::assert_as_stated;
@@ -18,7 +19,8 @@ const OF_GATEWAY: &[Login] = &[Gateway];
 const OF_PERSISTER: &[Login] = &[Persister];
 const OF_RETENTION: &[Login] = &[Retention];
 
-/// A statement, and who may carry it out. `{partition}` is one that holds messages.
+/// A statement, and who may carry it out. `{partition}` is one that holds messages; `{conversation}` is the id of a business
+/// conversation, and `{business}` that of its business.
 type Line = (&'static str, &'static [Login]);
 
 const MESSAGES: &[Line] = &[
@@ -60,6 +62,17 @@ const CONVERSATIONS: &[Line] = &[
     ("update conversations set last_seq = last_seq + 1", OF_PERSISTER),
     ("update conversations set floor_seq = 1", NOBODY),
     ("update conversations set participant_count = 1", NOBODY),
+    ("select customer_id from conversations", OF_GATEWAY),
+    ("select resolved_seq from conversations", OF_GATEWAY),
+    ("select customer_seq, agent_seq from conversations", &[Gateway, Persister]),
+    (
+        "insert into conversations (conversation_id, kind, business_id, customer_id, created_at, last_activity_at)
+         select gen_random_uuid(), 'business', {business}, gen_random_uuid(), now(), now()",
+        OF_GATEWAY,
+    ),
+    ("update conversations set resolved_seq = 1", OF_GATEWAY),
+    ("update conversations set customer_seq = 1, agent_seq = 1", OF_PERSISTER),
+    ("update conversations set business_id = null, customer_id = null where kind = 'business'", NOBODY),
     ("delete from conversations", NOBODY),
     ("select role from participants", OF_GATEWAY),
     ("select user_id from participants", ALL),
@@ -88,6 +101,49 @@ const CONVERSATIONS: &[Line] = &[
     ("select blocked_id from blocks", &[Gateway, Notifier, TextNotifier]),
     ("insert into blocks values (gen_random_uuid(), gen_random_uuid(), now())", OF_GATEWAY),
     ("delete from blocks where blocker_id = gen_random_uuid()", OF_GATEWAY),
+];
+
+const BUSINESSES: &[Line] = &[
+    ("select hours from businesses", OF_GATEWAY),
+    ("insert into businesses (business_id) values (gen_random_uuid())", OF_GATEWAY),
+    ("update businesses set staff_version = staff_version + 1", OF_GATEWAY),
+    ("delete from businesses where business_id = gen_random_uuid()", NOBODY),
+    ("select role from staff", OF_GATEWAY),
+    (
+        "insert into staff (business_id, user_id, role, status_at) values ({business}, gen_random_uuid(), 'agent', now())",
+        OF_GATEWAY,
+    ),
+    ("update staff set status = 'away'", OF_GATEWAY),
+    ("delete from staff where user_id = gen_random_uuid()", OF_GATEWAY),
+    ("select state from cases", OF_GATEWAY),
+    (
+        "insert into cases (conversation_id, business_id, customer_id, state, opened_at, waiting_since)
+         values ({conversation}, {business}, gen_random_uuid(), 'waiting', now(), now()) on conflict do nothing",
+        OF_GATEWAY,
+    ),
+    ("update cases set given_back = 1", OF_GATEWAY),
+    ("delete from cases", NOBODY),
+    ("select candidates from assignments", OF_GATEWAY),
+    (
+        "insert into assignments (conversation_id, business_id, case_number, agent_id, assigned_by, reason, strategy,
+             waited_ms, candidates, assigned_at)
+         values ({conversation}, {business}, 1, gen_random_uuid(), gen_random_uuid(), 'claimed', 'manual', 0, '[]', now())",
+        OF_GATEWAY,
+    ),
+    ("update assignments set released_at = now(), release_reason = 'resolved'", OF_GATEWAY),
+    ("update assignments set agent_id = gen_random_uuid()", NOBODY),
+    ("update assignments set candidates = '[]'", NOBODY),
+    ("delete from assignments", NOBODY),
+    ("select assignments_within_capacity()", NOBODY),
+    ("insert into staff_reads values (current_date, gen_random_uuid(), {conversation}) on conflict do nothing", OF_GATEWAY),
+    ("select user_id from staff_reads", NOBODY),
+    ("update staff_reads set day = current_date", NOBODY),
+    ("delete from staff_reads", NOBODY),
+    ("select swept_at from case_sweeps for update", OF_GATEWAY),
+    ("update case_sweeps set swept_at = now()", OF_GATEWAY),
+    ("update case_sweeps set only_one = true", NOBODY),
+    ("insert into case_sweeps values (true, now()) on conflict do nothing", NOBODY),
+    ("delete from case_sweeps", NOBODY),
 ];
 
 const REST: &[Line] = &[
@@ -128,6 +184,11 @@ const REST: &[Line] = &[
         "select restore_conversation(gen_random_uuid(), 'group', 1, array[gen_random_uuid()], '{owner}', '{}', now())",
         OF_PERSISTER,
     ),
+    (
+        "select restore_conversation(gen_random_uuid(), 'business', 1, array[gen_random_uuid()], '{customer}', '{}', now(),
+             gen_random_uuid())",
+        OF_PERSISTER,
+    ),
     ("select version from _sqlx_migrations", ALL),
     ("delete from _sqlx_migrations", NOBODY),
 ];
@@ -151,12 +212,16 @@ const SERVER: &[Line] = &[
 #[test]
 fn r6_4_each_service_does_in_postgres_what_it_needs_and_nothing_else() -> Result<()> {
     on_own_fleet(Setup::default().with_own_servers(), async |fleet| {
-        let partition = fill(fleet).await?;
+        let Filled { partition, conversation, business } = fill(fleet).await?;
         let mut found = Vec::new();
         for login in SERVICES {
             let mut connection = PgConnection::connect(&fleet.urls().of(login).postgres).await?;
-            for (statement, allowed) in [MESSAGES, KEYS, CONVERSATIONS, REST, SERVER].into_iter().flatten() {
-                let tried = statement.replace("{partition}", &partition);
+            for (statement, allowed) in [MESSAGES, KEYS, CONVERSATIONS, BUSINESSES, REST, SERVER].into_iter().flatten()
+            {
+                let tried = statement
+                    .replace("{partition}", &partition)
+                    .replace("{conversation}", &conversation)
+                    .replace("{business}", &business);
                 let could = try_it(&mut connection, &tried).await.with_context(|| format!("{login:?}: {tried}"))?;
                 found.push((*statement, login, allowed.contains(&login), could));
             }
@@ -180,16 +245,32 @@ async fn try_it(connection: &mut PgConnection, statement: &str) -> Result<bool> 
     }
 }
 
-/// A stored message in a direct conversation, and a group; gives the partition that holds the message.
-async fn fill(fleet: &TestFleet) -> Result<String> {
-    let [asha, bikram] = fleet.people()?;
+/// What the statements name.
+struct Filled {
+    /// A table.
+    partition: String,
+    /// A quoted id.
+    conversation: String,
+    /// A quoted id.
+    business: String,
+}
+
+/// Makes a stored message in a direct conversation, a group, and a business conversation whose case waits.
+async fn fill(fleet: &TestFleet) -> Result<Filled> {
+    let [asha, bikram, agent] = fleet.people()?;
     let conversation_id = fleet.direct(&asha, &bikram).await?;
     fleet.group(&asha, &[&bikram]).await?;
+    let business_id = fleet.business(&[(&agent, StaffRole::Agent)]).await?;
+    let case_of = fleet.business_conversation(&asha, business_id).await?;
     fleet.api(&asha, 0).say(conversation_id, &said(1)).await?;
     let url = &fleet.urls().postgres;
     database::wait_until_stored(url, conversation_id, 1).await?;
     let mut connection = PgConnection::connect(url).await?;
     let row = connection.fetch_one("select tableoid::regclass::text from messages").await?;
     connection.close().await?;
-    Ok(row.try_get(0)?)
+    Ok(Filled {
+        partition: row.try_get(0)?,
+        conversation: format!("'{}'", case_of.as_uuid()),
+        business: format!("'{}'", business_id.as_uuid()),
+    })
 }

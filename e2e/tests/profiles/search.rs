@@ -9,15 +9,16 @@ use chat_e2e::{Person, Setup, TestFleet, database, eventually, on_own_fleet, sai
 use chat_shared::{
     ids::{BusinessId, DeviceId, UserId},
     limits,
-    wire::{Encoding, NotificationAddress, Platform, ProfileState, RegisterDevice},
+    wire::{Encoding, NotificationAddress, Platform, ProfileState, RegisterDevice, StaffRole},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::view;
 
-/// People come, write, are renamed, are away and notified; kaha-main-v3 answers, is wrong and is down.
+/// People come, write, are renamed, are away and notified; an agent answers a customer; kaha-main-v3 answers, is wrong and is
+/// down.
 async fn busy_day(fleet: &TestFleet) -> Result<Person> {
-    let [asha, bikram, chandra] = fleet.people()?;
+    let [asha, bikram, chandra, agent] = fleet.people()?;
     let direct = fleet.direct(&asha, &bikram).await?;
     let group = fleet.group(&asha, &[&bikram, &chandra]).await?;
     let address = NotificationAddress::Webhook { token: "a-phone".to_owned() };
@@ -33,6 +34,13 @@ async fn busy_day(fleet: &TestFleet) -> Result<Person> {
         api.say(group, &said("to the group")).await?;
         view::shown(&api, &[asha.id], &[BusinessId::random()]).await?;
     }
+    let business_id = fleet.business(&[(&agent, StaffRole::Agent)]).await?;
+    let case = fleet.business_conversation(&asha, business_id).await?;
+    fleet.api(&asha, 0).say(case, &said("to a business")).await?;
+    let (desk, inbox) = (fleet.api(&agent, 1), format!("businesses/{}", business_id.as_uuid()));
+    desk.post(&format!("{inbox}/claim"), &json!({})).await?.ok::<Value>()?;
+    desk.get(&format!("{inbox}/conversations?state=assigned")).await?.ok::<Value>()?;
+    desk.say(case, &said("to a customer")).await?;
     let id = asha.id.as_uuid();
     fleet.kaha().profiles().set_user(id, &format!("Asha {PROFILE_MARK} Newname"), None);
     fleet.change_profiles(0, &[id], &[]).await?;
@@ -47,7 +55,7 @@ async fn busy_day(fleet: &TestFleet) -> Result<Person> {
         .wait_for("a notification of the group", |received| received.iter().find(|it| it.is_alert).map(|_| ()))
         .await?;
     let url = &fleet.urls().postgres;
-    for conversation_id in [direct, group] {
+    for conversation_id in [direct, group, case] {
         database::wait_until_stored(url, conversation_id, 2).await?;
     }
     Ok(asha)
