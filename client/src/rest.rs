@@ -1,5 +1,7 @@
 //! REST calls: one gateway after the other until one answers.
 
+mod businesses;
+
 use std::{
     sync::{
         Arc,
@@ -80,10 +82,10 @@ impl Gateways {
 }
 
 impl Rest {
-    /// Makes a conversation, or gives the existing one for a direct conversation. If no gateway answers, a
+    /// Makes a conversation, or gives the existing one with that user or business. If no gateway answers, a
     /// group may have been made.
     pub async fn create_conversation(&self, create: &CreateConversation) -> Result<Conversation, RestError> {
-        let is_repeatable = matches!(create, CreateConversation::Direct { .. });
+        let is_repeatable = !matches!(create, CreateConversation::Group { .. });
         let path = &["conversations"];
         self.json(Call { method: Method::POST, path, query: &[], body: Some(create), is_repeatable }).await
     }
@@ -104,10 +106,7 @@ impl Rest {
         limit: Option<usize>,
         cursor: Option<&str>,
     ) -> Result<ConversationPage, RestError> {
-        let limit = limit.map(|limit| ("limit", limit.to_string()));
-        let cursor = cursor.map(|cursor| ("cursor", cursor.to_owned()));
-        let query: Vec<_> = limit.into_iter().chain(cursor).collect();
-        self.get(&["conversations"], &query).await
+        self.get(&["conversations"], &page_query(limit, cursor).collect::<Vec<_>>()).await
     }
 
     /// One conversation.
@@ -258,8 +257,7 @@ impl Rest {
 
     async fn json<B: Serialize + Sync, T: DeserializeOwned>(&self, call: Call<'_, B>) -> Result<T, RestError> {
         let (status, bytes) = self.call(&call).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| RestError::Malformed { status: status.as_u16(), problem: error.to_string() })
+        read(status, &bytes)
     }
 
     /// Makes the call, with a fresh token if the one in use is refused.
@@ -340,6 +338,12 @@ fn read_answer(answer: Answer) -> Result<(StatusCode, Vec<u8>), RestError> {
     }
 }
 
+/// The body of an answer.
+fn read<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, RestError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| RestError::Malformed { status: status.as_u16(), problem: error.to_string() })
+}
+
 /// The `Retry-After` header, where it counts seconds.
 pub(crate) fn retry_after_header(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
@@ -352,6 +356,13 @@ pub(crate) fn endpoint(gateway: &Url, path: &[&str]) -> Url {
         segments.pop_if_empty().push("v1").extend(path);
     }
     url
+}
+
+/// Which page of a list.
+fn page_query(limit: Option<usize>, cursor: Option<&str>) -> impl Iterator<Item = (&'static str, String)> {
+    let limit = limit.map(|limit| ("limit", limit.to_string()));
+    let cursor = cursor.map(|cursor| ("cursor", cursor.to_owned()));
+    limit.into_iter().chain(cursor)
 }
 
 /// Ids as a query names them.

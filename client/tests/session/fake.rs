@@ -41,6 +41,10 @@ pub struct World {
     pub refusals: VecDeque<String>,
     pub list_requests: usize,
     pub single_requests: usize,
+    /// Answers to the next requests about businesses and cases.
+    pub business_answers: VecDeque<String>,
+    /// Those requests: method and target.
+    pub business_requests: Vec<String>,
 }
 
 pub struct FakeGateway {
@@ -230,9 +234,10 @@ async fn serve(mut stream: TcpStream, world: Arc<Mutex<World>>, sockets: mpsc::S
         }
     }
     let head = String::from_utf8(head).unwrap();
-    let target = head.split(' ').nth(1).unwrap().to_owned();
+    let (method, target) = head.split_once(' ').unwrap();
+    let target = target.split(' ').next().unwrap();
     if target != "/v1/ws" {
-        let answer = rest(&mut world.lock().unwrap(), &target);
+        let answer = rest(&mut world.lock().unwrap(), method, target);
         let _outcome = stream.write_all(answer.as_bytes()).await;
         return;
     }
@@ -273,7 +278,7 @@ fn header(head: &str, name: &str) -> Option<String> {
     lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
 }
 
-fn rest(world: &mut World, target: &str) -> String {
+fn rest(world: &mut World, method: &str, target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path.split('/').collect::<Vec<_>>()[..] {
         ["", "v1", "conversations"] => {
@@ -300,6 +305,11 @@ fn rest(world: &mut World, target: &str) -> String {
                     floor_seq: Seq(0),
                 },
             )
+        }
+        ["", "v1", "businesses", ..]
+        | ["", "v1", "conversations", _, "accept" | "agent" | "assignments" | "reopen"] => {
+            world.business_requests.push(format!("{method} {target}"));
+            world.business_answers.pop_front().unwrap_or_else(|| panic!("no answer to {method} {target}"))
         }
         _ => panic!("the client asked for {target}"),
     }
