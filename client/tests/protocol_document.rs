@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 
 use chat_client::{
     clock::Timestamp,
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
     wire::{
-        AddParticipants, BlockList, CloseCode, Command, CommandFrame, ConversationName, ConversationPage,
-        CreateConversation, Device, DeviceList, ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform,
-        Presence, PresenceList, ProfileList, ProfileState, Progress, Push, Receipt, ReceiptKind, RegisterDevice,
-        SendMessageBody, ServerFrame, Ticket, Typing, UnreadTotal, UserProfile,
+        AddParticipants, Assignment, AssignmentList, AssignmentReason, BlockList, BusinessConversation,
+        BusinessConversationPage, BusinessSettings, Case, CaseState, CloseCode, Command, CommandFrame, Considered,
+        ConversationName, ConversationPage, CreateConversation, Device, DeviceList, ErrorBody, ErrorCode, HistoryPage,
+        MarkReadBody, Mute, Platform, Presence, PresenceList, ProfileList, ProfileState, Progress, Push, Receipt,
+        ReceiptKind, RegisterDevice, ReleaseReason, ResolveCase, Role, SendMessageBody, ServerFrame, SetAgent,
+        SetStatus, StaffRole, StaffStatus, StaffedBusiness, StaffedBusinessList, Strategy, Ticket, Typing, UnreadTotal,
+        UserProfile, Verdict,
     },
 };
 use chat_shared::limits;
@@ -60,6 +63,13 @@ fn every_example_is_what_it_claims_to_be() {
             "ProfileList" => again::<ProfileList>(&example),
             "BlockList" => again::<BlockList>(&example),
             "Ticket" => again::<Ticket>(&example),
+            "StaffedBusinessList" => again::<StaffedBusinessList>(&example),
+            "BusinessConversationPage" => again::<BusinessConversationPage>(&example),
+            "SetStatus" => again::<SetStatus>(&example),
+            "SetAgent" => again::<SetAgent>(&example),
+            "ResolveCase" => again::<ResolveCase>(&example),
+            "AssignmentList" => again::<AssignmentList>(&example),
+            "BusinessSettings" => again::<BusinessSettings>(&example),
             other => panic!("the document has an example of {other}, which this test doesn't know"),
         };
         if kind == "command" && example["is_repeat"] == Value::Bool(false) {
@@ -91,6 +101,9 @@ fn every_frame_has_an_example() {
         "profile",
         "heartbeat",
         "going_away",
+        // Of a business conversation, to its customer and to its agent.
+        "conversation",
+        "conversation",
     ];
     assert_eq!(of("frame"), frames);
 }
@@ -152,6 +165,83 @@ fn every_field_of_what_is_pushed_besides_messages_is_documented() {
     for field in fields {
         let is_documented = DOCUMENT.contains(&format!("\"{field}\":")) || DOCUMENT.contains(&format!("`{field}`"));
         assert!(is_documented, "{field}");
+    }
+}
+
+/// What staff of businesses are shown, with every field that may be absent.
+fn everything_of_businesses() -> Vec<Value> {
+    let (business_id, conversation_id, user_id) = (BusinessId::random(), ConversationId::random(), UserId::random());
+    let at = Timestamp(1);
+    let staffed = StaffedBusiness {
+        business_id,
+        role: StaffRole::Agent,
+        status: StaffStatus::Available,
+        available_until: Some(at),
+        load: 1,
+        capacity: 5,
+        waiting: 1,
+    };
+    let listed = BusinessConversation {
+        conversation_id,
+        version: 1,
+        customer: UserProfile { user_id, name: "Asha".to_owned(), avatar_url: None, state: ProfileState::Current },
+        case: Case { number: 1, state: CaseState::Assigned, waiting_since: at },
+        agent_id: Some(user_id),
+        last_agent_id: Some(user_id),
+        needs_answer: true,
+        given_back: 1,
+        last_message: None,
+    };
+    let assignment = Assignment {
+        assignment_id: 1,
+        case_number: 1,
+        agent_id: user_id,
+        assigned_by: Some(user_id),
+        reason: AssignmentReason::Routed,
+        strategy: Strategy::LeastBusy,
+        waited_ms: 1,
+        candidates: vec![Considered { user_id, load: 1, is_online: true, verdict: Verdict::Chosen }],
+        assigned_at: at,
+        released_at: Some(at),
+        release_reason: Some(ReleaseReason::Resolved),
+    };
+    let away = SetStatus { status: StaffStatus::Away, until: Some(at), gives_back: true };
+    let forced = SetAgent { user_id, version: 1, force: true };
+    let business = BusinessConversationPage { conversations: vec![listed], next_cursor: Some("1.a".to_owned()) };
+    let values = [
+        serde_json::to_value(StaffedBusinessList { businesses: vec![staffed] }),
+        serde_json::to_value(business),
+        serde_json::to_value(AssignmentList { assignments: vec![assignment] }),
+        serde_json::to_value(away),
+        serde_json::to_value(forced),
+        serde_json::to_value(ResolveCase { seq: Seq(1) }),
+    ];
+    values.map(Result::unwrap).into()
+}
+
+#[test]
+fn every_field_that_staff_are_shown_is_documented() {
+    let mut fields = BTreeSet::new();
+    for value in everything_of_businesses() {
+        keys(&value, &mut fields);
+    }
+    for field in fields {
+        let is_documented = DOCUMENT.contains(&format!("\"{field}\":")) || DOCUMENT.contains(&format!("`{field}`"));
+        assert!(is_documented, "{field}");
+    }
+}
+
+#[test]
+fn every_name_of_business_conversations_is_documented() {
+    let roles = [Role::Customer, Role::Agent, Role::Business].map(Role::as_str);
+    let names = CaseState::ALL.iter().map(|name| name.as_str());
+    let names = names.chain(StaffRole::ALL.iter().map(|name| name.as_str()));
+    let names = names.chain(StaffStatus::ALL.iter().map(|name| name.as_str()));
+    let names = names.chain(Strategy::ALL.iter().map(|name| name.as_str()));
+    let names = names.chain(AssignmentReason::ALL.iter().map(|name| name.as_str()));
+    let names = names.chain(ReleaseReason::ALL.iter().map(|name| name.as_str()));
+    for name in names.chain(Verdict::ALL.iter().map(|name| name.as_str())).chain(roles) {
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "{name}");
     }
 }
 
