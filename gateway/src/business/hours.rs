@@ -656,6 +656,15 @@ mod tests {
         assert_eq!(error.to_string(), text);
     }
 
+    #[test]
+    fn the_example_of_the_document_is_accepted_r7_4() {
+        const DOCUMENT: &str = include_str!("../../../docs/business.md");
+        let example = DOCUMENT.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let hours: Hours = serde_json::from_str(example).unwrap();
+        assert!(Schedule::new(&hours).is_ok());
+        assert_eq!(serde_json::to_value(&hours).unwrap(), serde_json::from_str::<serde_json::Value>(example).unwrap());
+    }
+
     const ZONES: [&str; 15] = [
         "UTC",
         "Asia/Kathmandu",

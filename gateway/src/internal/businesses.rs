@@ -25,9 +25,10 @@ impl Scope for BusinessesWrite {
 
 /// Replace the staff of a business
 ///
-/// Push the whole list with each change, under a version that grows. A business is made by its first list. Once it is answered,
-/// users who are on the staff no more are pushed nothing of the conversations of the business, and their cases wait for other
-/// agents. The same version again is answered with 204 and changes nothing. On 503 part of it may be in force: repeat it.
+/// Push the whole list with each change, under a version that grows. The first list makes the business. Once it is answered with
+/// 204, users that are no longer on the list are pushed nothing of the conversations of the business, and their cases wait for
+/// other agents. The stored version again is answered with 204, and its list is not compared: never use one version for two lists.
+/// On 503 part of it may be in force: repeat it.
 #[utoipa::path(
     put,
     path = "/internal/v1/businesses/{business_id}/staff",

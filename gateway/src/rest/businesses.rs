@@ -18,7 +18,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::{
     extract::{Body, InPath, InQuery, PageLimit},
-    refusals::{AnyRefusal, BodyRefusal, MemberRefusal},
+    refusals::{AnyRefusal, BodyRefusal},
 };
 use crate::{
     auth::Identity,
@@ -37,6 +37,16 @@ pub enum StaffRefusal {
     NotFound(ErrorBody),
 }
 
+/// What routes about a case may answer.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only describes; refusals are answered by `Refusal`")]
+pub enum CaseMissing {
+    /// `not_found`: there is no such conversation with a business, or the user has no right to this. Also if the case was taken
+    /// from the user since, as by an earlier attempt of this request.
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+}
+
 /// What changes of a case may answer.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only describes; refusals are answered by `Refusal`")]
@@ -46,9 +56,9 @@ pub enum CaseRefusal {
     Conflict(ErrorBody),
 }
 
-/// List the businesses of whose staff you are
+/// List the businesses whose staff you belong to
 ///
-/// Each with your role and status, your cases, and how many cases wait.
+/// At most 100, each with your role and status, the number of your cases, and the number of cases that wait.
 #[utoipa::path(
     get,
     path = "/v1/businesses",
@@ -92,7 +102,7 @@ pub struct BusinessInboxQuery {
     /// Conversations whose cases are in this state: `waiting` unless given.
     #[serde(default = "waiting")]
     state: CaseState,
-    /// Only those that this agent has or had last: a user's id, or `me`.
+    /// Assigned cases that this agent has, other cases that it had last: a user's id, or `me`.
     #[param(value_type = Option<String>)]
     agent: Option<String>,
     /// Conversations of the page: 50 unless given, 100 at the most; more than that gets 100.
@@ -109,8 +119,8 @@ const fn waiting() -> CaseState {
 
 /// List the conversations of a business
 ///
-/// Waiting ones: the oldest first; assigned and resolved ones: the latest first. Agents see which cases wait, and of the others
-/// their own ones; they read the last message of their own ones alone. Supervisors see and read all.
+/// Waiting cases: the oldest first. Assigned and resolved ones: the one that was assigned or resolved last first. Agents see all
+/// waiting cases, and of the others their own; they get `last_message` only of cases that they have. Supervisors get all.
 #[utoipa::path(
     get,
     path = "/v1/businesses/{business_id}/conversations",
@@ -141,10 +151,10 @@ pub async fn inbox(
     Ok(Json(page))
 }
 
-/// Say whether you take cases
+/// Set whether the router gives you cases
 ///
-/// `available`: the router gives you cases as long as you are connected or have a device for notifications, up to your capacity.
-/// `away`: it gives you none; you keep those that you have unless you give them back.
+/// `available`: it does, up to your capacity, while you are connected or have a device registered for notifications.
+/// `away`: it does not; you keep the cases that you have, unless `gives_back` is true.
 #[utoipa::path(
     put,
     path = "/v1/businesses/{business_id}/status",
@@ -153,7 +163,7 @@ pub async fn inbox(
     security(("bearer" = [])),
     params(("business_id" = BusinessId, Path, description = "Which business")),
     request_body = SetStatus,
-    responses((status = 204, description = "It is so now"), AnyRefusal, BodyRefusal, StaffRefusal)
+    responses((status = 204, description = "The status is set"), AnyRefusal, BodyRefusal, StaffRefusal)
 )]
 pub async fn set_status(
     identity: Identity,
@@ -174,6 +184,9 @@ pub struct Claimed {
 }
 
 /// Take the case that waits longest
+///
+/// It is a `conflict` if you have as many cases as your capacity allows. Each request takes a case: don't repeat one that was not
+/// answered before you have looked at your conversations.
 #[utoipa::path(
     post,
     path = "/v1/businesses/{business_id}/claim",
@@ -252,8 +265,9 @@ pub async fn set_settings(
 
 /// Claim a case, or give it to another agent
 ///
-/// Agents claim waiting cases and hand over their own ones; supervisors decide about all. The decision is based on the `version`
-/// of the conversation. The other agent is available, reachable and not full, unless a supervisor forces it.
+/// Agents claim waiting cases and hand over their own; supervisors decide about all. It is a `conflict` if the conversation has
+/// another `version`, if the case is resolved, or if the agent is full. Another agent than you must be available and reachable too.
+/// With `force`, which supervisors alone may use, neither is required.
 #[utoipa::path(
     put,
     path = "/v1/conversations/{conversation_id}/agent",
@@ -267,7 +281,7 @@ pub async fn set_settings(
         (status = 403, description = "`forbidden`: only supervisors use `force`", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
-        MemberRefusal,
+        CaseMissing,
         CaseRefusal,
     )
 )]
@@ -284,7 +298,7 @@ pub async fn set_agent(
 
 /// Give a case back to the queue
 ///
-/// It keeps its age. By its agent or a supervisor.
+/// It keeps its age. For its agent and for supervisors. The router may choose the same agent again, if the agent stays available.
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{conversation_id}/agent",
@@ -292,7 +306,7 @@ pub async fn set_agent(
     tag = "businesses",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
-    responses((status = 204, description = "The case waits, or has no agent anyway"), AnyRefusal, MemberRefusal)
+    responses((status = 204, description = "The case waits, or has no agent anyway"), AnyRefusal, CaseMissing)
 )]
 pub async fn give_back(
     identity: Identity,
@@ -306,7 +320,7 @@ pub async fn give_back(
 
 /// Confirm that you answer a case soon
 ///
-/// Then the time for later answers counts instead of the time for the first one.
+/// For its agent. From now on the time for later answers (`reply_max_s`) counts instead of the time for the first one.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/accept",
@@ -314,7 +328,7 @@ pub async fn give_back(
     tag = "businesses",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
-    responses((status = 204, description = "It is noted"), AnyRefusal, MemberRefusal)
+    responses((status = 204, description = "It is noted"), AnyRefusal, CaseMissing)
 )]
 pub async fn accept(
     identity: Identity,
@@ -327,8 +341,8 @@ pub async fn accept(
 
 /// Resolve a case
 ///
-/// By its agent or a supervisor. `seq` is the last message that you have seen: a later message of the customer opens the next
-/// case, also one that was accepted meanwhile.
+/// For its agent and for supervisors. `seq` is the last message that you have seen: a later message of the customer opens the next
+/// case, also one that is accepted while this request is on its way. A `seq` after the last message is `invalid`.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/resolve",
@@ -337,7 +351,7 @@ pub async fn accept(
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
     request_body = ResolveCase,
-    responses((status = 204, description = "The case is resolved"), AnyRefusal, BodyRefusal, MemberRefusal)
+    responses((status = 204, description = "The case is resolved"), AnyRefusal, BodyRefusal, CaseMissing)
 )]
 pub async fn resolve(
     identity: Identity,
@@ -350,9 +364,10 @@ pub async fn resolve(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Open a resolved case again
+/// Open the next case of a conversation whose case is resolved
 ///
-/// It becomes yours. For the agent that had it last, within 7 days, and for supervisors.
+/// It is assigned to you. For the agent that had the last case, within 7 days after it was resolved, and for supervisors. It is a
+/// `conflict` if the case is not resolved, or if you are an agent and full.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/reopen",
@@ -360,7 +375,7 @@ pub async fn resolve(
     tag = "businesses",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
-    responses((status = 204, description = "The case is yours"), AnyRefusal, MemberRefusal, CaseRefusal)
+    responses((status = 204, description = "The case is yours"), AnyRefusal, CaseMissing, CaseRefusal)
 )]
 pub async fn reopen(
     identity: Identity,
@@ -374,7 +389,8 @@ pub async fn reopen(
 
 /// Show which agents had the cases of a conversation, and why
 ///
-/// To supervisors all assignments, each with the agents that the router compared; to an agent its own ones.
+/// Supervisors get the newest 100 assignments, those of the router with the agents that it compared; an agent gets its own, without
+/// these.
 #[utoipa::path(
     get,
     path = "/v1/conversations/{conversation_id}/assignments",
@@ -382,7 +398,7 @@ pub async fn reopen(
     tag = "businesses",
     security(("bearer" = [])),
     params(("conversation_id" = ConversationId, Path, description = "Which conversation")),
-    responses((status = 200, description = "The newest first", body = AssignmentList), AnyRefusal, MemberRefusal)
+    responses((status = 200, description = "The newest first", body = AssignmentList), AnyRefusal, CaseMissing)
 )]
 pub async fn assignments(
     identity: Identity,

@@ -24,8 +24,8 @@ use crate::{
 ///
 /// A direct one is made once for each pair: asking again, from either side, gives the one that is there. A group is
 /// made anew each time, with 1 to 7 others; users named twice count once. Its maker owns it. A user who has blocked the
-/// maker is not put into a group. One with a business is made once for each user: a case opens, and an
-/// agent gets it before this is answered if one has room.
+/// maker is not put into a group. One with a business is made once for each user: its first case opens, and is
+/// assigned before this is answered if an agent has room.
 #[utoipa::path(
     post,
     path = "/v1/conversations",
@@ -38,7 +38,7 @@ use crate::{
         (status = 200, description = "It was there already", body = Conversation),
         (status = 403, description = "`forbidden`: there is a block between the two of you, or one of the users has blocked you", body = ErrorBody),
         (status = 404, description = "`not_found`: there is no such business", body = ErrorBody),
-        (status = 409, description = "`conflict`: the business takes no chats any more", body = ErrorBody),
+        (status = 409, description = "`conflict`: the business takes no conversations now, and you have none with it", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
     )

@@ -45,7 +45,7 @@ impl HistoryQuery {
 /// Read a conversation's history
 ///
 /// The newest messages unless `before` or `after` is given; always in ascending `seq`, without holes. What was accepted
-/// is here at once. While a part of ours is out of reach a page may be shorter than asked: `has_more` then says true,
+/// is here at once. Supervisors read the conversations of their business too. While a part of ours is out of reach a page may be shorter than asked: `has_more` then says true,
 /// and `floor_seq` may be lower than it was; keep the highest that you have seen.
 #[utoipa::path(
     get,
@@ -94,7 +94,7 @@ pub async fn page(
         (status = 201, description = "Accepted: it is kept under this number", body = Accepted),
         (status = 200, description = "It had been accepted before; the first answer", body = Accepted),
         (status = 403, description = "`forbidden`: there is a block between the two of you", body = ErrorBody),
-        (status = 409, description = "`conflict`: the `message_id` was used for another text or by another participant", body = ErrorBody),
+        (status = 409, description = "`conflict`: the `message_id` was used for another text or by another participant, or the business takes no conversations now", body = ErrorBody),
         AnyRefusal,
         BodyRefusal,
         MemberRefusal,
