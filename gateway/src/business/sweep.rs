@@ -106,9 +106,7 @@ impl Businesses {
         for (business_id, conversations) in self.due().await? {
             self.settle(business_id, &conversations).await?;
         }
-        let mut to_route = self.with_work().await?;
-        to_route.dedup();
-        for business_id in to_route {
+        for business_id in self.with_work().await? {
             self.route(business_id, &[]).await?;
         }
         self.measure().await
@@ -214,7 +212,7 @@ impl Businesses {
                            where k.business_id = s.business_id and k.agent_id = s.user_id and k.state = 'assigned'
                        )
                        and not exists (select from notification_devices d where d.user_id = s.user_id)
-                   limit $1"#,
+                   order by random() limit $1"#,
                 ROWS_MAX * 10
             )
             .fetch_all(&mut *connection),
@@ -259,7 +257,7 @@ impl Businesses {
         Ok(())
     }
 
-    /// Businesses with cases that wait or with customers who have written after their cases were resolved.
+    /// Some businesses, other ones each time, with cases that wait or with customers who have written after their cases were resolved.
     async fn with_work(&self) -> Result<Vec<BusinessId>, Refusal> {
         let mut connection = self.database.connection().await?;
         let found = bounded(
@@ -270,7 +268,7 @@ impl Businesses {
                        select c.business_id from conversations c join cases k using (conversation_id)
                        where c.business_id is not null and c.customer_seq > c.resolved_seq and k.state = 'resolved'
                    ) as of_any
-                   order by 1 limit $1"#,
+                   order by random() limit $1"#,
                 ROWS_MAX
             )
             .fetch_all(&mut *connection),

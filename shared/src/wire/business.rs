@@ -288,7 +288,7 @@ pub struct BusinessConversation {
     pub needs_answer: bool,
     /// How often the case was given back to the queue.
     pub given_back: u32,
-    /// The last message, if the asking user may read it: an agent of its own cases, a supervisor of all.
+    /// The last message, if the asking user has the case. Supervisors read the history of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message: Option<Message>,
 }
