@@ -40,6 +40,8 @@ pub struct Answer {
     pub retry_after: Option<u64>,
     /// The body; null if it is not JSON.
     pub body: Value,
+    /// The headers and the body as they came.
+    pub received: Vec<u8>,
 }
 
 impl Answer {
@@ -82,13 +84,15 @@ impl Api {
         let response = request.send().await?;
         let status = response.status().as_u16();
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut received = format!("{:?}", response.headers()).into_bytes();
         let bytes = response.bytes().await?;
+        received.extend_from_slice(&bytes);
         if status >= 400 {
             let text = String::from_utf8_lossy(&bytes);
             ensure!(traces::secret_in(&text).is_none(), "an error answer tells too much: {text}");
         }
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Answer { status, retry_after, body })
+        Ok(Answer { status, retry_after, body, received })
     }
 
     /// GET

@@ -41,6 +41,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub struct Socket {
     stream: TcpStream,
     received: Vec<u8>,
+    /// All bytes since [`Self::record`].
+    recorded: Option<Vec<u8>>,
     encoding: Encoding,
     next_reference: u64,
     /// Pushes that came while a reply was waited for.
@@ -62,7 +64,17 @@ pub enum Incoming {
 
 impl Socket {
     pub(crate) const fn new(stream: TcpStream, received: Vec<u8>, encoding: Encoding) -> Self {
-        Self { stream, received, encoding, next_reference: 1, kept: VecDeque::new() }
+        Self { stream, received, recorded: None, encoding, next_reference: 1, kept: VecDeque::new() }
+    }
+
+    /// Keeps all bytes that come from now on, and those that are not taken yet.
+    pub fn record(&mut self) {
+        self.recorded = Some(self.received.clone());
+    }
+
+    /// The bytes that were kept.
+    pub fn recorded(&self) -> &[u8] {
+        self.recorded.as_deref().unwrap_or_default()
     }
 
     /// Says `hello` and waits for `ready`.
@@ -200,8 +212,11 @@ impl Socket {
                 });
             }
             // A reset connection is as gone as one that ended.
-            if !matches!(self.stream.read_buf(&mut self.received).await, Ok(1..)) {
+            let Ok(count @ 1..) = self.stream.read_buf(&mut self.received).await else {
                 return Ok(Incoming::Gone);
+            };
+            if let Some(recorded) = &mut self.recorded {
+                recorded.extend_from_slice(&self.received[self.received.len() - count..]);
             }
         }
     }

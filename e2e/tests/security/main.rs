@@ -1,6 +1,7 @@
 //! Who gets in, and who may do what: tables of tokens, of Origins, and of users, conversations and actions; tickets, logging
 //! out, and the interface for services.
 
+mod business;
 mod internal;
 mod logout;
 mod matrix;
