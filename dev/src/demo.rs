@@ -6,6 +6,7 @@
 
 mod accidents;
 mod audit;
+mod cases;
 mod narrator;
 mod outages;
 mod rules;

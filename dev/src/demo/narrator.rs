@@ -25,6 +25,7 @@ pub enum Promise {
     LosingAHelper,
     ShownOnce,
     ShownAtOnce,
+    CasesGoOn,
     MaskedIds,
     NoPanic,
 }
@@ -45,6 +46,7 @@ impl Promise {
             Self::LosingAHelper => "losing a helper costs its feature, not the chat",
             Self::ShownOnce => "shown exactly once",
             Self::ShownAtOnce => "shown at once",
+            Self::CasesGoOn => "a case goes on without its agent",
             Self::MaskedIds => "no id in a log",
             Self::NoPanic => "no service panics",
         }

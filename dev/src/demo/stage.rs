@@ -10,6 +10,7 @@ use chat_client::{
 use sqlx::{Connection, PgConnection};
 
 use super::{
+    cases::Case,
     narrator::{Narrator, Promise},
     words::Words,
 };
@@ -47,6 +48,8 @@ pub struct Stage {
     pub chandra: Person,
     pub stranger: Person,
     pub rooms: Vec<Room>,
+    /// The conversation of a business, in which none of the three takes part.
+    pub case: Option<Case>,
     pub ledger: Ledger,
     pub words: Words,
     /// Repeats of a message that were sent on purpose.
@@ -70,6 +73,7 @@ impl Stage {
             chandra,
             stranger,
             rooms: Vec::new(),
+            case: None,
             ledger: Ledger::default(),
             words: Words::new(seed),
             repeats: 0,

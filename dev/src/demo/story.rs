@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     accidents,
     audit::{self, Figures},
+    cases,
     narrator::{Narrator, Promise},
     outages, rules, scenes,
     stage::Stage,
@@ -95,6 +96,7 @@ async fn quiet(stage: &mut Stage, told: &Narrator) {
     scene!(stage, told, OneIdOneMessage, "The same message twice", scenes::the_same_twice);
     scene!(stage, told, OneNotification, "One reads on another device", rules::reads_elsewhere);
     scene!(stage, told, NotYours, "A stranger at the door", scenes::a_stranger);
+    scene!(stage, told, CasesGoOn, "A customer asks a business, whose agent is cut off", cases::changes_hands);
 }
 
 async fn loud(stage: &mut Stage, told: &Narrator) {
