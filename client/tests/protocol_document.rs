@@ -8,13 +8,13 @@ use chat_client::{
     ids::{BusinessId, ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
     wire::{
-        AddParticipants, Assignment, AssignmentList, AssignmentReason, BlockList, BusinessConversation,
-        BusinessConversationPage, BusinessSettings, Case, CaseState, CloseCode, Command, CommandFrame, Considered,
-        ConversationName, ConversationPage, CreateConversation, Device, DeviceList, ErrorBody, ErrorCode, HistoryPage,
-        MarkReadBody, Mute, Platform, Presence, PresenceList, ProfileList, ProfileState, Progress, Push, Receipt,
-        ReceiptKind, RegisterDevice, ReleaseReason, ResolveCase, Role, SendMessageBody, ServerFrame, SetAgent,
-        SetStatus, StaffRole, StaffStatus, StaffedBusiness, StaffedBusinessList, Strategy, Ticket, Typing, UnreadTotal,
-        UserProfile, Verdict,
+        AddParticipants, Assignment, AssignmentList, AssignmentReason, BlockList, BusinessAvailability,
+        BusinessConversation, BusinessConversationPage, BusinessSettings, Case, CaseState, CloseCode, Command,
+        CommandFrame, Considered, ConversationName, ConversationPage, CreateConversation, Device, DeviceList,
+        ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList, ProfileList,
+        ProfileState, Progress, Push, Receipt, ReceiptKind, RegisterDevice, ReleaseReason, ResolveCase, Role,
+        SendMessageBody, ServerFrame, SetAgent, SetStatus, StaffRole, StaffStatus, StaffedBusiness,
+        StaffedBusinessList, Strategy, Ticket, Typing, UnreadTotal, UserProfile, Verdict,
     },
 };
 use chat_shared::limits;
@@ -63,6 +63,7 @@ fn every_example_is_what_it_claims_to_be() {
             "ProfileList" => again::<ProfileList>(&example),
             "BlockList" => again::<BlockList>(&example),
             "Ticket" => again::<Ticket>(&example),
+            "BusinessAvailability" => again::<BusinessAvailability>(&example),
             "StaffedBusinessList" => again::<StaffedBusinessList>(&example),
             "BusinessConversationPage" => again::<BusinessConversationPage>(&example),
             "SetStatus" => again::<SetStatus>(&example),

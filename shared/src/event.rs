@@ -24,7 +24,7 @@ use crate::{
 pub struct Event {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Direct or group.
+    /// Direct, group or business.
     pub kind: ConversationKind,
     /// The number of the message; for any other fact, of the last message before it.
     pub seq: Seq,

@@ -4,8 +4,8 @@ use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
     position::Seq,
     wire::{
-        Assignment, AssignmentList, BusinessConversationPage, BusinessSettings, CaseState, Conversation,
-        CreateConversation, ResolveCase, SetAgent, SetStatus, StaffedBusiness, StaffedBusinessList,
+        Assignment, AssignmentList, BusinessAvailability, BusinessConversationPage, BusinessSettings, CaseState,
+        Conversation, CreateConversation, ResolveCase, SetAgent, SetStatus, StaffedBusiness, StaffedBusinessList,
     },
 };
 use reqwest::{Method, StatusCode};
@@ -20,7 +20,7 @@ struct Claimed {
     conversation_id: ConversationId,
 }
 
-/// Calls of business conversations. [`Rest::business_conversation`] is for customers, the others are for the staff of a business;
+/// Calls of business conversations. [`Rest::business_conversation`] and [`Rest::availability`] are for customers, the others are for the staff of a business;
 /// to other users they answer [`ErrorCode::NotFound`](crate::wire::ErrorCode::NotFound).
 ///
 /// ```no_run
@@ -40,6 +40,11 @@ impl Rest {
     /// The user's own conversation with a business. It is made if it does not exist yet, and its first case opens.
     pub async fn business_conversation(&self, business_id: BusinessId) -> Result<Conversation, RestError> {
         self.create_conversation(&CreateConversation::Business { business_id }).await
+    }
+
+    /// Whether a business answers now; at most five seconds old.
+    pub async fn availability(&self, business_id: BusinessId) -> Result<BusinessAvailability, RestError> {
+        self.get(&["businesses", &of(business_id), "availability"], &[]).await
     }
 
     /// The businesses whose staff the user belongs to, with the user's role, status and number of cases in each.

@@ -113,9 +113,9 @@ impl CaseRow {
 
     /// Lets the case wait again, with its old age.
     pub fn give_back(self, reason: ReleaseReason) -> Move {
-        let has_missed = matches!(reason, ReleaseReason::AnswerMissed | ReleaseReason::ReplyMissed);
+        // Otherwise the router would choose the same agent again.
         let mut missed_by = self.missed_by.clone();
-        missed_by.extend(self.agent_id.filter(|agent_id| has_missed && !self.missed_by.contains(agent_id)));
+        missed_by.extend(self.agent_id.filter(|agent_id| !self.missed_by.contains(agent_id)));
         let after = Self {
             state: CaseState::Waiting,
             agent_id: None,
@@ -249,7 +249,7 @@ pub(super) mod tests {
         assert_eq!((back.after.state, back.after.given_back, back.after.due_at), (CaseState::Waiting, 1, None));
         let chosen = back.after.clone().assign(agent, ONLINE, by_router(), Timestamp(6000));
         let again = chosen.after.give_back(ReleaseReason::GivenBack);
-        assert_eq!(again.after.missed_by, [agent], "an agent who gives a case back has not missed it once more");
+        assert_eq!(again.after.missed_by, [agent], "each agent once");
     }
 
     #[test]

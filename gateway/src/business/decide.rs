@@ -127,6 +127,9 @@ impl Businesses {
             if asked.case.state != CaseState::Resolved {
                 return if asked.case.agent_id == Some(by) { Ok(None) } else { Err(not_resolved()) };
             }
+            if !asked.business.is_open {
+                return Err(Refusal::business_closed());
+            }
             check_room(&asked.by, asked.leads())?;
             let (business, contact) = (asked.business, contact(asked.business, true));
             let new =

@@ -127,6 +127,15 @@ impl Businesses {
         business_id: BusinessId,
         decide: impl AsyncFnOnce(&mut PgConnection, &Business) -> Result<(T, Vec<Move>), Refusal>,
     ) -> Result<T, Refusal> {
+        self.change_everywhere(business_id, decide).await.map(|(found, _)| found)
+    }
+
+    /// As `change`, and whether every gateway has taken in which agents take part no longer.
+    async fn change_everywhere<T>(
+        &self,
+        business_id: BusinessId,
+        decide: impl AsyncFnOnce(&mut PgConnection, &Business) -> Result<(T, Vec<Move>), Refusal>,
+    ) -> Result<(T, bool), Refusal> {
         let turn = self.turn(business_id).await?;
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
@@ -136,21 +145,21 @@ impl Businesses {
         bounded(transaction.commit()).await?;
         drop(connection);
         drop(turn);
-        self.publish(&moves).await;
-        Ok(found)
+        let is_heard = self.publish(&moves).await;
+        Ok((found, is_heard))
     }
 
-    /// Brings changes to the log, and waits until nothing more is pushed to agents that take part no longer.
-    async fn publish(&self, moves: &[Move]) {
-        futures_util::future::join_all(moves.iter().map(async |change| {
+    /// Brings changes to the log, and waits until nothing more is pushed to agents that take part no longer. False if a gateway
+    /// has not confirmed that in time.
+    async fn publish(&self, moves: &[Move]) -> bool {
+        let heard = futures_util::future::join_all(moves.iter().map(async |change| {
             let conversation_id = change.after.conversation_id;
             self.outbox.publish(conversation_id).await;
-            if let Some(user_id) = change.removed() {
-                let version = change.after.version;
-                self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await;
-            }
-        }))
-        .await;
+            let Some(user_id) = change.removed() else { return true };
+            let version = change.after.version;
+            self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await
+        }));
+        heard.await.into_iter().all(|is_heard| is_heard)
     }
 
     /// Notes that a notifier runs: agents are pushed what they are assigned.

@@ -1,8 +1,9 @@
 //! The staff lists that kaha-main-v3 pushes, and businesses that open and close.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use chat_shared::{
+    delivery::Delivery,
     ids::{BusinessId, UserId},
     wire::{ReleaseReason, StaffRole},
 };
@@ -25,8 +26,15 @@ use crate::{
 
 /// Members of the staff of one business.
 pub const STAFF_MAX: usize = 500;
+/// How long after a staff list its repeat tells the gateways again.
+const REPEATED_WITHIN: Duration = Duration::from_mins(10);
 /// Cases that one change of the staff moves in one transaction.
 const MOVES_MAX: usize = 200;
+
+/// A gateway has not confirmed that it pushes nothing more to a former agent.
+#[derive(Debug, thiserror::Error)]
+#[error("not every gateway has confirmed which agents take part no longer")]
+struct Unheard;
 
 /// The whole staff of a business, as of a version.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -93,6 +101,37 @@ impl Businesses {
         self.give_back_strays(business_id).await?;
         if is_new {
             self.wake(business_id);
+            return Ok(());
+        }
+        self.tell_of_strays(business_id).await
+    }
+
+    /// Tells all gateways once more which agents have lost cases with the staff list: a repeat follows a list that one of them
+    /// may not have taken in.
+    async fn tell_of_strays(&self, business_id: BusinessId) -> Result<(), Refusal> {
+        let mut connection = self.database.connection().await?;
+        let rows = sqlx::query!(
+            "select a.conversation_id, a.agent_id, c.version from assignments a join conversations c using (conversation_id)
+             where a.business_id = $1 and a.release_reason = 'left_staff'
+                 and a.released_at > clock_timestamp() - make_interval(secs => $2)
+                 and not exists (
+                     select from participants p where p.conversation_id = a.conversation_id and p.user_id = a.agent_id
+                 )
+             limit $3",
+            business_id.as_uuid(),
+            REPEATED_WITHIN.as_secs_f64(),
+            i64::try_from(MOVES_MAX).unwrap_or(i64::MAX)
+        );
+        let rows = statement(rows.fetch_all(&mut *connection)).await?;
+        drop(connection);
+        for row in rows {
+            let conversation_id = row.conversation_id.try_into().map_err(|error| Refusal::internal(&error))?;
+            let user_id = row.agent_id.try_into().map_err(|error| Refusal::internal(&error))?;
+            let version = row.version.unsigned_abs();
+            let removal = Delivery::ParticipantRemoved { conversation_id, user_id, version };
+            if !self.gateways.tell(&removal).await {
+                return Err(Refusal::unavailable("a gateway", &Unheard));
+            }
         }
         Ok(())
     }
@@ -147,8 +186,8 @@ impl Businesses {
     /// Gives back the cases of agents that are not on the staff.
     pub(super) async fn give_back_strays(&self, business_id: BusinessId) -> Result<(), Refusal> {
         loop {
-            let count = self
-                .change(business_id, async |connection, _| {
+            let (count, is_heard) = self
+                .change_everywhere(business_id, async |connection, _| {
                     let strays = sqlx::query_scalar!(
                         "select conversation_id from cases k
                          where business_id = $1 and state = 'assigned'
@@ -166,6 +205,9 @@ impl Businesses {
                     Ok((moves.len(), moves))
                 })
                 .await?;
+            if !is_heard {
+                return Err(Refusal::unavailable("a gateway", &Unheard));
+            }
             if count < MOVES_MAX {
                 return Ok(());
             }

@@ -53,7 +53,7 @@ pub struct Participant {
 pub struct Conversation {
     /// Which one.
     pub conversation_id: ConversationId,
-    /// Direct or group.
+    /// Direct, group or business.
     pub kind: ConversationKind,
     /// Grows by one with each change of the participants.
     pub version: u64,

@@ -180,7 +180,7 @@ impl Default for WireLimits {
 pub struct ChangedConversation {
     /// Which one.
     pub conversation_id: ConversationId,
-    /// Direct or group.
+    /// Direct, group or business.
     pub kind: ConversationKind,
     /// Grows by one with each change of the participants; drop what is older than what you have.
     pub version: u64,
