@@ -5,12 +5,14 @@ use std::collections::HashMap;
 
 use chat_shared::{
     clock::Timestamp,
-    event::{Event, Fact},
+    customer_view::CustomerView,
+    event::{Event, Fact, Participants, ParticipantsChanged},
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Routed,
-    jobs::{Job, MessageJob, ReadUpTo},
+    jobs::{AssignedJob, Job, MessageJob, ReadUpTo},
     position::{Cursor, Seq},
     sealing::Envelope,
+    wire::Role,
 };
 
 use crate::deliverer::Delivering;
@@ -20,6 +22,8 @@ use crate::deliverer::Delivering;
 pub enum News {
     /// A message came.
     Message(Message),
+    /// A case was assigned; the job of its agent, without the place in the inbox.
+    Assigned(AssignedJob),
     /// A participant has read further.
     Read {
         /// Who.
@@ -39,6 +43,8 @@ pub struct Message {
     message_id: MessageId,
     seq: Seq,
     sender_id: UserId,
+    /// Of a business conversation: how its customer sees it.
+    customer_view: Option<CustomerView>,
     sent_at: Timestamp,
     envelope: Option<Envelope>,
 }
@@ -46,35 +52,64 @@ pub struct Message {
 impl News {
     /// What `event` tells; with the sealed text only if notifications show it.
     pub fn of(event: Event, shows_text: bool) -> Self {
-        let Event { conversation_id, seq, sent_at, .. } = event;
-        match event.fact {
+        let Event { conversation_id, seq, sent_at, participants, fact, .. } = event;
+        match fact {
             Fact::MessageSent(message) => Self::Message(Message {
                 conversation_id,
                 message_id: message.message_id,
                 seq,
                 sender_id: message.sender_id,
+                customer_view: CustomerView::of_customer(&participants),
                 sent_at,
                 envelope: Some(message.envelope).filter(|_| shows_text),
             }),
             Fact::ReadAdvanced(read) => {
                 Self::Read { user_id: read.user_id, read: ReadUpTo { conversation_id, read_seq: read.read_seq } }
             }
-            Fact::ParticipantsChanged(_) | Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {
-                Self::Other
+            Fact::ParticipantsChanged(change) => {
+                let assigned = assigned(&participants, &change).map(|(user_id, customer_id)| {
+                    let version = participants.version;
+                    AssignedJob { user_id, conversation_id, version, seq, customer_id, sent_at, place: None }
+                });
+                assigned.map_or(Self::Other, Self::Assigned)
             }
+            Fact::BlocksChanged(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => Self::Other,
         }
     }
 
-    /// The job to notify a user of it, if it is a message of somebody else's.
+    /// The job to notify a user of it, if it is a message of somebody else's, or an assignment to the user.
     pub fn job(&self, user_id: UserId, place: Option<(Epoch, Cursor)>) -> Option<Job> {
-        let Self::Message(message) = self else { return None };
-        let Message { conversation_id, message_id, seq, sender_id, sent_at, ref envelope } = *message;
-        let envelope = envelope.clone();
-        (sender_id != user_id).then(|| {
-            let job = MessageJob { user_id, conversation_id, message_id, seq, sender_id, sent_at, place, envelope };
-            Job::Message(job)
-        })
+        match self {
+            Self::Message(message) if message.sender_id != user_id => Some(Job::Message(message.job(user_id, place))),
+            Self::Assigned(job) if job.user_id == user_id => Some(Job::Assigned(AssignedJob { place, ..*job })),
+            Self::Message(_) | Self::Assigned(_) | Self::Read { .. } | Self::Other => None,
+        }
     }
+}
+
+impl Message {
+    fn job(&self, user_id: UserId, place: Option<(Epoch, Cursor)>) -> MessageJob {
+        let Self { conversation_id, message_id, seq, sender_id, customer_view, sent_at, ref envelope } = *self;
+        let customer_view = customer_view.filter(|view| view.is_of(user_id));
+        MessageJob {
+            user_id,
+            conversation_id,
+            message_id,
+            seq,
+            sender_id,
+            shown_sender_id: customer_view.map(|view| view.id(sender_id)),
+            sent_at,
+            place,
+            envelope: envelope.clone(),
+        }
+    }
+}
+
+/// The agent to whom a change assigns the case, and the customer.
+fn assigned(participants: &Participants, change: &ParticipantsChanged) -> Option<(UserId, UserId)> {
+    let customer_id = CustomerView::of_customer(participants)?.customer_id();
+    let agent = participants.list.iter().find(|participant| participant.role == Role::Agent)?;
+    change.added.contains(&agent.user_id).then_some((agent.user_id, customer_id))
 }
 
 /// The jobs for those whom nothing could be pushed to, from the inboxes' answers: one for each user of each event.
@@ -104,7 +139,7 @@ pub fn readers(events: &[Delivering]) -> Vec<(UserId, ReadUpTo)> {
 fn reader(event: &Delivering) -> Option<(UserId, ReadUpTo)> {
     match event.news {
         News::Read { user_id, read } => Some((user_id, read)),
-        News::Message(_) | News::Other => None,
+        News::Message(_) | News::Assigned(_) | News::Other => None,
     }
 }
 
@@ -126,7 +161,7 @@ pub fn merged(mut events: Vec<Delivering>) -> Vec<Delivering> {
         index += 1;
         match event.news {
             News::Read { user_id, read } => furthest[&(read.conversation_id, user_id)].1 == here,
-            News::Message(_) | News::Other => true,
+            News::Message(_) | News::Assigned(_) | News::Other => true,
         }
     });
     events
@@ -135,7 +170,13 @@ pub fn merged(mut events: Vec<Delivering>) -> Vec<Delivering> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use chat_shared::{ids::GatewayId, position::StreamSeq};
+    use chat_shared::{
+        event::{BusinessPart, MessageSent},
+        ids::{BusinessId, GatewayId},
+        position::StreamSeq,
+        sealing::AudienceTag,
+        wire::{Case, CaseState, ConversationKind, Participant},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -152,9 +193,32 @@ mod tests {
             message_id: MessageId::random(),
             seq: Seq(1),
             sender_id,
+            customer_view: None,
             sent_at: Timestamp(0),
             envelope: None,
         })
+    }
+
+    /// An event of a business conversation, with the business.
+    fn of_business(customer_id: UserId, agent_id: UserId, seq: u64, fact: Fact) -> (BusinessId, Event) {
+        let business_id = BusinessId::random();
+        let case = Case { number: 1, state: CaseState::Assigned, waiting_since: Timestamp(0) };
+        let list = [(customer_id, Role::Customer), (agent_id, Role::Agent)];
+        let event = Event {
+            conversation_id: ConversationId::random(),
+            kind: ConversationKind::Business,
+            seq: Seq(seq),
+            sent_at: Timestamp(9),
+            previous: StreamSeq::ZERO,
+            participants: Participants {
+                version: 4,
+                list: list.map(|(user_id, role)| Participant { user_id, role }).to_vec(),
+                business: Some(BusinessPart { business_id, case, is_closed: false }),
+                ..Participants::default()
+            },
+            fact,
+        };
+        (business_id, event)
     }
 
     fn at(cursor: u64, is_online: bool, may_notify: bool) -> Routed {
@@ -188,6 +252,61 @@ mod tests {
         assert_eq!(places, [(offline, Some((epoch, 7))), (new, None), (sender, Some((senders, 2)))]);
         let other = [delivering(&[offline], News::Other)];
         assert_eq!(jobs(&other, &[at(1, false, true)]), []);
+    }
+
+    #[test]
+    fn a_customer_is_shown_the_business_for_an_agent_and_an_agent_the_customer_r7_2() {
+        let [customer_id, agent_id] = [(); 2].map(|()| UserId::random());
+        for (sender_id, to) in [(agent_id, customer_id), (customer_id, agent_id)] {
+            let message = MessageSent {
+                message_id: MessageId::random(),
+                sender_id,
+                envelope: Envelope::from_bytes(vec![1]),
+                seen_seq: Seq::ZERO,
+                audience: AudienceTag::default(),
+            };
+            let (business_id, event) = of_business(customer_id, agent_id, 7, Fact::MessageSent(message));
+            let news = News::of(event, true);
+            assert_eq!(news.job(sender_id, None), None);
+            let Some(Job::Message(job)) = news.job(to, None) else { panic!("{news:?}") };
+            let shown = (to == customer_id).then(|| business_id.into());
+            assert_eq!((job.sender_id, job.shown_sender_id), (sender_id, shown), "the text is sealed with the sender");
+        }
+    }
+
+    #[test]
+    fn the_agent_alone_is_notified_of_an_assignment_r7_2() {
+        let [customer_id, agent_id, other] = [(); 3].map(|()| UserId::random());
+        let of = |added: Vec<UserId>, removed: Vec<UserId>, seq| {
+            let fact = ParticipantsChanged { added: added.clone(), removed, returned: added };
+            of_business(customer_id, agent_id, seq, Fact::ParticipantsChanged(fact)).1
+        };
+        for seq in [0, 7] {
+            let event = of(vec![agent_id], vec![other], seq);
+            let expected = AssignedJob {
+                user_id: agent_id,
+                conversation_id: event.conversation_id,
+                version: 4,
+                seq: Seq(seq),
+                customer_id,
+                sent_at: Timestamp(9),
+                place: None,
+            };
+            let audience: Vec<_> = event.audience().collect();
+            assert_eq!(audience, [customer_id, agent_id, other]);
+            let events = [delivering(&audience, News::of(event, true))];
+            let routed = [at(1, false, true), at(2, false, true), at(3, false, true)];
+            let Routed::At { epoch, .. } = routed[1] else { unreachable!() };
+            let placed = AssignedJob { place: Some((epoch, Cursor(2))), ..expected };
+            assert_eq!(jobs(&events, &routed), [Job::Assigned(placed)]);
+            assert_eq!(jobs(&events, &[at(1, false, true), at(2, true, true), at(3, false, true)]), []);
+            assert_eq!(jobs(&events, &[at(1, false, true), at(2, false, false), at(3, false, true)]), []);
+            let routed = [Routed::NoInbox, Routed::NoInbox, Routed::NoInbox];
+            assert_eq!(jobs(&events, &routed), [Job::Assigned(expected)]);
+        }
+        for event in [of(Vec::new(), Vec::new(), 7), of(vec![customer_id], Vec::new(), 7)] {
+            assert_eq!(News::of(event, true), News::Other, "the agent had the case before");
+        }
     }
 
     proptest! {

@@ -49,6 +49,8 @@ const ADD_WAIT_MAX: Duration = Duration::from_secs(1);
 pub enum Job {
     /// A message came while the user had no live session, or was not confirmed by any.
     Message(MessageJob),
+    /// A case was assigned to an agent who had no live session, or whose sessions did not confirm the assignment.
+    Assigned(AssignedJob),
     /// A session ended, and nobody has confirmed these entries of the user's inbox.
     SessionEnded {
         /// Whose.
@@ -90,14 +92,37 @@ pub struct MessageJob {
     pub message_id: MessageId,
     /// Its number.
     pub seq: Seq,
-    /// Who sent it.
+    /// Who sent it. The sealed text is opened with it.
     pub sender_id: UserId,
+    /// The id under which the user is shown the sender, if it is another one: to the customer of a business conversation the
+    /// business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_sender_id: Option<UserId>,
     /// When it was accepted.
     pub sent_at: Timestamp,
     /// Where it stands in the user's inbox; none if they had no inbox.
     pub place: Option<(Epoch, Cursor)>,
     /// The sealed text, if notifications show it.
     pub envelope: Option<Envelope>,
+}
+
+/// An assignment of a case, of which its agent may have to be notified because of the messages before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedJob {
+    /// The agent.
+    pub user_id: UserId,
+    /// The business conversation.
+    pub conversation_id: ConversationId,
+    /// The version of the participants that begins with the assignment.
+    pub version: u64,
+    /// The number of the last message before the assignment; zero if there is none.
+    pub seq: Seq,
+    /// The customer.
+    pub customer_id: UserId,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// Its place in the agent's inbox; none if there was no inbox.
+    pub place: Option<(Epoch, Cursor)>,
 }
 
 /// Bytes that are no job.
@@ -126,6 +151,9 @@ impl Job {
         match self {
             Self::Message(job) => {
                 Some(format!("{}:{}", job.user_id.as_uuid().simple(), job.message_id.as_uuid().simple()))
+            }
+            Self::Assigned(AssignedJob { user_id, conversation_id, version, .. }) => {
+                Some(format!("{}:{}:{version}", user_id.as_uuid().simple(), conversation_id.as_uuid().simple()))
             }
             Self::SessionEnded { user_id, epoch, after, up_to } => {
                 let (user, epoch) = (user_id.as_uuid().simple(), epoch.as_uuid().simple());

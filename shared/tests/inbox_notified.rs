@@ -5,7 +5,7 @@ use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
     clock::{Clock, Timestamp},
     ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
-    inbox::{Claim, Ended, Inboxes, Notice, Page, Routed, Routing, Session, Standing, Unconfirmed},
+    inbox::{Claim, Ended, Inboxes, Notice, Occasion, Page, Routed, Routing, Session, Standing, Unconfirmed},
     jobs::ReadUpTo,
     limits,
     position::{Cursor, Seq},
@@ -84,7 +84,11 @@ async fn that_there_are_no_devices_counts_only_while_nothing_else_is_known() -> 
 
 fn notice(device_id: DeviceId, message_id: MessageId) -> Notice {
     let sent_at = Clock::System.now();
-    Notice { user_id: UserId::random(), device_id, message_id, sent_at }
+    Notice { user_id: UserId::random(), device_id, occasion: Occasion::Message(message_id), sent_at }
+}
+
+fn another() -> Occasion {
+    Occasion::Message(MessageId::random())
 }
 
 #[tokio::test]
@@ -95,7 +99,7 @@ async fn a_notification_is_claimed_once_for_each_device() -> Result<()> {
     assert_eq!(inboxes.claim(phone).await?, Claim::Taken);
     assert_eq!(inboxes.claim(phone).await?, Claim::Unknown, "the first claimant may have sent it");
     assert_eq!(inboxes.claim(tablet).await?, Claim::Taken);
-    assert_eq!(inboxes.claim(Notice { message_id: MessageId::random(), ..phone }).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(Notice { occasion: another(), ..phone }).await?, Claim::Taken);
     assert_eq!(inboxes.claim(Notice { user_id: UserId::random(), ..phone }).await?, Claim::Taken);
 
     inboxes.give_claim_back(phone).await?;
@@ -105,6 +109,25 @@ async fn a_notification_is_claimed_once_for_each_device() -> Result<()> {
         assert_eq!(inboxes.claim(phone).await?, Claim::Sent);
     }
     assert_eq!(inboxes.claim(tablet).await?, Claim::Unknown, "the other device's is its own");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_assignment_of_a_conversation_is_claimed_once() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let conversation_id = ConversationId::random();
+    let first = notice(DeviceId::random(), MessageId::random());
+    let of = |version| Notice { occasion: Occasion::Assignment { conversation_id, version }, ..first };
+    assert_eq!(inboxes.claim(of(2)).await?, Claim::Taken);
+    assert_eq!(inboxes.claim(of(3)).await?, Claim::Taken, "another assignment is its own");
+    inboxes.conclude_claim(of(2)).await?;
+    assert_eq!(inboxes.claim(of(2)).await?, Claim::Sent);
+    assert_eq!(inboxes.claim(of(3)).await?, Claim::Unknown);
+    inboxes.give_claim_back(of(3)).await?;
+    assert_eq!(inboxes.claim(of(3)).await?, Claim::Taken);
+    // A client chooses the ids of its messages.
+    let same_id = conversation_id.as_uuid().try_into()?;
+    assert_eq!(inboxes.claim(Notice { occasion: Occasion::Message(same_id), ..first }).await?, Claim::Taken);
     Ok(())
 }
 
@@ -121,11 +144,11 @@ async fn a_claim_outlives_every_job_of_its_message() -> Result<()> {
     assert!(left > day, "{left} ms");
 
     // An older message's claim ends earlier, and does not shorten the others.
-    let older = Notice { message_id: MessageId::random(), sent_at: Timestamp(newest.sent_at.0 - day / 2), ..newest };
+    let older = Notice { occasion: another(), sent_at: Timestamp(newest.sent_at.0 - day / 2), ..newest };
     inboxes.claim(older).await?;
     let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await?;
     assert!(left > day, "{left} ms");
-    let expired = Notice { message_id: MessageId::random(), sent_at: Timestamp(newest.sent_at.0 - 2 * day), ..newest };
+    let expired = Notice { occasion: another(), sent_at: Timestamp(newest.sent_at.0 - 2 * day), ..newest };
     inboxes.claim(expired).await?;
     inboxes.conclude_claim(expired).await?;
     inboxes.claim(newest).await?;
@@ -141,7 +164,7 @@ async fn claims_of_a_user_are_bounded() -> Result<()> {
     let first = notice(DeviceId::random(), MessageId::random());
     let bound = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
     let nth = |n: usize| Notice {
-        message_id: MessageId::random(),
+        occasion: another(),
         sent_at: Timestamp(first.sent_at.0 + i64::try_from(n).unwrap_or(i64::MAX)),
         ..first
     };

@@ -15,7 +15,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
-    jobs::{Added, Job, Jobs, MessageJob, ReadUpTo},
+    jobs::{Added, AssignedJob, Job, Jobs, MessageJob, ReadUpTo},
     log::{self, Consumer, ConsumerSpec, Entry, Outcome, Replicas},
     position::{Cursor, Seq},
     sealing::Envelope,
@@ -81,6 +81,7 @@ fn message(bytes: usize) -> Job {
         message_id: MessageId::random(),
         seq: Seq(1),
         sender_id: UserId::random(),
+        shown_sender_id: (bytes > 0).then(UserId::random),
         sent_at: Timestamp(1),
         place: Some((Epoch::random(), Cursor(1))),
         envelope: (bytes > 0).then(|| Envelope::from_bytes(vec![1; bytes])),
@@ -98,21 +99,31 @@ async fn jobs_that_ask_the_same_are_added_once_and_come_out_as_they_went_in() ->
     let unconfirmed = Unconfirmed { epoch, after: Cursor(3), up_to: Cursor(5) };
     let ended = Job::session_ended(user_id, unconfirmed);
     let ended_later = Job::session_ended(user_id, Unconfirmed { up_to: Cursor(6), ..unconfirmed });
-    let jobs = [message(0), message(100), ended, ended_later];
+    let assigned = AssignedJob {
+        user_id,
+        conversation_id: ConversationId::random(),
+        version: 2,
+        seq: Seq(7),
+        customer_id: UserId::random(),
+        sent_at: Timestamp(1),
+        place: Some((epoch, Cursor(4))),
+    };
+    let assigned_later = Job::Assigned(AssignedJob { version: 4, ..assigned });
+    let jobs = [message(0), message(100), ended, ended_later, Job::Assigned(assigned), assigned_later];
     // A notifier that was killed after it had added them adds them again, and so may another one.
     let again = Jobs::open(&scene.client, &scene.namespace, REPLICAS).await?;
     assert_eq!(scene.jobs.add(&jobs).await?, Added::All);
     assert_eq!(again.add(&jobs).await?, Added::All);
-    assert_eq!(scene.waiting().await?, 4);
+    assert_eq!(scene.waiting().await?, 6);
     let read = [None, Some(ReadUpTo { conversation_id: ConversationId::random(), read_seq: Seq(7) })]
         .map(|read| Job::ReadElsewhere { user_id, read });
     assert_eq!(scene.jobs.add(&read).await?, Added::All);
-    assert_eq!(scene.waiting().await?, 6, "each time somebody reads counts");
+    assert_eq!(scene.waiting().await?, 8, "each time somebody reads counts");
     assert_eq!(scene.jobs.add(&[]).await?, Added::All);
 
     let mut consumer = scene.consumer().await?;
     let mut found = Vec::new();
-    while found.len() < 6 {
+    while found.len() < 8 {
         for entry in next(&mut consumer).await? {
             found.push(Job::decode(entry.payload())?);
             entry.settle(Outcome::Done).await;

@@ -1,8 +1,8 @@
 //! Notifications that this process has claimed: a Redis that comes back with older data may have lost their claims.
 
 use chat_shared::{
-    ids::{DeviceId, MessageId, UserId},
-    inbox::Notice,
+    ids::{DeviceId, UserId},
+    inbox::{Notice, Occasion},
     limits,
 };
 use moka::{policy::EvictionPolicy, sync::Cache};
@@ -10,8 +10,8 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 /// Claims that are remembered. One more drops the oldest, whose notification may be sent again if Redis loses the claim.
 const CLAIMED_MAX: u64 = 50_000;
 
-/// The claims of this process, for as long as their messages are notified of.
-pub struct Claimed(Cache<(UserId, DeviceId, MessageId), ()>);
+/// The claims of this process, for as long as their occasions are notified of.
+pub struct Claimed(Cache<(UserId, DeviceId, Occasion), ()>);
 
 impl Default for Claimed {
     fn default() -> Self {
@@ -32,21 +32,22 @@ impl Claimed {
     }
 }
 
-const fn key(notice: Notice) -> (UserId, DeviceId, MessageId) {
-    (notice.user_id, notice.device_id, notice.message_id)
+const fn key(notice: Notice) -> (UserId, DeviceId, Occasion) {
+    (notice.user_id, notice.device_id, notice.occasion)
 }
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::clock::Timestamp;
+    use chat_shared::{clock::Timestamp, ids::MessageId};
 
     use super::*;
 
     #[test]
     fn promise_7_a_claim_is_new_once_until_it_is_forgotten() {
         let claimed = Claimed::default();
-        let (user_id, device_id, message_id) = (UserId::random(), DeviceId::random(), MessageId::random());
-        let notice = Notice { user_id, device_id, message_id, sent_at: Timestamp(1) };
+        let (user_id, device_id) = (UserId::random(), DeviceId::random());
+        let occasion = Occasion::Message(MessageId::random());
+        let notice = Notice { user_id, device_id, occasion, sent_at: Timestamp(1) };
         let other = Notice { device_id: DeviceId::random(), ..notice };
         assert!(claimed.add(notice) && claimed.add(other) && !claimed.add(notice));
         claimed.forget(notice);

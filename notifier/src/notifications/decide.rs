@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chat_shared::{clock::Timestamp, inbox::Standing, jobs::MessageJob, limits, position::Seq, wire::Platform};
+use chat_shared::{clock::Timestamp, inbox::Standing, limits, position::Seq, wire::Platform};
 
+use super::subject::Subject;
 use crate::providers::Verdict;
 
 /// Attempts for which a session that is there may take to confirm the message. It is new, or it would have got the message
@@ -110,11 +111,11 @@ pub struct Membership {
 }
 
 /// By what the user's sessions and devices have done.
-pub fn by_standing(job: &MessageJob, standing: &Standing, attempt: u64) -> Step {
-    if standing.now >= job.sent_at.after(limits::NOTIFICATION_TTL) {
+pub fn by_standing(subject: &Subject, standing: &Standing, attempt: u64) -> Step {
+    if standing.now >= subject.sent_at.after(limits::NOTIFICATION_TTL) {
         return Step::Conclude(Conclusion::Expired);
     }
-    let is_delivered = match (standing.epoch, job.place) {
+    let is_delivered = match (standing.epoch, subject.place) {
         (None, _) => false,
         (Some(now), Some((then, cursor))) if now == then => standing.confirmed >= Some(cursor),
         // The inbox was made after the message came. A device confirms something of it once it has loaded everything.
@@ -141,11 +142,12 @@ fn rest_of_grace(last_seen_at: Timestamp, now: Timestamp, attempt: u64) -> Optio
     limits::NOTIFICATION_GRACE.checked_sub(Duration::from_millis(away_ms)).filter(|left| !left.is_zero())
 }
 
-/// By what PostgreSQL knows; `membership` is none if they don't take part.
-pub fn by_membership(job: &MessageJob, membership: Option<Membership>, attempt: u64) -> Step {
+/// By what PostgreSQL knows; `membership` is none if they don't take part. An assignment without a message before it counts as
+/// read once any message is.
+pub fn by_membership(subject: &Subject, membership: Option<Membership>, attempt: u64) -> Step {
     match membership {
         None => Step::Conclude(Conclusion::Left),
-        Some(membership) if membership.read_seq >= job.seq => Step::Conclude(Conclusion::Read),
+        Some(membership) if membership.read_seq >= subject.seq.max(Seq(1)) => Step::Conclude(Conclusion::Read),
         Some(membership) if membership.is_blocked => Step::Conclude(Conclusion::Blocked),
         Some(membership) if membership.is_muted => Step::Conclude(Conclusion::Muted),
         Some(membership) if !membership.is_stored => {
@@ -199,6 +201,7 @@ fn bounded_rest(
 mod tests {
     use chat_shared::{
         ids::{ConversationId, Epoch, MessageId, UserId},
+        inbox::Occasion,
         position::Cursor,
     };
 
@@ -206,16 +209,15 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
-    fn job(place: Option<(Epoch, Cursor)>) -> MessageJob {
-        MessageJob {
+    fn subject(place: Option<(Epoch, Cursor)>) -> Subject {
+        Subject {
             user_id: UserId::random(),
             conversation_id: ConversationId::random(),
-            message_id: MessageId::random(),
+            occasion: Occasion::Message(MessageId::random()),
             seq: Seq(7),
             sender_id: UserId::random(),
             sent_at: Timestamp(NOW),
             place,
-            envelope: None,
         }
     }
 
@@ -255,18 +257,18 @@ mod tests {
             ("there, and doesn't confirm", at_5, standing(Some(epoch), 4, None), 3, Step::Notify),
         ];
         for (what, place, standing, attempt, expected) in table {
-            assert_eq!(by_standing(&job(place), &standing, attempt), expected, "{what}");
+            assert_eq!(by_standing(&subject(place), &standing, attempt), expected, "{what}");
         }
         let mut late = standing(Some(epoch), 4, long);
         late.now = Timestamp(NOW).after(limits::NOTIFICATION_TTL);
-        assert_eq!(by_standing(&job(at_5), &late, 1), Step::Conclude(Conclusion::Expired));
+        assert_eq!(by_standing(&subject(at_5), &late, 1), Step::Conclude(Conclusion::Expired));
     }
 
     #[test]
     fn by_what_the_participant_wants_and_what_is_stored_r5_3() {
         let of = |read_seq, is_muted, is_stored, attempt| {
             let membership = Membership { read_seq: Seq(read_seq), is_muted, is_blocked: false, is_stored };
-            by_membership(&job(None), Some(membership), attempt)
+            by_membership(&subject(None), Some(membership), attempt)
         };
         assert_eq!(of(6, false, true, 1), Step::Notify);
         for is_stored in [true, false] {
@@ -277,7 +279,17 @@ mod tests {
         let waits: Vec<_> = (1..=5).map(|attempt| of(6, false, false, attempt)).collect();
         let wait = |ms| Step::Wait(Duration::from_millis(ms));
         assert_eq!(waits, [wait(150), wait(350), wait(500), Step::Notify, Step::Notify]);
-        assert_eq!(by_membership(&job(None), None, 1), Step::Conclude(Conclusion::Left));
+        assert_eq!(by_membership(&subject(None), None, 1), Step::Conclude(Conclusion::Left));
+    }
+
+    #[test]
+    fn an_assignment_without_a_message_before_it_is_read_once_a_later_message_is_r7_2() {
+        let of = |read_seq| {
+            let membership =
+                Membership { read_seq: Seq(read_seq), is_muted: false, is_blocked: false, is_stored: true };
+            by_membership(&Subject { seq: Seq::ZERO, ..subject(None) }, Some(membership), 1)
+        };
+        assert_eq!([of(0), of(1)], [Step::Notify, Step::Conclude(Conclusion::Read)]);
     }
 
     #[test]

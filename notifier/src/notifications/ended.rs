@@ -17,7 +17,7 @@ use crate::news::News;
 const PAGE_ENTRIES: usize = 100;
 
 impl Office {
-    /// Each unconfirmed message becomes a job of its own.
+    /// Each unconfirmed message or assignment becomes a job of its own.
     pub(super) async fn session_ended(
         &self,
         user_id: UserId,

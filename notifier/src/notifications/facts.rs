@@ -6,7 +6,7 @@ use chat_shared::{
     breaker::{Breaker, Rules},
     clock::{Day, Timestamp},
     ids::{DeviceId, UserId},
-    jobs::{MessageJob, ReadUpTo},
+    jobs::ReadUpTo,
     limits,
     position::Seq,
     postgres,
@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
 use tokio::time::timeout;
 
-use super::decide::Membership;
+use super::{decide::Membership, subject::Subject};
 
 /// When PostgreSQL is left alone, and for how long.
 const RULES: Rules = Rules { failures_max: 3, rest_min: Duration::from_secs(1), rest_max: Duration::from_secs(8) };
@@ -37,12 +37,12 @@ pub struct OutOfReach {
     pub rest: Duration,
 }
 
-/// What a message is to somebody who takes part.
+/// What a message or an assignment is to a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concern {
     /// How they see the conversation.
     pub membership: Membership,
-    /// Their unread messages, the message counted, over [`limits::UNREAD_CONVERSATIONS_MAX`] other conversations at most.
+    /// Their unread messages, those up to the subject counted, over [`limits::UNREAD_CONVERSATIONS_MAX`] other conversations at most.
     pub badge: u64,
 }
 
@@ -79,8 +79,8 @@ impl Facts {
         }
     }
 
-    /// What the message is to the user; none if they don't take part.
-    pub async fn concern(&self, job: &MessageJob, now: Timestamp) -> Result<Option<Concern>, OutOfReach> {
+    /// What the subject is to its user; none if they don't take part.
+    pub async fn concern(&self, subject: &Subject, now: Timestamp) -> Result<Option<Concern>, OutOfReach> {
         let asking = sqlx::query!(
             r#"select greatest(me.read_seq, here.floor_seq) as "read_seq!",
                    coalesce(me.muted_until > $4, false) as "is_muted!", here.last_seq >= $3 as "is_stored!",
@@ -101,9 +101,9 @@ impl Facts {
                    ) as "badge!"
                from participants me join conversations here using (conversation_id)
                where me.conversation_id = $2 and me.user_id = $1"#,
-            job.user_id.as_uuid(),
-            job.conversation_id.as_uuid(),
-            job.seq.to_sql(),
+            subject.user_id.as_uuid(),
+            subject.conversation_id.as_uuid(),
+            subject.seq.to_sql(),
             OffsetDateTime::from(now),
             limits::UNREAD_CONVERSATIONS_MAX,
         )

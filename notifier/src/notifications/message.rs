@@ -1,12 +1,12 @@
-//! Notifies a user of a message, if that is still called for.
+//! Notifies a user of a message or an assignment, if that is still called for.
 
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chat_shared::{
     ids::{ConversationId, DeviceId, UserId},
-    inbox::{Claim, InboxError, Notice},
-    jobs::MessageJob,
+    inbox::{Claim, InboxError, Notice, Occasion},
+    jobs::{AssignedJob, MessageJob},
     limits,
     log::Outcome,
     sealing::AddressKey,
@@ -19,7 +19,9 @@ use super::{
     Office, Trouble, count,
     decide::{self, Conclusion, Step},
     facts::StoredDevice,
-    failed, text,
+    failed,
+    subject::Subject,
+    text,
 };
 use crate::providers::{Kind, Notification, Recipient, Verdict};
 
@@ -38,33 +40,44 @@ enum Told {
 }
 
 impl Office {
-    /// Does what is called for now.
+    /// Does what a message calls for now.
     pub(super) async fn message(&self, job: &MessageJob, attempt: u64) -> Result<Outcome, Trouble> {
-        let standing = self.inboxes.standing(job.user_id).await?;
-        if let Some(outcome) = early(decide::by_standing(job, &standing, attempt)) {
+        self.notify(&job.into(), Some(job), attempt).await
+    }
+
+    /// Does what an assignment calls for now. Its notification shows no text.
+    pub(super) async fn assigned(&self, job: &AssignedJob, attempt: u64) -> Result<Outcome, Trouble> {
+        self.notify(&job.into(), None, attempt).await
+    }
+
+    /// `message`: the one whose text is shown, if texts are.
+    async fn notify(&self, subject: &Subject, message: Option<&MessageJob>, attempt: u64) -> Result<Outcome, Trouble> {
+        let standing = self.inboxes.standing(subject.user_id).await?;
+        if let Some(outcome) = early(decide::by_standing(subject, &standing, attempt)) {
             return Ok(outcome);
         }
-        let devices = self.facts.devices(job.user_id).await?;
+        let devices = self.facts.devices(subject.user_id).await?;
         if devices.is_empty() {
-            self.inboxes.note_devices(job.user_id, false).await?;
+            self.inboxes.note_devices(subject.user_id, false).await?;
             count(Conclusion::NoDevice);
             return Ok(Outcome::Done);
         }
-        let concern = self.facts.concern(job, self.clock.now()).await?;
-        if let Some(outcome) = early(decide::by_membership(job, concern.map(|concern| concern.membership), attempt)) {
+        let concern = self.facts.concern(subject, self.clock.now()).await?;
+        if let Some(outcome) = early(decide::by_membership(subject, concern.map(|concern| concern.membership), attempt))
+        {
             return Ok(outcome);
         }
         let badge = concern.map_or(0, |concern| concern.badge);
-        let text = match &self.content {
-            Some(content) => content.text(job, &self.facts, &self.master_key).await,
+        let text = match self.content.as_ref().zip(message) {
+            Some((content, message)) => content.text(message, &self.facts, &self.master_key).await,
             None => None,
         };
         let body = text.as_deref().map(text::excerpt).unwrap_or_default();
-        let telling = devices.iter().map(|device| self.tell(job, device, badge, &body, attempt));
-        Ok(self.conclude(job, badge, &join_all(telling).await).await)
+        let telling = devices.iter().map(|device| self.tell(subject, device, badge, &body, attempt));
+        Ok(self.conclude(subject, badge, &join_all(telling).await).await)
     }
 
-    async fn conclude(&self, job: &MessageJob, badge: u64, told: &[Told]) -> Outcome {
+    async fn conclude(&self, subject: &Subject, badge: u64, told: &[Told]) -> Outcome {
         let mut rest = None;
         let mut is_sent = false;
         for told in told {
@@ -78,23 +91,23 @@ impl Office {
             }
         }
         // Without it, reading elsewhere leaves the number and the notification as they are until the next one.
-        if is_sent && let Err(error) = self.note_shown(job, badge).await {
+        if is_sent && let Err(error) = self.note_shown(subject, badge).await {
             tracing::debug!(%error, "what devices show was not noted");
         }
         rest.map_or(Outcome::Done, failed)
     }
 
-    async fn note_shown(&self, job: &MessageJob, badge: u64) -> Result<(), InboxError> {
-        self.inboxes.note_badge(job.user_id, badge).await?;
-        self.inboxes.note_shown(job.user_id, job.conversation_id, job.seq).await
+    async fn note_shown(&self, subject: &Subject, badge: u64) -> Result<(), InboxError> {
+        self.inboxes.note_badge(subject.user_id, badge).await?;
+        self.inboxes.note_shown(subject.user_id, subject.conversation_id, subject.seq).await
     }
 
-    async fn tell(&self, job: &MessageJob, device: &StoredDevice, badge: u64, body: &str, attempt: u64) -> Told {
-        let Some(address) = self.address(job.user_id, device) else {
+    async fn tell(&self, subject: &Subject, device: &StoredDevice, badge: u64, body: &str, attempt: u64) -> Told {
+        let Some(address) = self.address(subject.user_id, device) else {
             return Told::Concluded(Conclusion::Refused);
         };
-        let MessageJob { user_id, message_id, sent_at, .. } = *job;
-        let notice = Notice { user_id, device_id: device.device_id, message_id, sent_at };
+        let Subject { user_id, occasion, sent_at, .. } = *subject;
+        let notice = Notice { user_id, device_id: device.device_id, occasion, sent_at };
         match self.inboxes.claim(notice).await {
             Ok(Claim::Taken) if self.claimed.add(notice) => {}
             Ok(Claim::Sent) => return Told::Before,
@@ -108,8 +121,8 @@ impl Office {
                 return Told::Later(decide::rest_in_trouble(attempt, None, rand::random()));
             }
         }
-        let notification = notification(job, device, badge, body);
-        let verdict = self.send(job.user_id, device, &address, &notification).await;
+        let notification = notification(subject, device, badge, body);
+        let verdict = self.send(user_id, device, &address, &notification).await;
         match decide::by_verdict(&verdict) {
             Ok(conclusion) => {
                 self.keep_claim(notice).await;
@@ -196,20 +209,24 @@ fn address(key: &AddressKey, user_id: UserId, device: &StoredDevice) -> Option<N
     serde_json::from_slice(&address).ok()
 }
 
-fn notification(job: &MessageJob, device: &StoredDevice, badge: u64, body: &str) -> Notification {
+fn notification(subject: &Subject, device: &StoredDevice, badge: u64, body: &str) -> Notification {
+    let message_id = match subject.occasion {
+        Occasion::Message(message_id) => Some(message_id),
+        Occasion::Assignment { .. } => None,
+    };
     Notification {
         kind: Kind::Message {
-            conversation_id: job.conversation_id,
-            message_id: job.message_id,
-            seq: job.seq,
-            sender_id: job.sender_id,
+            conversation_id: subject.conversation_id,
+            message_id,
+            seq: subject.seq,
+            sender_id: subject.sender_id,
             title: text::title(device.locale.as_deref()).to_owned(),
             body: body.to_owned(),
         },
         badge,
-        collapse_key: collapse_key(job.conversation_id),
-        expires_at: job.sent_at.after(limits::NOTIFICATION_TTL),
-        notification_id: notification_id(job, device.device_id),
+        collapse_key: collapse_key(subject.conversation_id),
+        expires_at: subject.sent_at.after(limits::NOTIFICATION_TTL),
+        notification_id: notification_id(subject, device.device_id),
     }
 }
 
@@ -218,9 +235,12 @@ pub(super) fn collapse_key(conversation_id: ConversationId) -> String {
     BASE64.encode(conversation_id.as_uuid())
 }
 
-/// The same for every attempt at this message, user and device.
-fn notification_id(job: &MessageJob, device_id: DeviceId) -> Uuid {
-    let ids = [job.message_id.as_uuid(), job.user_id.as_uuid(), device_id.as_uuid()];
-    let mixed = ids.iter().fold(0, |mixed, id| mixed ^ id.as_u128());
+/// The same for every attempt at this occasion, user and device.
+fn notification_id(subject: &Subject, device_id: DeviceId) -> Uuid {
+    let occasion = match subject.occasion {
+        Occasion::Message(message_id) => message_id.as_uuid().as_u128(),
+        Occasion::Assignment { conversation_id, version } => conversation_id.as_uuid().as_u128() ^ u128::from(version),
+    };
+    let mixed = occasion ^ subject.user_id.as_uuid().as_u128() ^ device_id.as_uuid().as_u128();
     uuid::Builder::from_random_bytes(mixed.to_be_bytes()).into_uuid()
 }

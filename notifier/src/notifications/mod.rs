@@ -15,6 +15,7 @@ mod facts;
 mod held;
 mod intake;
 mod message;
+mod subject;
 mod text;
 mod worker;
 

@@ -127,6 +127,7 @@ impl Office {
         }
         match job {
             Job::Message(job) => self.message(&job, attempt).await,
+            Job::Assigned(job) => self.assigned(&job, attempt).await,
             Job::SessionEnded { user_id, epoch, after, up_to } => {
                 self.session_ended(user_id, epoch, after, up_to).await
             }

@@ -109,21 +109,26 @@ fn payload(notification: &Notification) -> Value {
             "conversation_id": read.conversation_id,
             "read_seq": read.read_seq,
         }),
-        Kind::Message { conversation_id, message_id, seq, sender_id, title, body } => json!({
-            "aps": {
-                "alert": { "title": title, "body": body },
-                "badge": badge,
-                "sound": "default",
-                "thread-id": conversation_id,
-                // So that the app may change what is shown before it is.
-                "mutable-content": 1,
-            },
-            "kind": "message",
-            "conversation_id": conversation_id,
-            "message_id": message_id,
-            "seq": seq,
-            "sender_id": sender_id,
-        }),
+        Kind::Message { conversation_id, message_id, seq, sender_id, title, body } => {
+            let mut payload = json!({
+                "aps": {
+                    "alert": { "title": title, "body": body },
+                    "badge": badge,
+                    "sound": "default",
+                    "thread-id": conversation_id,
+                    // So that the app may change what is shown before it is.
+                    "mutable-content": 1,
+                },
+                "kind": "message",
+                "conversation_id": conversation_id,
+                "seq": seq,
+                "sender_id": sender_id,
+            });
+            if let Some(message_id) = message_id {
+                payload["message_id"] = json!(message_id);
+            }
+            payload
+        }
     }
 }
 
@@ -220,7 +225,7 @@ mod tests {
     use reqwest::StatusCode;
 
     use super::*;
-    use crate::providers::notification::tests::{largest, of_badge, of_message, of_read};
+    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read};
 
     #[test]
     fn a_message_is_shown_and_told_to_the_app() {
@@ -249,6 +254,20 @@ mod tests {
             "read_seq": 7,
         });
         assert_eq!(payload(&of_read(1, ReadUpTo { conversation_id, read_seq: Seq(7) })), expected);
+    }
+
+    #[test]
+    fn an_assignment_names_no_message_r7_2() {
+        let notification = of_assignment();
+        let Kind::Message { conversation_id, sender_id, .. } = notification.kind else { panic!() };
+        let mut sent = payload(&notification);
+        assert_eq!(sent["aps"]["alert"], json!({ "title": "New message", "body": "" }));
+        sent["aps"] = json!(null);
+        let (kind, seq) = ("message", 7);
+        let expected = json!({
+            "aps": null, "kind": kind, "conversation_id": conversation_id, "seq": seq, "sender_id": sender_id,
+        });
+        assert_eq!(sent, expected);
     }
 
     #[test]

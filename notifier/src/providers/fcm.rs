@@ -85,11 +85,13 @@ fn payload(token: &str, notification: &Notification, seconds: u64) -> Value {
             "title": title,
             "body": body,
             "conversation_id": conversation_id,
-            "message_id": message_id,
             "seq": seq.0.to_string(),
             "sender_id": sender_id,
             "badge": badge,
         });
+        if let Some(message_id) = message_id {
+            message["data"]["message_id"] = json!(message_id);
+        }
         message["android"]["priority"] = json!("HIGH");
     }
     json!({ "message": message })
@@ -153,7 +155,7 @@ mod tests {
     use chat_shared::{ids::ConversationId, jobs::ReadUpTo, position::Seq};
 
     use super::*;
-    use crate::providers::notification::tests::{largest, of_badge, of_message, of_read};
+    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read};
 
     #[test]
     fn a_message_is_data_that_replaces_none_of_another_conversation() {
@@ -175,6 +177,13 @@ mod tests {
             "android": { "priority": "HIGH", "ttl": "60s" },
         }});
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn an_assignment_names_no_message_r7_2() {
+        let data = payload("token", &of_assignment(), 60)["message"]["data"].clone();
+        assert_eq!((data["kind"].as_str(), data["seq"].as_str()), (Some("message"), Some("7")));
+        assert!(data.as_object().unwrap().values().all(Value::is_string) && data.get("message_id").is_none());
     }
 
     #[test]

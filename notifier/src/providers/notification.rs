@@ -39,15 +39,15 @@ pub struct Notification {
 /// What a notification is about.
 #[derive(Clone)]
 pub enum Kind {
-    /// A message.
+    /// A message, or an assignment of a case.
     Message {
-        /// Its conversation.
+        /// The conversation.
         conversation_id: ConversationId,
-        /// Its id.
-        message_id: MessageId,
-        /// Its number in the conversation.
+        /// The id of the message; none of an assignment.
+        message_id: Option<MessageId>,
+        /// The number of the message in the conversation; of an assignment that of the last message before it.
         seq: Seq,
-        /// Who sent it.
+        /// The sender as the user is shown it; of an assignment the customer.
         sender_id: UserId,
         /// What is shown first.
         title: String,
@@ -117,7 +117,8 @@ pub(super) enum Content<'a> {
         title: &'a str,
         body: &'a str,
         conversation_id: ConversationId,
-        message_id: MessageId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
         seq: Seq,
         sender_id: UserId,
         badge: u64,
@@ -153,7 +154,7 @@ pub(super) mod tests {
         Notification {
             kind: Kind::Message {
                 conversation_id: ConversationId::random(),
-                message_id: MessageId::random(),
+                message_id: Some(MessageId::random()),
                 seq: Seq(7),
                 sender_id: UserId::random(),
                 title: title.to_owned(),
@@ -164,6 +165,15 @@ pub(super) mod tests {
             expires_at: Clock::System.now().after(Duration::from_hours(1)),
             notification_id: Uuid::new_v4(),
         }
+    }
+
+    /// The notification of an assignment.
+    pub(in crate::providers) fn of_assignment() -> Notification {
+        let mut notification = of_message("New message", "");
+        if let Kind::Message { message_id, .. } = &mut notification.kind {
+            *message_id = None;
+        }
+        notification
     }
 
     /// A change of the number of unread messages, which expires in an hour.

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::providers::notification::{
         Kind,
-        tests::{of_badge, of_message, of_read},
+        tests::{of_assignment, of_badge, of_message, of_read},
     };
 
     #[test]
@@ -159,6 +159,8 @@ mod tests {
             "expires_at": message.expires_at,
         });
         assert_eq!(serde_json::to_value(body("token", "com.example.chat", &message)).unwrap(), expected);
+        let assignment = serde_json::to_value(body("token", "com.example.chat", &of_assignment())).unwrap();
+        assert_eq!((&assignment["kind"], assignment.get("message_id")), (&json!("message"), None));
         let badge = of_badge(0);
         let expected = json!({
             "notification_id": badge.notification_id,

@@ -6,14 +6,14 @@ use chat_dev::push_services::APP_IDS;
 use chat_shared::{
     clock::{Clock, Day},
     delivery::{Delivery, all_gateways_subject, gateway_subject},
-    event::{Event, Fact, MessageSent, Participants, ReadAdvanced},
-    ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
+    event::{BusinessPart, Event, Fact, MessageSent, Participants, ParticipantsChanged, ReadAdvanced},
+    ids::{BusinessId, ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
     inbox::{Ended, Registration, Session},
-    jobs::{Job, MessageJob},
+    jobs::{AssignedJob, Job, MessageJob},
     log::Appended,
     position::{Seq, StreamSeq},
     sealing::{AudienceTag, Envelope, Sealed},
-    wire::{ConversationKind, NotificationAddress, Participant, Platform, Resume, Role},
+    wire::{Case, CaseState, ConversationKind, NotificationAddress, Participant, Platform, Resume, Role},
 };
 use futures_util::{StreamExt, stream::select};
 use time::{Date, OffsetDateTime};
@@ -122,7 +122,8 @@ impl Stage {
 /// A conversation that numbers its own events.
 pub struct Conversation {
     pub id: ConversationId,
-    members: Vec<UserId>,
+    kind: ConversationKind,
+    participants: Participants,
     seq: u64,
     head: StreamSeq,
 }
@@ -147,7 +148,59 @@ impl Conversation {
             .execute(&stage.pool)
             .await?;
         }
-        Ok(Self { id, members: members.to_vec(), seq: 0, head: StreamSeq::ZERO })
+        let list = members.iter().map(|user_id| Participant { user_id: *user_id, role: Role::Member }).collect();
+        let participants = Participants { version: 1, list, ..Participants::default() };
+        Ok(Self { id, kind: ConversationKind::Group, participants, seq: 0, head: StreamSeq::ZERO })
+    }
+
+    /// A new conversation of a customer with a business, whose case waits.
+    pub async fn business(stage: &Stage, customer_id: UserId) -> Result<(Self, BusinessId)> {
+        let (id, business_id) = (ConversationId::random(), BusinessId::random());
+        sqlx::query!("insert into businesses (business_id) values ($1) on conflict do nothing", business_id.as_uuid())
+            .execute(&stage.pool)
+            .await?;
+        sqlx::query!(
+            "insert into conversations (conversation_id, kind, business_id, customer_id, created_at, last_activity_at)
+             values ($1, 'business', $2, $3, now(), now())",
+            id.as_uuid(),
+            business_id.as_uuid(),
+            customer_id.as_uuid(),
+        )
+        .execute(&stage.pool)
+        .await?;
+        let case = Case { number: 1, state: CaseState::Waiting, waiting_since: Clock::System.now() };
+        let business = Some(BusinessPart { business_id, case, is_closed: false });
+        let participants = Participants { version: 1, business, ..Participants::default() };
+        let kind = ConversationKind::Business;
+        let mut conversation = Self { id, kind, participants, seq: 0, head: StreamSeq::ZERO };
+        conversation.join(stage, customer_id, Role::Customer).await?;
+        Ok((conversation, business_id))
+    }
+
+    /// Assigns the case of a business conversation; what was written before is unread for the agent.
+    pub async fn assign(&mut self, stage: &Stage, agent_id: UserId) -> Result<()> {
+        self.join(stage, agent_id, Role::Agent).await?;
+        self.participants.version += 1;
+        let fact = ParticipantsChanged { added: vec![agent_id], removed: Vec::new(), returned: vec![agent_id] };
+        let event = self.event(Fact::ParticipantsChanged(fact));
+        let Appended::At(head) = stage.log.append(&event, &Uuid::new_v4().to_string()).await? else {
+            bail!("appended twice")
+        };
+        self.head = head;
+        Ok(())
+    }
+
+    async fn join(&mut self, stage: &Stage, user_id: UserId, role: Role) -> Result<()> {
+        sqlx::query!(
+            "insert into participants (conversation_id, user_id, role, joined_at) values ($1, $2, $3, now())",
+            self.id.as_uuid(),
+            user_id.as_uuid(),
+            role.as_str(),
+        )
+        .execute(&stage.pool)
+        .await?;
+        self.participants.list.push(Participant { user_id, role });
+        Ok(())
     }
 
     /// A new direct conversation.
@@ -264,21 +317,34 @@ impl Conversation {
             message_id,
             seq: Seq(self.seq),
             sender_id,
+            shown_sender_id: None,
             sent_at: Clock::System.now(),
             place: None,
             envelope: None,
         })
     }
 
+    /// The job to notify an agent of the last assignment.
+    pub fn assigned(&self, user_id: UserId, customer_id: UserId) -> Job {
+        Job::Assigned(AssignedJob {
+            user_id,
+            conversation_id: self.id,
+            version: self.participants.version,
+            seq: Seq(self.seq),
+            customer_id,
+            sent_at: Clock::System.now(),
+            place: None,
+        })
+    }
+
     fn event(&self, fact: Fact) -> Event {
-        let list = self.members.iter().map(|user_id| Participant { user_id: *user_id, role: Role::Member }).collect();
         Event {
             conversation_id: self.id,
-            kind: ConversationKind::Group,
+            kind: self.kind,
             seq: Seq(self.seq),
             sent_at: Clock::System.now(),
             previous: self.head,
-            participants: Participants { version: 1, list, ..Participants::default() },
+            participants: self.participants.clone(),
             fact,
         }
     }

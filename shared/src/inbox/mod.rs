@@ -21,7 +21,7 @@ mod sessions;
 
 pub use check::{RedisProblem, RedisServer, RedisUnfit};
 pub use lease::Lease;
-pub use notified::{Claim, Notice, Standing};
+pub use notified::{Claim, Notice, Occasion, Standing};
 pub use presence::Seen;
 pub use read::{InboxEntry, Page};
 pub use route::{Routed, Routing};

@@ -33,28 +33,48 @@ const READ_MAX: usize = 128;
 /// Claims of a user: of all messages that an inbox holds, for all devices. One more drops the oldest.
 const CLAIMS_MAX: usize = limits::INBOX_ENTRIES_MAX * limits::NOTIFICATION_DEVICES_MAX;
 
-/// A message's notification for one device.
+/// What a notification is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Occasion {
+    /// A message.
+    Message(MessageId),
+    /// An assignment of a case.
+    Assignment {
+        /// The business conversation.
+        conversation_id: ConversationId,
+        /// The version of its participants that begins with the assignment.
+        version: u64,
+    },
+}
+
+/// A notification for one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Notice {
     /// Whose device.
     pub user_id: UserId,
     /// The device.
     pub device_id: DeviceId,
-    /// The message.
-    pub message_id: MessageId,
-    /// When the message was accepted.
+    /// What it is of.
+    pub occasion: Occasion,
+    /// When that was accepted.
     pub sent_at: Timestamp,
 }
 
 impl Notice {
-    /// After this nothing notifies of the message any more.
+    /// After this nothing notifies of the occasion any more.
     fn until(&self) -> Timestamp {
         self.sent_at.after(limits::NOTIFICATION_TTL).after(CLAIM_MARGIN)
     }
 
-    /// Its name among the claims of its user.
-    fn member(&self) -> [u8; 16] {
-        (self.message_id.as_uuid().as_u128() ^ self.device_id.as_uuid().as_u128()).to_be_bytes()
+    /// Its name among the claims of its user. That of an assignment is longer, so that no message has the same one.
+    fn member(&self) -> Vec<u8> {
+        let (id, version) = match self.occasion {
+            Occasion::Message(message_id) => (message_id.as_uuid(), None),
+            Occasion::Assignment { conversation_id, version } => (conversation_id.as_uuid(), Some(version)),
+        };
+        let mut member = (id.as_u128() ^ self.device_id.as_uuid().as_u128()).to_be_bytes().to_vec();
+        member.extend(version.map(u64::to_be_bytes).into_iter().flatten());
+        member
     }
 }
 
@@ -89,7 +109,7 @@ impl Inboxes {
     /// Claims a notification for as long as its message may be notified of.
     pub async fn claim(&self, notice: Notice) -> Result<Claim, InboxError> {
         let mut claim = CLAIM.prepare_invoke();
-        claim.key(self.claims_key(notice.user_id)).arg(&notice.member()[..]).arg(notice.until().0).arg(CLAIMS_MAX);
+        claim.key(self.claims_key(notice.user_id)).arg(notice.member()).arg(notice.until().0).arg(CLAIMS_MAX);
         let mut redis = self.redis.link().await?;
         let before: String = bounded(claim.invoke_async(&mut redis)).await?;
         Ok(match before.as_str() {
@@ -106,7 +126,7 @@ impl Inboxes {
             .arg(self.claims_key(notice.user_id))
             .arg("XX")
             .arg(notice.until().0.saturating_mul(2).saturating_add(1))
-            .arg(&notice.member()[..]);
+            .arg(notice.member());
         let mut redis = self.redis.link().await?;
         bounded(conclude.exec_async(&mut redis)).await
     }
@@ -114,7 +134,7 @@ impl Inboxes {
     /// Gives a claim back: the notification was surely not sent.
     pub async fn give_claim_back(&self, notice: Notice) -> Result<(), InboxError> {
         let mut redis = self.redis.link().await?;
-        bounded(redis.zrem(self.claims_key(notice.user_id), &notice.member()[..])).await
+        bounded(redis.zrem(self.claims_key(notice.user_id), notice.member())).await
     }
 
     /// What a user's devices have confirmed, and since when they are away.

@@ -1,6 +1,6 @@
--- Claims a notification until its message is too old to be notified of.
+-- Claims a notification until its occasion is too old to be notified of.
 -- KEYS: the user's claims; a score is twice the end of a claim in ms, and one more once the notification was sent
--- ARGV: message and device, until_ms, claims_max
+-- ARGV: occasion and device, until_ms, claims_max
 -- Returns: '' if it was free, 'sending', or 'sent'.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

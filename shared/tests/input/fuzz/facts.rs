@@ -8,7 +8,7 @@ use chat_shared::{
         ReadAdvanced,
     },
     ids::LoginId,
-    jobs::{Job, MessageJob, ReadUpTo},
+    jobs::{AssignedJob, Job, MessageJob, ReadUpTo},
     position::{Cursor, Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant, Presence, Role, Typing},
@@ -120,16 +120,32 @@ fn deliveries() -> impl Strategy<Value = Delivery> {
 }
 
 fn jobs() -> impl Strategy<Value = Job> {
-    let ids = (id(), id(), id(), id());
-    let place = option::of((id(), numbers().prop_map(Cursor)));
-    let message = (ids, numbers(), times(), place, option::of(envelopes())).prop_map(
-        |((user_id, conversation_id, message_id, sender_id), seq, sent_at, place, envelope)| {
+    let place = || option::of((id(), numbers().prop_map(Cursor)));
+    let message = ((id(), id(), id(), id()), option::of(id()), numbers(), times(), place(), option::of(envelopes()))
+        .prop_map(
+            |((user_id, conversation_id, message_id, sender_id), shown_sender_id, seq, sent_at, place, envelope)| {
+                Job::Message(MessageJob {
+                    user_id,
+                    conversation_id,
+                    message_id,
+                    seq: Seq(seq),
+                    sender_id,
+                    shown_sender_id,
+                    sent_at,
+                    place,
+                    envelope,
+                })
+            },
+        );
+    let assigned = ((id(), id(), id()), numbers(), numbers(), times(), place()).prop_map(
+        |((user_id, conversation_id, customer_id), version, seq, sent_at, place)| {
             let seq = Seq(seq);
-            Job::Message(MessageJob { user_id, conversation_id, message_id, seq, sender_id, sent_at, place, envelope })
+            Job::Assigned(AssignedJob { user_id, conversation_id, version, seq, customer_id, sent_at, place })
         },
     );
     prop_oneof![
         message,
+        assigned,
         (id(), id(), numbers(), numbers()).prop_map(|(user_id, epoch, after, up_to)| Job::SessionEnded {
             user_id,
             epoch,
