@@ -186,7 +186,7 @@ const REST: &[Line] = &[
     ),
     (
         "select restore_conversation(gen_random_uuid(), 'business', 1, array[gen_random_uuid()], '{customer}', '{}', now(),
-             gen_random_uuid())",
+             gen_random_uuid(), 1, 'waiting', now())",
         OF_PERSISTER,
     ),
     ("select version from _sqlx_migrations", ALL),

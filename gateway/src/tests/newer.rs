@@ -63,7 +63,7 @@ async fn a_list_shows_rows_with_names_of_a_later_version() {
         "alter table conversations drop constraint conversations_kind_check",
         "alter table participants drop constraint participants_role_check",
         "update conversations set kind = 'support'",
-        "update participants set role = 'agent' where role = 'owner'",
+        "update participants set role = 'guide' where role = 'owner'",
     ] {
         sqlx::raw_sql(later).execute(&place.pool).await.unwrap();
     }

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn frames_and_rows_of_a_later_version_are_read_but_for_the_names_it_adds() {
         let id = ConversationId::random();
-        let participants = json!([{ "user_id": UserId::random(), "role": "agent", "since": 7 }]);
+        let participants = json!([{ "user_id": UserId::random(), "role": "guide", "since": 7 }]);
         let changed = json!({
             "type": "conversation", "cursor": 9, "conversation": {
                 "conversation_id": id, "kind": "support", "version": 2, "name": { "text": "Shop", "more": 0 },

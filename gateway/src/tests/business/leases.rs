@@ -6,6 +6,7 @@ use chat_shared::{
 };
 
 use super::Shop;
+use crate::tests::place::until;
 
 /// A case of a customer who has written one message, which is stored, with the first of two agents. The other one is available.
 /// The message is older than the assignment, so the clock runs from there.
@@ -127,8 +128,22 @@ async fn a_pause_of_the_sweep_costs_no_agent_a_case() {
     let (shop, _, id) = assigned().await;
     shop.pass(id, 3600).await;
     shop.sql("update case_sweeps set swept_at = now() - interval '5 minutes'").await;
-    shop.sweep().await;
+    shop.sweep_only().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "nothing was looked at for five minutes");
+    shop.pass(id, 0).await;
+    shop.sweep().await;
+    assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
+}
+
+#[tokio::test]
+async fn while_no_notifier_runs_no_case_is_given_back() {
+    let (shop, _, id) = assigned().await;
+    shop.pass(id, 3600).await;
+    shop.sql("update case_sweeps set swept_at = now()").await;
+    // A gateway that has heard no notifier since it started.
+    let gateway = shop.place.conversations.businesses(shop.place.log.clone());
+    until("a sweep", async || gateway.sweep(true).await.is_ok()).await;
+    assert_eq!(shop.case(id).await.2, Some(shop.agents[0]));
     shop.pass(id, 0).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
@@ -139,10 +154,10 @@ async fn one_gateway_sweeps_at_a_time() {
     let (shop, _, id) = assigned().await;
     shop.pass(id, 3600).await;
     let mut other = shop.place.pool.begin().await.unwrap();
-    sqlx::query!("select swept_at from case_sweeps for update").fetch_one(&mut *other).await.unwrap();
-    shop.sweep().await;
+    sqlx::query!("update case_sweeps set swept_at = now() returning swept_at").fetch_one(&mut *other).await.unwrap();
+    shop.sweep_only().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the other gateway sweeps");
-    other.rollback().await.unwrap();
+    other.commit().await.unwrap();
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
 }
