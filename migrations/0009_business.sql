@@ -88,6 +88,10 @@ create table cases (
     was_online boolean not null default false,
     -- When the sweep looks at the case next.
     due_at timestamptz,
+    -- The clocks of the case run from here on, if that is later than what they run from else: before it no agent could answer.
+    clock_from timestamptz,
+    -- Whether the participants in the log say that the business is closed.
+    is_closed boolean not null default false,
     -- Agents who let the case wait too long.
     missed_by uuid[] not null default '{}',
     given_back smallint not null default 0,

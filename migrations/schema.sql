@@ -335,6 +335,8 @@ CREATE TABLE public.cases (
     resolved_at timestamp with time zone,
     was_online boolean DEFAULT false NOT NULL,
     due_at timestamp with time zone,
+    clock_from timestamp with time zone,
+    is_closed boolean DEFAULT false NOT NULL,
     missed_by uuid[] DEFAULT '{}'::uuid[] NOT NULL,
     given_back smallint DEFAULT 0 NOT NULL,
     CONSTRAINT cases_agent CHECK (((state = 'assigned'::text) = (agent_id IS NOT NULL))),

@@ -33,6 +33,8 @@ pub(super) struct CaseRow {
     pub resolved_at: Option<Timestamp>,
     pub was_online: bool,
     pub due_at: Option<Timestamp>,
+    /// The clocks run from here on, if that is later than what they run from else.
+    pub clock_from: Option<Timestamp>,
     pub missed_by: Vec<UserId>,
     pub given_back: u32,
 }
@@ -223,6 +225,7 @@ pub(super) mod tests {
             resolved_at: None,
             was_online: false,
             due_at: None,
+            clock_from: None,
             missed_by: Vec::new(),
             given_back: 0,
         }

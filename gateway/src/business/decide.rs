@@ -3,7 +3,7 @@
 use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
     position::Seq,
-    wire::{AssignmentReason, CaseState, ReleaseReason, ResolveCase, SetAgent, StaffRole},
+    wire::{AssignmentReason, CaseState, ReleaseReason, ResolveCase, SetAgent},
 };
 use sqlx::PgConnection;
 
@@ -110,8 +110,8 @@ impl Businesses {
             if asked.case.state == CaseState::Resolved {
                 return Ok(None);
             }
-            if let Some(agent_id) = asked.case.agent_id {
-                reset_missed(connection, asked.business.business_id, agent_id).await?;
+            if asked.case.agent_id == Some(by) {
+                reset_missed(connection, asked.business.business_id, by).await?;
             }
             Ok(Some(asked.case.resolve(seq, ReleaseReason::Resolved, asked.business.now)))
         })
@@ -174,7 +174,7 @@ impl Asked<'_> {
     }
 
     fn leads(&self) -> bool {
-        self.by.role >= StaffRole::Supervisor
+        self.by.role.leads()
     }
 }
 

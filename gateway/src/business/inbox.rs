@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{BusinessId, ConversationId, UserId},
     limits,
-    wire::{BusinessConversation, BusinessConversationPage, CaseState, StaffRole},
+    wire::{BusinessConversation, BusinessConversationPage, CaseState},
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -41,7 +41,8 @@ impl InboxCursor {
     fn decode(text: &str) -> Result<Self, Refusal> {
         let parts = text.split_once('.').and_then(|(at, id)| {
             let at = Timestamp(at.parse().ok()?);
-            let is_stored = Timestamp::from(OffsetDateTime::from(at)) == at;
+            // PostgreSQL has to take it.
+            let is_stored = at >= Timestamp(0) && Timestamp::from(OffsetDateTime::from(at)) == at;
             Some(Self { at, conversation_id: ConversationId::from_key(id)? }).filter(|_| is_stored)
         });
         parts.ok_or_else(|| Refusal::invalid("`cursor` is none that this list gave"))
@@ -60,10 +61,10 @@ impl Businesses {
         let after = cursor.map(InboxCursor::decode).transpose()?;
         let mut connection = self.database.connection().await?;
         let member = member(&mut connection, business_id, by).await?.ok_or_else(Refusal::no_such_business)?;
-        let leads = member.role >= StaffRole::Supervisor;
+        let leads = member.role.leads();
         // Other agents' cases are none of an agent's; which ones wait is.
         let agent_id = if leads || state == CaseState::Waiting { agent_id } else { Some(by) };
-        let mut ids = page(&mut connection, business_id, state, agent_id, after, limit + 1).await?;
+        let mut ids = page(&mut connection, by, business_id, state, agent_id, after, limit + 1).await?;
         let has_more = ids.len() > limit;
         ids.truncate(limit);
         let cases = store::cases(&mut connection, &ids).await?;
@@ -105,10 +106,11 @@ fn sorted_by(case: &CaseRow) -> Timestamp {
     }
 }
 
-/// The ids of a page: waiting cases by age, others by the moment of their assignment or end, the latest first. They are stored
+/// The ids of a page, without the conversation of which the user is the customer: waiting cases by age, others by the moment of their assignment or end, the latest first. They are stored
 /// in whole milliseconds, as cursors have them.
 async fn page(
     connection: &mut PgConnection,
+    by: UserId,
     business_id: BusinessId,
     state: CaseState,
     agent_id: Option<UserId>,
@@ -123,42 +125,45 @@ async fn page(
         CaseState::Waiting => {
             let reading = sqlx::query_scalar!(
                 "select conversation_id from cases
-                 where business_id = $1 and state = 'waiting' and ($2::uuid is null or last_agent_id = $2)
+                 where business_id = $1 and customer_id <> $6 and state = 'waiting' and ($2::uuid is null or last_agent_id = $2)
                      and ($3::timestamptz is null or (waiting_since, conversation_id) > ($3, $4::uuid))
                  order by waiting_since, conversation_id limit $5",
                 business,
                 agent,
                 at,
                 id,
-                limit
+                limit,
+                by.as_uuid()
             );
             statement(reading.fetch_all(connection)).await?
         }
         CaseState::Assigned => {
             let reading = sqlx::query_scalar!(
                 "select conversation_id from cases
-                 where business_id = $1 and state = 'assigned' and ($2::uuid is null or agent_id = $2)
+                 where business_id = $1 and customer_id <> $6 and state = 'assigned' and ($2::uuid is null or agent_id = $2)
                      and ($3::timestamptz is null or (assigned_at, conversation_id) < ($3, $4::uuid))
                  order by assigned_at desc, conversation_id desc limit $5",
                 business,
                 agent,
                 at,
                 id,
-                limit
+                limit,
+                by.as_uuid()
             );
             statement(reading.fetch_all(connection)).await?
         }
         CaseState::Resolved => {
             let reading = sqlx::query_scalar!(
                 "select conversation_id from cases
-                 where business_id = $1 and state = 'resolved' and ($2::uuid is null or last_agent_id = $2)
+                 where business_id = $1 and customer_id <> $6 and state = 'resolved' and ($2::uuid is null or last_agent_id = $2)
                      and ($3::timestamptz is null or (resolved_at, conversation_id) < ($3, $4::uuid))
                  order by resolved_at desc, conversation_id desc limit $5",
                 business,
                 agent,
                 at,
                 id,
-                limit
+                limit,
+                by.as_uuid()
             );
             statement(reading.fetch_all(connection)).await?
         }
@@ -175,7 +180,15 @@ mod tests {
     fn a_cursor_that_this_list_did_not_give_is_refused() {
         let cursor = InboxCursor { at: Timestamp(1_767_225_600_000), conversation_id: ConversationId::random() };
         assert_eq!(InboxCursor::decode(&cursor.encode()), Ok(cursor));
-        for wrong in ["", ".", "1", "1.2", &format!("{}.{}", i64::MAX, cursor.conversation_id.as_uuid().simple())] {
+        let id = cursor.conversation_id.as_uuid().simple();
+        for wrong in [
+            "",
+            ".",
+            "1",
+            "1.2",
+            &format!("-250000000000000.{id}"),
+            &format!("{}.{}", i64::MAX, cursor.conversation_id.as_uuid().simple()),
+        ] {
             assert!(InboxCursor::decode(wrong).is_err(), "{wrong}");
         }
     }

@@ -53,7 +53,7 @@ fn may(user_id: UserId, role: StaffRole, case: &CaseRow, action: Action, now: Ti
     if case.customer_id == user_id || role == StaffRole::Unknown {
         return false;
     }
-    let leads = role >= StaffRole::Supervisor;
+    let leads = role.leads();
     let is_theirs = case.agent_id == Some(user_id);
     match action {
         Action::Claim => leads || is_theirs || case.state == CaseState::Waiting,

@@ -15,7 +15,7 @@ impl Businesses {
     pub async fn settings(&self, by: UserId, business_id: BusinessId) -> Result<BusinessSettings, Refusal> {
         let mut connection = self.database.connection().await?;
         let member = member(&mut connection, business_id, by).await?;
-        member.filter(|member| member.role >= StaffRole::Admin).ok_or_else(Refusal::no_such_business)?;
+        member.filter(|member| member.role == StaffRole::Admin).ok_or_else(Refusal::no_such_business)?;
         let business = store::read(&mut connection, business_id).await?;
         Ok(business.ok_or_else(Refusal::no_such_business)?.settings)
     }
@@ -32,7 +32,7 @@ impl Businesses {
         let version = self
             .change(business_id, async |connection, business| {
                 let member = member(connection, business_id, by).await?;
-                member.filter(|member| member.role >= StaffRole::Admin).ok_or_else(Refusal::no_such_business)?;
+                member.filter(|member| member.role == StaffRole::Admin).ok_or_else(Refusal::no_such_business)?;
                 let stored = business.settings.settings_version;
                 if settings.settings_version != stored {
                     return Err(Refusal::conflict(format!(

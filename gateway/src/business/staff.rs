@@ -5,12 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use chat_shared::{
     delivery::Delivery,
     ids::{BusinessId, UserId},
-    wire::{ReleaseReason, StaffRole},
+    wire::{CaseState, ReleaseReason, StaffRole},
 };
 use serde::Deserialize;
 use sqlx::{Acquire, PgConnection};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     Businesses,
@@ -28,6 +27,8 @@ use crate::{
 pub const STAFF_MAX: usize = 500;
 /// How long after a staff list its repeat tells the gateways again.
 const REPEATED_WITHIN: Duration = Duration::from_mins(10);
+/// Cases of which it does, the latest first.
+const REPEATED_MAX: i64 = 2000;
 /// Cases that one change of the staff moves in one transaction.
 const MOVES_MAX: usize = 200;
 
@@ -117,10 +118,10 @@ impl Businesses {
                  and not exists (
                      select from participants p where p.conversation_id = a.conversation_id and p.user_id = a.agent_id
                  )
-             limit $3",
+             order by a.released_at desc limit $3",
             business_id.as_uuid(),
             REPEATED_WITHIN.as_secs_f64(),
-            i64::try_from(MOVES_MAX).unwrap_or(i64::MAX)
+            REPEATED_MAX
         );
         let rows = statement(rows.fetch_all(&mut *connection)).await?;
         drop(connection);
@@ -234,32 +235,29 @@ impl Businesses {
         Ok(())
     }
 
-    /// Makes the log of each conversation of the business know that the business is open, or closed.
+    /// Makes the log of each conversation of the business know that the business is open, or closed, if it does not yet.
     async fn announce_open(&self, business_id: BusinessId, is_open: bool) -> Result<(), Refusal> {
-        let mut after = Uuid::nil();
         loop {
-            let next = self
+            let is_last = self
                 .change(business_id, async |connection, business| {
                     if business.is_open != is_open {
                         // A later request has decided otherwise, and announces that.
-                        return Ok((None, Vec::new()));
+                        return Ok((true, Vec::new()));
                     }
                     let page = sqlx::query_scalar!(
-                        "select conversation_id from cases where business_id = $1 and conversation_id > $2
-                         order by conversation_id limit $3",
+                        "select conversation_id from cases where business_id = $1 and is_closed = $2 limit $3",
                         business_id.as_uuid(),
-                        after,
+                        is_open,
                         i64::try_from(MOVES_MAX).unwrap_or(i64::MAX)
                     );
                     let page = store::ids(statement(page.fetch_all(&mut *connection)).await?)?;
-                    let next = page.last().filter(|_| page.len() == MOVES_MAX).map(|id| id.as_uuid());
                     let cases = store::cases(connection, &page).await?;
-                    Ok((next, cases.into_iter().map(|case| announced(case, business)).collect()))
+                    let is_last = page.len() < MOVES_MAX;
+                    Ok((is_last, cases.into_iter().map(|case| announced(case, business)).collect()))
                 })
                 .await?;
-            match next {
-                Some(last) => after = last,
-                None => return Ok(()),
+            if is_last {
+                return Ok(());
             }
         }
     }
@@ -267,7 +265,7 @@ impl Businesses {
 
 /// The change of a conversation whose business has opened or closed.
 fn announced(case: super::case::CaseRow, business: &Business) -> Move {
-    if business.is_open {
+    if business.is_open || case.state == CaseState::Resolved {
         return case.unchanged();
     }
     let seq = case.customer_seq.max(case.agent_seq);

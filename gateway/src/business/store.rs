@@ -118,6 +118,7 @@ struct Row {
     resolved_at: Option<OffsetDateTime>,
     was_online: bool,
     due_at: Option<OffsetDateTime>,
+    clock_from: Option<OffsetDateTime>,
     missed_by: Vec<Uuid>,
     given_back: i16,
 }
@@ -146,6 +147,7 @@ impl TryFrom<Row> for CaseRow {
             resolved_at: row.resolved_at.map(Timestamp::from),
             was_online: row.was_online,
             due_at: row.due_at.map(Timestamp::from),
+            clock_from: row.clock_from.map(Timestamp::from),
             missed_by: row.missed_by.into_iter().map(user).collect::<Result<_, _>>()?,
             given_back: u32::from(row.given_back.unsigned_abs()),
         })
@@ -162,7 +164,7 @@ pub(super) async fn cases(
         Row,
         r#"select k.conversation_id, k.business_id, k.customer_id, c.version, c.customer_seq, c.agent_seq, c.resolved_seq,
                k.case_number, k.state, k.agent_id, k.last_agent_id, k.opened_at, k.waiting_since, k.assigned_at,
-               k.accepted_at, k.resolved_at, k.was_online, k.due_at, k.missed_by, k.given_back
+               k.accepted_at, k.resolved_at, k.was_online, k.due_at, k.clock_from, k.missed_by, k.given_back
            from unnest($1::uuid[]) with ordinality as wanted (conversation_id, place)
            join cases k on k.conversation_id = wanted.conversation_id
            join conversations c on c.conversation_id = wanted.conversation_id
@@ -315,7 +317,7 @@ pub(super) async fn apply(connection: &mut PgConnection, business: &Business, mo
     raise_versions(connection, moves).await?;
     change_participants(connection, moves, business.now).await?;
     insert_events(connection, business, moves).await?;
-    update_cases(connection, moves).await?;
+    update_cases(connection, business, moves).await?;
     release(connection, moves, business.now).await?;
     assign(connection, business, moves).await
 }
@@ -355,8 +357,15 @@ async fn change_participants(connection: &mut PgConnection, moves: &[Move], now:
     };
     let (conversations, removed) = pairs(Move::removed);
     if !removed.is_empty() {
+        // In the order in which the persister locks them.
         let removing = sqlx::query!(
-            "delete from participants p using unnest($1::uuid[], $2::uuid[]) as gone (conversation_id, user_id)
+            "with gone as materialized (
+                 select p.conversation_id, p.user_id
+                 from participants p join unnest($1::uuid[], $2::uuid[]) as m (conversation_id, user_id)
+                     using (conversation_id, user_id)
+                 order by p.conversation_id, p.user_id for update of p
+             )
+             delete from participants p using gone
              where p.conversation_id = gone.conversation_id and p.user_id = gone.user_id",
             &conversations,
             &removed
@@ -412,7 +421,7 @@ async fn insert_events(connection: &mut PgConnection, business: &Business, moves
     Ok(())
 }
 
-async fn update_cases(connection: &mut PgConnection, moves: &[Move]) -> Result<(), Refusal> {
+async fn update_cases(connection: &mut PgConnection, business: &Business, moves: &[Move]) -> Result<(), Refusal> {
     let rows: Vec<_> = moves.iter().map(|change| &change.after).collect();
     let of_each = |at: fn(&CaseRow) -> Option<Timestamp>| -> Vec<Option<OffsetDateTime>> {
         rows.iter().map(|row| at(row).map(OffsetDateTime::from)).collect()
@@ -433,7 +442,7 @@ async fn update_cases(connection: &mut PgConnection, moves: &[Move]) -> Result<(
          set state = m.state, case_number = m.case_number, agent_id = m.agent_id, last_agent_id = m.last_agent_id,
              opened_at = m.opened_at, waiting_since = m.waiting_since, assigned_at = m.assigned_at,
              accepted_at = m.accepted_at, resolved_at = m.resolved_at, was_online = m.was_online, due_at = m.due_at,
-             missed_by = m.missed_by::uuid[], given_back = m.given_back
+             missed_by = m.missed_by::uuid[], given_back = m.given_back, is_closed = $15
          from unnest(
              $1::uuid[], $2::text[], $3::integer[], $4::uuid[], $5::uuid[], $6::timestamptz[], $7::timestamptz[],
              $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::boolean[], $12::timestamptz[], $13::text[],
@@ -456,7 +465,8 @@ async fn update_cases(connection: &mut PgConnection, moves: &[Move]) -> Result<(
         &online,
         &of_each(|row| row.due_at) as &[Option<OffsetDateTime>],
         &missed,
-        &given_back
+        &given_back,
+        !business.is_open
     );
     statement(updating.execute(connection)).await?;
     Ok(())

@@ -1,7 +1,10 @@
 //! Looks at cases as time passes: agents that answer too late, silent customers, agents that are gone, cases that wait. Every
 //! gateway runs it; whichever holds the row of `case_sweeps` looks, and one that dies lets the row go.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use chat_shared::{
     clock::Timestamp,
@@ -12,6 +15,7 @@ use chat_shared::{
     position::Seq,
     wire::{CaseState, ReleaseReason, Role},
 };
+use futures_util::{StreamExt, stream};
 use sqlx::{Acquire, PgConnection};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -35,12 +39,16 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Rows of each kind in one pass.
 const ROWS_MAX: i64 = 200;
-/// A pause between two passes that moves the clocks of cases on: no agent could answer, or no answer could be stored.
+/// A pause between two passes after which the clocks of cases begin anew: no agent could answer, or no answer could be stored.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 /// How often it is looked for agents that are gone.
 const GONE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an agent without a connection and without a device keeps its cases.
 const GONE_AFTER: Duration = Duration::from_mins(1);
+/// How long a pass waits for the log.
+const NEWEST_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Questions to the log at a time.
+const NEWEST_TOGETHER_MAX: usize = 16;
 /// A notifier that has sent no beacon for this long delivers nothing: three beacons are missing.
 const NOTIFIER_SILENT_MAX: Duration = Duration::from_secs(15);
 /// Cases in a row that an agent may miss before the router gives it no more.
@@ -49,6 +57,9 @@ const MISSED_MAX: i32 = 2;
 const STORING_MAX: Duration = Duration::from_mins(10);
 /// Times that a case is given back before supervisors have to look at it. The router goes on.
 const GIVEN_BACK_MAX: i16 = 5;
+
+/// The newest events of conversations.
+type Newest = HashMap<ConversationId, Event>;
 
 /// Starts the task, until the gateway drains.
 pub fn start(businesses: Businesses, tasks: &Tasks) {
@@ -89,7 +100,7 @@ impl Businesses {
         let pause = swept.now - swept.swept_at;
         if pause > PAUSE_MIN {
             // On a connection of its own: the cases are changed while the row of the sweep is held.
-            put_clocks_forward(&mut *self.database.connection().await?, swept.now, pause).await?;
+            begin_all_anew(&mut *self.database.connection().await?, swept.now, pause).await?;
         }
         let all = self.look(looks_for_gone).await;
         let noting = sqlx::query!("update case_sweeps set swept_at = clock_timestamp()").execute(&mut *transaction);
@@ -103,13 +114,53 @@ impl Businesses {
         if looks_for_gone {
             self.release_gone().await?;
         }
-        for (business_id, conversations) in self.due().await? {
-            self.settle(business_id, &conversations).await?;
+        let mut outcome = Ok(());
+        // One business that fails holds up no other.
+        let mut note = |result: Result<(), Refusal>| outcome = std::mem::replace(&mut outcome, Ok(())).and(result);
+        if looks_for_gone {
+            for business_id in self.with_strays().await? {
+                note(self.give_back_strays(business_id).await);
+            }
+        }
+        let due = self.due().await?;
+        let newest = self.newest(due.values().flatten().copied()).await;
+        for (business_id, conversations) in due {
+            note(self.settle(business_id, &conversations, newest.as_ref()).await);
         }
         for business_id in self.with_work().await? {
-            self.route(business_id, &[]).await?;
+            note(self.route(business_id, &[]).await.map(drop));
         }
-        self.measure().await
+        note(self.measure().await);
+        outcome
+    }
+
+    /// The newest event of each conversation, asked for before any row is locked. None if the log does not answer in time.
+    async fn newest(&self, conversations: impl Iterator<Item = ConversationId>) -> Option<Newest> {
+        let asking = conversations.map(async |id| self.log.newest(id).await.map(|newest| (id, newest)));
+        let asking = stream::iter(asking.collect::<Vec<_>>()).buffer_unordered(NEWEST_TOGETHER_MAX).collect::<Vec<_>>();
+        let answers = tokio::time::timeout(NEWEST_WAIT_MAX, asking).await.ok()?;
+        let newest = answers.into_iter().collect::<Result<Vec<_>, _>>().ok()?;
+        Some(newest.into_iter().filter_map(|(id, newest)| Some((id, newest?.1))).collect())
+    }
+
+    /// Businesses with cases of agents that are not on the staff: the gateway that took their list died before it gave them
+    /// back.
+    async fn with_strays(&self) -> Result<Vec<BusinessId>, Refusal> {
+        let mut connection = self.database.connection().await?;
+        let found = bounded(
+            sqlx::query_scalar!(
+                "select distinct business_id from cases k
+                 where state = 'assigned'
+                     and not exists (
+                         select from staff s where s.business_id = k.business_id and s.user_id = k.agent_id
+                     )
+                 limit $1",
+                ROWS_MAX
+            )
+            .fetch_all(&mut *connection),
+        )
+        .await?;
+        found.into_iter().map(business).collect()
     }
 
     /// Agents who said until when they are available.
@@ -143,12 +194,17 @@ impl Businesses {
     }
 
     /// Gives back or resolves due cases, or sets when to look again.
-    async fn settle(&self, business_id: BusinessId, conversations: &[ConversationId]) -> Result<(), Refusal> {
+    async fn settle(
+        &self,
+        business_id: BusinessId,
+        conversations: &[ConversationId],
+        newest: Option<&Newest>,
+    ) -> Result<(), Refusal> {
         self.change(business_id, async |connection, business| {
             let cases = store::cases(connection, conversations).await?;
             let mut moves = Vec::new();
             for case in cases.into_iter().filter(|case| case.state == CaseState::Assigned) {
-                moves.extend(self.settle_one(connection, business, case).await?);
+                moves.extend(self.settle_one(connection, business, case, newest).await?);
             }
             Ok(((), moves))
         })
@@ -160,6 +216,7 @@ impl Businesses {
         connection: &mut PgConnection,
         business: &Business,
         case: CaseRow,
+        newest: Option<&Newest>,
     ) -> Result<Option<Move>, Refusal> {
         let Some(agent_id) = case.agent_id else { return Ok(None) };
         let assigned = assigned_case(connection, &case, agent_id).await?;
@@ -171,11 +228,15 @@ impl Businesses {
             look_again(connection, case.conversation_id, at).await?;
             return Ok(None);
         }
+        // An agent that is pushed nothing, or whose answers are not accepted, is not late: its clock begins anew.
+        let Some(newest) = newest.filter(|_| !matches!(verdict, Due::GiveBack(_)) || self.has_notifier()) else {
+            begin_anew(connection, case.conversation_id, business.now).await?;
+            return Ok(None);
+        };
         // The agent may have answered what is not stored yet.
-        let Ok(newest) = self.log.newest(case.conversation_id).await else { return Ok(None) };
-        if newest.is_some_and(|(_, newest)| is_ahead(&newest, &assigned, verdict))
+        let newest = newest.get(&case.conversation_id);
+        if newest.is_some_and(|newest| is_ahead(newest, &assigned, verdict))
             || lacks_messages(connection, &case, &assigned, business.now).await?
-            || (matches!(verdict, Due::GiveBack(_)) && !self.has_notifier())
         {
             look_again(connection, case.conversation_id, business.now.after(INTERVAL)).await?;
             return Ok(None);
@@ -242,12 +303,16 @@ impl Businesses {
                 let ids: Vec<_> = users.iter().map(|user_id| user_id.as_uuid()).collect();
                 let setting = sqlx::query!(
                     "update staff set status = 'away', away_reason = 'gone', status_at = $3, unseen_since = null
-                     where business_id = $1 and user_id = any($2)",
+                     where business_id = $1 and user_id = any($2) and unseen_since is not null
+                     returning user_id",
                     business_id.as_uuid(),
                     &ids,
                     sql(business.now)
                 );
-                statement(setting.execute(&mut *connection)).await?;
+                // An agent may have come back since, and said so.
+                let gone = statement(setting.fetch_all(&mut *connection)).await?;
+                let is_gone = |user_id: &&UserId| gone.iter().any(|row| row.user_id == user_id.as_uuid());
+                let users: Vec<_> = users.iter().filter(is_gone).copied().collect();
                 let theirs = store::of_agents(connection, business_id, &users).await?;
                 let cases = store::cases(connection, &theirs).await?;
                 Ok(((), cases.into_iter().map(|case| case.give_back(ReleaseReason::Gone)).collect()))
@@ -339,7 +404,7 @@ async fn lacks_messages(
         return Ok(false);
     };
     let counting = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from messages
+        r#"select count(distinct seq) as "count!" from messages
            where conversation_id = $1 and seq > $2 and seq <= $3 and sent_at > $4 and sent_at <= $5"#,
         case.conversation_id.as_uuid(),
         answered.to_sql(),
@@ -375,6 +440,7 @@ async fn assigned_case(
                    select m.sent_at from messages m
                    where m.conversation_id = c.conversation_id and m.seq = $3
                        and m.sent_at > c.last_message_at - make_interval(secs => $4) and m.sent_at <= c.last_message_at
+                   order by m.sent_at limit 1
                ) as waiting_at
            from conversations c
            left join participants p on p.conversation_id = c.conversation_id and p.user_id = $2
@@ -387,7 +453,7 @@ async fn assigned_case(
     );
     let row = statement(reading.fetch_one(connection)).await?;
     Ok(AssignedCase {
-        assigned_at: case.assigned_at.unwrap_or(case.opened_at),
+        assigned_at: case.assigned_at.unwrap_or(case.opened_at).max(case.clock_from.unwrap_or_default()),
         accepted_at: case.accepted_at,
         was_online: case.was_online,
         customer_seq: case.customer_seq,
@@ -408,6 +474,22 @@ async fn look_again(
         "update cases set due_at = $2 where conversation_id = $1 and state = 'assigned'",
         conversation_id.as_uuid(),
         sql(at)
+    );
+    statement(setting.execute(connection)).await?;
+    Ok(())
+}
+
+/// Lets the clocks of a case begin now, and looks at it again soon.
+async fn begin_anew(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let setting = sqlx::query!(
+        "update cases set clock_from = $2, due_at = $3 where conversation_id = $1 and state = 'assigned'",
+        conversation_id.as_uuid(),
+        sql(now),
+        sql(now.after(INTERVAL))
     );
     statement(setting.execute(connection)).await?;
     Ok(())
@@ -447,24 +529,19 @@ async fn note_unseen(
     Ok(())
 }
 
-/// Nothing was looked at for a while: PostgreSQL was away, or all gateways were. Nobody loses a case by that.
-async fn put_clocks_forward(
+/// Nothing was looked at for a while: PostgreSQL was away, or all gateways were. No agent loses a case by that.
+async fn begin_all_anew(
     connection: &mut PgConnection,
     now: OffsetDateTime,
     pause: time::Duration,
 ) -> Result<(), Refusal> {
-    let moving = sqlx::query!(
-        "update cases set due_at = greatest(due_at, $1::timestamptz) + make_interval(secs => $2)
-         where state = 'assigned'",
-        now - pause,
-        pause.as_seconds_f64().min(limits::CASE_CLOCK_MAX.as_secs_f64())
-    );
+    let moving = sqlx::query!("update cases set clock_from = $1 where state = 'assigned'", now);
     let moved = bounded(moving.execute(connection)).await?.rows_affected();
     if moved > 0 {
         tracing::warn!(
             cases = moved,
             pause_s = pause.whole_seconds(),
-            "cases were not looked at for a while; their clocks go on"
+            "cases were not looked at for a while; their clocks begin anew"
         );
     }
     Ok(())

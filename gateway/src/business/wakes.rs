@@ -15,6 +15,8 @@ use crate::state::AppState;
 
 /// Businesses that wait for the router, and customers of one that have written. One more is left to the sweep.
 const WAITING_MAX: usize = 10_000;
+/// Cases that one pass opens.
+const OPENED_TOGETHER_MAX: usize = 64;
 /// Businesses at a time.
 const ROUTED_TOGETHER_MAX: usize = 3;
 
@@ -70,13 +72,14 @@ pub async fn run(state: AppState) {
 
 async fn route(businesses: Businesses, business_id: BusinessId, written: Written) {
     let written: Vec<_> = written.into_iter().collect();
-    // The cases of one burst are opened by the first pass.
-    let mut outcome = businesses.route(business_id, &written).await;
-    while matches!(&outcome, Ok(pass) if pass.has_more) {
-        outcome = businesses.route(business_id, &[]).await;
-    }
-    if let Err(refusal) = outcome {
-        tracing::debug!(%refusal, "a business is left to the sweep");
+    let mut rest = written.chunks(OPENED_TOGETHER_MAX);
+    loop {
+        let some = rest.next().unwrap_or_default();
+        match businesses.route(business_id, some).await {
+            Ok(pass) if pass.has_more || rest.len() > 0 => {}
+            Ok(_) => return,
+            Err(refusal) => return tracing::debug!(%refusal, "a business is left to the sweep"),
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use crate::{
 
 /// Which log lines are written.
 pub(crate) fn filter(settings: &TelemetrySettings) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(&settings.log).context("CHAT_LOG is written like `info,chat_gateway=debug`")
+    let filter = EnvFilter::try_new(&settings.log).context("CHAT_LOG is written like `info,chat_gateway=debug`")?;
+    // The pool returns the same errors to its callers, which log an outage once. As errors they would be faults of ours.
+    Ok(filter.add_directive("sqlx_core::pool::inner=off".parse()?))
 }
 
 /// Starts logs and metrics, and serves /metrics, /livez and /readyz. Call it first, once.

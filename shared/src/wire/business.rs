@@ -66,6 +66,13 @@ named!(
     }
 );
 
+impl StaffRole {
+    /// Whether it reads all conversations of the business and changes all assignments. A role of a later version does not.
+    pub const fn leads(self) -> bool {
+        matches!(self, Self::Supervisor | Self::Admin)
+    }
+}
+
 named!(
     /// Whether the router gives an agent cases.
     StaffStatus {

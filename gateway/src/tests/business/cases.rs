@@ -136,16 +136,16 @@ async fn a_message_that_races_a_resolve_opens_the_next_case_by_its_number() {
 }
 
 #[tokio::test]
-async fn a_thousand_resolves_race_messages_and_no_customer_is_forgotten() {
+async fn resolves_race_messages_and_no_customer_is_forgotten() {
     let shop = Shop::new(2).await;
     shop.sql("update businesses set capacity = 50").await;
-    let (agents, customers): (_, [UserId; 100]) = (&shop.agents, users());
+    let (agents, customers): (_, [UserId; 50]) = (&shop.agents, users());
     shop.available(agents).await;
     let mut ids = Vec::new();
     for customer in customers {
         ids.push((customer, shop.converse(customer).await.unwrap().conversation_id));
     }
-    for _ in 0..10 {
+    for _ in 0..6 {
         let races = ids.iter().map(async |(customer, id)| {
             let last = shop.place.log.newest(*id).await.unwrap().unwrap().1.seq;
             let agent = shop.case(*id).await.2.unwrap_or(shop.supervisor);

@@ -130,7 +130,10 @@ async fn a_pause_of_the_sweep_costs_no_agent_a_case() {
     shop.sql("update case_sweeps set swept_at = now() - interval '5 minutes'").await;
     shop.sweep_only().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "nothing was looked at for five minutes");
-    shop.pass(id, 0).await;
+    shop.pass(id, 590).await;
+    shop.sweep().await;
+    assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the clock began after the pause");
+    shop.pass(id, 20).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
 }
@@ -143,10 +146,36 @@ async fn while_no_notifier_runs_no_case_is_given_back() {
     // A gateway that has heard no notifier since it started.
     let gateway = shop.place.conversations.businesses(shop.place.log.clone());
     until("a sweep", async || gateway.sweep(true).await.is_ok()).await;
-    assert_eq!(shop.case(id).await.2, Some(shop.agents[0]));
-    shop.pass(id, 0).await;
+    shop.pass(id, 590).await;
+    shop.sweep().await;
+    assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the clock began with the first beacon");
+    shop.pass(id, 20).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
+}
+
+#[tokio::test]
+async fn a_business_that_fails_holds_up_no_other_and_strays_are_given_back() {
+    let (shop, _, id) = assigned().await;
+    // Of another business, whose hours can't be read.
+    shop.sql(
+        "insert into businesses (business_id, hours) values ('00000000-0000-4000-8000-000000000000', '{}');
+         insert into conversations (conversation_id, kind, business_id, customer_id, created_at, last_activity_at)
+         values ('00000000-0000-4000-8000-000000000001', 'business', '00000000-0000-4000-8000-000000000000',
+             '00000000-0000-4000-8000-000000000002', now(), now());
+         insert into cases (conversation_id, business_id, customer_id, state, opened_at, waiting_since)
+         values ('00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000000',
+             '00000000-0000-4000-8000-000000000002', 'waiting', now(), now())",
+    )
+    .await;
+    shop.sql(&format!("delete from staff where user_id = '{}'", shop.agents[0].as_uuid())).await;
+    shop.businesses().note_notifier();
+    until("the other business", async || {
+        let failed = shop.businesses().sweep(true).await.is_err();
+        failed && shop.case(id).await.2 == Some(shop.agents[1])
+    })
+    .await;
+    assert_eq!(released(&shop).await[0].as_deref(), Some("left_staff"));
 }
 
 #[tokio::test]

@@ -170,7 +170,8 @@ impl Shop {
              update conversations set last_message_at = last_message_at - interval '{seconds} s'
              where conversation_id = '{id}';
              update cases set assigned_at = assigned_at - interval '{seconds} s',
-                 accepted_at = accepted_at - interval '{seconds} s', due_at = now()
+                 accepted_at = accepted_at - interval '{seconds} s',
+                 clock_from = clock_from - interval '{seconds} s', due_at = now()
              where conversation_id = '{id}'"
         ))
         .await;

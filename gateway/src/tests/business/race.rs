@@ -17,10 +17,10 @@ use super::Shop;
 use crate::{business::Businesses, tests::place::until};
 
 /// Customers of one business.
-const CUSTOMERS: usize = 150;
-const AGENTS: usize = 15;
+const CUSTOMERS: usize = 80;
+const AGENTS: usize = 8;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn no_agent_has_more_than_its_capacity_and_no_case_two_agents_however_many_gateways_decide_r2_4() {
     let shop = Shop::new(AGENTS).await;
     shop.available(&shop.agents).await;
