@@ -63,7 +63,7 @@ fn kept<T: Serialize + DeserializeOwned>(file: &Path, make: impl FnOnce() -> T) 
     if let Ok(text) = std::fs::read(file) {
         return serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()));
     }
-    let made = make();
-    std::fs::write(file, serde_json::to_vec_pretty(&made)?)?;
-    Ok(made)
+    let fresh = make();
+    std::fs::write(file, serde_json::to_vec_pretty(&fresh)?)?;
+    Ok(fresh)
 }

@@ -133,9 +133,9 @@ fn business(shop: &Shop, what: &str) -> String {
     format!("/v1/businesses/{}/{what}", shop.business_id.as_uuid())
 }
 
-#[tokio::test]
-async fn every_forbidden_cell_of_the_matrix_is_refused_and_changes_nothing_r6_5() {
-    let cells = [
+/// The requests of the matrix, on a case that an agent has.
+fn cells() -> [Cell; 10] {
+    [
         Cell {
             method: Method::GET,
             path: |id, _| conversation(id, "messages"),
@@ -196,7 +196,11 @@ async fn every_forbidden_cell_of_the_matrix_is_refused_and_changes_nothing_r6_5(
             body: |_, _| Some(json!({ "seq": 1 })),
             allowed: [false, false, true, true, true, false],
         },
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_forbidden_cell_of_the_matrix_is_refused_and_changes_nothing_r6_5() {
     let gateway = Box::pin(Gateway::start()).await;
     let Gateway { place, state, address, http } = gateway;
     let shop = Shop::on(place, 3).await;
@@ -215,7 +219,7 @@ async fn every_forbidden_cell_of_the_matrix_is_refused_and_changes_nothing_r6_5(
         let row = row.fetch_one(&shop.place.pool).await.unwrap();
         (row.state, row.agent_id, row.case_number, row.version, row.resolved_seq)
     };
-    for cell in cells {
+    for cell in cells() {
         for (user_id, allowed) in asking.into_iter().zip(cell.allowed) {
             // Each starts from the same state: assigned to the second agent.
             let version = shop.version(id).await;

@@ -1,4 +1,5 @@
 //! Businesses: cases and their agents, on real servers.
+#![expect(clippy::large_futures, reason = "each test awaits whole transactions, once")]
 
 mod access;
 mod cases;
