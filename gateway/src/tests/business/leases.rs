@@ -90,7 +90,7 @@ async fn an_answer_that_is_not_stored_yet_keeps_the_case() {
     // Also behind a later message of the customer, which is stored before it.
     shop.write(customer, id).await.unwrap();
     shop.place.store(id, 3, &[2]).await;
-    shop.pass(id, 3600).await;
+    shop.pass(id, 1).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "number 2 is missing");
 }
