@@ -294,7 +294,7 @@ revoke all on function restore_conversation (
 revoke all on function assignments_within_capacity () from public;
 
 -- One row: when the cases were looked at last. Whichever gateway holds it looks; after a pause, as in an outage, the clocks of
--- cases are put forward by as much.
+-- cases begin anew.
 create table case_sweeps (
     only_one boolean primary key default true check (only_one),
     swept_at timestamptz not null default now()

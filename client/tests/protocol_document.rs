@@ -169,7 +169,7 @@ fn every_field_of_what_is_pushed_besides_messages_is_documented() {
     }
 }
 
-/// What staff of businesses are shown, with every field that may be absent.
+/// Answers to staff of businesses, with every field that may be absent.
 fn everything_of_businesses() -> Vec<Value> {
     let (business_id, conversation_id, user_id) = (BusinessId::random(), ConversationId::random(), UserId::random());
     let at = Timestamp(1);

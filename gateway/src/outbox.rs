@@ -228,8 +228,8 @@ impl Sweeper {
         )
         .await?;
         let oldest_age_ms = pending.oldest.map_or(0, |oldest| now.0.saturating_sub(Timestamp::from(oldest).0).max(0));
-        metrics::gauge!(telemetry::OUTBOX_PENDING).set(as_gauge(pending.rows));
-        metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(as_gauge(oldest_age_ms) / 1000.0);
+        metrics::gauge!(telemetry::OUTBOX_PENDING).set(telemetry::as_gauge(pending.rows));
+        metrics::gauge!(telemetry::OUTBOX_OLDEST_SECONDS).set(telemetry::as_gauge(oldest_age_ms) / 1000.0);
         let made_before = Timestamp(now.0 - i64::try_from(SWEEP_AGE_MIN.as_millis()).unwrap_or(i64::MAX));
         let conversations = bounded(
             sqlx::query!(
@@ -250,9 +250,4 @@ impl Sweeper {
         let publishing = publish_pending(&self.database, &self.sender, conversation_id, WhenLocked::SkipConversation);
         tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut))
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge; counts stay far below 2^52")]
-const fn as_gauge(value: i64) -> f64 {
-    value as f64
 }

@@ -105,6 +105,12 @@ pub const SESSION_ENDED_JOBS_TOTAL: &str = "chat_gateway_session_ended_jobs_tota
 /// Ends of sessions that could not be queued: somebody may not be notified.
 pub const SESSION_ENDED_JOBS_LOST_TOTAL: &str = "chat_gateway_session_ended_jobs_lost_total";
 
+/// A count as a gauge takes it.
+#[expect(clippy::cast_precision_loss, reason = "a gauge; counts stay far below 2^52")]
+pub const fn as_gauge(count: i64) -> f64 {
+    count as f64
+}
+
 /// Describes the metrics, and touches those counters that have no labels.
 pub fn describe() {
     describe_counter!(UNAVAILABLE_TOTAL, "Requests and commands refused because a part was out of reach");

@@ -58,6 +58,12 @@ impl CustomerView {
         if user_id == self.customer_id { user_id } else { self.business_id.into() }
     }
 
+    /// The id under which the other participants see a user: of an agent that of the business, since the customer is the only other
+    /// participant.
+    pub fn id_to_others(participants: &Participants, user_id: UserId) -> UserId {
+        Self::of_customer(participants).map_or(user_id, |view| view.id(user_id))
+    }
+
     /// A message, with the sender that the customer is shown.
     #[must_use]
     pub fn message(&self, mut message: Message) -> Message {

@@ -107,7 +107,7 @@ async fn until_shown(person: &Person, id: ConversationId, count: usize, deadline
     person.until(&what, deadline, |diary: &Diary| diary.messages(id).len() >= count).await
 }
 
-/// What was sent, as the customer is shown it.
+/// The messages of a conversation, as the customer is shown them.
 fn as_business(kept: &[Kept], customer: &Person, business_id: BusinessId) -> Vec<Kept> {
     let shown = |kept: &Kept| {
         let is_own = kept.key.sender_id == customer.user_id;
@@ -126,7 +126,7 @@ fn handed_over(ledger: &[Assignment], first: &Person, second: &Person) -> Result
     Ok(format!("the ledger shows {}, who missed the answer, and {}, who resolved the case", first.name, second.name))
 }
 
-/// What staff do by REST.
+/// Requests of staff over REST.
 struct Desk {
     gateway: String,
     business_id: BusinessId,

@@ -1,4 +1,4 @@
-//! What kaha-main-v3 tells the chat by itself: that profiles have changed, that somebody logged out, and the staff of a business.
+//! Requests that kaha-main-v3 sends to the chat: changed profiles, logouts, and the staff of a business.
 
 use anyhow::{Context, Result, ensure};
 use chat_shared::wire::StaffRole;

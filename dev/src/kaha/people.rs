@@ -58,7 +58,7 @@ impl People {
     }
 }
 
-/// What a file holds; if there is none, what `make` gives, which is then kept.
+/// The value in a file. If there is no file, `make` gives the value, which is then written to the file.
 fn kept<T: Serialize + DeserializeOwned>(file: &Path, make: impl FnOnce() -> T) -> Result<T> {
     if let Ok(text) = std::fs::read(file) {
         return serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()));

@@ -245,7 +245,7 @@ async fn try_it(connection: &mut PgConnection, statement: &str) -> Result<bool> 
     }
 }
 
-/// What the statements name.
+/// The rows that the statements name.
 struct Filled {
     /// A table.
     partition: String,

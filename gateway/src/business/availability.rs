@@ -11,7 +11,6 @@ use moka::sync::Cache;
 
 use super::{
     Businesses,
-    hours::{Opening, Schedule},
     route::Reach,
     store::{self, Business, Member},
 };
@@ -53,8 +52,7 @@ impl Businesses {
 /// The availability of a business by its hours and its staff.
 fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32) -> BusinessAvailability {
     let hours = &business.settings.hours;
-    let opening =
-        Schedule::new(hours).map_or(Opening { is_open: true, changes_at: None }, |schedule| schedule.at(business.now));
+    let opening = business.opening();
     let is_reachable = |member: &&Member| member.is_available && (reach.is_online(member.user_id) || member.has_device);
     let mut reachable = staff.iter().filter(is_reachable).filter(|member| member.capacity > 0).peekable();
     let state = if !business.is_open || (hours.is_enforced && !opening.is_open) {

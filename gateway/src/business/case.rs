@@ -48,6 +48,13 @@ pub(super) struct NewAssignment {
     pub considered: Vec<Considered>,
 }
 
+impl NewAssignment {
+    /// By a decision of a member of staff.
+    pub const fn by(user_id: UserId, reason: AssignmentReason) -> Self {
+        Self { assigned_by: Some(user_id), reason, considered: Vec::new() }
+    }
+}
+
 /// A change of one case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Move {
@@ -68,6 +75,19 @@ impl CaseRow {
     /// As clients are shown it.
     pub const fn shown(&self) -> Case {
         Case { number: self.number, state: self.state, waiting_since: self.waiting_since }
+    }
+
+    /// The participants.
+    pub fn participants(&self, is_closed: bool) -> Participants {
+        let Self { business_id, customer_id, version, agent_id, .. } = *self;
+        let customer = Participant { user_id: customer_id, role: Role::Customer };
+        let agent = agent_id.map(|user_id| Participant { user_id, role: Role::Agent });
+        Participants {
+            version,
+            list: [Some(customer), agent].into_iter().flatten().collect(),
+            blocked_by: Vec::new(),
+            business: Some(BusinessPart { business_id, case: self.shown(), is_closed }),
+        }
     }
 
     /// The change into `after`, whose version is the next one.
@@ -181,19 +201,6 @@ impl Move {
         self.after.agent_id.filter(|agent_id| self.before.agent_id != Some(*agent_id))
     }
 
-    /// The participants after it.
-    pub fn participants(&self, is_closed: bool) -> Participants {
-        let CaseRow { business_id, customer_id, version, agent_id, .. } = self.after;
-        let customer = Participant { user_id: customer_id, role: Role::Customer };
-        let agent = agent_id.map(|user_id| Participant { user_id, role: Role::Agent });
-        Participants {
-            version,
-            list: [Some(customer), agent].into_iter().flatten().collect(),
-            blocked_by: Vec::new(),
-            business: Some(BusinessPart { business_id, case: self.after.shown(), is_closed }),
-        }
-    }
-
     /// The fact for the log. An agent begins with a read mark of its own, so counts as returned.
     pub fn fact(&self) -> ParticipantsChanged {
         let added: Vec<_> = self.added().into_iter().collect();
@@ -276,7 +283,7 @@ pub(super) mod tests {
         assert_eq!((both.before.version, both.after.version), (1, 2));
         assert_eq!((both.added(), both.after.number), (Some(agent), 2));
         assert_eq!(both.fact().returned, [agent]);
-        let participants = both.participants(false);
+        let participants = both.after.participants(false);
         let roles: Vec<_> = participants.list.iter().map(|participant| participant.role).collect();
         assert_eq!((participants.version, &roles[..]), (2, &[Role::Customer, Role::Agent][..]));
     }

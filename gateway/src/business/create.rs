@@ -5,17 +5,15 @@ use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
     wire::{CaseState, ConversationKind, Participant, Role},
 };
-use sqlx::{Acquire, PgConnection};
+use sqlx::PgConnection;
 
 use super::{
-    Businesses,
-    case::{CaseRow, Move},
-    sql,
+    Businesses, sql,
     store::{self, Business},
 };
 use crate::{
-    conversations::{Created, insert_outbox, insert_participants},
-    database::{bounded, statement},
+    conversations::{Created, insert_outbox, insert_participants, stored_id},
+    database::statement,
     quota::{EVENT_BYTES, Quotas, Resource},
     refusal::Refusal,
 };
@@ -55,32 +53,29 @@ impl Businesses {
 
     /// Inserts the conversation with its first case; if another request was faster, its conversation and false.
     async fn insert(&self, customer_id: UserId, business_id: BusinessId) -> Result<(ConversationId, bool), Refusal> {
-        let turn = self.turn(business_id).await?;
-        let mut connection = self.database.connection().await?;
-        let mut transaction = bounded(connection.begin()).await?;
-        let business = store::lock(&mut transaction, business_id).await?.ok_or_else(Refusal::no_such_business)?;
-        // Whoever makes it holds the row of the business, so nobody makes it from here on.
-        if let Some(conversation_id) = find(&mut transaction, business_id, customer_id).await? {
-            return Ok((conversation_id, false));
-        }
-        if !business.is_open {
-            return Err(Refusal::business_closed());
-        }
-        let conversation_id = ConversationId::random();
-        let inserting = sqlx::query!(
-            "insert into conversations (conversation_id, kind, business_id, customer_id, created_at, last_activity_at)
-             values ($1, $2, $3, $4, $5, $5)",
-            conversation_id.as_uuid(),
-            ConversationKind::Business.as_str(),
-            business_id.as_uuid(),
-            customer_id.as_uuid(),
-            sql(business.now)
-        );
-        statement(inserting.execute(&mut *transaction)).await?;
-        insert_case(&mut transaction, &business, conversation_id, customer_id).await?;
-        bounded(transaction.commit()).await?;
-        drop((connection, turn));
-        Ok((conversation_id, true))
+        self.change(business_id, async |connection, business| {
+            // The lock of the business keeps other requests from making the conversation.
+            if let Some(conversation_id) = find(connection, business_id, customer_id).await? {
+                return Ok(((conversation_id, false), Vec::new()));
+            }
+            if !business.is_open {
+                return Err(Refusal::business_closed());
+            }
+            let conversation_id = ConversationId::random();
+            let inserting = sqlx::query!(
+                "insert into conversations (conversation_id, kind, business_id, customer_id, created_at, last_activity_at)
+                 values ($1, $2, $3, $4, $5, $5)",
+                conversation_id.as_uuid(),
+                ConversationKind::Business.as_str(),
+                business_id.as_uuid(),
+                customer_id.as_uuid(),
+                sql(business.now)
+            );
+            statement(inserting.execute(&mut *connection)).await?;
+            insert_case(connection, business, conversation_id, customer_id).await?;
+            Ok(((conversation_id, true), Vec::new()))
+        })
+        .await
     }
 }
 
@@ -105,11 +100,9 @@ async fn insert_case(
     let customer = [Participant { user_id: customer_id, role: Role::Customer }];
     insert_participants(&mut *connection, conversation_id, &customer, now).await?;
     let cases = store::cases(connection, &[conversation_id]).await?;
-    let case: CaseRow = cases.into_iter().next().ok_or_else(Refusal::no_such_conversation)?;
-    let made = Move { before: case.clone(), after: case, assignment: None, release: None };
-    let fact = ParticipantsChanged { added: vec![customer_id], ..ParticipantsChanged::default() };
-    let participants = made.participants(false);
-    let fact = Fact::ParticipantsChanged(fact);
+    let case = cases.into_iter().next().ok_or_else(Refusal::no_such_conversation)?;
+    let added = ParticipantsChanged { added: vec![customer_id], ..ParticipantsChanged::default() };
+    let (participants, fact) = (case.participants(false), Fact::ParticipantsChanged(added));
     insert_outbox(connection, conversation_id, ConversationKind::Business, participants, fact, now).await
 }
 
@@ -124,5 +117,5 @@ async fn find(
         customer_id.as_uuid()
     );
     let found = statement(finding.fetch_optional(connection)).await?;
-    found.map(ConversationId::try_from).transpose().map_err(|error| Refusal::internal(&error))
+    Ok(found.map(stored_id).transpose()?)
 }

@@ -1,4 +1,4 @@
-//! What people decide about cases: claim, transfer, give back, accept, resolve, reopen.
+//! Decisions of staff about cases: claim, transfer, give back, accept, resolve, reopen.
 
 use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::{
     Businesses,
-    case::{CaseRow, Contact, Move, NewAssignment},
+    case::{CaseRow, Move, NewAssignment},
     rights::{self, Action},
     route::Reach,
     sql,
@@ -41,6 +41,7 @@ impl Businesses {
             set_agent(connection, &asked, request, &reach).await
         })
         .await
+        .map(drop)
     }
 
     /// Gives the oldest waiting case that the user may take to the user. None if no case waits.
@@ -53,25 +54,22 @@ impl Businesses {
             let Some(case) = cases.into_iter().find(|case| case.customer_id != by) else {
                 return Ok((None, Vec::new()));
             };
-            let (conversation_id, contact) = (case.conversation_id, contact(business, true));
-            let new =
-                NewAssignment { assigned_by: Some(by), reason: AssignmentReason::Claimed, considered: Vec::new() };
-            Ok((Some(conversation_id), vec![case.assign(by, contact, new, business.now)]))
+            let (conversation_id, new) = (case.conversation_id, NewAssignment::by(by, AssignmentReason::Claimed));
+            Ok((Some(conversation_id), vec![case.assign(by, business.contact(true), new, business.now)]))
         })
         .await
     }
 
     /// Puts a case back in the queue, with its old age.
     pub async fn give_back(&self, by: UserId, conversation_id: ConversationId) -> Result<(), Refusal> {
-        let business_id = self.business_of(conversation_id).await?;
-        self.change_case(by, conversation_id, async |_, asked| {
+        let change = self.change_case(by, conversation_id, async |_, asked| {
             asked.check(Action::GiveBack)?;
             Ok(match asked.case.state {
                 CaseState::Assigned => Some(asked.case.give_back(ReleaseReason::GivenBack)),
                 _ => None,
             })
-        })
-        .await?;
+        });
+        let business_id = change.await?;
         self.wake(business_id);
         Ok(())
     }
@@ -90,6 +88,7 @@ impl Businesses {
             Ok(None)
         })
         .await
+        .map(drop)
     }
 
     /// Closes a case up to a message. A later message of the customer opens the next case.
@@ -99,10 +98,9 @@ impl Businesses {
         conversation_id: ConversationId,
         ResolveCase { seq }: ResolveCase,
     ) -> Result<(), Refusal> {
-        let business_id = self.business_of(conversation_id).await?;
         let newest = conversations::newest_head(&self.log, &self.database, conversation_id).await?;
         let last_seq = newest.map_or(Seq::ZERO, |head| head.seq);
-        self.change_case(by, conversation_id, async |connection, asked| {
+        let change = self.change_case(by, conversation_id, async |connection, asked| {
             asked.check(Action::Resolve)?;
             if seq > last_seq {
                 return Err(Refusal::invalid("`seq` is after the last message of the conversation"));
@@ -114,8 +112,8 @@ impl Businesses {
                 reset_missed(connection, asked.business.business_id, by).await?;
             }
             Ok(Some(asked.case.resolve(seq, ReleaseReason::Resolved, asked.business.now)))
-        })
-        .await?;
+        });
+        let business_id = change.await?;
         self.wake(business_id);
         Ok(())
     }
@@ -131,35 +129,34 @@ impl Businesses {
                 return Err(Refusal::business_closed());
             }
             check_room(&asked.by, asked.leads())?;
-            let (business, contact) = (asked.business, contact(asked.business, true));
-            let new =
-                NewAssignment { assigned_by: Some(by), reason: AssignmentReason::Reopened, considered: Vec::new() };
-            let assign = |case: CaseRow| case.assign(by, contact, new, business.now);
+            let (business, new) = (asked.business, NewAssignment::by(by, AssignmentReason::Reopened));
+            let assign = |case: CaseRow| case.assign(by, business.contact(true), new, business.now);
             Ok(Some(asked.case.open(business.now).then(assign)))
         })
         .await
+        .map(drop)
     }
 
-    /// Changes one case under the lock of its business, as `decide` says.
+    /// Changes one case under the lock of its business, as `decide` says. Returns the business.
     async fn change_case(
         &self,
         by: UserId,
         conversation_id: ConversationId,
         decide: impl AsyncFnOnce(&mut PgConnection, Asked<'_>) -> Result<Option<Move>, Refusal>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<BusinessId, Refusal> {
         let business_id = self.business_of(conversation_id).await?;
         self.change(business_id, async |connection, business| {
             let by = member(connection, business_id, by).await?.ok_or_else(Refusal::no_such_conversation)?;
             let case = store::cases(connection, &[conversation_id]).await?.into_iter().next();
             let case = case.ok_or_else(Refusal::no_such_conversation)?;
             let change = decide(connection, Asked { business, case, by }).await?;
-            Ok(((), change.into_iter().collect()))
+            Ok((business_id, change.into_iter().collect()))
         })
         .await
     }
 
     /// The business of a conversation; the same refusal as for one that does not exist if there is none.
-    pub(super) async fn business_of(&self, conversation_id: ConversationId) -> Result<BusinessId, Refusal> {
+    async fn business_of(&self, conversation_id: ConversationId) -> Result<BusinessId, Refusal> {
         let mut connection = self.database.connection().await?;
         store::business_of(&mut connection, conversation_id).await?.ok_or_else(Refusal::no_such_conversation)
     }
@@ -222,13 +219,9 @@ async fn set_agent(
         (false, true) => AssignmentReason::Transferred,
         (false, false) => AssignmentReason::Assigned,
     };
-    let new = NewAssignment { assigned_by: Some(asked.by.user_id), reason, considered: Vec::new() };
-    let contact = contact(asked.business, is_online);
+    let new = NewAssignment::by(asked.by.user_id, reason);
+    let contact = asked.business.contact(is_online);
     Ok(Some(asked.case.clone().assign(target.user_id, contact, new, asked.business.now)))
-}
-
-fn contact(business: &Business, is_online: bool) -> Contact {
-    Contact { is_online, due_after: business.first_look(is_online) }
 }
 
 /// Refuses a case that is one more than the agent may have.

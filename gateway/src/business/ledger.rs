@@ -12,7 +12,7 @@ use super::{
     rights::{self, Action},
     store,
 };
-use crate::{database::statement, refusal::Refusal};
+use crate::{conversations::stored_id, database::statement, refusal::Refusal};
 
 /// Assignments that are shown.
 const ASSIGNMENTS_MAX: i64 = 100;
@@ -39,15 +39,14 @@ impl Businesses {
         if rows.is_empty() && !is_all {
             return Err(Refusal::no_such_conversation());
         }
-        let user = |id: uuid::Uuid| UserId::try_from(id).map_err(|error| Refusal::internal(&error));
         let assignments = rows.into_iter().map(|row| {
             let candidates: Vec<Considered> =
                 serde_json::from_str(&row.candidates).map_err(|error| Refusal::internal(&error))?;
             Ok(Assignment {
                 assignment_id: row.assignment_id.unsigned_abs(),
                 case_number: row.case_number.unsigned_abs(),
-                agent_id: user(row.agent_id)?,
-                assigned_by: row.assigned_by.map(user).transpose()?,
+                agent_id: stored_id(row.agent_id)?,
+                assigned_by: row.assigned_by.map(stored_id).transpose()?,
                 reason: AssignmentReason::named(&row.reason),
                 strategy: Strategy::named(&row.strategy),
                 waited_ms: row.waited_ms.unsigned_abs(),

@@ -4,8 +4,8 @@
 //! agent take part; an assignment is a change of participants, so that the log refuses whatever a former agent sends.
 //!
 //! **Invariants:** whoever writes `cases`, `assignments` or the participants of a business conversation holds the row of the
-//! business, so decisions of one business follow each other; only the sweep moves `due_at` without it. Rows are locked in the order business, conversations by id,
-//! participants. All times are those of PostgreSQL, so gateways whose clocks differ decide alike.
+//! business, so decisions of one business follow each other; only after a pause the sweep sets `clock_from` of all cases
+//! without it. Rows are locked in the order business, conversations by id, participants. All times are those of PostgreSQL, so gateways whose clocks differ decide alike.
 
 mod availability;
 mod case;
@@ -39,6 +39,7 @@ use chat_shared::{
     ids::{BusinessId, ConversationId},
     inbox::Inboxes,
     log::Log,
+    position::Seq,
 };
 use moka::sync::Cache;
 use sqlx::{Acquire, PgConnection};
@@ -173,7 +174,7 @@ impl Businesses {
     }
 
     /// As `wake`, after a customer's message in a conversation whose case is resolved.
-    pub fn wake_for(&self, business_id: BusinessId, conversation_id: ConversationId, seq: chat_shared::position::Seq) {
+    pub fn wake_for(&self, business_id: BusinessId, conversation_id: ConversationId, seq: Seq) {
         self.wakes.add(business_id, Some((conversation_id, seq)));
     }
 }

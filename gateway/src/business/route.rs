@@ -11,7 +11,7 @@ use sqlx::{Acquire, PgConnection};
 
 use super::{
     Businesses,
-    case::{CaseRow, Contact, Move, NewAssignment},
+    case::{CaseRow, Move, NewAssignment},
     pairing::{Candidate, WaitingCase, pair},
     store::{self, Business, Member},
 };
@@ -121,8 +121,7 @@ async fn plan(
     let has_more = is_full_pass && !pairings.is_empty();
     let moves = queue.into_iter().filter_map(|(case, opening)| {
         let Some(pairing) = pairings.remove(&case.conversation_id) else { return opening };
-        let is_online = reach.is_online(pairing.agent_id);
-        let contact = Contact { is_online, due_after: business.first_look(is_online) };
+        let contact = business.contact(reach.is_online(pairing.agent_id));
         let new = NewAssignment { assigned_by: None, reason: AssignmentReason::Routed, considered: pairing.considered };
         let assign = |case: CaseRow| case.assign(pairing.agent_id, contact, new, business.now);
         Some(match opening {

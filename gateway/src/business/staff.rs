@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 
 use super::{
     Businesses,
-    case::Move,
+    case::{CaseRow, Move},
     sql,
     store::{self, Business},
 };
 use crate::{
+    conversations::stored_id,
     database::{bounded, statement},
     refusal::Refusal,
     telemetry,
@@ -126,8 +127,7 @@ impl Businesses {
         let rows = statement(rows.fetch_all(&mut *connection)).await?;
         drop(connection);
         for row in rows {
-            let conversation_id = row.conversation_id.try_into().map_err(|error| Refusal::internal(&error))?;
-            let user_id = row.agent_id.try_into().map_err(|error| Refusal::internal(&error))?;
+            let (conversation_id, user_id) = (stored_id(row.conversation_id)?, stored_id(row.agent_id)?);
             let version = row.version.unsigned_abs();
             let removal = Delivery::ParticipantRemoved { conversation_id, user_id, version };
             if !self.gateways.tell(&removal).await {
@@ -264,7 +264,7 @@ impl Businesses {
 }
 
 /// The change of a conversation whose business has opened or closed.
-fn announced(case: super::case::CaseRow, business: &Business) -> Move {
+fn announced(case: CaseRow, business: &Business) -> Move {
     if business.is_open || case.state == CaseState::Resolved {
         return case.unchanged();
     }

@@ -7,7 +7,7 @@ use chat_shared::{
 };
 
 use super::{Businesses, decide::member, sql, store};
-use crate::{database::statement, refusal::Refusal};
+use crate::{conversations::stored_id, database::statement, refusal::Refusal};
 
 /// Businesses of one user that are shown.
 const BUSINESSES_MAX: i64 = 100;
@@ -76,7 +76,7 @@ impl Businesses {
         let count = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
         let businesses = rows.into_iter().map(|row| {
             Ok(StaffedBusiness {
-                business_id: row.business_id.try_into().map_err(|error| Refusal::internal(&error))?,
+                business_id: stored_id(row.business_id)?,
                 role: StaffRole::named(&row.role),
                 status: StaffStatus::named(&row.status),
                 available_until: row.available_until.map(Timestamp::from),

@@ -14,11 +14,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    case::{CaseRow, Move},
-    hours::Schedule,
+    case::{CaseRow, Contact, Move},
+    hours::{Opening, Schedule},
     sql,
 };
-use crate::{database::statement, refusal::Refusal};
+use crate::{conversations::stored_id, database::statement, refusal::Refusal};
 
 /// A business whose row is locked.
 #[derive(Debug, Clone)]
@@ -36,16 +36,22 @@ pub(super) struct Business {
 impl Business {
     /// Whether cases are assigned by the router now, as far as the hours are concerned.
     pub fn is_routing(&self) -> bool {
-        let hours = &self.settings.hours;
-        // Hours are checked before they are stored. Unreadable ones hold up no customer.
-        !hours.is_enforced || Schedule::new(hours).map_or(true, |schedule| schedule.at(self.now).is_open)
+        !self.settings.hours.is_enforced || self.opening().is_open
     }
 
-    /// When the sweep looks at a case first that is assigned now.
-    pub fn first_look(&self, is_online: bool) -> Duration {
+    /// Whether the hours say that it is open now.
+    pub fn opening(&self) -> Opening {
+        // Hours are checked before they are stored. Unreadable ones hold up no customer.
+        let always = Opening { is_open: true, changes_at: None };
+        Schedule::new(&self.settings.hours).map_or(always, |schedule| schedule.at(self.now))
+    }
+
+    /// How an agent is reached, and when the sweep looks first at a case that the agent gets now.
+    pub fn contact(&self, is_online: bool) -> Contact {
         let Clocks { answer_max_s, notified_max_s, reply_max_s, quiet_max_s, .. } = self.settings.clocks;
         let first = if is_online { answer_max_s } else { notified_max_s };
-        Duration::from_secs(first.min(reply_max_s).min(quiet_max_s).into())
+        let due_after = Duration::from_secs(first.min(reply_max_s).min(quiet_max_s).into());
+        Contact { is_online, due_after }
     }
 
     /// How long after it was resolved a case prefers its last agent.
@@ -127,19 +133,18 @@ impl TryFrom<Row> for CaseRow {
     type Error = Refusal;
 
     fn try_from(row: Row) -> Result<Self, Refusal> {
-        let user = |id: Uuid| UserId::try_from(id).map_err(|error| Refusal::internal(&error));
         Ok(Self {
-            conversation_id: row.conversation_id.try_into().map_err(|error| Refusal::internal(&error))?,
-            business_id: row.business_id.try_into().map_err(|error| Refusal::internal(&error))?,
-            customer_id: user(row.customer_id)?,
+            conversation_id: stored_id(row.conversation_id)?,
+            business_id: stored_id(row.business_id)?,
+            customer_id: stored_id(row.customer_id)?,
             version: row.version.unsigned_abs(),
             customer_seq: Seq::from_sql(row.customer_seq),
             agent_seq: Seq::from_sql(row.agent_seq),
             resolved_seq: Seq::from_sql(row.resolved_seq),
             number: row.case_number.unsigned_abs(),
             state: CaseState::named(&row.state),
-            agent_id: row.agent_id.map(user).transpose()?,
-            last_agent_id: row.last_agent_id.map(user).transpose()?,
+            agent_id: row.agent_id.map(stored_id).transpose()?,
+            last_agent_id: row.last_agent_id.map(stored_id).transpose()?,
             opened_at: row.opened_at.into(),
             waiting_since: row.waiting_since.into(),
             assigned_at: row.assigned_at.map(Timestamp::from),
@@ -148,7 +153,7 @@ impl TryFrom<Row> for CaseRow {
             was_online: row.was_online,
             due_at: row.due_at.map(Timestamp::from),
             clock_from: row.clock_from.map(Timestamp::from),
-            missed_by: row.missed_by.into_iter().map(user).collect::<Result<_, _>>()?,
+            missed_by: row.missed_by.into_iter().map(stored_id).collect::<Result<_, _>>()?,
             given_back: u32::from(row.given_back.unsigned_abs()),
         })
     }
@@ -185,7 +190,7 @@ pub(super) async fn business_of(
         conversation_id.as_uuid()
     );
     let found = statement(finding.fetch_optional(connection)).await?.flatten();
-    found.map(BusinessId::try_from).transpose().map_err(|error| Refusal::internal(&error))
+    Ok(found.map(stored_id).transpose()?)
 }
 
 /// The conversations whose cases wait, the oldest first.
@@ -242,8 +247,9 @@ pub(super) async fn of_agents(
     ids(statement(reading.fetch_all(connection)).await?)
 }
 
+/// Conversations in a column.
 pub(super) fn ids(ids: Vec<Uuid>) -> Result<Vec<ConversationId>, Refusal> {
-    ids.into_iter().map(|id| id.try_into().map_err(|error| Refusal::internal(&error))).collect()
+    ids.into_iter().map(|id| Ok(stored_id(id)?)).collect()
 }
 
 /// A member of the staff, as far as routing and decisions are concerned.
@@ -283,28 +289,17 @@ pub(super) async fn staff(
         only.as_deref()
     );
     let rows = statement(reading.fetch_all(connection)).await?;
-    let member = |row: (Uuid, &str, bool, i32, i64, Option<OffsetDateTime>, bool)| {
-        Ok(Member {
-            user_id: row.0.try_into().map_err(|error| Refusal::internal(&error))?,
-            role: StaffRole::named(row.1),
-            is_available: row.2,
-            capacity: row.3.unsigned_abs(),
-            load: u32::try_from(row.4).unwrap_or(u32::MAX),
-            last_assigned_at: row.5.map(Timestamp::from),
-            has_device: row.6,
-        })
-    };
     rows.into_iter()
         .map(|row| {
-            member((
-                row.user_id,
-                &row.role,
-                row.is_available,
-                row.capacity,
-                row.load,
-                row.last_assigned_at,
-                row.has_device,
-            ))
+            Ok(Member {
+                user_id: stored_id(row.user_id)?,
+                role: StaffRole::named(&row.role),
+                is_available: row.is_available,
+                capacity: row.capacity.unsigned_abs(),
+                load: u32::try_from(row.load).unwrap_or(u32::MAX),
+                last_assigned_at: row.last_assigned_at.map(Timestamp::from),
+                has_device: row.has_device,
+            })
         })
         .collect()
 }
@@ -393,7 +388,7 @@ async fn change_participants(connection: &mut PgConnection, moves: &[Move], now:
 
 async fn insert_events(connection: &mut PgConnection, business: &Business, moves: &[Move]) -> Result<(), Refusal> {
     let events = moves.iter().map(|change| {
-        let participants = change.participants(!business.is_open);
+        let participants = change.after.participants(!business.is_open);
         let (conversation_id, version) = (change.after.conversation_id, participants.version.cast_signed());
         let event = Event {
             conversation_id,

@@ -30,6 +30,7 @@ use super::{
     store::{self, Business},
 };
 use crate::{
+    conversations::stored_id,
     database::{bounded, statement},
     refusal::Refusal,
     telemetry,
@@ -160,7 +161,7 @@ impl Businesses {
             .fetch_all(&mut *connection),
         )
         .await?;
-        found.into_iter().map(business).collect()
+        found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
     }
 
     /// Agents who said until when they are available.
@@ -188,7 +189,7 @@ impl Businesses {
         .await?;
         let mut due: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for row in rows {
-            due.entry(business(row.business_id)?).or_default().extend(store::ids(vec![row.conversation_id])?);
+            due.entry(stored_id(row.business_id)?).or_default().push(stored_id(row.conversation_id)?);
         }
         Ok(due)
     }
@@ -279,8 +280,7 @@ impl Businesses {
             .fetch_all(&mut *connection),
         )
         .await?;
-        let user = |id: Uuid| UserId::try_from(id).map_err(|error| Refusal::internal(&error));
-        let users = rows.iter().map(|row| user(row.user_id)).collect::<Result<Vec<_>, _>>()?;
+        let users = rows.iter().map(|row| stored_id(row.user_id)).collect::<Result<Vec<_>, _>>()?;
         let reach = self.reach(&users).await;
         if !reach.is_known() {
             return Ok(());
@@ -291,7 +291,7 @@ impl Businesses {
             match row.unseen_since {
                 None if is_online => {}
                 Some(since) if !is_online && row.now - since < GONE_AFTER => {}
-                Some(_) if !is_online => gone.entry(business(row.business_id)?).or_default().push(user_id),
+                Some(_) if !is_online => gone.entry(stored_id(row.business_id)?).or_default().push(user_id),
                 _ => {
                     note_unseen(&mut connection, row.business_id, row.user_id, (!is_online).then_some(row.now)).await?;
                 }
@@ -339,7 +339,7 @@ impl Businesses {
             .fetch_all(&mut *connection),
         )
         .await?;
-        found.into_iter().map(business).collect()
+        found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
     }
 
     /// What operators see of the queue.
@@ -361,21 +361,12 @@ impl Businesses {
                 .fetch_one(&mut *connection),
         )
         .await?;
-        metrics::gauge!(telemetry::CASES_WAITING).set(gauge(row.waiting));
+        metrics::gauge!(telemetry::CASES_WAITING).set(telemetry::as_gauge(row.waiting));
         metrics::gauge!(telemetry::CASES_WAITING_OLDEST_SECONDS).set(row.oldest.max(0.0));
-        metrics::gauge!(telemetry::CASES_BOUNCED).set(gauge(row.bounced));
-        metrics::gauge!(telemetry::STAFF_AVAILABLE).set(gauge(available));
+        metrics::gauge!(telemetry::CASES_BOUNCED).set(telemetry::as_gauge(row.bounced));
+        metrics::gauge!(telemetry::STAFF_AVAILABLE).set(telemetry::as_gauge(available));
         Ok(())
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge; counts stay far below 2^52")]
-const fn gauge(count: i64) -> f64 {
-    count as f64
-}
-
-fn business(id: Uuid) -> Result<BusinessId, Refusal> {
-    BusinessId::try_from(id).map_err(|error| Refusal::internal(&error))
 }
 
 /// Whether the newest event holds more of the conversation than is stored. One more message of the customer changes nothing for

@@ -15,7 +15,7 @@ mod rules;
 pub use blocks::blocked_among;
 pub use changes::{insert_outbox, insert_participants};
 pub use create::Created;
-pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head};
+pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head, stored_id};
 
 use chat_shared::{clock::Clock, inbox::Inboxes, log::Log};
 

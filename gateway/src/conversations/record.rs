@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     customer_view::CustomerView,
     event::{BusinessPart, Event, Participants},
-    ids::{BusinessId, ConversationId, InvalidId, UserId},
+    ids::{ConversationId, InvalidId, UserId},
     log::{Head, Log},
     position::{Seq, StreamSeq},
     wire::{Case, CaseState, ConversationKind, Participant, Role, UnknownName},
@@ -41,14 +41,14 @@ pub(super) fn participants(user_ids: Vec<Uuid>, roles: &[String]) -> Result<Vec<
     pairs.map(|(user_id, role)| Ok(Participant { user_id: user_id.try_into()?, role: Role::named(role) })).collect()
 }
 
-/// Users in a column.
-pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow> {
-    Ok(user_ids.into_iter().map(TryInto::try_into).collect::<Result<_, InvalidId>>()?)
+/// An id in a column.
+pub fn stored_id<T: TryFrom<Uuid, Error = InvalidId>>(id: Uuid) -> Result<T, UnreadableRow> {
+    Ok(id.try_into()?)
 }
 
-/// A business in a column.
-pub(super) fn business_id(business_id: Option<Uuid>) -> Result<Option<BusinessId>, UnreadableRow> {
-    Ok(business_id.map(TryInto::try_into).transpose()?)
+/// Users in a column.
+pub(super) fn user_ids(user_ids: Vec<Uuid>) -> Result<Vec<UserId>, UnreadableRow> {
+    user_ids.into_iter().map(stored_id).collect()
 }
 
 /// The case in three columns. A restored database may lack it: such a case counts as resolved, and opens again.
@@ -119,7 +119,7 @@ pub async fn stored_head(database: &Database, conversation_id: ConversationId) -
     .await?;
     let Some(row) = row else { return Ok(None) };
     let case = case(row.case_number, row.case_state.as_deref(), row.waiting_since);
-    let business = business_id(row.business_id)?.map(|business_id| BusinessPart {
+    let business = row.business_id.map(stored_id).transpose()?.map(|business_id| BusinessPart {
         business_id,
         case,
         is_closed: row.is_closed.unwrap_or_default(),

@@ -5,10 +5,10 @@
 use std::collections::{HashMap, HashSet};
 
 use chat_shared::ids::UserId;
-use uuid::Uuid;
 
 use super::lists::Allowed;
 use crate::{
+    conversations::stored_id,
     database::{Database, statement},
     refusal::Refusal,
 };
@@ -61,8 +61,7 @@ pub async fn allowed(database: &Database, asked: &[(UserId, &[UserId])]) -> Resu
     )
     .await?;
     for pair in found {
-        let read = |id: Uuid| UserId::try_from(id).map_err(|error| Refusal::internal(&error));
-        let (user_id, other_id) = (read(pair.user_id)?, read(pair.other_id)?);
+        let (user_id, other_id) = (stored_id(pair.user_id)?, stored_id(pair.other_id)?);
         let allowed = allowed.entry(user_id).or_default();
         allowed.known.insert(other_id);
         if pair.is_hidden {

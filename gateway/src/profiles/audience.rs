@@ -4,6 +4,7 @@
 use chat_shared::ids::{BusinessId, UserId};
 
 use crate::{
+    conversations::stored_id,
     database::{Database, statement},
     refusal::Refusal,
 };
@@ -29,8 +30,7 @@ pub(super) async fn page(database: &Database, user_id: UserId, after: Option<Use
         .fetch_all(&mut *connection),
     )
     .await?;
-    let ids = found.into_iter().map(|id| id.try_into().map_err(|error| Refusal::internal(&error)));
-    ids.collect()
+    found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
 }
 
 /// A page of the customers of a business: those after a place, in the order of their ids.
@@ -53,6 +53,5 @@ pub(super) async fn page_of_customers(
         .fetch_all(&mut *connection),
     )
     .await?;
-    let ids = found.into_iter().map(|id| id.try_into().map_err(|error| Refusal::internal(&error)));
-    ids.collect()
+    found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
 }

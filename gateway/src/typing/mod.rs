@@ -56,11 +56,7 @@ impl Typing {
         let others: Vec<_> =
             participants.list.iter().map(|other| other.user_id).filter(|other| *other != user_id).collect();
         let Ok(gateways) = state.inboxes.gateways_of(&others).await else { return Ok(()) };
-        // The other participant of an agent is the customer.
-        let shown_as = match CustomerView::of_customer(&participants) {
-            Some(customer) => customer.id(user_id),
-            None => user_id,
-        };
+        let shown_as = CustomerView::id_to_others(&participants, user_id);
         for (gateway_id, user_ids) in by_gateway(&others, &gateways) {
             let typing = Said { conversation_id, user_id: shown_as, is_typing };
             let subject = gateway_subject(&state.namespace, gateway_id);
@@ -93,10 +89,7 @@ impl Typing {
     /// A message says that its sender has written.
     pub fn delivered(&self, state: &AppState, event: &Event) {
         if let Fact::MessageSent(message) = &event.fact {
-            let shown_as = match CustomerView::of_customer(&event.participants) {
-                Some(customer) => customer.id(message.sender_id),
-                None => message.sender_id,
-            };
+            let shown_as = CustomerView::id_to_others(&event.participants, message.sender_id);
             self.end(state, (event.conversation_id, shown_as));
         }
     }
