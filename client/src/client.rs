@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_shared::{
-    ids::{ConversationId, MessageId, UserId},
-    limits::{PRESENCE_USERS_MAX, TEXT_BYTES_MAX},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
+    limits::{PRESENCE_USERS_MAX, TEXT_BYTES_MAX, WATCHED_BUSINESSES_MAX},
     position::Seq,
-    wire::{Accepted, Command, ErrorCode, MarkRead, SendMessage, SetTyping, WatchPresence},
+    wire::{Accepted, Command, ErrorCode, MarkRead, SendMessage, SetTyping, WatchBusinesses, WatchPresence},
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -154,6 +154,18 @@ impl Client {
             return Err(CommandError::Rejected { code: ErrorCode::Invalid, message });
         }
         self.command(Command::WatchPresence(WatchPresence { user_ids })).await
+    }
+
+    /// Replaces the list of businesses that the application watches: at most 20; an empty list ends it. The availability of
+    /// each follows as [`Event::Businesses`](crate::Event::Businesses), to its staff with its queue, and then each change, over
+    /// reconnects too.
+    pub async fn watch_businesses(&self, business_ids: Vec<BusinessId>) -> Result<(), CommandError> {
+        if business_ids.len() > WATCHED_BUSINESSES_MAX {
+            let message =
+                format!("at most {WATCHED_BUSINESSES_MAX} businesses can be watched, and not {}", business_ids.len());
+            return Err(CommandError::Rejected { code: ErrorCode::Invalid, message });
+        }
+        self.command(Command::WatchBusinesses(WatchBusinesses { business_ids })).await
     }
 
     /// Says that the user writes, or has stopped before sending. Call it with every key: the gateway is told when it begins

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use chat_shared::{
     ids::ConversationId,
     position::Seq,
-    wire::{ChangedConversation, Conversation, ErrorCode, Message, Presence, ProfileList, Receipt, Typing},
+    wire::{
+        ChangedConversation, Conversation, ErrorCode, Message, Presence, ProfileList, Receipt, Typing, WatchedBusiness,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -45,9 +47,14 @@ pub enum Event {
     /// Users that are watched: all of them after [`Client::watch_presence`](crate::Client::watch_presence), then those
     /// that changed. While there is no connection it may be otherwise; what changed meanwhile is told after it.
     Presence(Vec<Presence>),
-    /// After a reconnect the gateway refused to let the same users be watched: most likely there is no conversation with
-    /// one of them any more. Nobody is watched until another list is given.
+    /// Businesses that are watched: all of them after [`Client::watch_businesses`](crate::Client::watch_businesses), then
+    /// those that changed.
+    Businesses(Vec<WatchedBusiness>),
+    /// After a reconnect the gateway refused the list that the gateway before had agreed to. For users, most likely there is no
+    /// conversation with one of them any more. Nothing of the list is watched until another one is given.
     WatchEnded {
+        /// The list.
+        list: WatchList,
         /// From the closed list.
         code: ErrorCode,
         /// What is wrong.
@@ -63,6 +70,15 @@ pub enum Event {
         /// The same of all conversations.
         total: u64,
     },
+}
+
+/// A list that a client watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchList {
+    /// That of [`Client::watch_presence`](crate::Client::watch_presence).
+    Users,
+    /// That of [`Client::watch_businesses`](crate::Client::watch_businesses).
+    Businesses,
 }
 
 /// An event on its way to the application.

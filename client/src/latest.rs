@@ -1,4 +1,4 @@
-//! Commands of which only the latest counts: how far a conversation was read, and whose presence is watched. Each is
+//! Commands of which only the latest counts: how far a conversation was read, and which users and businesses are watched. Each is
 //! repeated over lost connections until it is answered or nobody waits for it any more. No I/O.
 //!
 //! **Invariant:** of each subject at most one command is on its way; of those that wait behind it, only the latest is kept,
@@ -20,6 +20,8 @@ pub(crate) enum Subject {
     Reading(ConversationId),
     /// Whose presence is watched.
     Presence,
+    /// Which businesses are watched.
+    Businesses,
 }
 
 /// A command, and who waits for its answer: each until a moment of their own.

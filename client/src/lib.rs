@@ -70,7 +70,6 @@ mod numbers;
 mod options;
 mod order;
 mod position;
-mod presence;
 mod progress;
 mod receipts;
 mod rest;
@@ -80,12 +79,13 @@ mod token;
 mod typing;
 mod unread;
 mod verdict;
+mod watch;
 
 pub use chat_shared::{clock, ids, position as positions, runs, wire};
 
 pub use client::{Client, Outgoing};
 pub use error::{CommandError, ConnectError, RestError, SendError, TokenError};
-pub use events::{Event, Events};
+pub use events::{Event, Events, WatchList};
 pub use options::{ClientOptions, Start};
 pub use position::{Position, ReadMark};
 pub use rest::{HistoryRange, Rest};

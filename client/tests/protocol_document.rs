@@ -8,13 +8,13 @@ use chat_client::{
     ids::{BusinessId, ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
     wire::{
-        AddParticipants, Assignment, AssignmentList, AssignmentReason, BlockList, BusinessAvailability,
-        BusinessConversation, BusinessConversationPage, BusinessSettings, Case, CaseState, CloseCode, Command,
-        CommandFrame, Considered, ConversationName, ConversationPage, CreateConversation, Device, DeviceList,
+        AddParticipants, Assignment, AssignmentList, AssignmentReason, Availability, BlockList, BusinessAvailability,
+        BusinessConversation, BusinessConversationPage, BusinessQueue, BusinessSettings, Case, CaseState, CloseCode,
+        Command, CommandFrame, Considered, ConversationName, ConversationPage, CreateConversation, Device, DeviceList,
         ErrorBody, ErrorCode, HistoryPage, MarkReadBody, Mute, Platform, Presence, PresenceList, ProfileList,
         ProfileState, Progress, Push, Receipt, ReceiptKind, RegisterDevice, ReleaseReason, ResolveCase, Role,
-        SendMessageBody, ServerFrame, SetAgent, SetStatus, StaffRole, StaffStatus, StaffedBusiness,
-        StaffedBusinessList, Strategy, Ticket, Typing, UnreadTotal, UserProfile, Verdict,
+        SendMessageBody, ServerFrame, SetAgent, SetStatus, StaffLoad, StaffRole, StaffStatus, StaffedBusiness,
+        StaffedBusinessList, Strategy, Ticket, Typing, UnreadTotal, UserProfile, Verdict, WatchedBusiness,
     },
 };
 use chat_shared::limits;
@@ -98,6 +98,7 @@ fn every_frame_has_an_example() {
         "receipt",
         "typing",
         "presence",
+        "business",
         "skipped",
         "profile",
         "heartbeat",
@@ -121,6 +122,24 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
+/// A watched business as a supervisor is shown it.
+fn watched_business(user_id: UserId) -> WatchedBusiness {
+    let at = Some(Timestamp(1));
+    let member = StaffLoad {
+        user_id,
+        role: StaffRole::Agent,
+        status: StaffStatus::Available,
+        is_reachable: true,
+        load: 1,
+        capacity: 5,
+    };
+    let (business_id, state) = (BusinessId::random(), Availability::Busy);
+    WatchedBusiness {
+        availability: BusinessAvailability { business_id, state, opens_at: at, closes_at: at, waiting: Some(1) },
+        queue: Some(BusinessQueue { waiting: 1, oldest_waiting_since: at, mine: 1, staff: Some(vec![member]) }),
+    }
+}
+
 /// What the wire can say besides messages, with every field that may be absent.
 fn everything_beside_messages() -> Vec<Value> {
     let (conversation_id, user_id, message_id) = (ConversationId::random(), UserId::random(), MessageId::random());
@@ -138,6 +157,7 @@ fn everything_beside_messages() -> Vec<Value> {
         Push::Receipt { cursor, receipt: receipt(ReceiptKind::Delivered) },
         Push::Typing { typing: Typing { conversation_id, user_id, is_typing: true } },
         Push::Presence { users: vec![presence] },
+        Push::Business { business: watched_business(user_id) },
         Push::Skipped { cursor: Cursor(1) },
         Push::Profile { profiles: ProfileList { users: vec![profile], businesses: Vec::new() } },
     ];

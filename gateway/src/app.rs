@@ -165,6 +165,7 @@ async fn start_tasks(state: &AppState, delivery: Latch) {
     tasks.best_effort("typing", typing::expire(state.clone()));
     tasks.best_effort("lease", delivery::keep(state.clone()));
     tasks.best_effort("case_router", business::run_wakes(state.clone()));
+    tasks.best_effort("business_watches", business::run_watches(state.clone()));
     business::start_sweep(state.businesses.clone(), tasks);
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), tasks);
     state.revocations.start(state).await;

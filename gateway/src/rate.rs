@@ -16,10 +16,10 @@ const TIDY_INTERVAL: Duration = Duration::from_mins(1);
 /// Rows of a page that count as one command: a page of 100 counts as five.
 const ROWS_PER_COMMAND: usize = 20;
 
-/// `watch_presence` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of
+/// `watch_presence` and `watch_businesses` commands of one user a second, over a longer time. Over it `rate_limited`: each costs a statement of
 /// PostgreSQL, and work whenever somebody comes or goes.
 const WATCHES_PER_SECOND_MAX: u32 = 2;
-/// `watch_presence` commands of one user at once: all their connections may come back together.
+/// Such commands of one user at once: all their connections may come back together.
 const WATCHES_BURST_MAX: u32 = 20;
 
 /// Ids in `GET /v1/profiles` of one user a second, over a longer time. Over it `rate_limited`: each id that is not known
@@ -92,7 +92,7 @@ impl RateLimits {
         self.check_one(&self.typing, user_id)
     }
 
-    /// Counts one `watch_presence` of a user, beside counting it as a command.
+    /// Counts one `watch_presence` or `watch_businesses` of a user, beside counting it as a command.
     pub fn check_watch(&self, user_id: UserId) -> Result<(), Refusal> {
         self.check_one(&self.watches, user_id)
     }

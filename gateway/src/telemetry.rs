@@ -70,6 +70,8 @@ pub const CASES_WAITING: &str = "chat_gateway_cases_waiting";
 pub const CASES_WAITING_OLDEST_SECONDS: &str = "chat_gateway_cases_waiting_oldest_seconds";
 /// Waiting cases that agents have given back five times or more often.
 pub const CASES_BOUNCED: &str = "chat_gateway_cases_bounced";
+/// Cases that have been waiting for more than a minute although an agent could take them.
+pub const CASES_STARVED: &str = "chat_gateway_cases_starved";
 /// Members of staff that say that they are available.
 pub const STAFF_AVAILABLE: &str = "chat_gateway_staff_available";
 /// Cases given to agents, by `reason`.
@@ -96,6 +98,10 @@ pub const PRESENCE_DROPPED_TOTAL: &str = "chat_gateway_presence_dropped_total";
 pub const PRESENCE_PUSHED_TOTAL: &str = "chat_gateway_presence_pushed_total";
 /// Pairs of a connection and a user whom it watches.
 pub const WATCHES: &str = "chat_gateway_presence_watches";
+/// States of businesses that were pushed, once for each connection.
+pub const BUSINESSES_PUSHED_TOTAL: &str = "chat_gateway_businesses_pushed_total";
+/// Pairs of a connection and a business that it watches.
+pub const BUSINESS_WATCHES: &str = "chat_gateway_business_watches";
 /// Times that somebody was said to write or to have stopped, passed on to other gateways.
 pub const TYPING_PASSED_TOTAL: &str = "chat_gateway_typing_passed_total";
 /// Writers who were not heard of for too long.
@@ -152,6 +158,8 @@ pub fn describe() {
     describe_counter!(PRESENCE_DROPPED_TOTAL, "Announcements dropped because too many waited for NATS");
     describe_counter!(PRESENCE_PUSHED_TOTAL, "Users whose presence was pushed, once for each connection");
     describe_gauge!(WATCHES, "Pairs of a connection and a user whom it watches");
+    describe_counter!(BUSINESSES_PUSHED_TOTAL, "States of businesses pushed, once for each connection");
+    describe_gauge!(BUSINESS_WATCHES, "Pairs of a connection and a business that it watches");
     describe_counter!(TYPING_PASSED_TOTAL, "Beginnings and ends of typing passed on to gateways");
     describe_counter!(TYPING_EXPIRED_TOTAL, "Writers who were not heard of for too long");
     describe_counter!(SESSION_ENDED_JOBS_TOTAL, "Ends of sessions queued because something was not confirmed");
@@ -159,6 +167,7 @@ pub fn describe() {
     describe_gauge!(CASES_WAITING, "Cases that wait for an agent, of the whole installation");
     describe_gauge!(CASES_WAITING_OLDEST_SECONDS, "Age of the oldest waiting case in seconds");
     describe_gauge!(CASES_BOUNCED, "Waiting cases that agents have given back five times or more often");
+    describe_gauge!(CASES_STARVED, "Cases waiting for more than a minute although an agent could take them");
     describe_gauge!(STAFF_AVAILABLE, "Members of staff that say that they are available");
     describe_counter!(ASSIGNMENTS_TOTAL, "Cases given to agents");
     describe_counter!(ASSIGNMENTS_RELEASED_TOTAL, "Cases that agents have no more");
@@ -190,6 +199,7 @@ pub fn describe() {
         PRESENCE_ANNOUNCED_TOTAL,
         PRESENCE_DROPPED_TOTAL,
         PRESENCE_PUSHED_TOTAL,
+        BUSINESSES_PUSHED_TOTAL,
         TYPING_PASSED_TOTAL,
         TYPING_EXPIRED_TOTAL,
         SESSION_ENDED_JOBS_TOTAL,
@@ -205,6 +215,7 @@ pub fn describe() {
     metrics::gauge!(SOCKETS).set(0);
     metrics::gauge!(REVOCATIONS).set(0);
     metrics::gauge!(WATCHES).set(0);
+    metrics::gauge!(BUSINESS_WATCHES).set(0);
     metrics::gauge!(CONTENT_KEYS_AHEAD_DAYS).set(0);
     metrics::gauge!(CONTENT_KEYS_UNOPENED).set(0);
 }

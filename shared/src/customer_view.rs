@@ -71,7 +71,7 @@ impl CustomerView {
         message
     }
 
-    /// Changes a push into that of the customer. Names are added by whoever shows it.
+    /// Changes a push of a conversation into that of the customer. Names are added by whoever shows it.
     pub fn apply(&self, push: &mut Push) {
         match push {
             Push::Message { message, .. } => message.sender_id = self.id(message.sender_id),
@@ -83,6 +83,7 @@ impl CustomerView {
             | Push::Profile { .. }
             | Push::Skipped { .. }
             | Push::Heartbeat { .. }
+            | Push::Business { .. }
             | Push::GoingAway { .. } => {}
         }
     }

@@ -78,6 +78,13 @@ pub enum Delivery {
         /// The conversation's version since.
         version: u64,
     },
+    /// Businesses have changed; to all gateways, for connections that watch them.
+    BusinessesChanged {
+        /// The businesses.
+        business_ids: Vec<BusinessId>,
+        /// Whether users may have left the staff: a gateway that has answered pushes them nothing of the queue.
+        of_staff: bool,
+    },
     /// Nothing but a sign that the way from the notifiers to the gateways is open.
     Beacon,
 }

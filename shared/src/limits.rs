@@ -66,6 +66,8 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 pub const LOG_AGE_MAX: Duration = Duration::from_hours(7 * 24);
 /// Users whose presence one connection watches, or one request asks for. More are refused as `invalid`.
 pub const PRESENCE_USERS_MAX: usize = 100;
+/// Businesses that one connection watches.
+pub const WATCHED_BUSINESSES_MAX: usize = 20;
 /// How long a user whose connection broke counts as online, so that a quick return isn't seen. A client that says goodbye
 /// is offline at once.
 pub const PRESENCE_GRACE: Duration = Duration::from_secs(5);

@@ -113,7 +113,14 @@ impl Session {
                 }
             }
             Push::Typing { typing } if self.has_taker => self.realtime.typists.heard(typing, now),
-            Push::Presence { users } if self.has_taker => self.realtime.watch.heard(&users),
+            Push::Presence { users } if self.has_taker => {
+                for presence in users {
+                    self.realtime.users.pushed(presence.user_id, presence);
+                }
+            }
+            Push::Business { business } if self.has_taker => {
+                self.realtime.businesses.pushed(business.availability.business_id, business);
+            }
             Push::Skipped { cursor } => {
                 if self.is_jump(Some(cursor)) {
                     return self.pushes_missing();
@@ -121,7 +128,7 @@ impl Session {
                 self.advance(Some(cursor), Content::Nothing, now);
             }
             Push::Profile { profiles } if self.has_taker => self.notify(Event::Profiles(profiles)),
-            Push::Typing { .. } | Push::Presence { .. } | Push::Profile { .. } => {}
+            Push::Typing { .. } | Push::Presence { .. } | Push::Business { .. } | Push::Profile { .. } => {}
             Push::Ready(_) => tracing::debug!("the gateway said ready twice"),
         }
         ControlFlow::Continue(())

@@ -311,7 +311,7 @@ impl Ground {
                 ControlFlow::Continue(())
             }
             Step::Watch(user_ids) => {
-                session.realtime.watch.ask(&user_ids);
+                session.realtime.users.ask(&user_ids);
                 session.latest.keep(
                     crate::latest::Subject::Presence,
                     chat_shared::wire::Command::WatchPresence(WatchPresence { user_ids }),

@@ -205,7 +205,8 @@ impl Session {
         self.book.connection_lost();
         self.latest.connection_lost();
         self.realtime.own_typing.connection_lost();
-        self.realtime.watch.connection_lost();
+        self.realtime.users.connection_lost();
+        self.realtime.businesses.connection_lost();
         let hint = match ending.verdict() {
             Verdict::Stop(reason) => return ControlFlow::Break(reason),
             Verdict::NewToken(reason) => {

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chat_shared::{
-    ids::{ConversationId, UserId},
+    ids::{BusinessId, ConversationId, UserId},
     position::Seq,
     wire::{
-        ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, MarkRead, Message, Receipt, ReceiptKind,
-        SetTyping, WatchPresence,
+        ChangedConversation, Command, Conversation, ErrorCode, HistoryPage, MarkRead, Message, Presence, Receipt,
+        ReceiptKind, SetTyping, WatchBusinesses, WatchPresence, WatchedBusiness,
     },
 };
 use tokio::{
@@ -18,15 +18,15 @@ use tokio::{
 use super::{Asking, Session};
 use crate::{
     error::{CommandError, RestError},
-    events::{Envelope, Event},
+    events::{Envelope, Event, WatchList},
     latest::{Answered, Subject},
     load,
     numbers::Numbers,
     position::ReadMark,
-    presence::Watch,
     receipts::Receipts,
     typing::{OwnTyping, Typists},
     unread::{SharedUnread, Unread},
+    watch::Watch,
 };
 
 /// Whoever waits for a command.
@@ -52,7 +52,8 @@ pub(super) struct Realtime {
     pub(super) me: Option<UserId>,
     pub(super) typists: Typists,
     pub(super) own_typing: OwnTyping,
-    pub(super) watch: Watch,
+    pub(super) users: Watch<UserId, Presence>,
+    pub(super) businesses: Watch<BusinessId, WatchedBusiness>,
     pub(super) unread: Arc<SharedUnread>,
     receipts: Receipts,
     numbers: Numbers,
@@ -65,7 +66,8 @@ impl Realtime {
             me: None,
             typists: Typists::default(),
             own_typing: OwnTyping::default(),
-            watch: Watch::default(),
+            users: Watch::default(),
+            businesses: Watch::default(),
             unread: Arc::new(SharedUnread::new(Unread::new(reads))),
             receipts: Receipts::default(),
             numbers: Numbers::default(),
@@ -131,7 +133,8 @@ impl Realtime {
 
     /// Whether `pop` may give something.
     pub(super) fn has_news(&self) -> bool {
-        self.typists.has_news() || self.watch.has_news() || self.unread.lock().has_news()
+        let is_watch_new = self.users.has_news() || self.businesses.has_news();
+        self.typists.has_news() || is_watch_new || self.unread.lock().has_news()
     }
 
     /// What the application hasn't been told.
@@ -142,7 +145,10 @@ impl Realtime {
             Some(Event::Unread { conversation_id, unread, total })
         };
         let typing = self.typists.pop().map(Event::Typing);
-        let event = typing.or_else(|| self.watch.pop().map(Event::Presence)).or_else(unread)?;
+        let event = typing
+            .or_else(|| self.users.pop().map(Event::Presence))
+            .or_else(|| self.businesses.pop().map(Event::Businesses))
+            .or_else(unread)?;
         Some(Envelope { event, notice: None })
     }
 }
@@ -157,8 +163,12 @@ impl Session {
                 (Subject::Reading(*conversation_id), *seq)
             }
             Command::WatchPresence(WatchPresence { user_ids }) => {
-                self.realtime.watch.ask(user_ids);
+                self.realtime.users.ask(user_ids);
                 (Subject::Presence, None)
+            }
+            Command::WatchBusinesses(WatchBusinesses { business_ids }) => {
+                self.realtime.businesses.ask(business_ids);
+                (Subject::Businesses, None)
             }
             _ => return tracing::error!("a command came that is not one of which the latest counts"),
         };
@@ -176,13 +186,17 @@ impl Session {
         }
     }
 
-    /// Asks this connection for what an earlier one had agreed to, unless something else is being asked for.
+    /// Asks the gateway of this connection for the lists that an earlier one had agreed to, unless others are being asked for.
     pub(super) fn watch_again(&mut self) {
-        if self.latest.has(Subject::Presence) {
-            return;
-        }
-        if let Some(user_ids) = self.realtime.watch.outstanding() {
+        if !self.latest.has(Subject::Presence)
+            && let Some(user_ids) = self.realtime.users.outstanding()
+        {
             self.latest.keep(Subject::Presence, Command::WatchPresence(WatchPresence { user_ids }));
+        }
+        if !self.latest.has(Subject::Businesses)
+            && let Some(business_ids) = self.realtime.businesses.outstanding()
+        {
+            self.latest.keep(Subject::Businesses, Command::WatchBusinesses(WatchBusinesses { business_ids }));
         }
     }
 
@@ -201,8 +215,10 @@ impl Session {
     /// A command was carried out.
     pub(super) fn done(&mut self, reference: u64) {
         let Some(Answered { command, waiters, .. }) = self.latest.answered(reference) else { return };
-        if let Command::WatchPresence(WatchPresence { user_ids }) = command {
-            self.realtime.watch.agreed(user_ids);
+        match command {
+            Command::WatchPresence(WatchPresence { user_ids }) => self.realtime.users.agreed(user_ids),
+            Command::WatchBusinesses(WatchBusinesses { business_ids }) => self.realtime.businesses.agreed(business_ids),
+            _ => {}
         }
         for asker in waiters {
             asker.answer(Ok(()));
@@ -212,14 +228,27 @@ impl Session {
     /// A command was refused for good.
     pub(super) fn refused(&mut self, answered: Answered<Asker>, code: ErrorCode, message: &str) {
         let Answered { command, waiters, is_kept, is_followed } = answered;
-        if matches!(command, Command::WatchPresence(_)) {
-            if is_kept {
-                self.realtime.watch.ended();
-                self.notify(Event::WatchEnded { code, message: message.to_owned() });
-            } else if !is_followed {
-                self.realtime.watch.refused();
+        let list = match command {
+            Command::WatchPresence(_) => Some(WatchList::Users),
+            Command::WatchBusinesses(_) => Some(WatchList::Businesses),
+            _ => None,
+        };
+        match list {
+            Some(list) if is_kept => {
+                match list {
+                    WatchList::Users => self.realtime.users.ended(),
+                    WatchList::Businesses => self.realtime.businesses.ended(),
+                }
+                self.notify(Event::WatchEnded { list, code, message: message.to_owned() });
+            }
+            Some(list) if !is_followed => {
+                match list {
+                    WatchList::Users => self.realtime.users.refused(),
+                    WatchList::Businesses => self.realtime.businesses.refused(),
+                }
                 self.watch_again();
             }
+            _ => {}
         }
         for asker in waiters {
             asker.answer(Err(CommandError::Rejected { code, message: message.to_owned() }));

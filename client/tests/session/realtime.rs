@@ -2,11 +2,14 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chat_client::{
-    Client, ClientOptions, CommandError, Event, Events,
+    Client, ClientOptions, CommandError, Event, Events, WatchList,
     clock::Timestamp,
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     positions::{Cursor, Seq},
-    wire::{Command, ErrorCode, MarkRead, Message, Presence, Push, Receipt, ReceiptKind, Typing, WatchPresence},
+    wire::{
+        Availability, BusinessAvailability, Command, ErrorCode, MarkRead, Message, Presence, Push, Receipt,
+        ReceiptKind, Typing, WatchBusinesses, WatchPresence, WatchedBusiness,
+    },
 };
 use tokio::join;
 
@@ -238,7 +241,57 @@ async fn r8_1_presence_is_watched_again_after_a_reconnect_and_only_changes_are_t
     socket.ready(Some(epoch), 10, true).await;
     let (reference, _) = watch(&mut socket).await;
     socket.reject(reference, ErrorCode::NotFound).await;
-    let ended = Event::WatchEnded { code: ErrorCode::NotFound, message: "because".into() };
+    let ended = Event::WatchEnded { list: WatchList::Users, code: ErrorCode::NotFound, message: "because".into() };
+    assert_eq!(next_news(&mut events).await, ended);
+}
+
+/// The next `watch_businesses`: its reference, and the list.
+async fn watch_businesses(socket: &mut Socket) -> (u64, Vec<BusinessId>) {
+    match socket.asked().await {
+        (reference, Command::WatchBusinesses(WatchBusinesses { business_ids })) => (reference, business_ids),
+        (_, other) => panic!("{other:?} came instead of a list of businesses"),
+    }
+}
+
+#[tokio::test]
+async fn r7_3_businesses_are_watched_again_after_a_reconnect_and_only_changes_are_handed_over() {
+    let mut gateway = FakeGateway::start().await;
+    let options = gateway.options();
+    let (client, mut events, mut socket, epoch) = connected(&mut gateway, options).await;
+    let business_id = BusinessId::random();
+    let state = |state| WatchedBusiness {
+        availability: BusinessAvailability { business_id, state, opens_at: None, closes_at: None, waiting: None },
+        queue: None,
+    };
+    let (watched, ()) = join!(client.watch_businesses(vec![business_id]), async {
+        let (reference, list) = watch_businesses(&mut socket).await;
+        assert_eq!(list, [business_id]);
+        socket.done(reference).await;
+        socket.push(Push::Business { business: state(Availability::Away) }).await;
+    });
+    assert_eq!(watched, Ok(()));
+    assert_eq!(next_news(&mut events).await, Event::Businesses(vec![state(Availability::Away)]));
+
+    drop(socket);
+    let mut socket = gateway.accept().await;
+    socket.ready(Some(epoch), 10, true).await;
+    let (reference, list) = watch_businesses(&mut socket).await;
+    assert_eq!(list, [business_id], "the application does not ask again");
+    socket.done(reference).await;
+    socket.push(Push::Business { business: state(Availability::Away) }).await;
+    socket.push(Push::Business { business: state(Availability::Busy) }).await;
+    assert_eq!(next_news(&mut events).await, Event::Businesses(vec![state(Availability::Busy)]));
+
+    let many = std::iter::repeat_with(BusinessId::random).take(21).collect();
+    let refused = client.watch_businesses(many).await;
+    assert!(matches!(refused, Err(CommandError::Rejected { code: ErrorCode::Invalid, .. })));
+
+    drop(socket);
+    let mut socket = gateway.accept().await;
+    socket.ready(Some(epoch), 10, true).await;
+    let (reference, _) = watch_businesses(&mut socket).await;
+    socket.reject(reference, ErrorCode::NotFound).await;
+    let ended = Event::WatchEnded { list: WatchList::Businesses, code: ErrorCode::NotFound, message: "because".into() };
     assert_eq!(next_news(&mut events).await, ended);
 }
 

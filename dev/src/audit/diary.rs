@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chat_client::{
-    ConnectionState, Event,
+    ConnectionState, Event, WatchList,
     ids::{ConversationId, UserId},
     positions::Seq,
     wire::{Accepted, Conversation, ConversationKind, Message, Participant, ReceiptKind},
@@ -77,7 +77,7 @@ impl Diary {
                 self.online.extend(users.into_iter().map(|user| (user.user_id, (user.is_online, now))));
             }
             // Nobody is watched any more.
-            Event::WatchEnded { .. } => self.online.clear(),
+            Event::WatchEnded { list: WatchList::Users, .. } => self.online.clear(),
             Event::Typing(typing) => {
                 let key = (typing.conversation_id, typing.user_id);
                 self.typing.insert(key, (typing.is_typing, Instant::now()));

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use super::{
     Businesses,
     route::Reach,
-    store::{self, Business, Member},
+    store::{Business, Member},
 };
 use crate::refusal::Refusal;
 
@@ -35,26 +35,18 @@ impl Businesses {
         if let Some(known) = self.availabilities.get(&business_id) {
             return Ok(known);
         }
-        let mut connection = self.database.connection().await?;
-        let business = store::read(&mut connection, business_id).await?.ok_or_else(Refusal::no_such_business)?;
-        let staff = store::staff(&mut connection, business_id, None).await?;
-        let waiting = store::count_waiting(&mut connection, business_id).await?;
-        drop(connection);
-        let available: Vec<_> =
-            staff.iter().filter(|member| member.is_available).map(|member| member.user_id).collect();
-        let reach = self.reach(&available).await;
-        let found = aggregate(&business, &staff, &reach, waiting);
-        self.availabilities.insert(business_id, found);
-        Ok(found)
+        let look = self.look(&[business_id]).await?.remove(&business_id).ok_or_else(Refusal::no_such_business)?;
+        self.availabilities.insert(business_id, look.availability);
+        Ok(look.availability)
     }
 }
 
 /// The availability of a business by its hours and its staff.
-fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32) -> BusinessAvailability {
+pub(super) fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32) -> BusinessAvailability {
     let hours = &business.settings.hours;
     let opening = business.opening();
-    let is_reachable = |member: &&Member| member.is_available && (reach.is_online(member.user_id) || member.has_device);
-    let mut reachable = staff.iter().filter(is_reachable).filter(|member| member.capacity > 0).peekable();
+    let is_there = |member: &&Member| member.is_available && member.is_reachable(reach) && member.capacity > 0;
+    let mut reachable = staff.iter().filter(is_there).peekable();
     let state = if !business.is_open || (hours.is_enforced && !opening.is_open) {
         Availability::Closed
     } else if reachable.peek().is_none() {

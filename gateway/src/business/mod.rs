@@ -15,6 +15,8 @@ mod due;
 mod hours;
 mod inbox;
 mod ledger;
+mod look;
+mod measure;
 mod pairing;
 mod reads;
 mod rights;
@@ -25,11 +27,13 @@ mod status;
 mod store;
 mod sweep;
 mod wakes;
+mod watch;
 
 pub use inbox::InboxQuery;
 pub use staff::StaffList;
 pub use sweep::start as start_sweep;
 pub use wakes::run as run_wakes;
+pub use watch::run as run_watches;
 
 use std::sync::Arc;
 
@@ -48,7 +52,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{case::Move, store::Business, wakes::Wakes};
+use self::{case::Move, store::Business, wakes::Wakes, watch::Watches};
 use crate::{
     conversations::Conversations,
     database::{Database, bounded},
@@ -76,6 +80,7 @@ pub struct Businesses {
     turns: Cache<BusinessId, Arc<Mutex<()>>>,
     transactions: Arc<Semaphore>,
     wakes: Arc<Wakes>,
+    watches: Arc<Watches>,
     availabilities: availability::Remembered,
     /// When a notifier was last known to run.
     notifier_at: Arc<parking_lot::Mutex<Option<Instant>>>,
@@ -109,6 +114,7 @@ impl Businesses {
             turns: Cache::new(TURNS_MAX),
             transactions: Arc::new(Semaphore::new(TRANSACTIONS_MAX)),
             wakes: Arc::default(),
+            watches: Arc::default(),
             availabilities: availability::remembered(),
             notifier_at: Arc::default(),
         }
@@ -153,6 +159,9 @@ impl Businesses {
     /// Brings changes to the log, and waits until nothing more is pushed to agents that take part no longer. False if a gateway
     /// has not confirmed that in time.
     async fn publish(&self, moves: &[Move]) -> bool {
+        if let Some(first) = moves.first() {
+            self.note_changed(first.after.business_id);
+        }
         let heard = futures_util::future::join_all(moves.iter().map(async |change| {
             let conversation_id = change.after.conversation_id;
             self.outbox.publish(conversation_id).await;
@@ -170,6 +179,7 @@ impl Businesses {
 
     /// Lets the router look at a business soon: an agent has room, or a case waits.
     pub fn wake(&self, business_id: BusinessId) {
+        self.note_changed(business_id);
         self.wakes.add(business_id, None);
     }
 

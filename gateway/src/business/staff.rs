@@ -36,7 +36,7 @@ const MOVES_MAX: usize = 200;
 /// A gateway has not confirmed that it pushes nothing more to a former agent.
 #[derive(Debug, thiserror::Error)]
 #[error("not every gateway has confirmed which agents take part no longer")]
-struct Unheard;
+pub(super) struct Unheard;
 
 /// The whole staff of a business, as of a version.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -101,6 +101,7 @@ impl Businesses {
         let is_new = outcome?;
         // Also for a repeat: the gateway that took the list first may have died before it gave back all cases.
         self.give_back_strays(business_id).await?;
+        self.tell_of_staff(business_id).await?;
         if is_new {
             self.wake(business_id);
             return Ok(());

@@ -1,6 +1,6 @@
 //! The statements on businesses, cases and assignments.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use chat_shared::{
     clock::Timestamp,
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     case::{CaseRow, Contact, Move},
     hours::{Opening, Schedule},
+    route::Reach,
     sql,
 };
 use crate::{conversations::stored_id, database::statement, refusal::Refusal};
@@ -74,34 +75,55 @@ pub(super) async fn lock(connection: &mut PgConnection, business_id: BusinessId)
 
 /// The business as it is. After a wait for its lock, a statement of its own sees what was committed meanwhile.
 pub(super) async fn read(connection: &mut PgConnection, business_id: BusinessId) -> Result<Option<Business>, Refusal> {
+    Ok(businesses(connection, &[business_id]).await?.pop())
+}
+
+/// The businesses with these ids; those that do not exist are left out.
+pub(super) async fn businesses(
+    connection: &mut PgConnection,
+    business_ids: &[BusinessId],
+) -> Result<Vec<Business>, Refusal> {
+    let ids: Vec<_> = business_ids.iter().map(|id| id.as_uuid()).collect();
     let reading = sqlx::query!(
-        r#"select is_open, staff_version, strategy, capacity, answer_max_s, notified_max_s, reply_max_s, quiet_max_s,
-               affinity_s, hours::text, settings_version, clock_timestamp() as "now!"
-           from businesses where business_id = $1"#,
-        business_id.as_uuid()
+        r#"select business_id, is_open, staff_version, strategy, capacity, answer_max_s, notified_max_s, reply_max_s,
+               quiet_max_s, affinity_s, hours::text, settings_version, clock_timestamp() as "now!"
+           from businesses where business_id = any($1)"#,
+        &ids
     );
-    let Some(row) = statement(reading.fetch_optional(connection)).await? else { return Ok(None) };
-    let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
-    let settings = BusinessSettings {
-        settings_version: row.settings_version.unsigned_abs(),
-        strategy: Strategy::named(&row.strategy),
-        capacity: row.capacity.unsigned_abs(),
-        clocks: Clocks {
-            answer_max_s: row.answer_max_s.unsigned_abs(),
-            notified_max_s: row.notified_max_s.unsigned_abs(),
-            reply_max_s: row.reply_max_s.unsigned_abs(),
-            quiet_max_s: row.quiet_max_s.unsigned_abs(),
-            affinity_s: row.affinity_s.unsigned_abs(),
-        },
-        hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
-    };
-    Ok(Some(Business {
-        business_id,
-        is_open: row.is_open,
-        staff_version: row.staff_version.unsigned_abs(),
-        settings,
-        now: row.now.into(),
-    }))
+    let rows = statement(reading.fetch_all(connection)).await?;
+    rows.into_iter()
+        .map(|row| {
+            let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
+            let settings = BusinessSettings {
+                settings_version: row.settings_version.unsigned_abs(),
+                strategy: Strategy::named(&row.strategy),
+                capacity: row.capacity.unsigned_abs(),
+                clocks: Clocks {
+                    answer_max_s: row.answer_max_s.unsigned_abs(),
+                    notified_max_s: row.notified_max_s.unsigned_abs(),
+                    reply_max_s: row.reply_max_s.unsigned_abs(),
+                    quiet_max_s: row.quiet_max_s.unsigned_abs(),
+                    affinity_s: row.affinity_s.unsigned_abs(),
+                },
+                hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
+            };
+            Ok(Business {
+                business_id: stored_id(row.business_id)?,
+                is_open: row.is_open,
+                staff_version: row.staff_version.unsigned_abs(),
+                settings,
+                now: row.now.into(),
+            })
+        })
+        .collect()
+}
+
+/// How many of the businesses exist.
+pub(super) async fn count(connection: &mut PgConnection, business_ids: &[BusinessId]) -> Result<usize, Refusal> {
+    let ids: Vec<_> = business_ids.iter().map(|id| id.as_uuid()).collect();
+    let counting =
+        sqlx::query_scalar!(r#"select count(*) as "count!" from businesses where business_id = any($1)"#, &ids);
+    Ok(usize::try_from(statement(counting.fetch_one(connection)).await?).unwrap_or_default())
 }
 
 /// A row of `cases` with the columns of its conversation.
@@ -208,13 +230,32 @@ pub(super) async fn waiting(
     ids(statement(reading.fetch_all(connection)).await?)
 }
 
-/// How many cases wait.
-pub(super) async fn count_waiting(connection: &mut PgConnection, business_id: BusinessId) -> Result<u32, Refusal> {
-    let counting = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from cases where business_id = $1 and state = 'waiting'"#,
-        business_id.as_uuid()
+/// The waiting cases of a business.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Queue {
+    pub waiting: u32,
+    pub oldest_waiting_since: Option<Timestamp>,
+}
+
+/// The waiting cases of these businesses; a business without any is left out.
+pub(super) async fn queues(
+    connection: &mut PgConnection,
+    business_ids: &[BusinessId],
+) -> Result<HashMap<BusinessId, Queue>, Refusal> {
+    let ids: Vec<_> = business_ids.iter().map(|id| id.as_uuid()).collect();
+    let counting = sqlx::query!(
+        r#"select business_id, count(*) as "waiting!", min(waiting_since) as oldest
+           from cases where business_id = any($1) and state = 'waiting' group by business_id"#,
+        &ids
     );
-    Ok(u32::try_from(statement(counting.fetch_one(connection)).await?).unwrap_or(u32::MAX))
+    let rows = statement(counting.fetch_all(connection)).await?;
+    rows.into_iter()
+        .map(|row| {
+            let waiting = u32::try_from(row.waiting).unwrap_or(u32::MAX);
+            let queue = Queue { waiting, oldest_waiting_since: row.oldest.map(Timestamp::from) };
+            Ok((stored_id(row.business_id)?, queue))
+        })
+        .collect()
 }
 
 /// The conversations whose customers have written after their cases were resolved.
@@ -267,15 +308,33 @@ pub(super) struct Member {
     pub has_device: bool,
 }
 
+impl Member {
+    /// Whether it is connected, or has a device that is registered for notifications.
+    pub fn is_reachable(&self, reach: &Reach) -> bool {
+        reach.is_online(self.user_id) || self.has_device
+    }
+}
+
 /// The staff of a business: all of it, or those named.
 pub(super) async fn staff(
     connection: &mut PgConnection,
     business_id: BusinessId,
     only: Option<&[UserId]>,
 ) -> Result<Vec<Member>, Refusal> {
+    let found = staff_of(connection, &[business_id], only).await?;
+    Ok(found.into_iter().map(|(_, member)| member).collect())
+}
+
+/// The staff of these businesses, each with its business: all of it, or the users named.
+pub(super) async fn staff_of(
+    connection: &mut PgConnection,
+    business_ids: &[BusinessId],
+    only: Option<&[UserId]>,
+) -> Result<Vec<(BusinessId, Member)>, Refusal> {
+    let ids: Vec<_> = business_ids.iter().map(|id| id.as_uuid()).collect();
     let only: Option<Vec<_>> = only.map(|users| users.iter().map(|user_id| user_id.as_uuid()).collect());
     let reading = sqlx::query!(
-        r#"select s.user_id, s.role, s.status = 'available' as "is_available!",
+        r#"select s.business_id, s.user_id, s.role, s.status = 'available' as "is_available!",
                coalesce(s.capacity, b.capacity) as "capacity!", s.last_assigned_at,
                (
                    select count(*) from cases k
@@ -283,15 +342,15 @@ pub(super) async fn staff(
                ) as "load!",
                exists (select from notification_devices d where d.user_id = s.user_id) as "has_device!"
            from staff s join businesses b using (business_id)
-           where s.business_id = $1 and ($2::uuid[] is null or s.user_id = any($2))
-           order by s.user_id"#,
-        business_id.as_uuid(),
+           where s.business_id = any($1) and ($2::uuid[] is null or s.user_id = any($2))
+           order by s.business_id, s.user_id"#,
+        &ids,
         only.as_deref()
     );
     let rows = statement(reading.fetch_all(connection)).await?;
     rows.into_iter()
         .map(|row| {
-            Ok(Member {
+            let member = Member {
                 user_id: stored_id(row.user_id)?,
                 role: StaffRole::named(&row.role),
                 is_available: row.is_available,
@@ -299,7 +358,8 @@ pub(super) async fn staff(
                 load: u32::try_from(row.load).unwrap_or(u32::MAX),
                 last_assigned_at: row.last_assigned_at.map(Timestamp::from),
                 has_device: row.has_device,
-            })
+            };
+            Ok((stored_id(row.business_id)?, member))
         })
         .collect()
 }

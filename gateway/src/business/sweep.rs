@@ -33,7 +33,6 @@ use crate::{
     conversations::stored_id,
     database::{bounded, statement},
     refusal::Refusal,
-    telemetry,
 };
 
 /// How often, give or take half of it, so that gateways take turns.
@@ -56,8 +55,6 @@ const NOTIFIER_SILENT_MAX: Duration = Duration::from_secs(15);
 const MISSED_MAX: i32 = 2;
 /// How long a message may take to be stored.
 const STORING_MAX: Duration = Duration::from_mins(10);
-/// Times that a case is given back before supervisors have to look at it. The router goes on.
-const GIVEN_BACK_MAX: i16 = 5;
 
 /// The newest events of conversations.
 type Newest = HashMap<ConversationId, Event>;
@@ -103,14 +100,14 @@ impl Businesses {
             // On a connection of its own: the cases are changed while the row of the sweep is held.
             begin_all_anew(&mut *self.database.connection().await?, swept.now, pause).await?;
         }
-        let all = self.look(looks_for_gone).await;
+        let all = self.sweep_all(looks_for_gone).await;
         let noting = sqlx::query!("update case_sweeps set swept_at = clock_timestamp()").execute(&mut *transaction);
         bounded(noting).await?;
         bounded(transaction.commit()).await?;
         all
     }
 
-    async fn look(&self, looks_for_gone: bool) -> Result<(), Refusal> {
+    async fn sweep_all(&self, looks_for_gone: bool) -> Result<(), Refusal> {
         self.end_availability().await?;
         if looks_for_gone {
             self.release_gone().await?;
@@ -340,32 +337,6 @@ impl Businesses {
         )
         .await?;
         found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
-    }
-
-    /// What operators see of the queue.
-    async fn measure(&self) -> Result<(), Refusal> {
-        let mut connection = self.database.connection().await?;
-        let row = bounded(
-            sqlx::query!(
-                r#"select count(*) as "waiting!", coalesce(extract(epoch from clock_timestamp() - min(waiting_since)), 0)::float8
-                       as "oldest!",
-                       count(*) filter (where given_back >= $1) as "bounced!"
-                   from cases where state = 'waiting'"#,
-                GIVEN_BACK_MAX
-            )
-            .fetch_one(&mut *connection),
-        )
-        .await?;
-        let available = bounded(
-            sqlx::query_scalar!(r#"select count(*) as "count!" from staff where status = 'available'"#)
-                .fetch_one(&mut *connection),
-        )
-        .await?;
-        metrics::gauge!(telemetry::CASES_WAITING).set(telemetry::as_gauge(row.waiting));
-        metrics::gauge!(telemetry::CASES_WAITING_OLDEST_SECONDS).set(row.oldest.max(0.0));
-        metrics::gauge!(telemetry::CASES_BOUNCED).set(telemetry::as_gauge(row.bounced));
-        metrics::gauge!(telemetry::STAFF_AVAILABLE).set(telemetry::as_gauge(available));
-        Ok(())
     }
 }
 

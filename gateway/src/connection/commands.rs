@@ -88,6 +88,13 @@ async fn carry_out_counted(
             state.watches.begin(connection, &prepared);
             Ok(Answer::Elsewhere)
         }
+        Command::WatchBusinesses(command) => {
+            state.rate.check_watch(connection.user_id)?;
+            // The first push comes after the answer.
+            let answer_first = || answer(connection, reference, Ok(Answer::Done));
+            state.businesses.watch(connection, command.business_ids, answer_first).await?;
+            Ok(Answer::Elsewhere)
+        }
         Command::Heartbeat(_) | Command::Confirm(_) => Ok(Answer::Done),
     }
 }

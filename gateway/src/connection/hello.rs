@@ -118,6 +118,7 @@ async fn end_replaced(state: &AppState, connection: &Connection, replaced: Repla
 pub(super) async fn depart(state: &AppState, connection: &Connection, parting: Parting) {
     state.connections.remove(connection);
     state.watches.forget(connection.session_id);
+    state.businesses.forget_watches(connection.session_id);
     connection.confirm_now(&state.inboxes, false).await;
     let session = EndedSession { user_id: connection.user_id, session_id: connection.session_id };
     state.departures.end(state, session, parting).await;

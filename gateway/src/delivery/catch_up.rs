@@ -160,6 +160,7 @@ async fn catch_up_all(state: &AppState) {
     tracing::info!(connections = connections.len(), "every connection catches up");
     state.sender.forget_all();
     state.watches.refresh();
+    state.businesses.look_again_at_all();
     state.revocations.look_soon();
     state.profiles.forget_all();
     stream::iter(connections)

@@ -205,6 +205,7 @@ impl Shown {
             | Push::Profile { .. }
             | Push::Skipped { .. }
             | Push::Heartbeat { .. }
+            | Push::Business { .. }
             | Push::GoingAway { .. } => {}
         }
         push

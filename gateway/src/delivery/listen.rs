@@ -107,6 +107,7 @@ const fn must_hold_everywhere(delivery: &Delivery) -> bool {
             | Delivery::BlocksChanged { .. }
             | Delivery::Revoked(_)
             | Delivery::ProfilesChanged { .. }
+            | Delivery::BusinessesChanged { of_staff: true, .. }
     )
 }
 
@@ -133,7 +134,13 @@ fn deliver(state: &AppState, delivery: Delivery) {
                 state.tasks.best_effort("confirm", async move { connection.confirm_now(&inboxes, false).await });
             }
         }
-        Delivery::PresenceChanged(changes) => state.watches.learn(&changes),
+        Delivery::PresenceChanged(changes) => {
+            state.watches.learn(&changes);
+            state.businesses.learn_presence(&changes);
+        }
+        Delivery::BusinessesChanged { business_ids, of_staff } => {
+            state.businesses.learn_changed(&business_ids, of_staff);
+        }
         Delivery::Typing { typing, version, user_ids } => {
             state.typing.show(state, typing, &Told { user_ids, version });
         }

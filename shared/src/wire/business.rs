@@ -185,6 +185,48 @@ pub struct BusinessAvailability {
     pub waiting: Option<u32>,
 }
 
+/// The queue of a business, as a member of its staff is shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusinessQueue {
+    /// Cases that wait for an agent.
+    pub waiting: u32,
+    /// Since when the oldest of them has been waiting, in milliseconds since 1970; absent if none waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_waiting_since: Option<Timestamp>,
+    /// Cases that the user has.
+    pub mine: u32,
+    /// The staff, sorted by id. To supervisors and admins only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staff: Option<Vec<StaffLoad>>,
+}
+
+/// A member of the staff, as supervisors are shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaffLoad {
+    /// The member.
+    pub user_id: UserId,
+    /// The role of the member.
+    pub role: StaffRole,
+    /// Whether the router gives the member cases.
+    pub status: StaffStatus,
+    /// Whether the member is connected, or has a device that is registered for notifications.
+    pub is_reachable: bool,
+    /// Cases that the member has.
+    pub load: u32,
+    /// Cases that the member may have.
+    pub capacity: u32,
+}
+
+/// A business that a connection watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedBusiness {
+    /// Whether it answers.
+    pub availability: BusinessAvailability,
+    /// Its queue. To its staff only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<BusinessQueue>,
+}
+
 /// The current or last case of a business conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Case {

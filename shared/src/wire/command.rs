@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::map;
 use crate::{
-    ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+    ids::{BusinessId, ConversationId, DeviceId, Epoch, MessageId, UserId},
     position::{Cursor, Seq},
 };
 
@@ -39,12 +39,23 @@ pub enum Command {
     SetTyping(SetTyping),
     /// Says whose presence this connection is told of from now on.
     WatchPresence(WatchPresence),
+    /// Replaces the list of businesses of which this connection is pushed the availability.
+    WatchBusinesses(WatchBusinesses),
 }
 
 impl Command {
     /// The names of all commands, as they stand in `type`.
-    pub const NAMES: [&'static str; 8] =
-        ["hello", "send_message", "confirm", "heartbeat", "renew_token", "mark_read", "set_typing", "watch_presence"];
+    pub const NAMES: [&'static str; 9] = [
+        "hello",
+        "send_message",
+        "confirm",
+        "heartbeat",
+        "renew_token",
+        "mark_read",
+        "set_typing",
+        "watch_presence",
+        "watch_businesses",
+    ];
 }
 
 /// Says which device this is, and where it stopped.
@@ -138,4 +149,11 @@ pub struct SetTyping {
 pub struct WatchPresence {
     /// At most 100, each in some conversation with the user. None ends it.
     pub user_ids: Vec<UserId>,
+}
+
+/// Replaces the list of businesses of which this connection is pushed the availability and, to staff, the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchBusinesses {
+    /// At most 20. An empty list ends the pushes.
+    pub business_ids: Vec<BusinessId>,
 }

@@ -160,13 +160,13 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+        ids::{BusinessId, ConversationId, DeviceId, Epoch, MessageId, UserId},
         limits::{FRAME_BYTES_MAX, TEXT_BYTES_MAX},
         position::{Cursor, Seq},
         wire::{
             Accepted, Confirm, Conversation, ConversationKind, ErrorCode, Heartbeat, Hello, MarkRead, Message,
             Presence, Push, Receipt, ReceiptKind, RenewToken, Reply, Resume, Role, SendMessage, ServerFrame, SetTyping,
-            Typing, WatchPresence,
+            Typing, WatchBusinesses, WatchPresence,
         },
     };
 
@@ -234,6 +234,7 @@ mod tests {
             }),
             Command::SetTyping(SetTyping { conversation_id: ConversationId::random(), is_typing: true }),
             Command::WatchPresence(WatchPresence { user_ids: vec![UserId::random(), UserId::random()] }),
+            Command::WatchBusinesses(WatchBusinesses { business_ids: vec![BusinessId::random()] }),
         ]
     }
 

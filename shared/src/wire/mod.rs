@@ -26,13 +26,14 @@ pub use body::{
 };
 pub use business::{
     Assignment, AssignmentList, AssignmentReason, Availability, BusinessAvailability, BusinessConversation,
-    BusinessConversationPage, BusinessSettings, Case, CaseState, Clocks, Considered, ReleaseReason, ResolveCase,
-    SetAgent, SetStatus, StaffRole, StaffStatus, StaffedBusiness, StaffedBusinessList, Strategy, Verdict,
+    BusinessConversationPage, BusinessQueue, BusinessSettings, Case, CaseState, Clocks, Considered, ReleaseReason,
+    ResolveCase, SetAgent, SetStatus, StaffLoad, StaffRole, StaffStatus, StaffedBusiness, StaffedBusinessList,
+    Strategy, Verdict, WatchedBusiness,
 };
 pub use close::CloseCode;
 pub use command::{
     Command, CommandFrame, Confirm, Heartbeat, Hello, MarkRead, RenewToken, Resume, SendMessage, SetTyping,
-    WatchPresence,
+    WatchBusinesses, WatchPresence,
 };
 pub use complaint::without_values;
 pub use device::{Device, DeviceList, NotificationAddress, Platform, RegisterDevice};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BusinessProfile, Case, ConversationKind, ConversationName, ErrorCode, Message, Participant, Presence, ProfileList,
-    Receipt, Typing, UserProfile,
+    Receipt, Typing, UserProfile, WatchedBusiness,
 };
 use crate::{
     clock::Timestamp,
@@ -112,6 +112,11 @@ pub enum Push {
     Presence {
         /// How they are now.
         users: Vec<Presence>,
+    },
+    /// A business that this connection watches: after `watch_businesses`, and when something of it changed.
+    Business {
+        /// Its state now.
+        business: WatchedBusiness,
     },
     /// An entry of the inbox that this user is not shown: it can't be read, or is of a conversation that they were removed
     /// from. Count it as taken.

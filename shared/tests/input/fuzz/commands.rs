@@ -5,7 +5,7 @@ use chat_shared::{
     position::{Cursor, Seq},
     wire::{
         Command, CommandFrame, Confirm, DecodeError, Encoding, Heartbeat, Hello, MarkRead, RenewToken, Resume,
-        SendMessage, SetTyping, WatchPresence, decode_command,
+        SendMessage, SetTyping, WatchBusinesses, WatchPresence, decode_command,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -42,6 +42,7 @@ pub fn commands() -> impl Strategy<Value = Command> {
         (id(), any::<bool>())
             .prop_map(|(conversation_id, is_typing)| { Command::SetTyping(SetTyping { conversation_id, is_typing }) }),
         vec(id(), 0..5).prop_map(|user_ids| Command::WatchPresence(WatchPresence { user_ids })),
+        vec(id(), 0..5).prop_map(|business_ids| Command::WatchBusinesses(WatchBusinesses { business_ids })),
     ]
 }
 
