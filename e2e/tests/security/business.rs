@@ -52,6 +52,8 @@ impl<'a> Scene<'a> {
         let mut customer = self.fleet.socket(&self.customer, FIRST, customers).await?;
         customer.record();
         let ready = customer.hello(device_id, None).await?;
+        let watch = json!({ "type": "watch_businesses", "business_ids": [self.business_id] });
+        ensure!(customer.ask(watch).await?["type"] == "done", "every user may watch a business");
         let mut agent = self.fleet.ready_socket(&self.agent, SECOND, agents).await?;
         self.as_staff(&self.agent, "PUT", &self.path("status"), json!({ "status": "available" })).await?;
 

@@ -80,18 +80,33 @@ fn examples(fleet: &FleetFile) -> Vec<String> {
     ]
 }
 
-/// A case from the first message until it is resolved.
+/// A case from the first message until it is resolved, by the second of two agents.
 fn business_examples(fleet: &FleetFile) -> Vec<String> {
     let business = &fleet.business;
-    let agent = business.staff.iter().find(|member| member.role == StaffRole::Agent);
-    let (Some(gateway), Some(customer), Some(agent)) = (fleet.gateways.first(), fleet.users.get(1), agent) else {
+    let agents: Vec<_> = business.staff.iter().filter(|member| member.role == StaffRole::Agent).collect();
+    let (Some(gateway), Some(customer), [agent, colleague, ..]) =
+        (fleet.gateways.first(), fleet.users.get(1), agents.as_slice())
+    else {
         return Vec::new();
     };
     let (kaha, v1, json, business_id) = (&fleet.kaha_url, format!("{}/v1", gateway.url), JSON, business.id);
-    let (as_customer, as_agent) = ("-H \"authorization: Bearer $CUSTOMER\"", "-H \"authorization: Bearer $AGENT\"");
+    let bearer = |variable: &str| format!("-H \"authorization: Bearer ${variable}\"");
+    let (as_customer, as_agent, as_colleague) = (bearer("CUSTOMER"), bearer("AGENT"), bearer("COLLEAGUE"));
     let token =
         |name: &str| format!("$(curl -s {kaha}/dev/tokens {json} -d '{{\"name\":\"{name}\"}}' | {})", pick("token"));
     let text = |text: &str| format!("{json} -d '{{\"message_id\":\"{}\",\"text\":\"{text}\"}}'", Uuid::new_v4());
+    let phone = |user_id: Uuid, bearer: &str| {
+        format!(
+            "curl -s -o /dev/null -X PUT {v1}/devices/{} {bearer} {json} \
+             -d '{{\"platform\":\"fcm\",\"token\":\"{:064x}\",\"app_id\":\"{}\"}}'",
+            Uuid::new_v4(),
+            user_id.as_u128(),
+            APP_IDS[1]
+        )
+    };
+    let available = |bearer: &str| {
+        format!("curl -s -X PUT {v1}/businesses/{business_id}/status {bearer} {json} -d '{{\"status\":\"available\"}}'")
+    };
     vec![
         format!("# {} opens a conversation with {}, and writes", customer.name, business.name),
         format!("CUSTOMER={}", token(&customer.name)),
@@ -101,25 +116,30 @@ fn business_examples(fleet: &FleetFile) -> Vec<String> {
             pick("conversation_id")
         ),
         format!("curl -s {v1}/conversations/$CASE/messages {as_customer} {}", text("Do you have tea?")),
-        format!("# {}, an agent with a phone, is available and is given the case", agent.user.name),
+        format!("# {}, an agent with a phone, is available and is assigned the case", agent.user.name),
         format!("AGENT={}", token(&agent.user.name)),
-        format!(
-            "curl -s -X PUT {v1}/devices/{} {as_agent} {json} \
-             -d '{{\"platform\":\"fcm\",\"token\":\"{:064x}\",\"app_id\":\"{}\"}}'",
-            Uuid::new_v4(),
-            agent.user.id.as_u128(),
-            APP_IDS[1]
-        ),
-        format!(
-            "curl -s -X PUT {v1}/businesses/{business_id}/status {as_agent} {json} -d '{{\"status\":\"available\"}}'"
-        ),
+        phone(agent.user.id, &as_agent),
+        available(&as_agent),
         format!("curl -s '{v1}/businesses/{business_id}/conversations?state=assigned' {as_agent}"),
-        "# the agent answers, and resolves the case; the next message opens another one".to_owned(),
+        format!("curl -s {v1}/conversations/$CASE/messages {as_agent} {}", text("Yes, from Ilam.")),
+        format!("# {} transfers the case to {}, another agent", agent.user.name, colleague.user.name),
+        format!("COLLEAGUE={}", token(&colleague.user.name)),
+        phone(colleague.user.id, &as_colleague),
+        available(&as_colleague),
+        format!("VERSION=$(curl -s {v1}/conversations/$CASE {as_agent} | {})", pick("version")),
         format!(
-            "SEQ=$(curl -s {v1}/conversations/$CASE/messages {as_agent} {} | {})",
-            text("Yes, from Ilam."),
+            "curl -s -X PUT {v1}/conversations/$CASE/agent {as_agent} {json} \
+             -d \"{{\\\"user_id\\\":\\\"{}\\\",\\\"version\\\":$VERSION}}\"",
+            colleague.user.id
+        ),
+        "# the other agent answers and resolves the case; the next message of the customer opens another one"
+            .to_owned(),
+        format!(
+            "SEQ=$(curl -s {v1}/conversations/$CASE/messages {as_colleague} {} | {})",
+            text("How much do you want?"),
             pick("seq")
         ),
-        format!("curl -s {v1}/conversations/$CASE/resolve {as_agent} {json} -d \"{{\\\"seq\\\":$SEQ}}\""),
+        format!("curl -s {v1}/conversations/$CASE/resolve {as_colleague} {json} -d \"{{\\\"seq\\\":$SEQ}}\""),
+        format!("curl -s {v1}/conversations/$CASE/messages {as_customer}"),
     ]
 }
