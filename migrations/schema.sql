@@ -302,6 +302,7 @@ CREATE TABLE public.businesses (
     affinity_s integer DEFAULT 86400 NOT NULL,
     hours jsonb,
     settings_version bigint DEFAULT 1 NOT NULL,
+    checked_at timestamp with time zone DEFAULT (clock_timestamp() - (random() * '01:00:00'::interval)) NOT NULL,
     CONSTRAINT businesses_affinity_s_check CHECK (((affinity_s >= 0) AND (affinity_s <= 2592000))),
     CONSTRAINT businesses_answer_max_s_check CHECK (((answer_max_s >= 10) AND (answer_max_s <= 86400))),
     CONSTRAINT businesses_capacity_check CHECK (((capacity >= 1) AND (capacity <= 50))),

@@ -1,7 +1,7 @@
 //! Stand-in for kaha-main-v3, which owns users, their sign-in, their names and avatars, and the staff of businesses.
 //!
 //! It signs tokens as the real one does, so the gateway checks real signatures; it answers `POST /api/batch/profiles`
-//! and refuses there what the real one refuses; it tells the chat what the real one tells. It can be told to fail,
+//! and `POST /api/batch/staff`, and refuses there what the real one refuses; it tells the chat what the real one tells. It can be told to fail,
 //! and keeps what was asked. It must never be reachable from outside this machine.
 
 mod batch;
@@ -16,6 +16,7 @@ mod people;
 mod profiles;
 mod service_tokens;
 mod sign_in;
+mod staff;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -31,7 +32,7 @@ use uuid::Uuid;
 
 use self::{batch::Api, caller::CallerKeys, notice::Notice};
 pub use self::{
-    batch::{IDS_MAX, PATH as PROFILES_PATH},
+    batch::{IDS_MAX, PATH as PROFILES_PATH, STAFF_PATH},
     behaviour::{Behaviour, Fault},
     business::{Business, StaffMember},
     caller::{CALLER_AUDIENCE, CALLER_ISSUER},
@@ -40,6 +41,7 @@ pub use self::{
     people::{People, Person},
     profiles::{PROFILE_MARK, Profile, Profiles},
     service_tokens::{INTERNAL_AUDIENCE, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
+    staff::{Member, StaffList, StaffLists},
     tokens::{AUDIENCE, ISSUER, TOKEN_TTL, Tokens},
 };
 use crate::stand_in::{
@@ -52,7 +54,7 @@ use crate::stand_in::{
 pub struct KahaPorts {
     /// Sign-in and public keys.
     pub accounts: u16,
-    /// Profiles, which can be down by themselves.
+    /// Profiles and staff lists, which can be down by themselves.
     pub api: u16,
 }
 
@@ -72,28 +74,33 @@ struct Accounts {
     service_tokens: ServiceTokens,
     people: People,
     profiles: Arc<Profiles>,
+    staff: Arc<StaffLists>,
     /// Internal addresses of the gateways.
     gateways: OnceLock<Vec<String>>,
 }
 
 impl Kaha {
-    /// Starts it with its key and its people kept in `directory`. Whoever asks for profiles has to have one of the
+    /// Starts it with its key and its people kept in `directory`. Whoever asks for profiles or staff has to have one of the
     /// private keys in the PEM files `caller_keys`.
     pub async fn start(directory: &Path, ports: KahaPorts, caller_keys: &[&Path]) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let people = People::kept_in(directory)?;
         let profiles = Arc::new(Profiles::of(&people));
+        let staff = Arc::new(StaffLists::default());
         let accounts = Arc::new(Accounts {
             tokens: Tokens::kept_in(directory)?,
             service_tokens: ServiceTokens::generate()?,
             people,
             profiles: Arc::clone(&profiles),
+            staff: Arc::clone(&staff),
             gateways: OnceLock::new(),
         });
         let api = Arc::new(Api {
             callers: CallerKeys::of_private_keys(caller_keys)?,
             profiles,
+            staff,
             calls: Arc::default(),
+            staff_calls: Arc::default(),
             behaviour: Mutex::default(),
         });
         let accounts_router = sign_in::router(Arc::clone(&accounts)).merge(by_hand::router(Arc::clone(&accounts)));
@@ -113,7 +120,7 @@ impl Kaha {
         self.accounts_server.url()
     }
 
-    /// Base of its API, where profiles are.
+    /// Base of its API, where profiles and staff lists are.
     pub fn api_url(&self) -> String {
         self.api_server.url()
     }
@@ -153,9 +160,19 @@ impl Kaha {
         &self.accounts.profiles
     }
 
-    /// What was asked of its API.
+    /// The staff of businesses. Changing a list pushes nothing, as if its push was lost.
+    pub fn staff(&self) -> &StaffLists {
+        &self.accounts.staff
+    }
+
+    /// The calls for profiles, and complaints about all calls.
     pub fn calls(&self) -> &Calls {
         &self.api.calls
+    }
+
+    /// The calls for staff lists.
+    pub fn staff_calls(&self) -> &Calls {
+        &self.api.staff_calls
     }
 
     /// How its API acts from now on. Sign-in and public keys go on as ever.
@@ -186,7 +203,8 @@ impl Kaha {
         Notice::logged_out(user_id, sid).tell(self.service_tokens(), internal_url).await
     }
 
-    /// Gives the staff of a business, as of a version, to one gateway, at its internal address.
+    /// Gives the staff of a business, as of a version, to one gateway, at its internal address. It is answered with from now on
+    /// when staff is asked for, unless it repeats an old push.
     ///
     /// # Errors
     /// If it doesn't answer with 204.
@@ -197,6 +215,7 @@ impl Kaha {
         version: u64,
         staff: &[(Uuid, StaffRole)],
     ) -> Result<()> {
+        self.staff().advance(business_id, version, staff);
         Notice::staff(business_id, version, staff).tell(self.service_tokens(), internal_url).await
     }
 
@@ -208,6 +227,7 @@ impl Kaha {
     pub async fn push_business(&self) -> Result<()> {
         let business = self.business();
         let staff: Vec<_> = business.staff.iter().map(|member| (member.person.id, member.role)).collect();
+        self.staff().advance(business.id, 1, &staff);
         let notice = Notice::staff(business.id, 1, &staff).unless_newer();
         by_hand::tell_some_gateway(&self.accounts, &notice).await
     }

@@ -149,6 +149,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         resync,
     });
     start_tasks(&state, health.latch("delivery")).await;
+    business::start_comparison(&state, &config.profiles, signer.clone())?;
     internal::start(&config.internal, &config.tokens.jwt_audience, signer.as_deref(), &state, &tasks).await?;
     serve(&config, state, &tasks).await?;
     listening.set(true);

@@ -26,8 +26,8 @@ const RIGHTS: &[(&str, &[&str])] = &[
 ];
 /// How long kaha-main-v3 may take to answer. Clients wait much less, but this is to see whether it is there at all.
 const KAHA_WAIT_MAX: Duration = Duration::from_secs(5);
-/// What kaha-main-v3 lets us do.
-const KAHA_SCOPE: &str = "profiles:read";
+/// What kaha-main-v3 is asked for: the last part of the path, and the scope.
+const KAHA_ENDPOINTS: [(&str, &str); 2] = [("profiles", "profiles:read"), ("staff", "staff:read")];
 
 /// Says what is wrong with the settings, and with what they lead to.
 pub async fn run(config: &Config) -> ExitCode {
@@ -79,7 +79,7 @@ fn tell(report: &mut Report, what: &str, outcome: anyhow::Result<String>) {
     }
 }
 
-/// Asks kaha-main-v3 for the profile of nobody.
+/// Asks kaha-main-v3 for the profile and the staff of a business that does not exist.
 async fn kaha(report: &mut Report, config: &Config) {
     let settings = &config.profiles;
     let signer = match settings.signer() {
@@ -89,28 +89,43 @@ async fn kaha(report: &mut Report, config: &Config) {
     let (Some(url), Some(signer)) = (&settings.kaha_url, signer) else {
         return report.note("kaha-main-v3: no address, so everybody is called by a neutral name");
     };
-    let token = signer.token(&settings.kaha_audience, KAHA_SCOPE, Clock::System.now());
-    match ask_kaha(url, &token).await {
-        Ok(StatusCode::OK) => report.ok("kaha-main-v3: it takes our token and answers"),
-        Ok(StatusCode::UNAUTHORIZED) => report.wrong(
-            "kaha-main-v3 refuses our token: has it our public keys (/.well-known/jwks.json of the internal port), and are \
-             CHAT_SERVICE_NAME and CHAT_KAHA_AUDIENCE what it expects?",
-        ),
-        Ok(StatusCode::FORBIDDEN) => {
-            report.wrong(format_args!("kaha-main-v3 doesn't let this service do {KAHA_SCOPE}; have it allowed there"));
+    for (what, scope) in KAHA_ENDPOINTS {
+        let token = signer.token(&settings.kaha_audience, scope, Clock::System.now());
+        match ask_kaha(url, what, &token).await {
+            Ok(StatusCode::OK) => {}
+            Ok(StatusCode::UNAUTHORIZED) => {
+                return report.wrong(
+                    "kaha-main-v3 refuses our token: has it our public keys (/.well-known/jwks.json of the internal port), and \
+                     are CHAT_SERVICE_NAME and CHAT_KAHA_AUDIENCE what it expects?",
+                );
+            }
+            Ok(StatusCode::FORBIDDEN) => {
+                return report
+                    .wrong(format_args!("kaha-main-v3 doesn't let this service do {scope}; have it allowed there"));
+            }
+            Ok(status) => {
+                return report.wrong(format_args!(
+                    "kaha-main-v3 answers {status} when it is asked for {what}; is CHAT_KAHA_URL its base address?"
+                ));
+            }
+            Err(error) => {
+                return report.wrong(format_args!("kaha-main-v3 is out of reach: {error:#}; is CHAT_KAHA_URL right?"));
+            }
         }
-        Ok(status) => report.wrong(format_args!("kaha-main-v3 answers {status}; is CHAT_KAHA_URL its base address?")),
-        Err(error) => report.wrong(format_args!("kaha-main-v3 is out of reach: {error:#}; is CHAT_KAHA_URL right?")),
     }
+    report.ok("kaha-main-v3: it takes our token and answers");
 }
 
-async fn ask_kaha(base: &Url, token: &str) -> anyhow::Result<StatusCode> {
+async fn ask_kaha(base: &Url, what: &str, token: &str) -> anyhow::Result<StatusCode> {
     let mut url = base.clone();
     url.path_segments_mut()
         .map_err(|()| anyhow::anyhow!("the address has no path"))?
         .pop_if_empty()
-        .extend(["api", "batch", "profiles"]);
+        .extend(["api", "batch", what]);
     let http = reqwest::Client::builder().timeout(KAHA_WAIT_MAX).redirect(reqwest::redirect::Policy::none()).build()?;
-    let body = json!({ "user_ids": [Uuid::new_v4()], "business_ids": [] });
+    let mut body = json!({ "business_ids": [Uuid::new_v4()] });
+    if what == "profiles" {
+        body["user_ids"] = json!([]);
+    }
     Ok(http.post(url).bearer_auth(token).json(&body).send().await.map_err(reqwest::Error::without_url)?.status())
 }

@@ -15,6 +15,7 @@ mod devices;
 mod edge;
 mod history;
 mod internal;
+mod kaha;
 mod outbox;
 mod presence;
 mod profiles;

@@ -3,6 +3,8 @@
 use chat_shared::wire::{AssignmentReason, ReleaseReason};
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
+use crate::business::ListOutcome;
+
 /// Requests and commands refused because a part was out of reach, by `what`.
 pub const UNAVAILABLE_TOTAL: &str = "chat_gateway_unavailable_total";
 /// Messages accepted.
@@ -82,8 +84,14 @@ pub const ASSIGNMENTS_RELEASED_TOTAL: &str = "chat_gateway_assignments_released_
 pub const ASSIGNMENT_WAIT_SECONDS: &str = "chat_gateway_assignment_wait_seconds";
 /// Seconds of one pass of the router, from the wait for its turn to the commit.
 pub const ROUTE_SECONDS: &str = "chat_gateway_route_seconds";
-/// Staff lists that were pushed, by `outcome`: `stored`, `repeated` or `refused`.
+/// Staff lists that were pushed or compared, by `outcome`.
 pub const STAFF_LISTS_TOTAL: &str = "chat_gateway_staff_lists_total";
+/// Attempts to ask kaha-main-v3 for staff lists, by `outcome`.
+pub const STAFF_CALLS_TOTAL: &str = "chat_gateway_staff_calls_total";
+/// Seconds of such an attempt.
+pub const STAFF_CALL_SECONDS: &str = "chat_gateway_staff_call_seconds";
+/// Whether kaha-main-v3 is asked for no staff lists because it failed.
+pub const STAFF_BREAKER_OPEN: &str = "chat_gateway_staff_breaker_open";
 
 /// Times that users said that they have read something.
 pub const READ_MARKS_TOTAL: &str = "chat_gateway_read_marks_total";
@@ -173,15 +181,18 @@ pub fn describe() {
     describe_counter!(ASSIGNMENTS_RELEASED_TOTAL, "Cases that agents have no more");
     describe_histogram!(ASSIGNMENT_WAIT_SECONDS, "Seconds that a case has waited when the router gives it to an agent");
     describe_histogram!(ROUTE_SECONDS, "Seconds of one pass of the router");
-    describe_counter!(STAFF_LISTS_TOTAL, "Staff lists that were pushed");
+    describe_counter!(STAFF_LISTS_TOTAL, "Staff lists that were pushed or compared");
+    describe_counter!(STAFF_CALLS_TOTAL, "Attempts to ask kaha-main-v3 for staff lists");
+    describe_histogram!(STAFF_CALL_SECONDS, "Seconds of such an attempt");
+    describe_gauge!(STAFF_BREAKER_OPEN, "1 while kaha-main-v3 is asked for no staff lists because it failed");
     for reason in AssignmentReason::ALL {
         metrics::counter!(ASSIGNMENTS_TOTAL, "reason" => reason.as_str()).absolute(0);
     }
     for reason in ReleaseReason::ALL {
         metrics::counter!(ASSIGNMENTS_RELEASED_TOTAL, "reason" => reason.as_str()).absolute(0);
     }
-    for outcome in ["stored", "repeated", "refused"] {
-        metrics::counter!(STAFF_LISTS_TOTAL, "outcome" => outcome).absolute(0);
+    for outcome in ListOutcome::ALL {
+        metrics::counter!(STAFF_LISTS_TOTAL, "outcome" => outcome.as_str()).absolute(0);
     }
     for name in [
         ACCEPTED_TOTAL,

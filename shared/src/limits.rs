@@ -88,7 +88,7 @@ pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(3);
 /// Profiles that one request asks for. More are refused as `invalid`.
 pub const PROFILES_MAX: usize = 100;
 /// Ids of one call to kaha-main-v3.
-pub const PROFILE_CALL_IDS_MAX: usize = 200;
+pub const KAHA_CALL_IDS_MAX: usize = 200;
 /// How long an answer waits for profiles that have to be asked for. After it comes what is known, and a `profile` push later.
 pub const PROFILE_WAIT_MAX: Duration = Duration::from_millis(40);
 /// How long a profile is taken as current (R11.1, R11.2).

@@ -1,4 +1,4 @@
-//! `POST /api/batch/profiles`: checks the caller and the request, and answers as it was told to.
+//! `POST /api/batch/profiles` and `POST /api/batch/staff`: checks the caller and the request, and answers as it was told to.
 
 use std::{
     collections::HashSet,
@@ -16,7 +16,7 @@ use axum::{
     routing::post,
 };
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -26,11 +26,21 @@ use super::{
     caller::CallerKeys,
     calls::{Call, Calls, Complaint},
     profiles::{PROFILE_MARK, Profile, Profiles},
+    staff::StaffLists,
 };
 use crate::stand_in::lock;
 
 /// Where profiles are asked for.
 pub const PATH: &str = "/api/batch/profiles";
+
+/// Where staff lists are asked for.
+pub const STAFF_PATH: &str = "/api/batch/staff";
+
+/// What a token must allow to ask for profiles.
+const SCOPE_PROFILES: &str = "profiles:read";
+
+/// What a token must allow to ask for staff lists.
+const SCOPE_STAFF: &str = "staff:read";
 
 /// Ids of a request, users and businesses together.
 pub const IDS_MAX: usize = 200;
@@ -42,34 +52,66 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 static SPACES: [u8; 64 * 1024] = [b' '; 64 * 1024];
 const SPACES_REPEATS: usize = 1024;
 
-/// What the endpoint answers from.
+/// What the endpoints answer from.
 #[derive(Debug)]
 pub struct Api {
     pub callers: CallerKeys,
     pub profiles: Arc<Profiles>,
+    pub staff: Arc<StaffLists>,
+    /// Those for profiles, and all complaints.
     pub calls: Arc<Calls>,
+    pub staff_calls: Arc<Calls>,
     pub behaviour: Mutex<Behaviour>,
 }
 
-/// The endpoint.
+/// The endpoints.
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new().route(PATH, post(answer)).fallback(nothing_here).with_state(api)
+    let router = Router::new().route(PATH, post(answer_profiles)).route(STAFF_PATH, post(answer_staff));
+    router.fallback(nothing_here).with_state(api)
 }
 
-/// What is asked for.
+/// What is asked of profiles.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct AskedProfiles {
     user_ids: Vec<String>,
     business_ids: Vec<String>,
 }
 
-async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let call = match check(&api, request).await {
+/// What is asked of staff.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedStaff {
+    business_ids: Vec<String>,
+}
+
+impl From<AskedStaff> for AskedProfiles {
+    fn from(AskedStaff { business_ids }: AskedStaff) -> Self {
+        Self { user_ids: Vec::new(), business_ids }
+    }
+}
+
+async fn answer_profiles(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let call = match check::<AskedProfiles>(&api, request, SCOPE_PROFILES).await {
         Ok(call) => call,
         Err((status, reason)) => return refuse(&api.calls, status, reason),
     };
     let _in_flight = api.calls.begin(call.clone());
+    answer(&api, || Answer::of_profiles(&call, &api.profiles)).await
+}
+
+async fn answer_staff(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let call = match check::<AskedStaff>(&api, request, SCOPE_STAFF).await {
+        Ok(call) => call,
+        Err((status, reason)) => return refuse(&api.calls, status, reason),
+    };
+    let _in_flight = api.staff_calls.begin(call.clone());
+    // Read before any delay: a late answer may be older than a push.
+    let right = Answer::of_staff(&call, &api.staff);
+    answer(&api, || right).await
+}
+
+async fn answer(api: &Api, right: impl FnOnce() -> Answer) -> Response {
     let behaviour = lock(&api.behaviour).clone();
     match behaviour {
         // Down, its connections are being cut.
@@ -77,7 +119,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Behaviour::Slow(duration) => sleep(duration).await,
         Behaviour::Normal | Behaviour::Failing { .. } | Behaviour::Wrong(_) => {}
     }
-    let right = Answer::of(&call, &api.profiles);
+    let right = right();
     match behaviour {
         Behaviour::Failing { status, retry_after } => fail(status, retry_after),
         Behaviour::Wrong(fault) => right.spoiled(fault),
@@ -85,9 +127,13 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-async fn check(api: &Api, request: Request) -> Result<Call, (StatusCode, String)> {
+async fn check<T: DeserializeOwned + Into<AskedProfiles>>(
+    api: &Api,
+    request: Request,
+    scope: &str,
+) -> Result<Call, (StatusCode, String)> {
     let (head, body) = request.into_parts();
-    api.callers.check(text_of(&head.headers, header::AUTHORIZATION))?;
+    api.callers.check(text_of(&head.headers, header::AUTHORIZATION), scope)?;
     let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
     let media_type = text_of(&head.headers, header::CONTENT_TYPE).unwrap_or_default();
     if media_type.split(';').next().is_none_or(|essence| essence.trim() != "application/json") {
@@ -96,8 +142,9 @@ async fn check(api: &Api, request: Request) -> Result<Call, (StatusCode, String)
     let body = to_bytes(body, BODY_BYTES_MAX)
         .await
         .map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY_BYTES_MAX} bytes")))?;
-    let asked: Asked =
+    let asked: T =
         serde_json::from_slice(&body).map_err(|error| bad(format!("the body isn't what it has to be: {error}")))?;
+    let asked: AskedProfiles = asked.into();
     let count = asked.user_ids.len() + asked.business_ids.len();
     if count > IDS_MAX {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("{count} ids are more than {IDS_MAX}")));
@@ -150,20 +197,49 @@ async fn nothing_here(State(api): State<Arc<Api>>, uri: Uri) -> Response {
 /// The right answer, before it is spoiled.
 #[derive(Debug)]
 struct Answer {
-    users: Vec<Value>,
-    businesses: Vec<Value>,
+    lists: Vec<List>,
+    /// The fields of an entry that are its id and its content.
+    fields: [&'static str; 2],
+}
+
+/// A list of an answer.
+#[derive(Debug)]
+struct List {
+    name: &'static str,
+    entries: Vec<Value>,
+    /// One that was not asked for.
+    unasked: Value,
 }
 
 impl Answer {
     /// In another order than asked, and with fields that nobody was promised.
-    fn of(call: &Call, profiles: &Profiles) -> Self {
+    fn of_profiles(call: &Call, profiles: &Profiles) -> Self {
         let users = call.user_ids.iter().rev().filter_map(|id| Some(user(*id, &profiles.user(*id)?)));
         let businesses = call.business_ids.iter().rev().filter_map(|id| Some(business(*id, &profiles.business(*id)?)));
-        Self { users: users.collect(), businesses: businesses.collect() }
+        let stranger = Profile { name: format!("{PROFILE_MARK} Stranger"), avatar_url: None };
+        Self {
+            lists: vec![
+                List { name: "users", entries: users.collect(), unasked: user(Uuid::new_v4(), &stranger) },
+                List {
+                    name: "businesses",
+                    entries: businesses.collect(),
+                    unasked: business(Uuid::new_v4(), &stranger),
+                },
+            ],
+            fields: ["id", "name"],
+        }
+    }
+
+    /// As `of_profiles`.
+    fn of_staff(call: &Call, staff: &StaffLists) -> Self {
+        let entries = call.business_ids.iter().rev().filter_map(|id| staff.entry(*id)).collect();
+        let unasked = json!({ "business_id": Uuid::new_v4(), "version": 1, "staff": [] });
+        Self { lists: vec![List { name: "businesses", entries, unasked }], fields: ["business_id", "staff"] }
     }
 
     fn body(&self) -> Value {
-        json!({ "users": self.users, "businesses": self.businesses, "generated_by": { "service": "profiles" } })
+        let lists = self.lists.iter().map(|list| (list.name.to_owned(), json!(list.entries)));
+        lists.chain([("generated_by".to_owned(), json!({ "service": "batch" }))]).collect()
     }
 
     fn spoiled(mut self, fault: Fault) -> Response {
@@ -181,7 +257,7 @@ impl Answer {
                 json_body(Body::from_stream(stream::iter(chunks)))
             }
             Fault::Missing => {
-                self.each(|entries| {
+                self.each(|List { entries, .. }| {
                     let mut index = 0;
                     entries.retain(|_| {
                         index += 1;
@@ -191,18 +267,17 @@ impl Answer {
                 self.into_response()
             }
             Fault::Unasked => {
-                let stranger = Profile { name: format!("{PROFILE_MARK} Stranger"), avatar_url: None };
-                self.users.push(user(Uuid::new_v4(), &stranger));
-                self.businesses.push(business(Uuid::new_v4(), &stranger));
+                self.each(|List { entries, unasked, .. }| entries.push(unasked.take()));
                 self.into_response()
             }
             Fault::DamagedEntries => {
-                self.each(|entries| {
+                let [id, content] = self.fields;
+                self.each(|List { entries, .. }| {
                     for (index, entry) in entries.iter_mut().enumerate().step_by(2) {
                         match index % 6 {
-                            0 => entry["name"] = json!(7),
-                            2 => entry["name"] = Value::Null,
-                            _ => entry["id"] = json!("somebody"),
+                            0 => entry[content] = json!(7),
+                            2 => entry[content] = Value::Null,
+                            _ => entry[id] = json!("somebody"),
                         }
                     }
                 });
@@ -221,9 +296,8 @@ impl Answer {
         }
     }
 
-    fn each(&mut self, mut spoil: impl FnMut(&mut Vec<Value>)) {
-        spoil(&mut self.users);
-        spoil(&mut self.businesses);
+    fn each(&mut self, spoil: impl FnMut(&mut List)) {
+        self.lists.iter_mut().for_each(spoil);
     }
 }
 

@@ -1,8 +1,8 @@
-//! How kaha-main-v3 can be told to act where it is asked for profiles.
+//! How kaha-main-v3 can be told to act where it is asked for profiles and staff lists.
 
 use std::time::Duration;
 
-/// What it does with a request for profiles. Sign-in and public keys are served whatever it is.
+/// What it does with a request for profiles or staff lists. Sign-in and public keys are served whatever it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Behaviour {
     /// What the real one does.
@@ -38,7 +38,7 @@ pub enum Fault {
     Missing,
     /// There are entries that nobody asked for.
     Unasked,
-    /// Every other entry has no name, a number for a name, or no id.
+    /// Every other entry has no content, content of a wrong type, or no id.
     DamagedEntries,
     /// The connection is cut in the middle of the answer's body.
     CutShort,

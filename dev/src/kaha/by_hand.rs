@@ -1,5 +1,5 @@
-//! Endpoints for whoever tries things by hand, which the real kaha-main-v3 has not: changing a profile, logging
-//! somebody out, and calling `/internal/v1`.
+//! Endpoints for whoever tries things by hand, which the real kaha-main-v3 has not: changing a profile or the
+//! staff of a business, logging somebody out, and calling `/internal/v1`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +14,7 @@ use super::{
     Accounts,
     notice::Notice,
     sign_in::{Refused, fault},
+    staff::Member,
 };
 
 /// When gateways have surely given up one that died.
@@ -25,6 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub fn router(accounts: Arc<Accounts>) -> Router {
     Router::new()
         .route("/dev/profiles", post(change_profile))
+        .route("/dev/staff", post(change_staff))
         .route("/dev/logout", post(log_out))
         .route("/dev/service-tokens", post(issue_to_service))
         .with_state(accounts)
@@ -58,6 +60,46 @@ async fn change_profile(
     }
     let (users, businesses) = (change.user_id.as_slice(), change.business_id.as_slice());
     answer(tell_some_gateway(&accounts, &Notice::profiles_changed(users, businesses)).await)
+}
+
+/// The staff of a business as of a version; without one, of the next version.
+#[derive(Debug, Deserialize)]
+struct StaffChange {
+    business_id: Uuid,
+    version: Option<u64>,
+    staff: Vec<Member>,
+    #[serde(default)]
+    push: Push,
+}
+
+/// What becomes of the push of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Push {
+    /// It is sent.
+    #[default]
+    Sent,
+    /// It is lost: the chat finds the list when it compares.
+    Lost,
+    /// It is sent, and the list is not what staff is answered with: a push of an old list that is repeated.
+    Repeated,
+}
+
+/// Changes the staff of a business, and gives it to a gateway.
+async fn change_staff(
+    State(accounts): State<Arc<Accounts>>,
+    Json(change): Json<StaffChange>,
+) -> Result<StatusCode, Refused> {
+    let StaffChange { business_id, version, staff, push } = change;
+    let next = || accounts.staff.get(business_id).map_or(0, |list| list.version).saturating_add(1);
+    let version = version.unwrap_or_else(next);
+    if push != Push::Repeated {
+        accounts.staff.set(business_id, version, &staff);
+    }
+    if push == Push::Lost {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    answer(tell_some_gateway(&accounts, &Notice::staff(business_id, version, &staff).unless_newer()).await)
 }
 
 /// Who logged out: from the login `sid`, or everywhere.

@@ -19,9 +19,6 @@ pub const CALLER_ISSUER: &str = "chat-backend";
 /// `aud` of tokens meant for kaha-main-v3.
 pub const CALLER_AUDIENCE: &str = "kaha-main-v3";
 
-/// What a token must allow.
-const SCOPE: &str = "profiles:read";
-
 /// How far ahead the end of a token may be.
 const LIFETIME_MAX_S: i64 = 300;
 
@@ -46,14 +43,14 @@ impl CallerKeys {
         Ok(Self(keys.collect::<Result<_>>()?))
     }
 
-    /// Checks the value of an `Authorization` header.
-    pub fn check(&self, authorization: Option<&str>) -> Result<(), (StatusCode, String)> {
+    /// Checks the value of an `Authorization` header, whose token must allow `needed`.
+    pub fn check(&self, authorization: Option<&str>, needed: &str) -> Result<(), (StatusCode, String)> {
         let claims = self.authenticate(authorization).map_err(|reason| (StatusCode::UNAUTHORIZED, reason))?;
         let scopes = claims["scope"].as_str().unwrap_or_default();
-        if scopes.split(' ').any(|scope| scope == SCOPE) {
+        if scopes.split(' ').any(|scope| scope == needed) {
             return Ok(());
         }
-        Err((StatusCode::FORBIDDEN, format!("its scope lacks {SCOPE}")))
+        Err((StatusCode::FORBIDDEN, format!("its scope lacks {needed}")))
     }
 
     fn authenticate(&self, authorization: Option<&str>) -> Result<Value, String> {

@@ -1,4 +1,4 @@
-//! What was asked of kaha-main-v3: each call for profiles, what was wrong with it, and which ids were asked for twice at once.
+//! What was asked of kaha-main-v3: each call, what was wrong with it, and which ids were asked for twice at once.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -19,7 +19,7 @@ const COMPLAINTS_MAX: usize = 1000;
 /// Ids whose calls are counted; with more, those that nobody waits for are forgotten.
 const IDS_MAX: usize = 200_000;
 
-/// A call for profiles that was in order.
+/// A call that was in order.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The users asked for.

@@ -1,12 +1,14 @@
 //! Requests that kaha-main-v3 sends to the chat: changed profiles, logouts, and the staff of a business.
 
 use anyhow::{Context, Result, ensure};
-use chat_shared::wire::StaffRole;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::service_tokens::{SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens};
+use super::{
+    service_tokens::{SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
+    staff::Member,
+};
 
 /// Where a gateway is told that profiles have changed.
 pub const INVALIDATE_PATH: &str = "/internal/v1/profiles/invalidate";
@@ -49,8 +51,8 @@ impl Notice {
     }
 
     /// The whole staff of a business, as of a version.
-    pub(super) fn staff(business_id: Uuid, version: u64, staff: &[(Uuid, StaffRole)]) -> Self {
-        let staff: Vec<_> = staff.iter().map(|(user_id, role)| json!({ "user_id": user_id, "role": role })).collect();
+    pub(super) fn staff(business_id: Uuid, version: u64, staff: &[impl Into<Member> + Copy]) -> Self {
+        let staff: Vec<Member> = staff.iter().map(|member| (*member).into()).collect();
         Self {
             method: Method::PUT,
             path: staff_path(business_id),

@@ -291,6 +291,61 @@ async fn whoever_is_not_known_has_no_profile_r11_4() {
 }
 
 #[tokio::test]
+async fn staff_lists_are_answered_to_those_who_may_ask_r6_3_r10_1() {
+    let ground = Ground::new().await;
+    let [known, unknown, agent] = new_ids();
+    ground.kaha.staff().set(known, 3, &[(agent, StaffRole::Agent)]);
+    let ask = async |scope: &str, body: &Value| {
+        let token = ground.keys[0].sign(&with(&json!({ "scope": scope })));
+        let url = format!("{}{STAFF_PATH}", ground.kaha.api_url());
+        ground.http.post(url).bearer_auth(token).json(body).send().await.unwrap()
+    };
+    let answer = ask("staff:read", &json!({ "business_ids": [unknown, known] })).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer: Value = answer.json().await.unwrap();
+    let businesses = answer["businesses"].as_array().unwrap();
+    assert_eq!(businesses.len(), 1);
+    assert_eq!((&businesses[0]["business_id"], &businesses[0]["version"]), (&json!(known), &json!(3)));
+    assert_eq!(businesses[0]["staff"], json!([{ "user_id": agent, "role": "agent" }]));
+    assert_eq!((ground.kaha.staff_calls().all().len(), ground.kaha.calls().all().len()), (1, 0));
+
+    let many: Vec<_> = (0..=IDS_MAX).map(|_| Uuid::new_v4()).collect();
+    for (scope, body, status) in [
+        ("profiles:read", json!({ "business_ids": [known] }), 403),
+        ("staff:read", json!({ "business_ids": many }), 413),
+        ("staff:read", json!({ "business_ids": [] }), 400),
+        ("staff:read", json!({ "business_ids": [known, known] }), 400),
+        ("staff:read", json!({ "business_ids": [known], "user_ids": [] }), 400),
+    ] {
+        assert_eq!(ask(scope, &body).await.status().as_u16(), status, "{scope}: {body}");
+    }
+    assert_eq!(ground.kaha.calls().complaints().len(), 5);
+    ground.kaha.behave(Behaviour::Wrong(Fault::DamagedEntries));
+    let answer: Value = ask("staff:read", &json!({ "business_ids": [known] })).await.json().await.unwrap();
+    assert_eq!(answer["businesses"][0]["staff"], 7);
+}
+
+#[tokio::test]
+async fn a_push_of_staff_is_lost_or_repeated_by_hand() {
+    let ground = Ground::new().await;
+    let [business, agent] = new_ids();
+    let post = async |body: Value| {
+        ground.http.post(format!("{}/dev/staff", ground.kaha.url())).json(&body).send().await.unwrap().status()
+    };
+    let staff = json!([{ "user_id": agent, "role": "agent", "capacity": 2 }]);
+    let change = |push: &str| json!({ "business_id": business, "staff": staff, "push": push });
+    assert_eq!(post(change("lost")).await, StatusCode::NO_CONTENT);
+    assert_eq!(post(change("lost")).await, StatusCode::NO_CONTENT);
+    let list = ground.kaha.staff().get(business).unwrap();
+    assert_eq!((list.version, list.staff[0].capacity), (2, Some(2)));
+    assert_eq!(post(change("repeated")).await, StatusCode::BAD_GATEWAY, "there is no gateway to give it to");
+    assert_eq!(ground.kaha.staff().get(business).unwrap().version, 2);
+    assert_eq!(post(change("sent")).await, StatusCode::BAD_GATEWAY);
+    assert_eq!(ground.kaha.staff().get(business).unwrap().version, 3);
+    assert_eq!(post(change("forgotten")).await, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
 async fn service_tokens_hold_through_a_rotation_and_bad_ones_never_r6_3() {
     use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 

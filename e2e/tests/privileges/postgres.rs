@@ -107,6 +107,8 @@ const BUSINESSES: &[Line] = &[
     ("select hours from businesses", OF_GATEWAY),
     ("insert into businesses (business_id) values (gen_random_uuid())", OF_GATEWAY),
     ("update businesses set staff_version = staff_version + 1", OF_GATEWAY),
+    ("select checked_at from businesses for no key update skip locked", OF_GATEWAY),
+    ("update businesses set checked_at = now()", OF_GATEWAY),
     ("delete from businesses where business_id = gen_random_uuid()", NOBODY),
     ("select role from staff", OF_GATEWAY),
     (

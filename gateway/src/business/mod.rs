@@ -9,6 +9,7 @@
 
 mod availability;
 mod case;
+mod compare;
 mod create;
 mod decide;
 mod due;
@@ -29,8 +30,11 @@ mod sweep;
 mod wakes;
 mod watch;
 
+#[cfg(test)]
+pub use compare::Comparison;
+pub use compare::start as start_comparison;
 pub use inbox::InboxQuery;
-pub use staff::StaffList;
+pub use staff::{ListOutcome, StaffList};
 pub use sweep::start as start_sweep;
 pub use wakes::run as run_wakes;
 pub use watch::run as run_watches;

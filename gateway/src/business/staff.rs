@@ -83,22 +83,131 @@ impl StaffList {
     }
 }
 
+/// What became of a list of kaha-main-v3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListOutcome {
+    /// Pushed, and stored.
+    Pushed,
+    /// Pushed, and this version was stored before.
+    Repeated,
+    /// Asked for, and the same as the stored one.
+    ComparedEqual,
+    /// Asked for, and other than the stored one, which it replaces.
+    ComparedDiffers,
+    /// Older than the stored one; nothing has changed.
+    Outdated,
+    /// Not a list that may be stored; nothing has changed.
+    Invalid,
+    /// Asked for, and kaha-main-v3 does not name the business; nothing has changed.
+    Unknown,
+    /// It could not be stored or compared.
+    Failed,
+}
+
+impl ListOutcome {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Pushed,
+        Self::Repeated,
+        Self::ComparedEqual,
+        Self::ComparedDiffers,
+        Self::Outdated,
+        Self::Invalid,
+        Self::Unknown,
+        Self::Failed,
+    ];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pushed => "pushed",
+            Self::Repeated => "repeated",
+            Self::ComparedEqual => "compared_equal",
+            Self::ComparedDiffers => "compared_differs",
+            Self::Outdated => "outdated",
+            Self::Invalid => "invalid",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Counts a list.
+    pub(super) fn count(self) {
+        metrics::counter!(telemetry::STAFF_LISTS_TOTAL, "outcome" => self.as_str()).increment(1);
+    }
+}
+
+/// How a list came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Pushed,
+    AskedFor,
+}
+
+/// How a list relates to the stored one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It has replaced the stored one.
+    Replaced,
+    /// It is stored already.
+    Same,
+    /// A newer one is stored, which has this version.
+    Older(u64),
+}
+
 impl Businesses {
     /// Replaces the staff of a business, which is made if it is new. Once it returns, users who are on the staff no more are
     /// pushed nothing of its conversations, on any gateway. The same version again changes nothing.
     pub async fn set_staff(&self, business_id: BusinessId, list: &StaffList) -> Result<(), Refusal> {
-        let outcome = async {
-            list.check()?;
-            self.replace_staff(business_id, list).await
-        };
-        let outcome = outcome.await;
-        let name = match &outcome {
-            Ok(true) => "stored",
-            Ok(false) => "repeated",
-            Err(_) => "refused",
-        };
-        metrics::counter!(telemetry::STAFF_LISTS_TOTAL, "outcome" => name).increment(1);
-        let is_new = outcome?;
+        list.check().inspect_err(|_| ListOutcome::Invalid.count())?;
+        let found = self.replace_staff(business_id, list, Source::Pushed).await;
+        match found.inspect_err(|_| ListOutcome::Failed.count())? {
+            Found::Replaced => {
+                ListOutcome::Pushed.count();
+                self.settle_staff(business_id, true).await
+            }
+            Found::Same => {
+                ListOutcome::Repeated.count();
+                self.settle_staff(business_id, false).await
+            }
+            Found::Older(stored) => {
+                ListOutcome::Outdated.count();
+                Err(Refusal::conflict(format!(
+                    "`version` is older than the stored one, which is {stored}; push the present staff"
+                )))
+            }
+        }
+    }
+
+    /// As `set_staff`, for a list that was asked for: the stored version with another content replaces the stored list.
+    pub(super) async fn compare_staff(
+        &self,
+        business_id: BusinessId,
+        list: &StaffList,
+    ) -> Result<ListOutcome, Refusal> {
+        if let Err(refusal) = list.check() {
+            tracing::warn!(?business_id, %refusal, "the staff list of kaha-main-v3 is not valid");
+            return Ok(ListOutcome::Invalid);
+        }
+        Ok(match self.replace_staff(business_id, list, Source::AskedFor).await? {
+            Found::Older(_) => ListOutcome::Outdated,
+            Found::Same => ListOutcome::ComparedEqual,
+            Found::Replaced => {
+                let version = list.version;
+                tracing::warn!(?business_id, version, "a push of this staff list was lost: it is stored only now");
+                // As a push is repeated. What is left then is given back by the sweep.
+                if self.settle_staff(business_id, true).await.is_err()
+                    && let Err(refusal) = self.settle_staff(business_id, false).await
+                {
+                    tracing::warn!(?business_id, %refusal, "the cases of removed agents are left to the sweep");
+                }
+                ListOutcome::ComparedDiffers
+            }
+        })
+    }
+
+    /// Gives back the cases of agents that are on the stored list no more.
+    async fn settle_staff(&self, business_id: BusinessId, is_new: bool) -> Result<(), Refusal> {
         // Also for a repeat: the gateway that took the list first may have died before it gave back all cases.
         self.give_back_strays(business_id).await?;
         self.tell_of_staff(business_id).await?;
@@ -138,20 +247,19 @@ impl Businesses {
         Ok(())
     }
 
-    /// Stores the list; false if it is stored already.
-    async fn replace_staff(&self, business_id: BusinessId, list: &StaffList) -> Result<bool, Refusal> {
+    /// Stores the list, unless it is stored already or a newer one is.
+    async fn replace_staff(&self, business_id: BusinessId, list: &StaffList, source: Source) -> Result<Found, Refusal> {
         let _turn = self.turn(business_id).await?;
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
         let business = lock_or_make(&mut transaction, business_id).await?;
         if list.version < business.staff_version {
-            return Err(Refusal::conflict(format!(
-                "`version` is older than the stored one, which is {}; push the present staff",
-                business.staff_version
-            )));
+            return Ok(Found::Older(business.staff_version));
         }
-        if list.version == business.staff_version {
-            return Ok(false);
+        if list.version == business.staff_version
+            && (source == Source::Pushed || is_stored(&mut transaction, business_id, list).await?)
+        {
+            return Ok(Found::Same);
         }
         let ids: Vec<_> = list.staff.iter().map(|member| member.user_id.as_uuid()).collect();
         let roles: Vec<_> = list.staff.iter().map(|member| member.role.as_str().to_owned()).collect();
@@ -182,7 +290,7 @@ impl Businesses {
         );
         statement(noting.execute(&mut *transaction)).await?;
         bounded(transaction.commit()).await?;
-        Ok(true)
+        Ok(Found::Replaced)
     }
 
     /// Gives back the cases of agents that are not on the staff.
@@ -279,6 +387,19 @@ async fn lock_or_make(connection: &mut PgConnection, business_id: BusinessId) ->
         sqlx::query!("insert into businesses (business_id) values ($1) on conflict do nothing", business_id.as_uuid());
     statement(making.execute(&mut *connection)).await?;
     store::lock(connection, business_id).await?.ok_or_else(Refusal::no_such_business)
+}
+
+/// Whether the stored members are those of the list.
+async fn is_stored(connection: &mut PgConnection, business_id: BusinessId, list: &StaffList) -> Result<bool, Refusal> {
+    let reading =
+        sqlx::query!("select user_id, role, capacity from staff where business_id = $1", business_id.as_uuid());
+    let rows = statement(reading.fetch_all(connection)).await?;
+    let stored: HashSet<_> = rows
+        .iter()
+        .map(|row| (row.user_id, StaffRole::named(&row.role), row.capacity.map(i32::unsigned_abs)))
+        .collect();
+    let listed = list.staff.iter().map(|member| (member.user_id.as_uuid(), member.role, member.capacity)).collect();
+    Ok(stored == listed)
 }
 
 #[cfg(test)]

@@ -13,16 +13,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::record::{Profile, ProfileId, Verdict};
+use crate::kaha::Unreadable;
 
 /// Characters of a name. What is beyond isn't shown.
 const NAME_CHARACTERS_MAX: usize = 200;
 /// Bytes of a picture's address. A longer one isn't shown.
 const AVATAR_URL_BYTES_MAX: usize = 2048;
-
-/// An answer that says nothing of what was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is not what was agreed on: {0}")]
-pub(super) struct Unreadable(&'static str);
 
 #[derive(Deserialize)]
 struct Body {

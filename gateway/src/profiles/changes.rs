@@ -95,7 +95,7 @@ impl Changes {
     /// As many as one call asks for.
     fn take(&self) -> Vec<(ProfileId, News)> {
         let mut news = self.news.lock();
-        let ids: Vec<_> = news.keys().take(limits::PROFILE_CALL_IDS_MAX).copied().collect();
+        let ids: Vec<_> = news.keys().take(limits::KAHA_CALL_IDS_MAX).copied().collect();
         ids.into_iter().filter_map(|id| Some((id, news.remove(&id)?))).collect()
     }
 }
@@ -352,6 +352,6 @@ mod tests {
         assert_eq!(changes.news.lock()[&id].tries, 2);
         changes.add_missing(vec![(id, news(0))]);
         assert_eq!(changes.news.lock()[&id].tries, 2, "it has changed once more since");
-        assert_eq!(changes.take().len(), limits::PROFILE_CALL_IDS_MAX);
+        assert_eq!(changes.take().len(), limits::KAHA_CALL_IDS_MAX);
     }
 }

@@ -140,10 +140,10 @@ impl Gatherer {
     /// The ids of the next call.
     fn take(&self, remembered: &Remembered) -> Option<Vec<Asked>> {
         let mut flights = self.flights.lock();
-        let count = flights.waiting.len().min(limits::PROFILE_CALL_IDS_MAX);
+        let count = flights.waiting.len().min(limits::KAHA_CALL_IDS_MAX);
         let ids: Vec<_> = flights.waiting.drain(..count).collect();
         if flights.waiting.is_empty() {
-            flights.waiting.shrink_to(limits::PROFILE_CALL_IDS_MAX);
+            flights.waiting.shrink_to(limits::KAHA_CALL_IDS_MAX);
         }
         let mut batch = Vec::with_capacity(ids.len());
         for id in ids {

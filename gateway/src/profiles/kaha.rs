@@ -1,113 +1,36 @@
-//! Asks kaha-main-v3 for profiles: one call for up to two hundred ids, with a token of ours, a deadline, one repeat, and a
-//! breaker for the time when it is out of reach.
-//!
-//! **Invariant:** whatever it answers, the worst that comes of it is that it counts as not answered.
+//! Asks kaha-main-v3 for profiles.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use anyhow::Context;
-use chat_shared::{
-    breaker::{Breaker, Rules},
-    clock::{Clock, Timestamp},
-    outbound::is_loopback_url,
-};
-use parking_lot::Mutex;
-use reqwest::{StatusCode, Url, header};
+use chat_shared::{clock::Clock, outbound::is_loopback_url};
+use reqwest::Url;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    answer::{self, Unreadable},
+    answer,
     record::{ProfileId, Verdict},
     telemetry,
 };
-use crate::auth::Signer;
+use crate::{
+    auth::Signer,
+    kaha::{CallError, Client, Endpoint, Metrics},
+};
 
 /// Where profiles are asked for.
-const PATH: &str = "api/batch/profiles";
-/// What our token asks to be allowed.
-const SCOPE: &str = "profiles:read";
-/// How long one attempt may take, its body included.
-const ATTEMPT_MAX: Duration = Duration::from_secs(2);
-/// How long a connection may take to come about.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// Attempts of one call.
-const ATTEMPTS: u32 = 2;
-/// How long the second attempt waits at the least, and at the most.
-const PAUSE_MS: std::ops::Range<u64> = 50..150;
-/// Bytes of an answer. Two hundred profiles of everyday lengths take a twentieth of it.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How long a token is used: half of its life.
-const TOKEN_USED: Duration = Duration::from_secs(30);
-/// How long nobody asks at the most because kaha-main-v3 wishes so.
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
-/// How often a fault of ours is logged at the most.
-const LOGGED_EVERY: Duration = Duration::from_mins(1);
-/// Opens after three failures in a row, for a second at first.
-const RULES: Rules = Rules { failures_max: 3, rest_min: Duration::from_secs(1), rest_max: Duration::from_secs(30) };
-
-/// Why kaha-main-v3 did not answer. No text of these holds anything of an answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    /// It is left alone for a while.
-    #[error("kaha-main-v3 is left alone for a while")]
-    Resting,
-    /// It was not reached, or the connection broke.
-    #[error("kaha-main-v3 is not reached: {0}")]
-    Unreachable(reqwest::Error),
-    /// It did not answer in time.
-    #[error("kaha-main-v3 did not answer in time")]
-    TimedOut,
-    /// It answers, and not with profiles.
-    #[error("kaha-main-v3 answers with {0}")]
-    Failed(StatusCode),
-    /// It wants to be left alone for so long.
-    #[error("kaha-main-v3 wants to be left alone, with {0}")]
-    Busy(StatusCode, Duration),
-    /// It does not take our token.
-    #[error("kaha-main-v3 does not take our token, with {0}: does it know our key, and are the clocks right?")]
-    TokenRefused(StatusCode),
-    /// It does not take the request, which is a fault of ours or of what was agreed on.
-    #[error("kaha-main-v3 does not take our request, with {0}: docs/kaha.md says what was agreed on")]
-    RequestRefused(StatusCode),
-    /// The answer is too long.
-    #[error("kaha-main-v3 answers with more than {BODY_BYTES_MAX} bytes")]
-    TooLong,
-    /// The answer can't be read.
-    #[error("what kaha-main-v3 answers can't be read: {0}")]
-    Unreadable(#[from] Unreadable),
-}
-
-impl CallError {
-    /// Its name in metrics.
-    const fn outcome(&self) -> &'static str {
-        match self {
-            Self::Resting => "resting",
-            Self::Unreachable(_) => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::Failed(_) => "failed",
-            Self::Busy(..) => "busy",
-            Self::TokenRefused(_) => "token_refused",
-            Self::RequestRefused(_) => "request_refused",
-            Self::TooLong | Self::Unreadable(_) => "unreadable",
-        }
-    }
-
-    /// Whether the same request may do better at once.
-    const fn is_worth_a_repeat(&self) -> bool {
-        !matches!(self, Self::Resting | Self::Busy(..) | Self::RequestRefused(_))
-    }
-}
-
-impl From<reqwest::Error> for CallError {
-    fn from(error: reqwest::Error) -> Self {
-        if error.is_timeout() { Self::TimedOut } else { Self::Unreachable(error.without_url()) }
-    }
-}
+static ENDPOINT: Endpoint = Endpoint {
+    path: "api/batch/profiles",
+    scope: "profiles:read",
+    // Two hundred profiles of everyday lengths take a twentieth of it.
+    answer_bytes_max: 1024 * 1024,
+    metrics: Metrics {
+        calls_total: telemetry::CALLS_TOTAL,
+        call_seconds: telemetry::CALL_SECONDS,
+        breaker_open: telemetry::BREAKER_OPEN,
+    },
+    consequence: "profiles are shown as they were last known",
+    refused: "profiles can't be asked for",
+};
 
 /// What is asked for.
 #[derive(Serialize)]
@@ -118,156 +41,31 @@ struct Request {
 
 /// kaha-main-v3, as far as it knows profiles.
 pub(super) struct Kaha {
-    http: reqwest::Client,
-    endpoint: Url,
+    client: Client,
     allow_loopback: bool,
-    audience: String,
-    signer: Arc<Signer>,
-    clock: Clock,
-    token: Mutex<Option<(String, Timestamp)>>,
-    breaker: Breaker,
-    left_alone_until: Mutex<Option<Instant>>,
-    logged_at: Mutex<Option<Instant>>,
 }
 
 impl Kaha {
     /// At `url`, which is asked with tokens of `signer` for `audience`.
     pub fn new(url: &Url, audience: &str, signer: Arc<Signer>, clock: Clock) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(ATTEMPT_MAX)
-            .connect_timeout(CONNECT_MAX)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("starting the HTTP client for kaha-main-v3")?;
-        metrics::gauge!(telemetry::BREAKER_OPEN).set(0);
-        Ok(Self {
-            http,
-            endpoint: endpoint(url)?,
-            allow_loopback: is_loopback_url(url),
-            audience: audience.to_owned(),
-            signer,
-            clock,
-            token: Mutex::default(),
-            breaker: Breaker::new(RULES),
-            left_alone_until: Mutex::default(),
-            logged_at: Mutex::default(),
-        })
+        let client = Client::new(&ENDPOINT, url, audience, signer, clock)?;
+        Ok(Self { client, allow_loopback: is_loopback_url(url) })
     }
 
     /// Whether a call would end before it began.
     pub fn is_resting(&self) -> bool {
-        let now = Instant::now();
-        !self.breaker.rest(now).is_zero() || self.is_left_alone(now)
+        self.client.is_resting()
     }
 
-    /// Whether it failed of late, so that nobody should wait for it.
+    /// Whether it failed of late, so that no request should wait for it.
     pub fn has_failed(&self) -> bool {
-        self.breaker.is_open() || self.is_left_alone(Instant::now())
+        self.client.has_failed()
     }
 
-    /// What it says of ids, [`chat_shared::limits::PROFILE_CALL_IDS_MAX`] at the most. One that is missing then is one that it said
+    /// What it says of ids, [`chat_shared::limits::KAHA_CALL_IDS_MAX`] at the most. One that is missing then is one that it said
     /// nothing usable of.
     pub async fn ask(&self, ids: &[ProfileId]) -> Result<HashMap<ProfileId, Verdict>, CallError> {
-        let mut attempt = 1;
-        loop {
-            match self.attempt(ids).await {
-                Err(error) if attempt < ATTEMPTS && error.is_worth_a_repeat() => attempt += 1,
-                outcome => return outcome,
-            }
-            tokio::time::sleep(Duration::from_millis(rand::random_range(PAUSE_MS))).await;
-        }
-    }
-
-    async fn attempt(&self, ids: &[ProfileId]) -> Result<HashMap<ProfileId, Verdict>, CallError> {
-        let asked_at = Instant::now();
-        if self.is_left_alone(asked_at) || !self.breaker.permits(asked_at) {
-            return Err(CallError::Resting);
-        }
-        let outcome = self.exchange(ids).await;
-        let name = outcome.as_ref().err().map_or("answered", CallError::outcome);
-        metrics::counter!(telemetry::CALLS_TOTAL, "outcome" => name).increment(1);
-        metrics::histogram!(telemetry::CALL_SECONDS).record(asked_at.elapsed());
-        self.note(asked_at, outcome.as_ref().err());
-        outcome
-    }
-
-    async fn exchange(&self, ids: &[ProfileId]) -> Result<HashMap<ProfileId, Verdict>, CallError> {
-        let request = self.http.post(self.endpoint.clone()).bearer_auth(self.token()).json(&Request::of(ids));
-        let mut response = request.header(header::ACCEPT, "application/json").send().await?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            return Err(refusal(status, response.headers()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(CallError::TooLong);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(answer::read(&body, ids, self.allow_loopback)?)
-    }
-
-    /// A token that is good for a while; signing one costs more than all the rest of a call.
-    fn token(&self) -> String {
-        let now = self.clock.now();
-        let mut held = self.token.lock();
-        if let Some((token, until)) = &*held
-            && now < *until
-            && now.after(TOKEN_USED) >= *until
-        {
-            return token.clone();
-        }
-        let token = self.signer.token(&self.audience, SCOPE, now);
-        *held = Some((token.clone(), now.after(TOKEN_USED)));
-        token
-    }
-
-    /// Draws the conclusions of one attempt.
-    fn note(&self, asked_at: Instant, error: Option<&CallError>) {
-        let now = Instant::now();
-        match error {
-            // Refusing what we ask, it is there.
-            None | Some(CallError::RequestRefused(_)) => {
-                if self.breaker.close(now) {
-                    tracing::info!("kaha-main-v3 is back");
-                }
-            }
-            Some(error @ CallError::Busy(_, wait)) => {
-                if self.may_log(now) {
-                    tracing::warn!(%error, "profiles are shown as they were last known");
-                }
-                *self.left_alone_until.lock() = Some(now + *wait);
-                self.breaker.close(now);
-            }
-            Some(error) => {
-                if self.breaker.fail(asked_at, now) {
-                    tracing::warn!(%error, "profiles are shown as they were last known");
-                }
-            }
-        }
-        if let Some(CallError::TokenRefused(_)) = error {
-            *self.token.lock() = None;
-        }
-        if let Some(error @ (CallError::TokenRefused(_) | CallError::RequestRefused(_))) = error
-            && self.may_log(now)
-        {
-            tracing::error!(%error, "profiles can't be asked for");
-        }
-        metrics::gauge!(telemetry::BREAKER_OPEN).set(i32::from(self.has_failed()));
-    }
-
-    fn is_left_alone(&self, now: Instant) -> bool {
-        self.left_alone_until.lock().is_some_and(|until| now < until)
-    }
-
-    fn may_log(&self, now: Instant) -> bool {
-        let mut logged_at = self.logged_at.lock();
-        let may = logged_at.is_none_or(|logged_at| now >= logged_at + LOGGED_EVERY);
-        if may {
-            *logged_at = Some(now);
-        }
-        may
+        self.client.ask(&Request::of(ids), |body| answer::read(body, ids, self.allow_loopback)).await
     }
 }
 
@@ -276,79 +74,5 @@ impl Request {
         let (users, businesses): (Vec<_>, Vec<_>) = ids.iter().partition(|id| matches!(id, ProfileId::User(_)));
         let uuids = |ids: Vec<ProfileId>| ids.into_iter().map(ProfileId::as_uuid).collect();
         Self { user_ids: uuids(users), business_ids: uuids(businesses) }
-    }
-}
-
-/// What a status other than 200 means.
-fn refusal(status: StatusCode, headers: &header::HeaderMap) -> CallError {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CallError::TokenRefused(status),
-        StatusCode::TOO_MANY_REQUESTS => CallError::Busy(status, retry_after(headers).unwrap_or(RULES.rest_min)),
-        StatusCode::SERVICE_UNAVAILABLE => match retry_after(headers) {
-            Some(wait) => CallError::Busy(status, wait),
-            None => CallError::Failed(status),
-        },
-        status if status.is_client_error() => CallError::RequestRefused(status),
-        // No status of a redirection or success but 200 was agreed on.
-        status => CallError::Failed(status),
-    }
-}
-
-/// `Retry-After` in seconds, within bounds.
-fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).clamp(RULES.rest_min, RETRY_AFTER_MAX))
-}
-
-/// The endpoint under a base address, which may have a path of its own.
-fn endpoint(base: &Url) -> anyhow::Result<Url> {
-    let mut base = base.clone();
-    if !base.path().ends_with('/') {
-        base.set_path(&format!("{}/", base.path()));
-    }
-    base.join(PATH).context("CHAT_KAHA_URL is no base address")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_endpoint_stands_under_the_base_address_r10_1() {
-        let endpoint = |base: &str| endpoint(&base.parse().unwrap()).unwrap().to_string();
-        assert_eq!(endpoint("https://kaha.internal"), "https://kaha.internal/api/batch/profiles");
-        assert_eq!(endpoint("https://kaha.internal/v3"), "https://kaha.internal/v3/api/batch/profiles");
-        assert_eq!(endpoint("http://127.0.0.1:9/v3/"), "http://127.0.0.1:9/v3/api/batch/profiles");
-    }
-
-    #[test]
-    fn a_status_says_whose_fault_it_is_and_how_long_to_wait() {
-        let of = |status: u16, retry_after: Option<&str>| {
-            let mut headers = header::HeaderMap::new();
-            retry_after.map(|value| headers.insert(header::RETRY_AFTER, value.parse().unwrap()));
-            refusal(StatusCode::from_u16(status).unwrap(), &headers)
-        };
-        let wait = |error| match error {
-            CallError::Busy(_, wait) => Some(wait.as_secs()),
-            _ => None,
-        };
-        assert_eq!(wait(of(429, None)), Some(1));
-        assert_eq!(wait(of(429, Some("7"))), Some(7));
-        assert_eq!(wait(of(503, Some("0"))), Some(1));
-        assert_eq!(wait(of(503, Some("99999999"))), Some(60));
-        assert_eq!(wait(of(429, Some("soon"))), Some(1));
-        for (status, outcome) in [
-            (503, "failed"),
-            (500, "failed"),
-            (302, "failed"),
-            (204, "failed"),
-            (400, "request_refused"),
-            (404, "request_refused"),
-            (413, "request_refused"),
-            (401, "token_refused"),
-            (403, "token_refused"),
-        ] {
-            assert_eq!(of(status, None).outcome(), outcome, "{status}");
-        }
     }
 }

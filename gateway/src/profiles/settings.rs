@@ -8,13 +8,13 @@ use reqwest::Url;
 
 use crate::auth::Signer;
 
-/// How kaha-main-v3 is asked for profiles.
+/// How kaha-main-v3 is asked for profiles and staff lists.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "kaha-main-v3")]
 pub struct ProfileSettings {
     /// Base address of kaha-main-v3, such as `https://kaha.internal`.
     ///
-    /// `/api/batch/profiles` is asked for names and pictures there. Without it everybody is called by a neutral name.
+    /// `/api/batch/profiles` is asked for names and pictures there, and `/api/batch/staff` for staff lists. Without it everybody is called by a neutral name, and staff lists are not compared.
     #[arg(long, env = "CHAT_KAHA_URL", hide_env_values = true, value_name = "URL")]
     pub kaha_url: Option<Url>,
     /// What the tokens that this service shows to kaha-main-v3 say in `aud`.

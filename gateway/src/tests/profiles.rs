@@ -1,7 +1,7 @@
 //! Profiles between real Redis, real NATS and a stand-in for kaha-main-v3 that is up, down, slow or wrong.
 
 mod changes;
-mod ground;
+pub mod ground;
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ async fn requests_that_miss_together_ask_together_and_for_each_id_once_r11_4() {
     let mut distinct = asked.clone();
     distinct.dedup();
     assert_eq!((asked.len(), distinct.len()), (260, 260), "no id was asked for twice");
-    assert!(ground.kaha.calls().all().iter().all(|call| call.user_ids.len() <= limits::PROFILE_CALL_IDS_MAX));
+    assert!(ground.kaha.calls().all().iter().all(|call| call.user_ids.len() <= limits::KAHA_CALL_IDS_MAX));
     assert!(ground.kaha.calls().complaints().is_empty());
 }
 

@@ -52,6 +52,27 @@ async fn the_documents_request_gets_the_documents_answer_r10_1() {
     }
 }
 
+#[tokio::test]
+async fn the_documents_request_for_staff_gets_the_documents_answer_r10_1() {
+    let ground = Ground::new().await;
+    let (request, answer) = (example("staff-request"), example("staff-answer"));
+    for entry in answer["businesses"].as_array().unwrap() {
+        let staff: Vec<Member> = serde_json::from_value(entry["staff"].clone()).unwrap();
+        ground.kaha.staff().set(id_in(&entry["business_id"]), entry["version"].as_u64().unwrap(), &staff);
+    }
+    let token = ground.keys[0].sign(&with(&json!({ "scope": "staff:read" })));
+    let url = format!("{}{STAFF_PATH}", ground.kaha.api_url());
+    let given = ground.http.post(url).bearer_auth(token).json(&request).send().await.unwrap();
+    let given: Value = given.json().await.unwrap();
+    let (given, promised) = (given["businesses"].as_array().unwrap(), answer["businesses"].as_array().unwrap());
+    assert_eq!(given.len(), promised.len());
+    for (given, promised) in given.iter().zip(promised) {
+        for name in names_of(promised) {
+            assert_eq!(given[name], promised[name], "{name}");
+        }
+    }
+}
+
 /// The same claims, issued now.
 fn with_times(example: Value) -> Value {
     let now = get_current_timestamp();
@@ -80,7 +101,9 @@ async fn tokens_look_as_documented_r6_3_r6_4() {
 fn what_the_chat_is_told_is_documented() {
     assert_eq!(names_of(&example("changed")), ["business_ids", "user_ids"]);
     assert_eq!(names_of(&example("logout")), ["sid", "user_id"]);
-    for promised in [PROFILES_PATH, INVALIDATE_PATH, CLOSE_PATH, CHANGED_SUBJECT, SCOPE_CLOSE, SCOPE_INVALIDATE] {
+    for promised in
+        [PROFILES_PATH, STAFF_PATH, INVALIDATE_PATH, CLOSE_PATH, CHANGED_SUBJECT, SCOPE_CLOSE, SCOPE_INVALIDATE]
+    {
         assert!(DOCUMENT.contains(promised), "{promised} isn't documented");
     }
     assert!(DOCUMENT.contains(&format!("1 to {IDS_MAX} ids")));

@@ -3,6 +3,7 @@
 
 mod access;
 mod cases;
+mod compare;
 mod leases;
 mod race;
 mod watch;

@@ -31,11 +31,7 @@ pub struct Ground {
 
 impl Ground {
     pub async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let key = directory.path().join("service-key.pem");
-        std::fs::write(&key, KEY).unwrap();
-        let kaha = Kaha::start(directory.path(), KahaPorts::default(), &[&key]).await.unwrap();
-        let settings = settings(&kaha.api_url(), &key);
+        let (directory, kaha, settings) = stand_in().await;
         let servers = TestServers::from_env().unwrap();
         let place = Place::with_profiles(&servers.isolated().await.unwrap(), &settings).await;
         Self { kaha, place, settings, _directory: directory }
@@ -79,6 +75,16 @@ impl Ground {
             let _gone: u64 = bounded(redis::cmd("DEL").arg(key).query_async(&mut redis)).await.unwrap();
         }
     }
+}
+
+/// The stand-in, and settings that ask it.
+pub async fn stand_in() -> (tempfile::TempDir, Kaha, ProfileSettings) {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("service-key.pem");
+    std::fs::write(&key, KEY).unwrap();
+    let kaha = Kaha::start(directory.path(), KahaPorts::default(), &[&key]).await.unwrap();
+    let settings = settings(&kaha.api_url(), &key);
+    (directory, kaha, settings)
 }
 
 /// Settings that ask kaha-main-v3 at an address.
