@@ -53,8 +53,7 @@ impl Businesses {
 fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32) -> BusinessAvailability {
     let hours = &business.settings.hours;
     let opening = business.opening();
-    let is_reachable = |member: &&Member| member.is_available && (reach.is_online(member.user_id) || member.has_device);
-    let mut reachable = staff.iter().filter(is_reachable).filter(|member| member.capacity > 0).peekable();
+    let mut reachable = staff.iter().filter(|member| is_reachable(member, reach)).peekable();
     let state = if !business.is_open || (hours.is_enforced && !opening.is_open) {
         Availability::Closed
     } else if reachable.peek().is_none() {
@@ -71,6 +70,11 @@ fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32)
         closes_at: opening.changes_at.filter(|_| business.is_open && opening.is_open),
         waiting: (state == Availability::Busy).then_some(waiting),
     }
+}
+
+/// Whether a member of the staff is there for customers, however many cases it has.
+pub(super) fn is_reachable(member: &Member, reach: &Reach) -> bool {
+    member.is_available && member.capacity > 0 && (reach.is_online(member.user_id) || member.has_device)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod staff;
 mod status;
 mod store;
 mod sweep;
+mod unattended;
 mod wakes;
 
 pub use inbox::InboxQuery;

@@ -74,34 +74,46 @@ pub(super) async fn lock(connection: &mut PgConnection, business_id: BusinessId)
 
 /// The business as it is. After a wait for its lock, a statement of its own sees what was committed meanwhile.
 pub(super) async fn read(connection: &mut PgConnection, business_id: BusinessId) -> Result<Option<Business>, Refusal> {
+    read_all(connection, &[business_id]).await?.pop().transpose()
+}
+
+/// Those of the businesses that exist. One that can't be read stands in the way of no other.
+pub(super) async fn read_all(
+    connection: &mut PgConnection,
+    businesses: &[BusinessId],
+) -> Result<Vec<Result<Business, Refusal>>, Refusal> {
+    let businesses: Vec<_> = businesses.iter().map(|id| id.as_uuid()).collect();
     let reading = sqlx::query!(
-        r#"select is_open, staff_version, strategy, capacity, answer_max_s, notified_max_s, reply_max_s, quiet_max_s,
-               affinity_s, hours::text, settings_version, clock_timestamp() as "now!"
-           from businesses where business_id = $1"#,
-        business_id.as_uuid()
+        r#"select business_id, is_open, staff_version, strategy, capacity, answer_max_s, notified_max_s, reply_max_s,
+               quiet_max_s, affinity_s, hours::text, settings_version, clock_timestamp() as "now!"
+           from businesses where business_id = any($1)"#,
+        &businesses
     );
-    let Some(row) = statement(reading.fetch_optional(connection)).await? else { return Ok(None) };
-    let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
-    let settings = BusinessSettings {
-        settings_version: row.settings_version.unsigned_abs(),
-        strategy: Strategy::named(&row.strategy),
-        capacity: row.capacity.unsigned_abs(),
-        clocks: Clocks {
-            answer_max_s: row.answer_max_s.unsigned_abs(),
-            notified_max_s: row.notified_max_s.unsigned_abs(),
-            reply_max_s: row.reply_max_s.unsigned_abs(),
-            quiet_max_s: row.quiet_max_s.unsigned_abs(),
-            affinity_s: row.affinity_s.unsigned_abs(),
-        },
-        hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
-    };
-    Ok(Some(Business {
-        business_id,
-        is_open: row.is_open,
-        staff_version: row.staff_version.unsigned_abs(),
-        settings,
-        now: row.now.into(),
-    }))
+    let rows = statement(reading.fetch_all(connection)).await?.into_iter();
+    let read = rows.map(|row| {
+        let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
+        let settings = BusinessSettings {
+            settings_version: row.settings_version.unsigned_abs(),
+            strategy: Strategy::named(&row.strategy),
+            capacity: row.capacity.unsigned_abs(),
+            clocks: Clocks {
+                answer_max_s: row.answer_max_s.unsigned_abs(),
+                notified_max_s: row.notified_max_s.unsigned_abs(),
+                reply_max_s: row.reply_max_s.unsigned_abs(),
+                quiet_max_s: row.quiet_max_s.unsigned_abs(),
+                affinity_s: row.affinity_s.unsigned_abs(),
+            },
+            hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
+        };
+        Ok(Business {
+            business_id: stored_id(row.business_id)?,
+            is_open: row.is_open,
+            staff_version: row.staff_version.unsigned_abs(),
+            settings,
+            now: row.now.into(),
+        })
+    });
+    Ok(read.collect())
 }
 
 /// A row of `cases` with the columns of its conversation.
@@ -273,9 +285,20 @@ pub(super) async fn staff(
     business_id: BusinessId,
     only: Option<&[UserId]>,
 ) -> Result<Vec<Member>, Refusal> {
+    let staff = staff_of_all(connection, &[business_id], only).await?;
+    Ok(staff.into_iter().map(|(_, member)| member).collect())
+}
+
+/// The staff of several businesses, each with its business.
+pub(super) async fn staff_of_all(
+    connection: &mut PgConnection,
+    businesses: &[BusinessId],
+    only: Option<&[UserId]>,
+) -> Result<Vec<(BusinessId, Member)>, Refusal> {
+    let businesses: Vec<_> = businesses.iter().map(|id| id.as_uuid()).collect();
     let only: Option<Vec<_>> = only.map(|users| users.iter().map(|user_id| user_id.as_uuid()).collect());
     let reading = sqlx::query!(
-        r#"select s.user_id, s.role, s.status = 'available' as "is_available!",
+        r#"select s.business_id, s.user_id, s.role, s.status = 'available' as "is_available!",
                coalesce(s.capacity, b.capacity) as "capacity!", s.last_assigned_at,
                (
                    select count(*) from cases k
@@ -283,15 +306,15 @@ pub(super) async fn staff(
                ) as "load!",
                exists (select from notification_devices d where d.user_id = s.user_id) as "has_device!"
            from staff s join businesses b using (business_id)
-           where s.business_id = $1 and ($2::uuid[] is null or s.user_id = any($2))
+           where s.business_id = any($1) and ($2::uuid[] is null or s.user_id = any($2))
            order by s.user_id"#,
-        business_id.as_uuid(),
+        &businesses,
         only.as_deref()
     );
     let rows = statement(reading.fetch_all(connection)).await?;
     rows.into_iter()
         .map(|row| {
-            Ok(Member {
+            let member = Member {
                 user_id: stored_id(row.user_id)?,
                 role: StaffRole::named(&row.role),
                 is_available: row.is_available,
@@ -299,7 +322,8 @@ pub(super) async fn staff(
                 load: u32::try_from(row.load).unwrap_or(u32::MAX),
                 last_assigned_at: row.last_assigned_at.map(Timestamp::from),
                 has_device: row.has_device,
-            })
+            };
+            Ok((stored_id(row.business_id)?, member))
         })
         .collect()
 }

@@ -1,0 +1,117 @@
+//! Businesses whose customers wait while no agent is there: their supervisors and admins are notified.
+
+use chat_shared::{
+    ids::{BusinessId, UserId},
+    jobs::{Added, Job, Jobs, WaitingJob},
+    limits,
+};
+
+use super::{
+    Businesses,
+    availability::is_reachable,
+    store::{self, Business, Member},
+};
+use crate::{conversations::stored_id, database::bounded, refusal::Refusal};
+
+/// Businesses of one look. Others follow in the next ones.
+const BUSINESSES_MAX: i64 = 200;
+
+/// A business with a case that waits for too long.
+struct Late {
+    business_id: BusinessId,
+    /// The customer, if one case alone waits for too long.
+    only_customer: Option<UserId>,
+}
+
+impl Businesses {
+    /// Files a job for each supervisor and admin to be notified of customers that wait. If the queue does not take them, the next
+    /// look finds the same.
+    pub(super) async fn notify_of_unattended(&self, jobs: &Jobs) -> Result<(), Refusal> {
+        let found = self.unattended().await?;
+        match jobs.add(&found).await {
+            Ok(Added::All) => {}
+            Ok(Added::Dropped(dropped)) => {
+                tracing::warn!(
+                    dropped,
+                    "the queue of notifications is full: supervisors are not notified that customers wait"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "supervisors can't be notified that customers wait; it is tried again")
+            }
+        }
+        Ok(())
+    }
+
+    /// The jobs that are called for now. None while Redis is away: then it is not known which agents are connected.
+    async fn unattended(&self) -> Result<Vec<Job>, Refusal> {
+        let late = self.late().await?;
+        if late.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = late.iter().map(|late| late.business_id).collect();
+        let mut connection = self.database.connection().await?;
+        let businesses = store::read_all(&mut connection, &ids).await?;
+        let staff = store::staff_of_all(&mut connection, &ids, None).await?;
+        drop(connection);
+        let available = staff.iter().filter(|(_, member)| member.is_available && !member.has_device);
+        let reach = self.reach(&available.map(|(_, member)| member.user_id).collect::<Vec<_>>()).await;
+        if !reach.is_known() {
+            return Ok(Vec::new());
+        }
+        let mut jobs = Vec::new();
+        // Without those whose hours can't be read: the router does not serve them either, and says so.
+        for Business { business_id, now, .. } in businesses.into_iter().flatten().filter(Business::is_routing) {
+            let of_business = |(id, _): &&(BusinessId, Member)| *id == business_id;
+            let members = || staff.iter().filter(of_business).map(|(_, member)| member);
+            if members().any(|member| is_reachable(member, &reach)) {
+                continue;
+            }
+            let only_customer =
+                late.iter().find(|late| late.business_id == business_id).and_then(|it| it.only_customer);
+            let supervisors = members()
+                .filter(|member| member.has_device && member.role.leads() && Some(member.user_id) != only_customer);
+            jobs.extend(
+                supervisors
+                    .map(|member| Job::Waiting(WaitingJob { user_id: member.user_id, business_id, found_at: now })),
+            );
+        }
+        Ok(jobs)
+    }
+
+    /// Some open businesses, other ones each time, with cases that have waited for too long. Without those of which an agent is
+    /// reachable by a device, since nothing more has to be asked of them.
+    async fn late(&self) -> Result<Vec<Late>, Refusal> {
+        let mut connection = self.database.connection().await?;
+        let rows = bounded(
+            sqlx::query!(
+                r#"select late.business_id as "business_id!", late.only_customer
+                   from (
+                       select business_id, case when count(*) = 1 then (array_agg(customer_id))[1] end as only_customer
+                       from cases
+                       where state = 'waiting' and waiting_since < clock_timestamp() - make_interval(secs => $1)
+                       group by business_id
+                   ) as late
+                   join businesses b using (business_id)
+                   where b.is_open
+                       and not exists (
+                           select from staff s
+                           where s.business_id = b.business_id and s.status = 'available'
+                               and coalesce(s.capacity, b.capacity) > 0
+                               and exists (select from notification_devices d where d.user_id = s.user_id)
+                       )
+                   order by random() limit $2"#,
+                limits::WAITING_NOTIFIED_AFTER.as_secs_f64(),
+                BUSINESSES_MAX
+            )
+            .fetch_all(&mut *connection),
+        )
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let only_customer = row.only_customer.map(stored_id).transpose()?;
+                Ok(Late { business_id: stored_id(row.business_id)?, only_customer })
+            })
+            .collect()
+    }
+}
