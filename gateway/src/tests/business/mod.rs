@@ -5,6 +5,7 @@ mod access;
 mod cases;
 mod leases;
 mod race;
+mod unattended;
 
 use chat_shared::{
     ids::{BusinessId, ConversationId, UserId},
