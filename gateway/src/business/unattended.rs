@@ -1,10 +1,13 @@
 //! Businesses whose customers wait while no agent is there: their supervisors and admins are notified.
 
+use std::collections::HashMap;
+
 use chat_shared::{
     ids::{BusinessId, UserId},
-    jobs::{Added, Job, Jobs, WaitingJob},
+    jobs::{Added, JOBS_TOGETHER_MAX, Job, Jobs, WaitingJob},
     limits,
 };
+use rand::seq::SliceRandom;
 
 use super::{
     Businesses,
@@ -37,7 +40,7 @@ impl Businesses {
                 );
             }
             Err(error) => {
-                tracing::warn!(%error, "supervisors can't be notified that customers wait; it is tried again")
+                tracing::warn!(%error, "supervisors can't be notified that customers wait; it is tried again");
             }
         }
         Ok(())
@@ -59,23 +62,28 @@ impl Businesses {
         if !reach.is_known() {
             return Ok(Vec::new());
         }
-        let mut jobs = Vec::new();
         // Without those whose hours can't be read: the router does not serve them either, and says so.
-        for Business { business_id, now, .. } in businesses.into_iter().flatten().filter(Business::is_routing) {
-            let of_business = |(id, _): &&(BusinessId, Member)| *id == business_id;
-            let members = || staff.iter().filter(of_business).map(|(_, member)| member);
-            if members().any(|member| is_reachable(member, &reach)) {
+        let routing = businesses.into_iter().flatten().filter(Business::is_routing);
+        let routing: HashMap<_, _> = routing.map(|business| (business.business_id, business.now)).collect();
+        let mut staff_of: HashMap<BusinessId, Vec<Member>> = HashMap::new();
+        for (business_id, member) in staff {
+            staff_of.entry(business_id).or_default().push(member);
+        }
+        let mut jobs = Vec::new();
+        for Late { business_id, only_customer } in late {
+            let (Some(found_at), Some(staff)) = (routing.get(&business_id), staff_of.get(&business_id)) else {
+                continue;
+            };
+            if staff.iter().any(|member| is_reachable(member, &reach)) {
                 continue;
             }
-            let only_customer =
-                late.iter().find(|late| late.business_id == business_id).and_then(|it| it.only_customer);
-            let supervisors = members()
-                .filter(|member| member.has_device && member.role.leads() && Some(member.user_id) != only_customer);
-            jobs.extend(
-                supervisors
-                    .map(|member| Job::Waiting(WaitingJob { user_id: member.user_id, business_id, found_at: now })),
-            );
+            let leaders = staff.iter().filter(|member| member.role.leads() && member.has_device);
+            let leaders = leaders.map(|member| member.user_id).filter(|user_id| Some(*user_id) != only_customer);
+            jobs.extend(leaders.map(|user_id| Job::Waiting(WaitingJob { user_id, business_id, found_at: *found_at })));
         }
+        // As many as one write takes, so that a queue that is away holds up the sweep no longer than that.
+        jobs.shuffle(&mut rand::rng());
+        jobs.truncate(JOBS_TOGETHER_MAX);
         Ok(jobs)
     }
 
