@@ -143,12 +143,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         content,
         connections: Registry::default(),
         announcer: Announcer::default(),
-        departures: Departures::new(jobs),
+        departures: Departures::new(jobs.clone()),
         watches: Watches::default(),
         typing: Typing::default(),
         resync,
     });
-    start_tasks(&state, health.latch("delivery")).await;
+    start_tasks(&state, jobs, health.latch("delivery")).await;
     business::start_comparison(&state, &config.profiles, signer.clone())?;
     internal::start(&config.internal, &config.tokens.jwt_audience, signer.as_deref(), &state, &tasks).await?;
     serve(&config, state, &tasks).await?;
@@ -157,7 +157,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Starts the tasks that run beside requests, until the gateway drains.
-async fn start_tasks(state: &AppState, delivery: Latch) {
+async fn start_tasks(state: &AppState, jobs: Jobs, delivery: Latch) {
     let tasks = &state.tasks;
     tasks.essential("delivery", delivery::listen(state.clone(), delivery));
     tasks.best_effort("resync", delivery::resync(state.clone()));
@@ -167,7 +167,7 @@ async fn start_tasks(state: &AppState, delivery: Latch) {
     tasks.best_effort("lease", delivery::keep(state.clone()));
     tasks.best_effort("case_router", business::run_wakes(state.clone()));
     tasks.best_effort("business_watches", business::run_watches(state.clone()));
-    business::start_sweep(state.businesses.clone(), tasks);
+    business::start_sweep(state.businesses.clone(), jobs, tasks);
     outbox::start_sweeper(state.database.clone(), state.sender.clone(), state.clock.clone(), tasks);
     state.revocations.start(state).await;
 }

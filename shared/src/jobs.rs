@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    ids::{ConversationId, Epoch, MessageId, UserId},
+    ids::{BusinessId, ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
     limits,
     log::{
@@ -41,6 +41,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 const TOGETHER_MIN: usize = 24;
 /// Jobs of one write.
 pub const JOBS_TOGETHER_MAX: usize = 256;
+/// Jobs of customers that wait are the same within this time: gateways look more often. How often a user is notified is decided
+/// when a job is worked on.
+const WAITING_BUCKET_MS: i64 = 60_000;
 /// How long one write may take.
 const ADD_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -70,6 +73,8 @@ pub enum Job {
         #[serde(default)]
         read: Option<ReadUpTo>,
     },
+    /// Customers of a business wait, and no agent is there.
+    Waiting(WaitingJob),
 }
 
 /// How far a user has read in a conversation.
@@ -125,6 +130,17 @@ pub struct AssignedJob {
     pub place: Option<(Epoch, Cursor)>,
 }
 
+/// Customers that wait while no agent of the business is there, of which a supervisor may have to be notified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingJob {
+    /// The supervisor or admin.
+    pub user_id: UserId,
+    /// The business.
+    pub business_id: BusinessId,
+    /// When a gateway found it so.
+    pub found_at: Timestamp,
+}
+
 /// Bytes that are no job.
 #[derive(Debug, thiserror::Error)]
 #[error("the job can't be read: {0}")]
@@ -160,6 +176,11 @@ impl Job {
                 Some(format!("{user}:{epoch}:{}:{}", after.0, up_to.0))
             }
             Self::ReadElsewhere { .. } => None,
+            Self::Waiting(WaitingJob { user_id, business_id, found_at }) => {
+                let (user, business) = (user_id.as_uuid().simple(), business_id.as_uuid().simple());
+                let bucket = found_at.0.div_euclid(WAITING_BUCKET_MS);
+                Some(format!("{user}:{business}:waiting:{bucket}"))
+            }
         }
     }
 }

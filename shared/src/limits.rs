@@ -85,6 +85,10 @@ pub const NOTIFICATION_DEVICES_MAX: usize = 20;
 pub const NOTIFICATION_TTL: Duration = Duration::from_hours(24);
 /// Users with no live session are not notified for this long after their last one ended: most come back.
 pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(3);
+/// How long a case waits while no agent is there until supervisors are notified of it.
+pub const WAITING_NOTIFIED_AFTER: Duration = Duration::from_mins(1);
+/// A device is notified at most once in this time that customers of a business wait. The notification is worth as long.
+pub const WAITING_NOTIFIED_INTERVAL: Duration = Duration::from_mins(10);
 /// Profiles that one request asks for. More are refused as `invalid`.
 pub const PROFILES_MAX: usize = 100;
 /// Ids of one call to kaha-main-v3.

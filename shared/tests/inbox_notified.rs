@@ -1,10 +1,12 @@
 //! What is known of deliveries and notifications, against a real Redis: told once, only forward, and never guessed.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use chat_dev::test_servers::{TestServers, unique_namespace};
 use chat_shared::{
     clock::{Clock, Timestamp},
-    ids::{ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
+    ids::{BusinessId, ConversationId, DeviceId, GatewayId, MessageId, SessionId, UserId},
     inbox::{Claim, Ended, Inboxes, Notice, Occasion, Page, Routed, Routing, Session, Standing, Unconfirmed},
     jobs::ReadUpTo,
     limits,
@@ -128,6 +130,26 @@ async fn each_assignment_of_a_conversation_is_claimed_once() -> Result<()> {
     // A client chooses the ids of its messages.
     let same_id = conversation_id.as_uuid().try_into()?;
     assert_eq!(inboxes.claim(Notice { occasion: Occasion::Message(same_id), ..first }).await?, Claim::Taken);
+    Ok(())
+}
+
+#[tokio::test]
+async fn customers_that_wait_are_claimed_once_in_ten_minutes_for_each_device_and_business() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let business_id = BusinessId::random();
+    let occasion = Occasion::Waiting(business_id);
+    let now = Notice { occasion, ..notice(DeviceId::random(), MessageId::random()) };
+    let before = |seconds: u64| Notice { sent_at: now.sent_at.before(Duration::from_secs(seconds)), ..now };
+    assert_eq!(inboxes.claim(before(300)).await?, Claim::Taken);
+    inboxes.conclude_claim(before(300)).await?;
+    assert_eq!(inboxes.claim(now).await?, Claim::Sent, "five minutes later");
+    assert_eq!(inboxes.claim(Notice { device_id: DeviceId::random(), ..now }).await?, Claim::Taken);
+    let other = Occasion::Waiting(BusinessId::random());
+    assert_eq!(inboxes.claim(Notice { occasion: other, ..now }).await?, Claim::Taken);
+    inboxes.conclude_claim(before(601)).await?;
+    assert_eq!(inboxes.claim(now).await?, Claim::Taken, "more than ten minutes later");
+    let same_id = business_id.as_uuid().try_into()?;
+    assert_eq!(inboxes.claim(Notice { occasion: Occasion::Message(same_id), ..now }).await?, Claim::Taken);
     Ok(())
 }
 

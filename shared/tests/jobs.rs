@@ -15,7 +15,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{ConversationId, Epoch, MessageId, UserId},
     inbox::Unconfirmed,
-    jobs::{Added, AssignedJob, Job, Jobs, MessageJob, ReadUpTo},
+    jobs::{Added, AssignedJob, Job, Jobs, MessageJob, ReadUpTo, WaitingJob},
     log::{self, Consumer, ConsumerSpec, Entry, Outcome, Replicas},
     position::{Cursor, Seq},
     sealing::Envelope,
@@ -109,21 +109,40 @@ async fn jobs_that_ask_the_same_are_added_once_and_come_out_as_they_went_in() ->
         place: Some((epoch, Cursor(4))),
     };
     let assigned_later = Job::Assigned(AssignedJob { version: 4, ..assigned });
-    let jobs = [message(0), message(100), ended, ended_later, Job::Assigned(assigned), assigned_later];
+    // Of a business whose id is that of the conversation.
+    let waiting = WaitingJob {
+        user_id,
+        business_id: assigned.conversation_id.as_uuid().try_into()?,
+        found_at: Timestamp(120_000),
+    };
+    let waiting_later = Job::Waiting(WaitingJob { found_at: Timestamp(180_000), ..waiting });
+    let jobs = [
+        message(0),
+        message(100),
+        ended,
+        ended_later,
+        Job::Assigned(assigned),
+        assigned_later,
+        Job::Waiting(waiting),
+        waiting_later,
+    ];
     // A notifier that was killed after it had added them adds them again, and so may another one.
     let again = Jobs::open(&scene.client, &scene.namespace, REPLICAS).await?;
     assert_eq!(scene.jobs.add(&jobs).await?, Added::All);
     assert_eq!(again.add(&jobs).await?, Added::All);
-    assert_eq!(scene.waiting().await?, 6);
+    assert_eq!(scene.waiting().await?, 8);
+    let same = Job::Waiting(WaitingJob { found_at: Timestamp(179_999), ..waiting });
+    assert_eq!(again.add(&[same]).await?, Added::All);
+    assert_eq!(scene.waiting().await?, 8, "another gateway found the same within a minute");
     let read = [None, Some(ReadUpTo { conversation_id: ConversationId::random(), read_seq: Seq(7) })]
         .map(|read| Job::ReadElsewhere { user_id, read });
     assert_eq!(scene.jobs.add(&read).await?, Added::All);
-    assert_eq!(scene.waiting().await?, 8, "each time somebody reads counts");
+    assert_eq!(scene.waiting().await?, 10, "each time somebody reads counts");
     assert_eq!(scene.jobs.add(&[]).await?, Added::All);
 
     let mut consumer = scene.consumer().await?;
     let mut found = Vec::new();
-    while found.len() < 8 {
+    while found.len() < 10 {
         for entry in next(&mut consumer).await? {
             found.push(Job::decode(entry.payload())?);
             entry.settle(Outcome::Done).await;

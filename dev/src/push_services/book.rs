@@ -50,6 +50,10 @@ pub struct Received {
     pub message_id: Option<String>,
     /// That message's number.
     pub seq: Option<u64>,
+    /// The business it tells of.
+    pub business_id: Option<String>,
+    /// How many of that business' customers wait.
+    pub waiting: Option<u64>,
     /// Up to where the user has read in the conversation, if it tells that.
     pub read_seq: Option<u64>,
     /// What makes repeats of it recognizable, where the platform has such a thing.
@@ -87,6 +91,8 @@ impl Received {
             conversation_id: text(fields, "conversation_id"),
             message_id: text(fields, "message_id"),
             seq: number(fields, "seq"),
+            business_id: text(fields, "business_id"),
+            waiting: number(fields, "waiting"),
             read_seq: number(fields, "read_seq"),
             notification_id: text(fields, "notification_id"),
             payload: fields.clone(),
@@ -201,6 +207,8 @@ mod tests {
         let line = |fields: Value| Received::of(Platform::Fcm, "phone-1", &fields).in_a_line();
         assert_eq!(line(json!({ "title": "New message", "badge": 3 })), "fcm phone-1: New message");
         assert_eq!(line(json!({ "kind": "badge", "badge": "2" })), "fcm phone-1: badge 2");
+        let waiting = json!({ "kind": "waiting", "title": "Customers are waiting", "waiting": "2" });
+        assert_eq!(line(waiting), "fcm phone-1: Customers are waiting");
         assert_eq!(line(json!({})), "fcm phone-1: nothing to show");
     }
 

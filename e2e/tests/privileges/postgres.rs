@@ -110,14 +110,17 @@ const BUSINESSES: &[Line] = &[
     ("select checked_at from businesses for no key update skip locked", OF_GATEWAY),
     ("update businesses set checked_at = now()", OF_GATEWAY),
     ("delete from businesses where business_id = gen_random_uuid()", NOBODY),
-    ("select role from staff", OF_GATEWAY),
+    ("select role from staff", &[Gateway, Notifier, TextNotifier]),
+    ("select status from staff", OF_GATEWAY),
     (
         "insert into staff (business_id, user_id, role, status_at) values ({business}, gen_random_uuid(), 'agent', now())",
         OF_GATEWAY,
     ),
     ("update staff set status = 'away'", OF_GATEWAY),
     ("delete from staff where user_id = gen_random_uuid()", OF_GATEWAY),
-    ("select state from cases", OF_GATEWAY),
+    ("select state, customer_id, waiting_since from cases", &[Gateway, Notifier, TextNotifier]),
+    ("select agent_id from cases", OF_GATEWAY),
+    ("select conversation_id from cases", OF_GATEWAY),
     (
         "insert into cases (conversation_id, business_id, customer_id, state, opened_at, waiting_since)
          values ({conversation}, {business}, gen_random_uuid(), 'waiting', now(), now()) on conflict do nothing",

@@ -20,6 +20,8 @@ use crate::refusal::Refusal;
 pub(super) struct Look {
     pub availability: BusinessAvailability,
     pub queue: Queue,
+    /// When it was looked at, by the clock of PostgreSQL.
+    pub at: Timestamp,
     /// Sorted by id.
     pub staff: Vec<StaffLoad>,
     /// Whether the router gives its cases to agents now.
@@ -41,7 +43,8 @@ impl Businesses {
         drop(connection);
         let users: Vec<_> = staff.values().flatten().map(|member| member.user_id).collect();
         let reach = self.reach(&users).await;
-        let looks = businesses.into_iter().map(|business| {
+        // Without those whose hours can't be read, which is logged.
+        let looks = businesses.into_iter().flatten().map(|business| {
             let business_id = business.business_id;
             let staff = staff.remove(&business_id).unwrap_or_default();
             let queue = queues.remove(&business_id).unwrap_or_default();
@@ -57,6 +60,7 @@ impl Look {
         Self {
             availability: aggregate(business, staff, reach, queue.waiting),
             queue,
+            at: business.now,
             staff: staff.iter().map(|member| load(member, reach)).collect(),
             is_routing: business.is_open && business.is_routing() && business.settings.strategy != Strategy::Manual,
             changes_in: business.opening().changes_at.map(until),

@@ -27,6 +27,7 @@ mod staff;
 mod status;
 mod store;
 mod sweep;
+mod unattended;
 mod wakes;
 mod watch;
 

@@ -75,14 +75,14 @@ pub(super) async fn lock(connection: &mut PgConnection, business_id: BusinessId)
 
 /// The business as it is. After a wait for its lock, a statement of its own sees what was committed meanwhile.
 pub(super) async fn read(connection: &mut PgConnection, business_id: BusinessId) -> Result<Option<Business>, Refusal> {
-    Ok(businesses(connection, &[business_id]).await?.pop())
+    businesses(connection, &[business_id]).await?.pop().transpose()
 }
 
-/// The businesses with these ids; those that do not exist are left out.
+/// Those of the businesses that exist. One that can't be read harms no other.
 pub(super) async fn businesses(
     connection: &mut PgConnection,
     business_ids: &[BusinessId],
-) -> Result<Vec<Business>, Refusal> {
+) -> Result<Vec<Result<Business, Refusal>>, Refusal> {
     let ids: Vec<_> = business_ids.iter().map(|id| id.as_uuid()).collect();
     let reading = sqlx::query!(
         r#"select business_id, is_open, staff_version, strategy, capacity, answer_max_s, notified_max_s, reply_max_s,
@@ -90,32 +90,31 @@ pub(super) async fn businesses(
            from businesses where business_id = any($1)"#,
         &ids
     );
-    let rows = statement(reading.fetch_all(connection)).await?;
-    rows.into_iter()
-        .map(|row| {
-            let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
-            let settings = BusinessSettings {
-                settings_version: row.settings_version.unsigned_abs(),
-                strategy: Strategy::named(&row.strategy),
-                capacity: row.capacity.unsigned_abs(),
-                clocks: Clocks {
-                    answer_max_s: row.answer_max_s.unsigned_abs(),
-                    notified_max_s: row.notified_max_s.unsigned_abs(),
-                    reply_max_s: row.reply_max_s.unsigned_abs(),
-                    quiet_max_s: row.quiet_max_s.unsigned_abs(),
-                    affinity_s: row.affinity_s.unsigned_abs(),
-                },
-                hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
-            };
-            Ok(Business {
-                business_id: stored_id(row.business_id)?,
-                is_open: row.is_open,
-                staff_version: row.staff_version.unsigned_abs(),
-                settings,
-                now: row.now.into(),
-            })
+    let rows = statement(reading.fetch_all(connection)).await?.into_iter();
+    let read = rows.map(|row| {
+        let hours = row.hours.map(|hours| serde_json::from_str::<Hours>(&hours)).transpose();
+        let settings = BusinessSettings {
+            settings_version: row.settings_version.unsigned_abs(),
+            strategy: Strategy::named(&row.strategy),
+            capacity: row.capacity.unsigned_abs(),
+            clocks: Clocks {
+                answer_max_s: row.answer_max_s.unsigned_abs(),
+                notified_max_s: row.notified_max_s.unsigned_abs(),
+                reply_max_s: row.reply_max_s.unsigned_abs(),
+                quiet_max_s: row.quiet_max_s.unsigned_abs(),
+                affinity_s: row.affinity_s.unsigned_abs(),
+            },
+            hours: hours.map_err(|error| Refusal::internal(&error))?.unwrap_or_default(),
+        };
+        Ok(Business {
+            business_id: stored_id(row.business_id)?,
+            is_open: row.is_open,
+            staff_version: row.staff_version.unsigned_abs(),
+            settings,
+            now: row.now.into(),
         })
-        .collect()
+    });
+    Ok(read.collect())
 }
 
 /// How many of the businesses exist.

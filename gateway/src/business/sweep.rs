@@ -10,6 +10,7 @@ use chat_shared::{
     clock::Timestamp,
     event::{Event, Fact},
     ids::{BusinessId, ConversationId, UserId},
+    jobs::Jobs,
     lifecycle::Tasks,
     limits,
     position::Seq,
@@ -41,7 +42,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const ROWS_MAX: i64 = 200;
 /// A pause between two passes after which the clocks of cases begin anew: no agent could answer, or no answer could be stored.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
-/// How often it is looked for agents that are gone.
+/// How often it is looked for agents that are gone, and for customers that wait while no agent is there.
 const GONE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long an agent without a connection and without a device keeps its cases.
 const GONE_AFTER: Duration = Duration::from_mins(1);
@@ -59,8 +60,8 @@ const STORING_MAX: Duration = Duration::from_mins(10);
 /// The newest events of conversations.
 type Newest = HashMap<ConversationId, Event>;
 
-/// Starts the task, until the gateway drains.
-pub fn start(businesses: Businesses, tasks: &Tasks) {
+/// Starts the task, until the gateway drains. Notifications go to `jobs`.
+pub fn start(businesses: Businesses, jobs: Jobs, tasks: &Tasks) {
     let draining = tasks.draining().clone();
     tasks.essential("case_sweep", async move {
         let mut gone_at = Instant::now();
@@ -75,7 +76,7 @@ pub fn start(businesses: Businesses, tasks: &Tasks) {
                 gone_at = Instant::now();
             }
             // Cancel safe: each change is a transaction of its own.
-            match draining.run_until_cancelled(businesses.sweep(looks_for_gone)).await {
+            match draining.run_until_cancelled(businesses.sweep(&jobs, looks_for_gone)).await {
                 None => return Ok(()),
                 Some(Ok(())) => {}
                 Some(Err(refusal)) => tracing::debug!(%refusal, "cases can't be looked at now, trying again"),
@@ -86,7 +87,7 @@ pub fn start(businesses: Businesses, tasks: &Tasks) {
 
 impl Businesses {
     /// One pass, unless another gateway makes one.
-    pub async fn sweep(&self, looks_for_gone: bool) -> Result<(), Refusal> {
+    pub async fn sweep(&self, jobs: &Jobs, looks_for_gone: bool) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
         let swept = bounded(
@@ -100,14 +101,14 @@ impl Businesses {
             // On a connection of its own: the cases are changed while the row of the sweep is held.
             begin_all_anew(&mut *self.database.connection().await?, swept.now, pause).await?;
         }
-        let all = self.sweep_all(looks_for_gone).await;
+        let all = self.sweep_all(jobs, looks_for_gone).await;
         let noting = sqlx::query!("update case_sweeps set swept_at = clock_timestamp()").execute(&mut *transaction);
         bounded(noting).await?;
         bounded(transaction.commit()).await?;
         all
     }
 
-    async fn sweep_all(&self, looks_for_gone: bool) -> Result<(), Refusal> {
+    async fn sweep_all(&self, jobs: &Jobs, looks_for_gone: bool) -> Result<(), Refusal> {
         self.end_availability().await?;
         if looks_for_gone {
             self.release_gone().await?;
@@ -127,6 +128,9 @@ impl Businesses {
         }
         for business_id in self.with_work().await? {
             note(self.route(business_id, &[]).await.map(drop));
+        }
+        if looks_for_gone {
+            note(self.notify_of_unattended(jobs).await);
         }
         note(self.measure().await);
         outcome

@@ -42,8 +42,10 @@ impl Office {
             kind: Kind::Badge { read },
             badge,
             // What was read in another conversation must not be replaced.
-            collapse_key: read
-                .map_or_else(|| "badge".to_owned(), |read| format!("read-{}", collapse_key(read.conversation_id))),
+            collapse_key: read.map_or_else(
+                || "badge".to_owned(),
+                |read| format!("read-{}", collapse_key(read.conversation_id.as_uuid())),
+            ),
             expires_at: self.clock.now().after(limits::NOTIFICATION_TTL),
             notification_id: Uuid::new_v4(),
         };

@@ -1,21 +1,35 @@
 //! Notifications that this process has claimed: a Redis that comes back with older data may have lost their claims.
 
+use std::time::{Duration, Instant};
+
 use chat_shared::{
     ids::{DeviceId, UserId},
     inbox::{Notice, Occasion},
-    limits,
 };
-use moka::{policy::EvictionPolicy, sync::Cache};
+use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
 
 /// Claims that are remembered. One more drops the oldest, whose notification may be sent again if Redis loses the claim.
 const CLAIMED_MAX: u64 = 50_000;
 
-/// The claims of this process, for as long as their occasions are notified of.
-pub struct Claimed(Cache<(UserId, DeviceId, Occasion), ()>);
+/// How much sooner than by Redis a claim is forgotten here, so that one that has ended there is not taken for a lost one.
+const FORGOTTEN_BEFORE: Duration = Duration::from_mins(1);
+
+/// The claims of this process, for about as long as Redis keeps them.
+pub struct Claimed(Cache<Key, ()>);
+
+type Key = (UserId, DeviceId, Occasion);
+
+struct AsInRedis;
+
+impl Expiry<Key, ()> for AsInRedis {
+    fn expire_after_create(&self, (_, _, occasion): &Key, (): &(), _: Instant) -> Option<Duration> {
+        Some(occasion.claim_kept().saturating_sub(FORGOTTEN_BEFORE))
+    }
+}
 
 impl Default for Claimed {
     fn default() -> Self {
-        let claims = Cache::builder().max_capacity(CLAIMED_MAX).time_to_live(limits::NOTIFICATION_TTL);
+        let claims = Cache::builder().max_capacity(CLAIMED_MAX).expire_after(AsInRedis);
         Self(claims.eviction_policy(EvictionPolicy::lru()).build())
     }
 }
@@ -32,7 +46,7 @@ impl Claimed {
     }
 }
 
-const fn key(notice: Notice) -> (UserId, DeviceId, Occasion) {
+const fn key(notice: Notice) -> Key {
     (notice.user_id, notice.device_id, notice.occasion)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chat_shared::{clock::Timestamp, inbox::Standing, limits, position::Seq, wire::Platform};
+use chat_shared::{clock::Timestamp, inbox::Standing, jobs::WaitingJob, limits, position::Seq, wire::Platform};
 
 use super::subject::Subject;
 use crate::providers::Verdict;
@@ -48,13 +48,15 @@ pub enum Conclusion {
     NoDevice,
     /// They don't take part any more.
     Left,
+    /// No case of the business has waited for long any more.
+    NotWaiting,
     /// The message is too old.
     Expired,
 }
 
 impl Conclusion {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sent,
         Self::Gone,
         Self::Refused,
@@ -65,6 +67,7 @@ impl Conclusion {
         Self::Delivered,
         Self::NoDevice,
         Self::Left,
+        Self::NotWaiting,
         Self::Expired,
     ];
 
@@ -81,6 +84,7 @@ impl Conclusion {
             Self::Delivered => "delivered",
             Self::NoDevice => "no_device",
             Self::Left => "left",
+            Self::NotWaiting => "not_waiting",
             Self::Expired => "expired",
         }
     }
@@ -108,6 +112,25 @@ pub struct Membership {
     pub is_blocked: bool,
     /// Whether the message is stored. Then others that came before it most likely are too, and the badge is right.
     pub is_stored: bool,
+}
+
+/// What waits in a business, as one who supervises it is concerned: cases of other customers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many wait.
+    pub waiting: u64,
+    /// Whether one of them has waited for longer than [`limits::WAITING_NOTIFIED_AFTER`].
+    pub is_late: bool,
+}
+
+/// By what waits in a business; none if the user does not supervise it.
+pub fn by_queue(job: &WaitingJob, queue: Option<Queue>, now: Timestamp) -> Step {
+    match queue {
+        _ if now >= job.found_at.after(limits::WAITING_NOTIFIED_INTERVAL) => Step::Conclude(Conclusion::Expired),
+        None => Step::Conclude(Conclusion::Left),
+        Some(queue) if !queue.is_late => Step::Conclude(Conclusion::NotWaiting),
+        Some(_) => Step::Notify,
+    }
 }
 
 /// By what the user's sessions and devices have done.
@@ -200,7 +223,7 @@ fn bounded_rest(
 #[cfg(test)]
 mod tests {
     use chat_shared::{
-        ids::{ConversationId, Epoch, MessageId, UserId},
+        ids::{BusinessId, ConversationId, Epoch, MessageId, UserId},
         inbox::Occasion,
         position::Cursor,
     };
@@ -290,6 +313,17 @@ mod tests {
             by_membership(&Subject { seq: Seq::ZERO, ..subject(None) }, Some(membership), 1)
         };
         assert_eq!([of(0), of(1)], [Step::Notify, Step::Conclude(Conclusion::Read)]);
+    }
+
+    #[test]
+    fn customers_that_wait_are_told_of_while_they_do_and_the_user_supervises_r7_2() {
+        let job = WaitingJob { user_id: UserId::random(), business_id: BusinessId::random(), found_at: Timestamp(NOW) };
+        let of = |queue, after_ms| by_queue(&job, queue, Timestamp(NOW + after_ms));
+        let (late, early) = (Queue { waiting: 1, is_late: true }, Queue { waiting: 2, is_late: false });
+        assert_eq!(of(Some(late), 599_999), Step::Notify);
+        assert_eq!(of(Some(late), 600_000), Step::Conclude(Conclusion::Expired));
+        assert_eq!(of(Some(early), 0), Step::Conclude(Conclusion::NotWaiting));
+        assert_eq!(of(None, 0), Step::Conclude(Conclusion::Left));
     }
 
     #[test]

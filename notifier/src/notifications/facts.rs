@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chat_shared::{
     breaker::{Breaker, Rules},
     clock::{Day, Timestamp},
-    ids::{DeviceId, UserId},
+    ids::{BusinessId, DeviceId, UserId},
     jobs::ReadUpTo,
     limits,
     position::Seq,
@@ -16,7 +16,10 @@ use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
 use tokio::time::timeout;
 
-use super::{decide::Membership, subject::Subject};
+use super::{
+    decide::{Membership, Queue},
+    subject::Subject,
+};
 
 /// When PostgreSQL is left alone, and for how long.
 const RULES: Rules = Rules { failures_max: 3, rest_min: Duration::from_secs(1), rest_max: Duration::from_secs(8) };
@@ -143,6 +146,25 @@ impl Facts {
         )
         .fetch_one(&self.pool);
         Ok(self.ask(asking).await?.unsigned_abs())
+    }
+
+    /// What waits in a business, without a case of the user as a customer; none if the user is neither supervisor nor admin of
+    /// it. The clock is that of PostgreSQL.
+    pub async fn queue(&self, user_id: UserId, business_id: BusinessId) -> Result<Option<Queue>, OutOfReach> {
+        let asking = sqlx::query!(
+            r#"select count(k.customer_id) as "waiting!",
+                   coalesce(min(k.waiting_since) < clock_timestamp() - make_interval(secs => $3), false) as "is_late!"
+               from staff s
+               left join cases k on k.business_id = s.business_id and k.state = 'waiting' and k.customer_id <> s.user_id
+               where s.business_id = $1 and s.user_id = $2 and s.role in ('supervisor', 'admin')
+               group by s.user_id"#,
+            business_id.as_uuid(),
+            user_id.as_uuid(),
+            limits::WAITING_NOTIFIED_AFTER.as_secs_f64(),
+        )
+        .fetch_optional(&self.pool);
+        let row = self.ask(asking).await?;
+        Ok(row.map(|row| Queue { waiting: row.waiting.unsigned_abs(), is_late: row.is_late }))
     }
 
     /// The user's devices.

@@ -92,7 +92,7 @@ fn show(waiting: &Waiting) {
 fn bytes_of(job: &Job) -> usize {
     let text = match job {
         Job::Message(job) => job.envelope.as_ref().map_or(0, |envelope| envelope.as_bytes().len()),
-        Job::Assigned(_) | Job::SessionEnded { .. } | Job::ReadElsewhere { .. } => 0,
+        Job::Assigned(_) | Job::SessionEnded { .. } | Job::ReadElsewhere { .. } | Job::Waiting(_) => 0,
     };
     size_of::<Job>() + text
 }

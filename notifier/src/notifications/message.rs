@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chat_shared::{
-    ids::{ConversationId, DeviceId, UserId},
+    ids::{DeviceId, UserId},
     inbox::{Claim, InboxError, Notice, Occasion},
     jobs::{AssignedJob, MessageJob},
     limits,
@@ -30,7 +30,7 @@ const SETTLE_ATTEMPTS_MAX: u32 = 3;
 const SETTLE_DELAY: Duration = Duration::from_millis(250);
 
 /// What became of one device.
-enum Told {
+pub(super) enum Told {
     /// All that there is to do is done.
     Concluded(Conclusion),
     /// It was done before.
@@ -56,12 +56,7 @@ impl Office {
         if let Some(outcome) = early(decide::by_standing(subject, &standing, attempt)) {
             return Ok(outcome);
         }
-        let devices = self.facts.devices(subject.user_id).await?;
-        if devices.is_empty() {
-            self.inboxes.note_devices(subject.user_id, false).await?;
-            count(Conclusion::NoDevice);
-            return Ok(Outcome::Done);
-        }
+        let Some(devices) = self.devices(subject.user_id).await? else { return Ok(Outcome::Done) };
         let concern = self.facts.concern(subject, self.clock.now()).await?;
         if let Some(outcome) = early(decide::by_membership(subject, concern.map(|concern| concern.membership), attempt))
         {
@@ -73,28 +68,28 @@ impl Office {
             None => None,
         };
         let body = text.as_deref().map(text::excerpt).unwrap_or_default();
-        let telling = devices.iter().map(|device| self.tell(subject, device, badge, &body, attempt));
-        Ok(self.conclude(subject, badge, &join_all(telling).await).await)
-    }
-
-    async fn conclude(&self, subject: &Subject, badge: u64, told: &[Told]) -> Outcome {
-        let mut rest = None;
-        let mut is_sent = false;
-        for told in told {
-            match told {
-                Told::Concluded(conclusion) => {
-                    count(*conclusion);
-                    is_sent |= *conclusion == Conclusion::Sent;
-                }
-                Told::Before => {}
-                Told::Later(after) => rest = rest.max(Some(*after)),
-            }
-        }
+        let told = join_all(devices.iter().map(async |device| {
+            let Subject { user_id, occasion, sent_at, .. } = *subject;
+            let notice = Notice { user_id, device_id: device.device_id, occasion, sent_at };
+            self.tell(notice, device, &notification(subject, device, badge, &body), attempt).await
+        }));
+        let (is_sent, rest) = settle(&told.await);
         // Without it, reading elsewhere leaves the number and the notification as they are until the next one.
         if is_sent && let Err(error) = self.note_shown(subject, badge).await {
             tracing::debug!(%error, "what devices show was not noted");
         }
-        rest.map_or(Outcome::Done, failed)
+        Ok(rest.map_or(Outcome::Done, failed))
+    }
+
+    /// The devices of a user; none if none is registered, which is counted.
+    pub(super) async fn devices(&self, user_id: UserId) -> Result<Option<Vec<StoredDevice>>, Trouble> {
+        let devices = self.facts.devices(user_id).await?;
+        if devices.is_empty() {
+            self.inboxes.note_devices(user_id, false).await?;
+            count(Conclusion::NoDevice);
+            return Ok(None);
+        }
+        Ok(Some(devices))
     }
 
     async fn note_shown(&self, subject: &Subject, badge: u64) -> Result<(), InboxError> {
@@ -102,12 +97,17 @@ impl Office {
         self.inboxes.note_shown(subject.user_id, subject.conversation_id, subject.seq).await
     }
 
-    async fn tell(&self, subject: &Subject, device: &StoredDevice, badge: u64, body: &str, attempt: u64) -> Told {
-        let Some(address) = self.address(subject.user_id, device) else {
+    /// Sends to a device of the notice's user, unless the notice was claimed before.
+    pub(super) async fn tell(
+        &self,
+        notice: Notice,
+        device: &StoredDevice,
+        notification: &Notification,
+        attempt: u64,
+    ) -> Told {
+        let Some(address) = self.address(notice.user_id, device) else {
             return Told::Concluded(Conclusion::Refused);
         };
-        let Subject { user_id, occasion, sent_at, .. } = *subject;
-        let notice = Notice { user_id, device_id: device.device_id, occasion, sent_at };
         match self.inboxes.claim(notice).await {
             Ok(Claim::Taken) if self.claimed.add(notice) => {}
             Ok(Claim::Sent) => return Told::Before,
@@ -121,8 +121,7 @@ impl Office {
                 return Told::Later(decide::rest_in_trouble(attempt, None, rand::random()));
             }
         }
-        let notification = notification(subject, device, badge, body);
-        let verdict = self.send(user_id, device, &address, &notification).await;
+        let verdict = self.send(notice.user_id, device, &address, notification).await;
         match decide::by_verdict(&verdict) {
             Ok(conclusion) => {
                 self.keep_claim(notice).await;
@@ -192,8 +191,25 @@ impl Office {
     }
 }
 
+/// Counts what became of devices: whether any was sent to, and after which rest the others are tried again.
+pub(super) fn settle(told: &[Told]) -> (bool, Option<Duration>) {
+    let mut rest = None;
+    let mut is_sent = false;
+    for told in told {
+        match told {
+            Told::Concluded(conclusion) => {
+                count(*conclusion);
+                is_sent |= *conclusion == Conclusion::Sent;
+            }
+            Told::Before => {}
+            Told::Later(after) => rest = rest.max(Some(*after)),
+        }
+    }
+    (is_sent, rest)
+}
+
 /// What to do instead of notifying, if anything.
-fn early(step: Step) -> Option<Outcome> {
+pub(super) fn early(step: Step) -> Option<Outcome> {
     match step {
         Step::Notify => None,
         Step::Wait(rest) => Some(Outcome::RetryAfter(rest)),
@@ -210,9 +226,12 @@ fn address(key: &AddressKey, user_id: UserId, device: &StoredDevice) -> Option<N
 }
 
 fn notification(subject: &Subject, device: &StoredDevice, badge: u64, body: &str) -> Notification {
-    let message_id = match subject.occasion {
-        Occasion::Message(message_id) => Some(message_id),
-        Occasion::Assignment { .. } => None,
+    let (message_id, occasion) = match subject.occasion {
+        Occasion::Message(message_id) => (Some(message_id), message_id.as_uuid().as_u128()),
+        Occasion::Assignment { conversation_id, version } => {
+            (None, conversation_id.as_uuid().as_u128() ^ u128::from(version))
+        }
+        Occasion::Waiting(business_id) => (None, business_id.as_uuid().as_u128()),
     };
     Notification {
         kind: Kind::Message {
@@ -224,23 +243,19 @@ fn notification(subject: &Subject, device: &StoredDevice, badge: u64, body: &str
             body: body.to_owned(),
         },
         badge,
-        collapse_key: collapse_key(subject.conversation_id),
+        collapse_key: collapse_key(subject.conversation_id.as_uuid()),
         expires_at: subject.sent_at.after(limits::NOTIFICATION_TTL),
-        notification_id: notification_id(subject, device.device_id),
+        notification_id: notification_id(occasion, subject.user_id, device.device_id),
     }
 }
 
-/// The same for all messages of a conversation.
-pub(super) fn collapse_key(conversation_id: ConversationId) -> String {
-    BASE64.encode(conversation_id.as_uuid())
+/// The same for all notifications of a conversation or business.
+pub(super) fn collapse_key(id: Uuid) -> String {
+    BASE64.encode(id)
 }
 
 /// The same for every attempt at this occasion, user and device.
-fn notification_id(subject: &Subject, device_id: DeviceId) -> Uuid {
-    let occasion = match subject.occasion {
-        Occasion::Message(message_id) => message_id.as_uuid().as_u128(),
-        Occasion::Assignment { conversation_id, version } => conversation_id.as_uuid().as_u128() ^ u128::from(version),
-    };
-    let mixed = occasion ^ subject.user_id.as_uuid().as_u128() ^ device_id.as_uuid().as_u128();
+pub(super) fn notification_id(occasion: u128, user_id: UserId, device_id: DeviceId) -> Uuid {
+    let mixed = occasion ^ user_id.as_uuid().as_u128() ^ device_id.as_uuid().as_u128();
     uuid::Builder::from_random_bytes(mixed.to_be_bytes()).into_uuid()
 }

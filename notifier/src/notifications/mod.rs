@@ -17,6 +17,7 @@ mod intake;
 mod message;
 mod subject;
 mod text;
+mod waiting;
 mod worker;
 
 use std::time::Duration;

@@ -132,6 +132,7 @@ impl Office {
                 self.session_ended(user_id, epoch, after, up_to).await
             }
             Job::ReadElsewhere { user_id, read } => self.read_elsewhere(user_id, read, attempt).await,
+            Job::Waiting(job) => self.waiting(&job, attempt).await,
         }
     }
 }

@@ -63,7 +63,7 @@ impl Apns {
         else {
             return Outcome::NotAsked(Verdict::Refused("the app's id is no topic".to_owned()));
         };
-        let is_message = matches!(notification.kind, Kind::Message { .. });
+        let is_shown = !matches!(notification.kind, Kind::Badge { .. });
         let (deadline, payload) = (Deadline::new(), payload(notification));
         let mut is_token_new = false;
         loop {
@@ -77,7 +77,7 @@ impl Apns {
                 .bearer_auth(&token)
                 .header("apns-topic", topic.clone())
                 .header("apns-push-type", "alert")
-                .header("apns-priority", if is_message { "10" } else { "5" })
+                .header("apns-priority", if is_shown { "10" } else { "5" })
                 .header("apns-expiration", notification.expires_at.0.div_euclid(1000))
                 .header("apns-collapse-id", &notification.collapse_key)
                 .header("apns-id", notification.notification_id.to_string())
@@ -108,6 +108,18 @@ fn payload(notification: &Notification) -> Value {
             "kind": "badge",
             "conversation_id": read.conversation_id,
             "read_seq": read.read_seq,
+        }),
+        Kind::Waiting { business_id, waiting, title } => json!({
+            // Without a badge: the number stays as it is.
+            "aps": {
+                "alert": { "title": title, "body": "" },
+                "sound": "default",
+                "thread-id": business_id,
+                "mutable-content": 1,
+            },
+            "kind": "waiting",
+            "business_id": business_id,
+            "waiting": waiting,
         }),
         Kind::Message { conversation_id, message_id, seq, sender_id, title, body } => {
             let mut payload = json!({
@@ -221,11 +233,11 @@ impl ProviderToken {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::{jobs::ReadUpTo, position::Seq};
+    use chat_shared::{ids::BusinessId, jobs::ReadUpTo, position::Seq};
     use reqwest::StatusCode;
 
     use super::*;
-    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read};
+    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read, of_waiting};
 
     #[test]
     fn a_message_is_shown_and_told_to_the_app() {
@@ -268,6 +280,23 @@ mod tests {
             "aps": null, "kind": kind, "conversation_id": conversation_id, "seq": seq, "sender_id": sender_id,
         });
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn customers_that_wait_are_shown_and_leave_the_badge_r7_2() {
+        let business_id = BusinessId::random();
+        let expected = json!({
+            "aps": {
+                "alert": { "title": "Customers are waiting", "body": "" },
+                "sound": "default",
+                "thread-id": business_id,
+                "mutable-content": 1,
+            },
+            "kind": "waiting",
+            "business_id": business_id,
+            "waiting": 3,
+        });
+        assert_eq!(payload(&of_waiting(business_id)), expected);
     }
 
     #[test]

@@ -94,6 +94,16 @@ fn payload(token: &str, notification: &Notification, seconds: u64) -> Value {
         }
         message["android"]["priority"] = json!("HIGH");
     }
+    if let Kind::Waiting { business_id, waiting, title } = &notification.kind {
+        message["data"] = json!({
+            "kind": "waiting",
+            "title": title,
+            "body": "",
+            "business_id": business_id,
+            "waiting": waiting.to_string(),
+        });
+        message["android"]["priority"] = json!("HIGH");
+    }
     json!({ "message": message })
 }
 
@@ -152,10 +162,14 @@ fn judge(answer: &Answer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::{ids::ConversationId, jobs::ReadUpTo, position::Seq};
+    use chat_shared::{
+        ids::{BusinessId, ConversationId},
+        jobs::ReadUpTo,
+        position::Seq,
+    };
 
     use super::*;
-    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read};
+    use crate::providers::notification::tests::{largest, of_assignment, of_badge, of_message, of_read, of_waiting};
 
     #[test]
     fn a_message_is_data_that_replaces_none_of_another_conversation() {
@@ -184,6 +198,23 @@ mod tests {
         let data = payload("token", &of_assignment(), 60)["message"]["data"].clone();
         assert_eq!((data["kind"].as_str(), data["seq"].as_str()), (Some("message"), Some("7")));
         assert!(data.as_object().unwrap().values().all(Value::is_string) && data.get("message_id").is_none());
+    }
+
+    #[test]
+    fn customers_that_wait_are_data_with_the_business_and_their_number_r7_2() {
+        let business_id = BusinessId::random();
+        let expected = json!({ "message": {
+            "token": "token",
+            "data": {
+                "kind": "waiting",
+                "title": "Customers are waiting",
+                "body": "",
+                "business_id": business_id,
+                "waiting": "3",
+            },
+            "android": { "priority": "HIGH", "ttl": "60s" },
+        }});
+        assert_eq!(payload("token", &of_waiting(business_id), 60), expected);
     }
 
     #[test]

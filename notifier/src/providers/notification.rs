@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chat_shared::{
     clock::Timestamp,
-    ids::{ConversationId, MessageId, UserId},
+    ids::{BusinessId, ConversationId, MessageId, UserId},
     jobs::ReadUpTo,
     position::Seq,
     wire::NotificationAddress,
@@ -26,9 +26,9 @@ const CUT: char = '…';
 pub struct Notification {
     /// What it is about.
     pub kind: Kind,
-    /// The user's unread messages in all conversations.
+    /// The user's unread messages in all conversations. Not sent if customers wait: the number stays as it is.
     pub badge: u64,
-    /// What a later notification replaces, but at FCM: one for each conversation. At most 32 characters of base64url.
+    /// What a later notification replaces, but at FCM: one for each conversation or business. At most 32 characters of base64url.
     pub collapse_key: String,
     /// After this nobody needs it any more.
     pub expires_at: Timestamp,
@@ -53,6 +53,15 @@ pub enum Kind {
         title: String,
         /// What is shown below.
         body: String,
+    },
+    /// Customers of a business wait, and no agent is there.
+    Waiting {
+        /// The business.
+        business_id: BusinessId,
+        /// How many cases wait.
+        waiting: u64,
+        /// What is shown.
+        title: String,
     },
     /// Nothing is shown: the number of unread messages changes, and the notification of what was read is taken down.
     Badge {
@@ -104,6 +113,9 @@ impl Notification {
                 sender_id: *sender_id,
                 badge: self.badge,
             },
+            Kind::Waiting { business_id, waiting, title } => {
+                Content::Waiting { title, body: "", business_id: *business_id, waiting: *waiting }
+            }
             Kind::Badge { read } => Content::Badge { badge: self.badge, read: *read },
         }
     }
@@ -122,6 +134,12 @@ pub(super) enum Content<'a> {
         seq: Seq,
         sender_id: UserId,
         badge: u64,
+    },
+    Waiting {
+        title: &'a str,
+        body: &'a str,
+        business_id: BusinessId,
+        waiting: u64,
     },
     Badge {
         badge: u64,
@@ -174,6 +192,12 @@ pub(super) mod tests {
             *message_id = None;
         }
         notification
+    }
+
+    /// The notification of customers that wait.
+    pub(in crate::providers) fn of_waiting(business_id: BusinessId) -> Notification {
+        let title = "Customers are waiting".to_owned();
+        Notification { kind: Kind::Waiting { business_id, waiting: 3, title }, badge: 0, ..of_message("", "") }
     }
 
     /// A change of the number of unread messages, which expires in an hour.

@@ -9,6 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chat_dev::push_services::{APP_IDS, Behaviour, PushPorts, PushServices, Received};
 use chat_shared::{
     clock::{Clock, Timestamp},
+    ids::BusinessId,
     wire::{NotificationAddress, Platform},
 };
 use clap::Parser;
@@ -16,7 +17,7 @@ use futures_util::future::join_all;
 
 use super::{
     Notification, ProviderSettings, Providers, Recipient, Verdict,
-    notification::tests::{largest, of_badge, of_message},
+    notification::tests::{largest, of_badge, of_message, of_waiting},
 };
 
 const APP_ID: &str = APP_IDS[0];
@@ -121,6 +122,26 @@ async fn a_message_arrives_as_every_provider_wants_it() {
             let ttl = received.ttl.unwrap().as_secs();
             assert!((3000..=3600).contains(&ttl), "{platform:?}: {ttl} s");
         }
+    }
+    place.assert_nothing_refused();
+}
+
+#[tokio::test]
+async fn customers_that_wait_are_told_of_as_every_provider_wants_it_r7_2() {
+    let place = Place::start().await;
+    for platform in Platform::ALL {
+        let business_id = BusinessId::random();
+        let (address, notification) = (place.device(platform), of_waiting(business_id));
+        assert_eq!(place.send(&address, &notification).await, Verdict::Sent, "{platform:?}");
+        let received = place.only_received(platform);
+        let collapse_key = (platform != Platform::Fcm).then_some(&*notification.collapse_key);
+        assert_eq!(received.collapse_key.as_deref(), collapse_key, "{platform:?}");
+        assert_eq!((received.is_alert, received.title.as_deref()), (true, Some("Customers are waiting")));
+        assert_eq!(received.body.as_deref(), Some(""));
+        assert_eq!(received.business_id, Some(business_id.as_uuid().to_string()));
+        assert_eq!((received.waiting, received.badge), (Some(3), None), "{platform:?}");
+        assert_eq!((received.message_id, received.conversation_id, received.seq), (None, None, None));
+        assert!(received.is_urgent || platform == Platform::Webhook, "{platform:?}");
     }
     place.assert_nothing_refused();
 }

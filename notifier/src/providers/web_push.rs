@@ -64,7 +64,7 @@ impl WebPush {
         Self { line: Line::new(Platform::WebPush, SENDS_MAX), services, http, vapid, allow_loopback, clock }
     }
 
-    /// Sends a message's notification. Browsers want every one of them to be seen, and Safari ends subscriptions that get
+    /// Sends a notification that is shown. Browsers want every one of them to be seen, and Safari ends subscriptions that get
     /// others, so a change of the number of unread messages is not sent: the page learns it when it is opened.
     pub(super) async fn send(
         &self,

@@ -129,14 +129,14 @@ fn judge(answer: &Answer) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::{jobs::ReadUpTo, position::Seq};
+    use chat_shared::{ids::BusinessId, jobs::ReadUpTo, position::Seq};
     use reqwest::StatusCode;
     use serde_json::json;
 
     use super::*;
     use crate::providers::notification::{
         Kind,
-        tests::{of_assignment, of_badge, of_message, of_read},
+        tests::{of_assignment, of_badge, of_message, of_read, of_waiting},
     };
 
     #[test]
@@ -161,6 +161,21 @@ mod tests {
         assert_eq!(serde_json::to_value(body("token", "com.example.chat", &message)).unwrap(), expected);
         let assignment = serde_json::to_value(body("token", "com.example.chat", &of_assignment())).unwrap();
         assert_eq!((&assignment["kind"], assignment.get("message_id")), (&json!("message"), None));
+        let business_id = BusinessId::random();
+        let waiting = of_waiting(business_id);
+        let expected = json!({
+            "notification_id": waiting.notification_id,
+            "kind": "waiting",
+            "token": "token",
+            "app_id": "com.example.chat",
+            "title": "Customers are waiting",
+            "body": "",
+            "business_id": business_id,
+            "waiting": 3,
+            "collapse_key": waiting.collapse_key,
+            "expires_at": waiting.expires_at,
+        });
+        assert_eq!(serde_json::to_value(body("token", "com.example.chat", &waiting)).unwrap(), expected);
         let badge = of_badge(0);
         let expected = json!({
             "notification_id": badge.notification_id,

@@ -8,3 +8,4 @@ mod people;
 mod providers;
 mod reaper;
 mod stage;
+mod waiting;

@@ -155,7 +155,13 @@ impl Conversation {
 
     /// A new conversation of a customer with a business, whose case waits.
     pub async fn business(stage: &Stage, customer_id: UserId) -> Result<(Self, BusinessId)> {
-        let (id, business_id) = (ConversationId::random(), BusinessId::random());
+        let business_id = BusinessId::random();
+        Ok((Self::of_business(stage, business_id, customer_id).await?, business_id))
+    }
+
+    /// The same with a business that may be there already.
+    pub async fn of_business(stage: &Stage, business_id: BusinessId, customer_id: UserId) -> Result<Self> {
+        let id = ConversationId::random();
         sqlx::query!("insert into businesses (business_id) values ($1) on conflict do nothing", business_id.as_uuid())
             .execute(&stage.pool)
             .await?;
@@ -174,7 +180,7 @@ impl Conversation {
         let kind = ConversationKind::Business;
         let mut conversation = Self { id, kind, participants, seq: 0, head: StreamSeq::ZERO };
         conversation.join(stage, customer_id, Role::Customer).await?;
-        Ok((conversation, business_id))
+        Ok(conversation)
     }
 
     /// Assigns the case of a business conversation; what was written before is unread for the agent.

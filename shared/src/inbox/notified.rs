@@ -10,7 +10,7 @@ use redis::{AsyncCommands, Script};
 use super::{InboxError, Inboxes, Unconfirmed, bounded, millis};
 use crate::{
     clock::Timestamp,
-    ids::{ConversationId, DeviceId, Epoch, MessageId, UserId},
+    ids::{BusinessId, ConversationId, DeviceId, Epoch, MessageId, UserId},
     jobs::ReadUpTo,
     limits,
     position::{Cursor, Seq},
@@ -21,8 +21,9 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scri
 static NOTE_READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_read.lua")));
 static NOTE_DEVICES: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/note_devices.lua")));
 
-/// How much longer than its message is notified of a claim is kept: one attempt, and differences between clocks.
-const CLAIM_MARGIN: Duration = Duration::from_hours(1);
+/// How long a claim is kept after its message: for as long as that is notified of, and an hour more for one attempt and
+/// differences between clocks.
+const CLAIM_KEPT: Duration = limits::NOTIFICATION_TTL.saturating_add(Duration::from_hours(1));
 /// Conversations of a user whose notifications are noted: as many as Redis keeps packed. One more drops all, and what is
 /// shown of them stays until their app or the user takes it down.
 const SHOWN_MAX: usize = 128;
@@ -45,6 +46,19 @@ pub enum Occasion {
         /// The version of its participants that begins with the assignment.
         version: u64,
     },
+    /// Customers of a business that wait while no agent is there. The same each time: a claim of it keeps the device from
+    /// further ones for [`limits::WAITING_NOTIFIED_INTERVAL`].
+    Waiting(BusinessId),
+}
+
+impl Occasion {
+    /// How long a claim is kept after the time of its notice.
+    pub const fn claim_kept(self) -> Duration {
+        match self {
+            Self::Message(_) | Self::Assignment { .. } => CLAIM_KEPT,
+            Self::Waiting(_) => limits::WAITING_NOTIFIED_INTERVAL,
+        }
+    }
 }
 
 /// A notification for one device.
@@ -56,24 +70,28 @@ pub struct Notice {
     pub device_id: DeviceId,
     /// What it is of.
     pub occasion: Occasion,
-    /// When that was accepted.
+    /// When that was accepted. If customers wait: now, by the clock of Redis.
     pub sent_at: Timestamp,
 }
 
 impl Notice {
-    /// After this nothing notifies of the occasion any more.
+    /// The end of its claim.
     fn until(&self) -> Timestamp {
-        self.sent_at.after(limits::NOTIFICATION_TTL).after(CLAIM_MARGIN)
+        self.sent_at.after(self.occasion.claim_kept())
     }
 
-    /// Its name among the claims of its user. That of an assignment is longer, so that no message has the same one.
+    /// Its name among the claims of its user. Those of different occasions differ in length, so that no message has the same
+    /// one as another occasion.
     fn member(&self) -> Vec<u8> {
-        let (id, version) = match self.occasion {
-            Occasion::Message(message_id) => (message_id.as_uuid(), None),
-            Occasion::Assignment { conversation_id, version } => (conversation_id.as_uuid(), Some(version)),
+        let (id, rest) = match self.occasion {
+            Occasion::Message(message_id) => (message_id.as_uuid(), Vec::new()),
+            Occasion::Assignment { conversation_id, version } => {
+                (conversation_id.as_uuid(), version.to_be_bytes().into())
+            }
+            Occasion::Waiting(business_id) => (business_id.as_uuid(), b"w".into()),
         };
         let mut member = (id.as_u128() ^ self.device_id.as_uuid().as_u128()).to_be_bytes().to_vec();
-        member.extend(version.map(u64::to_be_bytes).into_iter().flatten());
+        member.extend(rest);
         member
     }
 }

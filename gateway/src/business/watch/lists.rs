@@ -208,7 +208,10 @@ impl<C: Clone> Watcher<C> {
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::wire::{Availability, BusinessAvailability, StaffLoad, StaffRole, StaffStatus};
+    use chat_shared::{
+        clock::Timestamp,
+        wire::{Availability, BusinessAvailability, StaffLoad, StaffRole, StaffStatus},
+    };
 
     use super::{super::super::store::Queue, *};
 
@@ -230,6 +233,7 @@ mod tests {
                 waiting: None,
             },
             queue: Queue { waiting, oldest_waiting_since: None },
+            at: Timestamp(0),
             staff: staff.iter().map(load).collect(),
             is_routing: true,
             changes_in: None,

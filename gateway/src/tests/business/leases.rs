@@ -145,7 +145,8 @@ async fn while_no_notifier_runs_no_case_is_given_back() {
     shop.sql("update case_sweeps set swept_at = now()").await;
     // A gateway that has heard no notifier since it started.
     let gateway = shop.place.conversations.businesses(shop.place.log.clone());
-    until("a sweep", async || gateway.sweep(true).await.is_ok()).await;
+    let jobs = shop.place.jobs().await;
+    until("a sweep", async || gateway.sweep(&jobs, true).await.is_ok()).await;
     shop.pass(id, 590).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the clock began with the first beacon");
@@ -170,8 +171,9 @@ async fn a_business_that_fails_holds_up_no_other_and_strays_are_given_back() {
     .await;
     shop.sql(&format!("delete from staff where user_id = '{}'", shop.agents[0].as_uuid())).await;
     shop.businesses().note_notifier();
+    let jobs = shop.place.jobs().await;
     until("the other business", async || {
-        let failed = shop.businesses().sweep(true).await.is_err();
+        let failed = shop.businesses().sweep(&jobs, true).await.is_err();
         failed && shop.case(id).await.2 == Some(shop.agents[1])
     })
     .await;

@@ -6,6 +6,7 @@ mod cases;
 mod compare;
 mod leases;
 mod race;
+mod unattended;
 mod watch;
 
 use chat_shared::{
@@ -110,7 +111,8 @@ impl Shop {
     /// A sweep, however long ago the one before was. A notifier runs.
     pub async fn sweep_only(&self) {
         self.businesses().note_notifier();
-        until("a sweep", async || self.businesses().sweep(true).await.is_ok()).await;
+        let jobs = self.place.jobs().await;
+        until("a sweep", async || self.businesses().sweep(&jobs, true).await.is_ok()).await;
     }
 
     /// Sends, and lets the router know as the gateway that accepts does. What is accepted is not stored.

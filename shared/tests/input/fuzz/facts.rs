@@ -8,7 +8,7 @@ use chat_shared::{
         ReadAdvanced,
     },
     ids::LoginId,
-    jobs::{AssignedJob, Job, MessageJob, ReadUpTo},
+    jobs::{AssignedJob, Job, MessageJob, ReadUpTo, WaitingJob},
     position::{Cursor, Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant, Presence, Role, Typing},
@@ -146,6 +146,9 @@ fn jobs() -> impl Strategy<Value = Job> {
     prop_oneof![
         message,
         assigned,
+        (id(), id(), times()).prop_map(|(user_id, business_id, found_at)| {
+            Job::Waiting(WaitingJob { user_id, business_id, found_at })
+        }),
         (id(), id(), numbers(), numbers()).prop_map(|(user_id, epoch, after, up_to)| Job::SessionEnded {
             user_id,
             epoch,
