@@ -166,34 +166,10 @@ pub fn describe() {
     describe_counter!(PRESENCE_DROPPED_TOTAL, "Announcements dropped because too many waited for NATS");
     describe_counter!(PRESENCE_PUSHED_TOTAL, "Users whose presence was pushed, once for each connection");
     describe_gauge!(WATCHES, "Pairs of a connection and a user whom it watches");
-    describe_counter!(BUSINESSES_PUSHED_TOTAL, "States of businesses pushed, once for each connection");
-    describe_gauge!(BUSINESS_WATCHES, "Pairs of a connection and a business that it watches");
     describe_counter!(TYPING_PASSED_TOTAL, "Beginnings and ends of typing passed on to gateways");
     describe_counter!(TYPING_EXPIRED_TOTAL, "Writers who were not heard of for too long");
     describe_counter!(SESSION_ENDED_JOBS_TOTAL, "Ends of sessions queued because something was not confirmed");
     describe_counter!(SESSION_ENDED_JOBS_LOST_TOTAL, "Ends of sessions that the full queue did not take");
-    describe_gauge!(CASES_WAITING, "Cases that wait for an agent, of the whole installation");
-    describe_gauge!(CASES_WAITING_OLDEST_SECONDS, "Age of the oldest waiting case in seconds");
-    describe_gauge!(CASES_BOUNCED, "Waiting cases that agents have given back five times or more often");
-    describe_gauge!(CASES_STARVED, "Cases waiting for more than a minute although an agent could take them");
-    describe_gauge!(STAFF_AVAILABLE, "Members of staff that say that they are available");
-    describe_counter!(ASSIGNMENTS_TOTAL, "Cases given to agents");
-    describe_counter!(ASSIGNMENTS_RELEASED_TOTAL, "Cases that agents have no more");
-    describe_histogram!(ASSIGNMENT_WAIT_SECONDS, "Seconds that a case has waited when the router gives it to an agent");
-    describe_histogram!(ROUTE_SECONDS, "Seconds of one pass of the router");
-    describe_counter!(STAFF_LISTS_TOTAL, "Staff lists that were pushed or compared");
-    describe_counter!(STAFF_CALLS_TOTAL, "Attempts to ask kaha-main-v3 for staff lists");
-    describe_histogram!(STAFF_CALL_SECONDS, "Seconds of such an attempt");
-    describe_gauge!(STAFF_BREAKER_OPEN, "1 while kaha-main-v3 is asked for no staff lists because it failed");
-    for reason in AssignmentReason::ALL {
-        metrics::counter!(ASSIGNMENTS_TOTAL, "reason" => reason.as_str()).absolute(0);
-    }
-    for reason in ReleaseReason::ALL {
-        metrics::counter!(ASSIGNMENTS_RELEASED_TOTAL, "reason" => reason.as_str()).absolute(0);
-    }
-    for outcome in ListOutcome::ALL {
-        metrics::counter!(STAFF_LISTS_TOTAL, "outcome" => outcome.as_str()).absolute(0);
-    }
     for name in [
         ACCEPTED_TOTAL,
         REPEATS_TOTAL,
@@ -210,7 +186,6 @@ pub fn describe() {
         PRESENCE_ANNOUNCED_TOTAL,
         PRESENCE_DROPPED_TOTAL,
         PRESENCE_PUSHED_TOTAL,
-        BUSINESSES_PUSHED_TOTAL,
         TYPING_PASSED_TOTAL,
         TYPING_EXPIRED_TOTAL,
         SESSION_ENDED_JOBS_TOTAL,
@@ -226,7 +201,36 @@ pub fn describe() {
     metrics::gauge!(SOCKETS).set(0);
     metrics::gauge!(REVOCATIONS).set(0);
     metrics::gauge!(WATCHES).set(0);
-    metrics::gauge!(BUSINESS_WATCHES).set(0);
     metrics::gauge!(CONTENT_KEYS_AHEAD_DAYS).set(0);
     metrics::gauge!(CONTENT_KEYS_UNOPENED).set(0);
+    describe_businesses();
+}
+
+fn describe_businesses() {
+    describe_gauge!(CASES_WAITING, "Cases that wait for an agent, of the whole installation");
+    describe_gauge!(CASES_WAITING_OLDEST_SECONDS, "Age of the oldest waiting case in seconds");
+    describe_gauge!(CASES_BOUNCED, "Waiting cases that agents have given back five times or more often");
+    describe_gauge!(CASES_STARVED, "Cases waiting for more than a minute although an agent could take them");
+    describe_gauge!(STAFF_AVAILABLE, "Members of staff that say that they are available");
+    describe_counter!(ASSIGNMENTS_TOTAL, "Cases given to agents");
+    describe_counter!(ASSIGNMENTS_RELEASED_TOTAL, "Cases that agents have no more");
+    describe_histogram!(ASSIGNMENT_WAIT_SECONDS, "Seconds that a case has waited when the router gives it to an agent");
+    describe_histogram!(ROUTE_SECONDS, "Seconds of one pass of the router");
+    describe_counter!(STAFF_LISTS_TOTAL, "Staff lists that were pushed or compared");
+    describe_counter!(STAFF_CALLS_TOTAL, "Attempts to ask kaha-main-v3 for staff lists");
+    describe_histogram!(STAFF_CALL_SECONDS, "Seconds of such an attempt");
+    describe_gauge!(STAFF_BREAKER_OPEN, "1 while kaha-main-v3 is asked for no staff lists because it failed");
+    describe_counter!(BUSINESSES_PUSHED_TOTAL, "States of businesses pushed, once for each connection");
+    describe_gauge!(BUSINESS_WATCHES, "Pairs of a connection and a business that it watches");
+    for reason in AssignmentReason::ALL {
+        metrics::counter!(ASSIGNMENTS_TOTAL, "reason" => reason.as_str()).absolute(0);
+    }
+    for reason in ReleaseReason::ALL {
+        metrics::counter!(ASSIGNMENTS_RELEASED_TOTAL, "reason" => reason.as_str()).absolute(0);
+    }
+    for outcome in ListOutcome::ALL {
+        metrics::counter!(STAFF_LISTS_TOTAL, "outcome" => outcome.as_str()).absolute(0);
+    }
+    metrics::counter!(BUSINESSES_PUSHED_TOTAL).absolute(0);
+    metrics::gauge!(BUSINESS_WATCHES).set(0);
 }
