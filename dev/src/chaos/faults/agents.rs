@@ -40,7 +40,7 @@ pub async fn served(trial: &mut Trial<'_>) -> Result<()> {
     let mut desk = Desk::open(&ground.fleet).await.context("opening the businesses")?;
     desk.work(trial.rng.random())?;
     desk.ledger.until_count(WARM_UP).await?;
-    for _ in 0..trial.scale.of(5, 1) {
+    for _ in 0..trial.scale.of(3, 1) {
         let vanished = desk.vanish(VANISHING, &mut trial.rng);
         trial.fault(&format!("{} agents vanish without a word; their connections stay open", vanished.len()));
         let kills = ground.fleet.services().enumerate().filter(|(_, service)| service.role() != Role::Retention);
