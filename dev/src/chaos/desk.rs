@@ -54,9 +54,9 @@ const NEVER_S: u32 = 86_400;
 /// How long an agent repeats a message. Others get the case soon.
 const AGENT_SEND_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a customer does. Longer than any fault lasts.
-const CUSTOMER_SEND_WAIT_MAX: Duration = Duration::from_secs(240);
+const CUSTOMER_SEND_WAIT_MAX: Duration = Duration::from_mins(4);
 /// How long a request may take that has to be carried out once, where something has only just come back.
-const DONE_DEADLINE: Duration = Duration::from_secs(60);
+const DONE_DEADLINE: Duration = Duration::from_mins(1);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long work may take to end, once everything runs.
@@ -318,7 +318,8 @@ const fn clocks(answer_max_s: u32) -> Clocks {
 fn person(fleet: &Fleet, name: String, number: usize, send_wait_max: Duration) -> Result<Person> {
     let mut person = Person::new(&Known { id: Uuid::new_v4(), name }, fleet.kaha()).context("somebody new")?;
     // In each encoding at each gateway.
-    person.encoding = if number / fleet.gateways().len() % 2 == 0 { Encoding::MessagePack } else { Encoding::Json };
+    person.encoding =
+        if (number / fleet.gateways().len()).is_multiple_of(2) { Encoding::MessagePack } else { Encoding::Json };
     person.send_wait_max = send_wait_max;
     Ok(person)
 }

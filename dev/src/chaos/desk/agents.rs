@@ -52,10 +52,10 @@ enum Deed {
 impl Deed {
     fn any(rng: &mut StdRng) -> Self {
         match rng.random_range(0..100) {
-            0..72 => Self::Answer,
-            72..80 => Self::Transfer,
-            80..87 => Self::GiveBack,
-            87..93 => Self::Resolve,
+            0..62 => Self::Answer,
+            62..80 => Self::Transfer,
+            80..88 => Self::GiveBack,
+            88..94 => Self::Resolve,
             _ => Self::Nothing,
         }
     }

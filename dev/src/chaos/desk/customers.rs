@@ -85,7 +85,7 @@ impl Caller {
             diary.messages(id).iter().rev().take_while(|it| it.seq > seq).any(|it| it.sender_id == business)
         };
         if self.diary.wait_for(is_answer).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Desk, Place};
 use crate::{
     audit::{
         Case, CaseEvidence, Check, DeviceRecord, Diary, Evidence, Finding, Key, Lease, Reader, Room, Searched, Told,
-        audit, audit_cases, gather, search::lines_with, stored,
+        audit, audit_cases, gather, history, search::lines_with, stored,
     },
     chaos::{crowd::Device, ground::Ground, settle},
 };
@@ -78,7 +78,10 @@ impl Desk {
         let cases = stored::cases(&mut postgres, &ids).await?;
         let (staff, leases) = (stored::staff(&mut postgres, &ids).await?, stored::leases(&mut postgres, &ids).await?);
         let rooms: Vec<_> = self.places.iter().map(|place| with_agent(place, &cases)).collect();
-        let devices: Vec<_> = self.customers.iter().chain(&self.agents).map(|device| self.record(device)).collect();
+        let mut devices: Vec<_> = self.customers.iter().map(Device::record).collect();
+        for agent in &self.agents {
+            devices.push(record_of_agent(agent, &rooms).await?);
+        }
         let (url, attempts) = (&ground.fleet.urls().postgres, self.ledger.attempts());
         // Dead letters are looked at by others.
         let mut messages = gather(url, &rooms, attempts, &self.readers()?, devices, u64::MAX).await?;
@@ -100,13 +103,6 @@ impl Desk {
             faults: faults.into_iter().skip(faults_before).collect(),
         };
         Ok((messages, evidence))
-    }
-
-    /// Agents leave conversations, and then skip what is not for them.
-    fn record(&self, device: &Device) -> DeviceRecord {
-        let record = device.record();
-        let is_agent = self.staff().any(|user_id| user_id == record.user_id);
-        DeviceRecord { skipped: if is_agent { 0 } else { record.skipped }, ..record }
     }
 
     /// Puts agents in the place of the business, under whose id customers are shown them.
@@ -152,6 +148,28 @@ impl Desk {
     fn business_ids(&self) -> Vec<BusinessId> {
         self.businesses.iter().map(|business| business.id).collect()
     }
+}
+
+/// What an agent was shown. Its client skips what it was refused while another agent had the case, and the agent reads that in
+/// history once it has the case again.
+async fn record_of_agent(agent: &Device, rooms: &[Room]) -> Result<DeviceRecord> {
+    let mut record = DeviceRecord { skipped: 0, ..agent.record() };
+    let skipped = agent.person.diary().skipped().to_vec();
+    for room in rooms.iter().filter(|room| room.members.contains(&record.user_id)) {
+        let skipped: Vec<_> = skipped.iter().filter(|(id, ..)| *id == room.id).collect();
+        if skipped.is_empty() {
+            continue;
+        }
+        for message in history(agent.person.rest()?, room.id).await? {
+            let is_skipped = skipped.iter().any(|(_, from, to)| (*from..=*to).contains(&message.seq));
+            if is_skipped && !record.messages.iter().any(|shown| shown.message_id == message.message_id) {
+                let is_later = |shown: &Message| shown.conversation_id == room.id && shown.seq > message.seq;
+                let place = record.messages.iter().position(is_later).unwrap_or(record.messages.len());
+                record.messages.insert(place, message);
+            }
+        }
+    }
+    Ok(record)
 }
 
 /// The customer, and the agent that has the case.
