@@ -152,6 +152,8 @@ mod tests {
         let found = logs_in(directory.path()).unwrap();
         assert_eq!((found.files, found.lines), (1, 5));
         assert_eq!(found.panics, panics.map(|line| format!("some.log: {line}")));
+        let of_go = lines_with(directory.path(), &["runtime error", "nothing"]).unwrap();
+        assert_eq!(of_go, (5, vec![format!("some.log: {}", panics[1])]));
     }
 
     #[test]

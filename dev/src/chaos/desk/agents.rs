@@ -9,7 +9,7 @@ use chat_client::{
     positions::Seq,
     wire::{Message, SetAgent, SetStatus, StaffStatus},
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -134,16 +134,22 @@ impl Agent {
                     self.done.remove(conversation_id);
                 }
             }
-            Deed::Transfer => {
-                let other = self.board.colleagues(*conversation_id, self.voice.user_id).choose(rng);
-                if let Some(user_id) = other {
-                    let agent = SetAgent { user_id, version: *version, force: false };
-                    _ = self.ask(self.client.rest().set_agent(*conversation_id, &agent)).await;
-                }
-            }
+            Deed::Transfer => self.transfer(*conversation_id, *version, rng).await,
             Deed::GiveBack => _ = self.ask(self.client.rest().give_back(*conversation_id)).await,
             Deed::Resolve => self.resolve(*conversation_id, rng).await,
             Deed::Nothing => {}
+        }
+    }
+
+    /// To the first of the others, in any order, that has room.
+    async fn transfer(&self, conversation_id: ConversationId, version: u64, rng: &mut StdRng) {
+        let mut others: Vec<_> = self.board.colleagues(conversation_id, self.voice.user_id).collect();
+        others.shuffle(rng);
+        for user_id in others {
+            let agent = SetAgent { user_id, version, force: false };
+            if self.ask(self.client.rest().set_agent(conversation_id, &agent)).await {
+                return;
+            }
         }
     }
 
