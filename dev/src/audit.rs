@@ -5,6 +5,7 @@
 //! judged by the same checks.
 
 mod actions;
+mod cases;
 mod checks;
 mod diary;
 mod evidence;
@@ -17,7 +18,8 @@ pub mod stored;
 
 pub use self::{
     actions::Actions,
-    checks::{are_told, audit},
+    cases::{Case, CaseEvidence, Lease, Resolved, Searched, Told},
+    checks::{are_told, audit, audit_cases},
     diary::{Diary, News},
     evidence::{AwayDevice, DeviceRecord, Evidence, Observed, Pushed, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},

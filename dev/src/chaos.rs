@@ -7,6 +7,7 @@
 mod absent;
 mod claims;
 mod crowd;
+mod desk;
 mod disk;
 mod faults;
 mod ground;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chat_client::{
     ConnectionState, Event, WatchList,
+    clock::Timestamp,
     ids::{ConversationId, UserId},
     positions::Seq,
     wire::{Accepted, Conversation, ConversationKind, Message, Participant, ReceiptKind},
@@ -42,6 +43,8 @@ pub struct Diary {
     skipped: Vec<(ConversationId, Seq, Seq)>,
     groups: Vec<ConversationId>,
     conversations: BTreeMap<ConversationId, Known>,
+    /// When the newest change of each conversation happened that was pushed.
+    changed: BTreeMap<ConversationId, Timestamp>,
     /// How far others have read, as receipts and lists have it.
     reads: BTreeMap<(ConversationId, UserId), Seq>,
     online: HashMap<UserId, News>,
@@ -69,6 +72,8 @@ impl Diary {
                 if changed.kind == ConversationKind::Group {
                     self.groups.push(changed.conversation_id);
                 }
+                let newest = self.changed.entry(changed.conversation_id).or_default();
+                *newest = changed.changed_at.max(*newest);
                 let known = Known::of(changed.version, &changed.participants, changed.is_blocked);
                 self.note_conversation(changed.conversation_id, known);
             }
@@ -114,6 +119,22 @@ impl Diary {
     /// Whether a user takes part in a conversation, if the client knows it.
     pub fn takes_part(&self, conversation_id: ConversationId, user_id: UserId) -> Option<bool> {
         Some(self.conversations.get(&conversation_id)?.participants.contains(&user_id))
+    }
+
+    /// The conversations that a user takes part in, as the client knows them, with their versions.
+    pub fn taken_part_in(&self, user_id: UserId) -> impl Iterator<Item = (ConversationId, u64)> {
+        let is_in = move |(_, known): &(_, &Known)| known.participants.contains(&user_id);
+        self.conversations.iter().filter(is_in).map(|(id, known)| (*id, known.version))
+    }
+
+    /// When the newest change of each conversation happened that was pushed.
+    pub const fn changed(&self) -> &BTreeMap<ConversationId, Timestamp> {
+        &self.changed
+    }
+
+    /// When the conversation list was last loaded.
+    pub const fn reloaded_at(&self) -> Option<Instant> {
+        self.reloaded_at
     }
 
     /// Whether the other one of a direct conversation is blocked, if the client knows it.

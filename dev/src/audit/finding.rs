@@ -73,6 +73,26 @@ pub enum Check {
     Grown,
     /// Percentiles of what others waited for, which one account raised above what is allowed.
     Slowed,
+    /// Assignments of one case that last at the same time.
+    LeasesOverlap,
+    /// Cases that the router gave to an agent that had as many as the capacity allows.
+    OverCapacity,
+    /// Last messages of customers without an answer, a resolve or an open case.
+    CasesLost,
+    /// Cases that wait though the router could assign them.
+    CasesStarved,
+    /// Cases that the router gave again to an agent that had missed them, though others had not.
+    MissedAgain,
+    /// Assignments without an end or a reason, and assigned cases without an assignment.
+    LedgerWrong,
+    /// Assignments that were neither pushed nor notified to their agents.
+    NotInformed,
+    /// Ids of staff in what customers were sent.
+    StaffShown,
+    /// Numbers of business conversations that differ from their messages and from what was resolved.
+    NumbersWrong,
+    /// Lines of logs that tell of a fault of a service, or of a constraint that stopped one.
+    Faults,
 }
 
 impl Check {
@@ -111,6 +131,16 @@ impl Check {
             Self::Unsettled => "unsettled",
             Self::Grown => "grown",
             Self::Slowed => "slowed",
+            Self::LeasesOverlap => "leases overlap",
+            Self::OverCapacity => "over capacity",
+            Self::CasesLost => "cases lost",
+            Self::CasesStarved => "cases starved",
+            Self::MissedAgain => "missed again",
+            Self::LedgerWrong => "ledger wrong",
+            Self::NotInformed => "not informed",
+            Self::StaffShown => "staff shown",
+            Self::NumbersWrong => "numbers wrong",
+            Self::Faults => "faults",
         }
     }
 
@@ -157,6 +187,22 @@ impl Check {
             Self::Unsettled => "entries of the log and jobs of the queue were never dealt with by a worker",
             Self::Grown => "gateways keep more memory than they may for what they refused",
             Self::Slowed => "times of other users rose by more than half",
+            Self::LeasesOverlap => "assignments began before the one before them had ended",
+            Self::OverCapacity => "assignments of the router went to an agent without room",
+            Self::CasesLost => {
+                "last messages of customers were neither answered nor resolved, and their cases are closed"
+            }
+            Self::CasesStarved => "cases wait though an agent that may have them has room",
+            Self::MissedAgain => {
+                "assignments of the router went to an agent that had missed the case, though another had not"
+            }
+            Self::LedgerWrong => "assignments have no end or no reason, or are missing",
+            Self::NotInformed => "assignments were neither pushed nor notified to their agents",
+            Self::StaffShown => "bytes sent to customers begin an id of the staff",
+            Self::NumbersWrong => {
+                "numbers of business conversations differ from their messages or from what was resolved"
+            }
+            Self::Faults => "lines of logs tell of a fault or of a violated constraint",
         }
     }
 }

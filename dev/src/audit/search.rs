@@ -64,6 +64,22 @@ pub fn logs_in(directory: &Path) -> Result<Logs> {
     Ok(found)
 }
 
+/// How many lines the `.log` files under `directory` have, and those with one of some texts, each with its file.
+pub fn lines_with(directory: &Path, texts: &[&str]) -> Result<(usize, Vec<String>)> {
+    let (mut count, mut found) = (0, Vec::new());
+    for file in files_under(directory)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "log")) {
+        let content = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for line in String::from_utf8_lossy(&content).lines() {
+            count += 1;
+            if texts.iter().any(|text| line.contains(text)) {
+                found.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    Ok((count, found))
+}
+
 /// Whether a whole UUID stands in the line, with hyphens or without.
 pub fn has_uuid(line: &str) -> bool {
     let is_part = |character: char| character.is_ascii_hexdigit() || character == '-';
@@ -136,6 +152,8 @@ mod tests {
         let found = logs_in(directory.path()).unwrap();
         assert_eq!((found.files, found.lines), (1, 5));
         assert_eq!(found.panics, panics.map(|line| format!("some.log: {line}")));
+        let of_go = lines_with(directory.path(), &["runtime error", "nothing"]).unwrap();
+        assert_eq!(of_go, (5, vec![format!("some.log: {}", panics[1])]));
     }
 
     #[test]

@@ -1,11 +1,19 @@
 //! What PostgreSQL has of some conversations, read behind the services' backs.
 
 use anyhow::Result;
-use chat_client::{clock::Timestamp, ids::ConversationId, positions::Seq};
+use chat_client::{
+    clock::Timestamp,
+    ids::{BusinessId, ConversationId},
+    positions::Seq,
+    wire::{CaseState, ReleaseReason},
+};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::evidence::{Head, ReadMark, Row};
+use super::{
+    cases::{Case, Lease, Member},
+    evidence::{Head, ReadMark, Row},
+};
 
 /// The rows of `messages`, by conversation and number.
 pub async fn rows(connection: &mut PgConnection, of: &[ConversationId]) -> Result<Vec<Row>> {
@@ -60,6 +68,74 @@ pub async fn reads(connection: &mut PgConnection, of: &[ConversationId]) -> Resu
     .await
 }
 
+/// The cases of some businesses, with the numbers of their conversations.
+pub async fn cases(connection: &mut PgConnection, of: &[BusinessId]) -> Result<Vec<Case>> {
+    let statement = format!(
+        "select k.conversation_id, k.business_id, k.customer_id, k.case_number::bigint, k.state, k.agent_id, \
+         c.customer_seq, c.agent_seq, c.resolved_seq \
+         from cases k join conversations c using (conversation_id) where k.business_id = any({}) order by 1",
+        businesses(of)
+    );
+    read(connection, statement, |row| {
+        Ok(Case {
+            conversation_id: row.try_get::<Uuid, _>(0)?.try_into()?,
+            business_id: row.try_get::<Uuid, _>(1)?.try_into()?,
+            customer_id: row.try_get::<Uuid, _>(2)?.try_into()?,
+            number: row.try_get::<i64, _>(3)?.try_into()?,
+            state: CaseState::named(row.try_get(4)?),
+            agent_id: row.try_get::<Option<Uuid>, _>(5)?.map(TryInto::try_into).transpose()?,
+            customer_seq: seq(row, 6)?,
+            agent_seq: seq(row, 7)?,
+            resolved_seq: seq(row, 8)?,
+        })
+    })
+    .await
+}
+
+/// The staff of some businesses.
+pub async fn staff(connection: &mut PgConnection, of: &[BusinessId]) -> Result<Vec<Member>> {
+    let statement = format!(
+        "select business_id, s.user_id, coalesce(s.capacity, b.capacity)::bigint, s.status = 'available' \
+         from staff s join businesses b using (business_id) where business_id = any({})",
+        businesses(of)
+    );
+    read(connection, statement, |row| {
+        Ok(Member {
+            business_id: row.try_get::<Uuid, _>(0)?.try_into()?,
+            user_id: row.try_get::<Uuid, _>(1)?.try_into()?,
+            capacity: row.try_get::<i64, _>(2)?.try_into()?,
+            is_available: row.try_get(3)?,
+        })
+    })
+    .await
+}
+
+/// The assignments of some businesses, in the order of their beginning.
+pub async fn leases(connection: &mut PgConnection, of: &[BusinessId]) -> Result<Vec<Lease>> {
+    let statement = format!(
+        "select assignment_id, conversation_id, business_id, case_number::bigint, agent_id, assigned_by is null, \
+         candidates::text, (extract(epoch from assigned_at) * 1000)::bigint, \
+         (extract(epoch from released_at) * 1000)::bigint, release_reason \
+         from assignments where business_id = any({}) order by assigned_at, assignment_id",
+        businesses(of)
+    );
+    read(connection, statement, |row| {
+        Ok(Lease {
+            assignment_id: row.try_get::<i64, _>(0)?.unsigned_abs(),
+            conversation_id: row.try_get::<Uuid, _>(1)?.try_into()?,
+            business_id: row.try_get::<Uuid, _>(2)?.try_into()?,
+            case_number: row.try_get::<i64, _>(3)?.try_into()?,
+            agent_id: row.try_get::<Uuid, _>(4)?.try_into()?,
+            is_routed: row.try_get(5)?,
+            candidates: serde_json::from_str(row.try_get(6)?)?,
+            assigned_at: Timestamp(row.try_get(7)?),
+            released_at: row.try_get::<Option<i64>, _>(8)?.map(Timestamp),
+            release_reason: row.try_get::<Option<&str>, _>(9)?.map(ReleaseReason::named),
+        })
+    })
+    .await
+}
+
 /// How many entries of the log were set aside.
 pub async fn dead_letters(connection: &mut PgConnection) -> Result<u64> {
     number(connection, "select count(*) from dead_letters".to_owned()).await
@@ -70,9 +146,17 @@ pub async fn number(connection: &mut PgConnection, statement: String) -> Result<
     Ok(sqlx::raw_sql(AssertSqlSafe(statement)).fetch_one(connection).await?.try_get::<i64, _>(0)?.unsigned_abs())
 }
 
-/// Only ids get here, so there is nothing to quote.
 fn list(ids: &[ConversationId]) -> String {
-    let ids: Vec<_> = ids.iter().map(|id| format!("'{}'", id.as_uuid())).collect();
+    array(ids.iter().map(|id| id.as_uuid()))
+}
+
+fn businesses(ids: &[BusinessId]) -> String {
+    array(ids.iter().map(|id| id.as_uuid()))
+}
+
+/// Only ids get here, so there is nothing to quote.
+fn array(ids: impl Iterator<Item = Uuid>) -> String {
+    let ids: Vec<_> = ids.map(|id| format!("'{id}'")).collect();
     format!("array[{}]::uuid[]", ids.join(","))
 }
 

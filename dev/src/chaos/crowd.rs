@@ -129,10 +129,8 @@ impl Crowd {
 
     /// Those who ask when evidence is gathered.
     pub fn readers(&self) -> Result<Vec<Reader>> {
-        let reader =
-            |device: &Device| Ok(Reader { user_id: device.person.user_id, rest: device.person.rest()?.clone() });
         let absent = self.absent.iter().map(|it| Ok(Reader { user_id: it.user_id, rest: it.rest.clone() }));
-        self.people().iter().chain(self.guests.devices()).map(reader).chain(absent).collect()
+        self.people().iter().chain(self.guests.devices()).map(Device::reader).chain(absent).collect()
     }
 
     /// All conversations.
@@ -148,17 +146,12 @@ impl Crowd {
 
     /// What all devices were shown.
     pub fn records(&self) -> Vec<DeviceRecord> {
-        let record = |device: &Device| device.person.diary().record(&device.name, device.person.user_id);
-        self.all_devices().map(record).collect()
+        self.all_devices().map(Device::record).collect()
     }
 
     /// What gateways pushed to all devices.
     pub fn pushed(&self) -> Vec<Pushed> {
-        let pushed = |device: &Device| {
-            let (connections, times) = device.tap.pushed();
-            Pushed { device: device.name.clone(), connections, times }
-        };
-        self.all_devices().map(pushed).collect()
+        self.all_devices().map(Device::pushed).collect()
     }
 
     /// The crowd's and the guests'.
@@ -202,12 +195,38 @@ impl Device {
 
     /// With lines to all gateways, not connected yet.
     pub async fn open(fleet: &Fleet, name: String, person: Person) -> Result<Self> {
-        let tap = Arc::new(Tap::default());
+        Self::open_tapped(fleet, name, person, Tap::default()).await
+    }
+
+    /// As `open`, with what listens on all its lines.
+    pub async fn open_tapped(fleet: &Fleet, name: String, person: Person, tap: Tap) -> Result<Self> {
+        let tap = Arc::new(tap);
         let mut lines = Vec::new();
         for gateway in fleet.gateways() {
             lines.push(Line::open(Some(Service::address(gateway)), Some(Arc::clone(&tap))).await?);
         }
         Ok(Self { name, person, lines, tap })
+    }
+
+    /// What it was shown.
+    pub fn record(&self) -> DeviceRecord {
+        self.person.diary().record(&self.name, self.person.user_id)
+    }
+
+    /// What gateways pushed to it.
+    pub fn pushed(&self) -> Pushed {
+        let (connections, times) = self.tap.pushed();
+        Pushed { device: self.name.clone(), connections, times }
+    }
+
+    /// How many bytes it was sent, and how often each id was there that its tap searches for.
+    pub fn found(&self) -> (u64, Vec<u64>) {
+        self.tap.found()
+    }
+
+    /// To ask in the name of its user.
+    pub fn reader(&self) -> Result<Reader> {
+        Ok(Reader { user_id: self.person.user_id, rest: self.person.rest()?.clone() })
     }
 
     /// Its client and REST interface.

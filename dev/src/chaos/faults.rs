@@ -1,5 +1,6 @@
 //! What is broken, and how it shows that it was felt. A file each for what breaks.
 
+pub mod agents;
 pub mod clients;
 pub mod clocks;
 pub mod cluster;

@@ -23,7 +23,7 @@ use self::{changes::Changes, marks::Reader};
 pub use self::{
     probe::{Probe, ProbeOutcome},
     samples::Samples,
-    voice::Voice,
+    voice::{Voice, is_for_good},
 };
 use super::crowd::Crowd;
 use crate::{

@@ -49,10 +49,21 @@ impl Phone {
         Ok(phones)
     }
 
-    /// The messages that it was notified of, in the order of their arrival. A number on the app's icon is none.
+    /// The messages that it was notified of, in the order of their arrival. A number on the app's icon is none, and neither is an
+    /// assignment.
     pub fn notified(&self, services: &PushServices) -> Vec<Notified> {
+        self.alerts(services).filter_map(notified).collect()
+    }
+
+    /// The conversations of the messages and assignments that it was notified of. An assignment names no message.
+    pub fn notified_of(&self, services: &PushServices) -> Vec<(ConversationId, Instant)> {
+        let of = |received: Received| Some((received.conversation_id?.parse().ok()?, received.at));
+        self.alerts(services).filter_map(of).collect()
+    }
+
+    fn alerts(&self, services: &PushServices) -> impl Iterator<Item = Received> {
         let taken = services.received(self.platform).into_iter();
-        taken.filter(|received| received.token == self.token && received.is_alert).filter_map(notified).collect()
+        taken.filter(|received| received.token == self.token && received.is_alert)
     }
 
     /// As evidence; `claimed` is what was on its way as a notifier died.

@@ -106,6 +106,8 @@ scenarios! {
         "the disk of NATS is full: an operator gives it room and starts NATS again";
     FilesUsedUp "files-used-up" FewFiles faults::files::used_up,
         "strangers open more connections to gateways than these may open files";
+    Agents "agents" Plain faults::agents::served,
+        "agents of two businesses vanish while customers wait for them, and everything behind them is killed or emptied";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }
@@ -131,6 +133,7 @@ impl Scenario {
                 | Self::GatewayGone
                 | Self::PhoneGone
                 | Self::BadFrames
+                | Self::Agents
         )
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{claims::Claimed, crowd::Crowd, ground::Ground, load::Load, presence};
 use crate::{
-    audit::{Attempt, Check, Evidence, Fate, Finding, Kept, Key, Ledger, Row, are_told, gather, stored},
+    audit::{Attempt, Check, Evidence, Fate, Finding, Kept, Key, Ledger, Reader, Row, are_told, gather, stored},
     wait,
 };
 
@@ -29,8 +29,7 @@ const TOLD_DEADLINE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends every message of unknown outcome again, as a client has to, until the outcome is known.
-pub async fn learn_outcomes(crowd: &Crowd, ledger: &Ledger) -> Result<u64> {
-    let readers = crowd.readers()?;
+pub async fn learn_outcomes(readers: &[Reader], ledger: &Ledger) -> u64 {
     let rest_of = |user_id: UserId| readers.iter().find(|reader| reader.user_id == user_id).map(|reader| &reader.rest);
     let end = Instant::now() + KNOWN_DEADLINE;
     let mut unknown = 0;
@@ -40,7 +39,7 @@ pub async fn learn_outcomes(crowd: &Crowd, ledger: &Ledger) -> Result<u64> {
             learn_outcome(rest, ledger, &attempt, end).await;
         }
     }
-    Ok(unknown)
+    unknown
 }
 
 async fn learn_outcome(rest: &Rest, ledger: &Ledger, attempt: &Attempt, end: Instant) {

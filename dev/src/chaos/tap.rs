@@ -6,16 +6,45 @@ use std::{
 };
 
 use chat_client::{ids::ConversationId, positions::Seq, wire::Encoding};
+use memchr::memmem::Finder;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::wire::take_frame;
 
 /// Bytes of an HTTP head; what has none within this is no handshake.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest form of an id.
+const ID_BYTES_MAX: usize = 36;
+
 /// What one device was sent, over all its connections.
 #[derive(Debug, Default)]
-pub struct Tap(Mutex<Heard>);
+pub struct Tap {
+    heard: Mutex<Heard>,
+    /// What is searched for in all bytes, handshakes and answers to requests included.
+    sought: Vec<Sought>,
+}
+
+/// An id, in each form that bytes may have it in.
+#[derive(Debug)]
+struct Sought(Vec<Finder<'static>>);
+
+impl Sought {
+    fn new(id: Uuid) -> Self {
+        let texts = [id.hyphenated().to_string().into_bytes(), id.simple().to_string().into_bytes()];
+        Self(texts.iter().chain([&id.as_bytes().to_vec()]).map(|form| Finder::new(form).into_owned()).collect())
+    }
+
+    /// How often it is in `bytes` and ends after the first `skipped` of them.
+    fn count(&self, bytes: &[u8], skipped: usize) -> u64 {
+        let ends = |form: &Finder<'_>| {
+            let length = form.needle().len();
+            form.find_iter(bytes).filter(|at| at + length > skipped).count() as u64
+        };
+        self.0.iter().map(ends).sum()
+    }
+}
 
 #[derive(Debug, Default)]
 struct Heard {
@@ -23,12 +52,29 @@ struct Heard {
     connections: u64,
     /// How often each message was pushed.
     times: BTreeMap<(ConversationId, Seq), u64>,
+    /// All bytes, if something is searched for.
+    bytes: u64,
+    /// How often each id that is searched for was sent.
+    found: Vec<u64>,
 }
 
 impl Tap {
+    /// Searches for ids too.
+    pub fn searching(ids: impl IntoIterator<Item = Uuid>) -> Self {
+        let sought: Vec<_> = ids.into_iter().map(Sought::new).collect();
+        let found = vec![0; sought.len()];
+        Self { heard: Mutex::new(Heard { found, ..Heard::default() }), sought }
+    }
+
+    /// How many bytes were searched, and how often each id was there.
+    pub fn found(&self) -> (u64, Vec<u64>) {
+        let heard = self.lock();
+        (heard.bytes, heard.found.clone())
+    }
+
     /// Listens to one more connection.
     pub fn ear(self: &Arc<Self>) -> Ear {
-        Ear { tap: Arc::clone(self), received: Vec::new(), stage: Stage::Head }
+        Ear { tap: Arc::clone(self), received: Vec::new(), stage: Stage::Head, end: Vec::new() }
     }
 
     /// Messages that were pushed, and how many of them had been pushed before.
@@ -44,12 +90,20 @@ impl Tap {
         (heard.connections, heard.times.values().copied().collect())
     }
 
+    fn search(&self, bytes: &[u8], skipped: usize) {
+        let mut heard = self.lock();
+        heard.bytes += (bytes.len() - skipped) as u64;
+        for (sought, found) in self.sought.iter().zip(&mut heard.found) {
+            *found += sought.count(bytes, skipped);
+        }
+    }
+
     fn note(&self, conversation_id: ConversationId, seq: Seq) {
         *self.lock().times.entry((conversation_id, seq)).or_default() += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,6 +113,8 @@ pub struct Ear {
     tap: Arc<Tap>,
     received: Vec<u8>,
     stage: Stage,
+    /// The last bytes, in which an id may begin.
+    end: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +144,12 @@ enum Said {
 impl Ear {
     /// Takes the next bytes.
     pub fn hear(&mut self, bytes: &[u8]) {
+        if !self.tap.sought.is_empty() {
+            let skipped = self.end.len();
+            self.end.extend_from_slice(bytes);
+            self.tap.search(&self.end, skipped);
+            self.end.drain(..self.end.len().saturating_sub(ID_BYTES_MAX - 1));
+        }
         if matches!(self.stage, Stage::Nothing) {
             return;
         }
@@ -177,6 +239,19 @@ mod tests {
             }
             assert_eq!(tap.counts(), (15, 12));
             assert_eq!(tap.pushed(), (3, vec![6, 6, 3]));
+        }
+    }
+
+    #[test]
+    fn ids_are_found_in_each_form_and_however_the_bytes_come() {
+        let (id, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut bytes = format!("HTTP/1.1 200 OK\r\n\r\n{id} {}", id.simple()).into_bytes();
+        bytes.extend(id.as_bytes());
+        for size in [1, 7, 35, 1000] {
+            let tap = Arc::new(Tap::searching([id, other]));
+            let mut ear = tap.ear();
+            bytes.chunks(size).for_each(|chunk| ear.hear(chunk));
+            assert_eq!(tap.found(), (bytes.len() as u64, vec![3, 0]), "in pieces of {size}");
         }
     }
 

@@ -54,6 +54,22 @@ impl Voice {
 
     /// Sends a message, which the client repeats until it has an outcome. Gives it if it was accepted.
     pub async fn send(self, conversation_id: ConversationId, text: String) -> Option<Accepted> {
+        match self.attempt(conversation_id, text).await {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                self.samples.refused(refusal);
+                None
+            }
+        }
+    }
+
+    /// As `send`, by a user who may have been removed meanwhile: a refusal is no fault.
+    pub async fn try_send(&self, conversation_id: ConversationId, text: String) -> Option<Accepted> {
+        self.attempt(conversation_id, text).await.ok().flatten()
+    }
+
+    /// The message if it was accepted; an error if it was refused.
+    async fn attempt(&self, conversation_id: ConversationId, text: String) -> Result<Option<Accepted>, String> {
         let outgoing = Outgoing::new(conversation_id, text.clone());
         let key = Key { conversation_id, sender_id: self.user_id, message_id: outgoing.message_id };
         self.ledger.begin(key, &text);
@@ -62,12 +78,12 @@ impl Voice {
             Ok(accepted) => {
                 self.ledger.accept(self.user_id, &accepted);
                 self.samples.add(began);
-                return Some(accepted);
+                return Ok(Some(accepted));
             }
             Err(SendError::NotSent { .. }) => self.ledger.give_up(key),
-            Err(SendError::Rejected { code, message }) => self.samples.refused(format!("{code:?}: {message}")),
+            Err(SendError::Rejected { code, message }) => return Err(format!("{code:?}: {message}")),
             Err(SendError::OutcomeUnknown { .. } | SendError::InvalidText { .. }) => {}
         }
-        None
+        Ok(None)
     }
 }
