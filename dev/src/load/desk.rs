@@ -43,7 +43,7 @@ pub const CAPACITY: u32 = 5;
 /// Before a request that was refused or not answered is repeated.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a request of a customer is repeated.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
 /// Requests that are on their way at the same time while a run is prepared.
 const PREPARED_MAX: usize = 16;
 /// An agent that changes its status stays available, and then away, for a random time up to these.

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::{
-    plan::{Phase, Sends, Writers},
-    report::Run,
-};
+use chat_load::plan::{Phase, Sends, Writers};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -174,7 +171,7 @@ async fn workload(options: &Options, chat: &Chat, desk: &Desk, customers: &[Cust
         terminal::progress(&format!("making the conversations of {} customers", customers.len()));
         let per_second = f64::from(options.customers) / BURST.as_secs_f64();
         // Half a message less, so that rounding adds none.
-        let writing = BURST - Duration::from_secs_f64(0.5 / per_second);
+        let writing = Duration::from_secs_f64((f64::from(options.customers) - 0.5) / per_second);
         crowds.push(CrowdLoad {
             seats: desk.seats(chat, customers).await?,
             conversation_size: 1,
@@ -247,10 +244,10 @@ fn report(options: &Options, workload: &Workload, mut measured: Measured<Burst>,
         ),
     ]);
     measured.problems.extend(problems);
-    let waits: [(&str, fn(&Run) -> f64); 2] =
-        [("accept p99", |run| run.accept.p99_ms), ("delivery p99", |run| run.deliver.p99_ms)];
-    for (what, wait) in waits {
-        let (alone, beside) = (wait(&before), wait(&during));
+    for (what, alone, beside) in [
+        ("accept p99", before.accept.p99_ms, during.accept.p99_ms),
+        ("delivery p99", before.deliver.p99_ms, during.deliver.p99_ms),
+    ] {
         let ratio = beside / alone.max(f64::MIN_POSITIVE);
         let meaning = "What the burst made of it.";
         figure(&mut measured.run, &format!("{what} of private chats / before"), ratio, "×", meaning);

@@ -135,7 +135,7 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
     let workload = workload(options, &chat).await?;
     terminal::heading("the seed's load on chat");
     let desk = if options.cases { Some(desk(&chat).await?) } else { None };
-    let mut measured = run::run_with(&chat, &workload, &setting.tools, async |stage| {
+    let meanwhile = async |stage: &Stage<'_>| {
         let count = async {
             stage.reach(SETTLED).await;
             let before = Writes::of(&chat).await?;
@@ -150,8 +150,8 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
         let ((idle, written, gateway_sql), assigned) =
             tokio::try_join!(count, cases(&chat, options, desk.as_ref(), stage))?;
         Ok(Cost { idle, written, gateway_sql, assigned })
-    })
-    .await?;
+    };
+    let mut measured = Box::pin(run::run_with(&chat, &workload, &setting.tools, meanwhile)).await?;
     put_into(&mut measured, &chat, options, &mut outcome).await?;
     outcome.add(measured);
     chat.stop().await?;
