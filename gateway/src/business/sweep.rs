@@ -129,7 +129,7 @@ impl Businesses {
             note(self.settle(business_id, &conversations, newest.as_ref()).await);
         }
         for business_id in self.with_work().await? {
-            note(self.route(business_id, &[]).await.map(drop));
+            note(self.route_stored(business_id).await.map(drop));
         }
         note(self.measure().await);
         outcome
