@@ -6,6 +6,7 @@ pub mod chat;
 mod client_process;
 mod comparison;
 pub mod cost;
+pub mod desk;
 mod gateway_sql;
 mod generator;
 pub mod machine;

@@ -8,6 +8,10 @@ use chat_dev::{
     load::{
         chat::ChatOptions,
         run,
+        scenario::{
+            burst::{self, Burst},
+            race,
+        },
         setting::Setting,
         subject::Subject,
         workload::{CrowdLoad, Workload, micros},
@@ -135,4 +139,35 @@ async fn what_is_read_is_marked_and_shown_and_who_comes_goes_and_types_is_seen()
     // One push for each that left, and one for each that came back.
     let seen = visiting.realtime.presence_shown;
     assert!(visiting.tally.returned > 0 && seen >= visiting.tally.returned, "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_customer_of_a_burst_gets_an_agent_and_its_case_resolved_r7_2() {
+    for new in [false, true] {
+        let setting = Setting::prepare(Profile::Dev, false).await.unwrap();
+        let (chat, _) = setting.chat(ChatOptions { gateways: 2, handshakes_per_second: None }).await.unwrap();
+        let options = burst::Options { customers: 20, agents: 2, answer_ms: 50, new, rate: 40, pairs: 4, seconds: 2 };
+        let (workload, measured) = burst::measure(&options, &chat, &setting.tools).await.unwrap();
+        chat.stop().await.unwrap();
+
+        let Burst { assigned, ledger, .. } = &measured.meanwhile;
+        assert_eq!((*assigned, ledger.open), (20, 0), "{ledger:?}");
+        assert!(ledger.assignments >= 20 && ledger.waited_p99_ms > 0.0, "{ledger:?}");
+        let proof = measured.run.proof.unwrap();
+        assert_eq!((proof.lost, proof.repeated, proof.unanswered), (0, 0, 0));
+        assert_eq!(workload.crowds.len(), if new { 1 } else { 2 });
+        assert!(measured.done.crowds[0].phases.iter().all(|phase| phase.accepted > 0), "all are measured");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_case_has_two_agents_and_no_customer_none_while_gateways_are_killed_r2_4() {
+    let setting = Setting::prepare(Profile::Dev, false).await.unwrap();
+    let (chat, _) = setting.chat(ChatOptions { gateways: 2, handshakes_per_second: None }).await.unwrap();
+    let options = race::Options { customers: 30, seconds: 3, agents: 3, answer_ms: 100, gateways: 2, kill_ms: 2000 };
+    let verdict = race::race(&options, &chat).await.unwrap();
+    chat.stop().await.unwrap();
+
+    assert!(verdict.failures().is_empty(), "{verdict:?}");
+    assert!(verdict.kills > 0 && verdict.load_max > 0 && verdict.ledger.assignments >= 30, "{verdict:?}");
 }

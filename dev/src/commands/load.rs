@@ -11,7 +11,9 @@ use crate::{
     load::{
         machine,
         peer::Peer,
-        scenario::{backlog, dm, history, hostile, idle, jitter, lists, outage, reading, reconnect, seed, storm},
+        scenario::{
+            backlog, burst, dm, history, hostile, idle, jitter, lists, outage, race, reading, reconnect, seed, storm,
+        },
         setting::Setting,
     },
     signals::Ending,
@@ -60,6 +62,11 @@ enum Scenario {
     Lists(lists::Options),
     /// A tenth of the clients break the rules while the others write to each other
     Hostile(hostile::Options),
+    /// All customers of one business write within two seconds, and agents answer, while others write to each other
+    Burst(burst::Options),
+    /// Customers of one business come while gateways are killed and agents go away: no case may have two agents, no agent too
+    /// many cases, no customer none
+    Race(race::Options),
     /// What the requirements count on for 50,000 users: messages, reading, typing, coming and going, and what Redis and
     /// PostgreSQL write for it
     Seed(seed::Options),
@@ -225,6 +232,8 @@ async fn measure(options: Options) -> Result<ExitCode> {
         Scenario::History(options) => history::run(&options, &setting).await,
         Scenario::Lists(options) => Box::pin(lists::run(&options, &setting)).await,
         Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
+        Scenario::Burst(options) => Box::pin(burst::run(&options, &setting)).await,
+        Scenario::Race(options) => Box::pin(race::run(&options, &setting)).await,
         Scenario::Seed(options) => Box::pin(seed::run(&options, &setting)).await,
         Scenario::Reconnect(options) => Box::pin(reconnect::run(&options, &setting)).await,
         Scenario::Reading(options) => Box::pin(reading::run(&options, &setting)).await,
@@ -243,9 +252,11 @@ impl Scenario {
             Self::Outage(Outage { pairs, .. }) => (*pairs as usize * 2, false),
             Self::Backlog(options) => (options.connections(), false),
             Self::Hostile(options) => (options.connections(), false),
+            Self::Burst(options) => (options.connections(), false),
             Self::Seed(options) => (options.connections(), false),
             Self::Reconnect(options) => (options.connections(), false),
             Self::Reading(options) => (options.connections(), false),
+            Self::Race(options) => ((options.customers + options.agents) as usize, false),
             Self::History(_) => (PAGES_IN_FLIGHT_MAX, true),
             Self::Lists(_) => (lists::CONNECTIONS_MAX, true),
         };

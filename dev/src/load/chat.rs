@@ -116,12 +116,13 @@ impl Chat {
         Ok(stream.cached_info().state.last_sequence)
     }
 
-    async fn database(&self) -> Result<PgConnection> {
+    /// A connection to its database, as the administrator.
+    pub(super) async fn database(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.fleet.urls().postgres).await?)
     }
 
     /// Somebody new, with a token.
-    fn user(&self) -> Result<(UserId, String)> {
+    pub(super) fn user(&self) -> Result<(UserId, String)> {
         let id = UserId::random();
         Ok((id, self.fleet.kaha().tokens().user(id.as_uuid(), None, TOKEN_TTL)?))
     }
@@ -253,7 +254,7 @@ async fn make_conversation(
 }
 
 /// A user with a new device.
-fn seat((id, token): (UserId, String), conversation: String, address: usize) -> Seat {
+pub(super) fn seat((id, token): (UserId, String), conversation: String, address: usize) -> Seat {
     Seat { user: id.as_uuid().to_string(), secret: token, device: Uuid::new_v4(), conversation, address }
 }
 

@@ -54,10 +54,23 @@ impl Before {
                 (stored, moved) = (now, Instant::now());
             }
         }
-        let stored_after = began.elapsed();
+        let mut kept = self.kept(subject, run, &tally).await?;
+        // Messages of others, as those of agents, were counted above too.
+        while kept < tally.accepted && moved.elapsed() < STANDSTILL_MAX {
+            sleep(PAUSE).await;
+            let now = self.kept(subject, run, &tally).await?;
+            if now > kept {
+                (kept, moved) = (now, Instant::now());
+            }
+        }
+        Ok(Found { proof: proof(&tally, kept), stored_after: began.elapsed() })
+    }
+
+    /// How many of the accepted messages the database has.
+    async fn kept<S: Subject>(&self, subject: &S, run: u64, tally: &Tally) -> Result<u64> {
         let ids = subject.stored_ids(self.at.elapsed() + MARGIN).await?;
         let kept = tally.accepted_messages().filter(|(seat, number)| ids.contains(&message_id(run, *seat, *number)));
-        Ok(Found { proof: proof(&tally, kept.count() as u64), stored_after })
+        Ok(kept.count() as u64)
     }
 }
 

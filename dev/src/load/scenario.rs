@@ -1,6 +1,7 @@
 //! The scenarios of `cargo dev load`, a file each: what is done to a subject, and what is said about it.
 
 pub mod backlog;
+pub mod burst;
 pub mod dm;
 pub mod history;
 pub mod hostile;
@@ -8,6 +9,7 @@ pub mod idle;
 pub mod jitter;
 pub mod lists;
 pub mod outage;
+pub mod race;
 pub mod reading;
 pub mod reconnect;
 pub mod seed;

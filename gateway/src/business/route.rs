@@ -19,6 +19,8 @@ use crate::{database::bounded, refusal::Refusal, telemetry};
 
 /// Waiting cases of one pass. The next pass follows at once while there are more.
 const CASES_MAX: i64 = 64;
+/// Cases that the sweep opens in one pass.
+const REOPENED_MAX: i64 = 200;
 
 /// What one pass of the router found.
 pub struct Pass {
@@ -62,6 +64,16 @@ impl Businesses {
         }
     }
 
+    /// Opens the cases of customers whose messages are stored and whose case is resolved, and gives waiting cases to agents. Wakes
+    /// name the customers who have written; this finds those of a gateway that has died before.
+    pub(super) async fn route_stored(&self, business_id: BusinessId) -> Result<Pass, Refusal> {
+        let mut connection = self.database.connection().await?;
+        let reopened = store::reopened(&mut connection, business_id, REOPENED_MAX).await?;
+        drop(connection);
+        let written: Vec<_> = reopened.into_iter().map(|conversation_id| (conversation_id, Seq::ZERO)).collect();
+        self.route(business_id, &written).await
+    }
+
     /// Opens the cases of customers who have written, and gives waiting cases to agents.
     pub async fn route(&self, business_id: BusinessId, written: &[(ConversationId, Seq)]) -> Result<Pass, Refusal> {
         let started = std::time::Instant::now();
@@ -103,7 +115,8 @@ async fn plan(
     }
     let opened = opened(connection, business, written).await?;
     let waiting = store::waiting(connection, business.business_id, CASES_MAX).await?;
-    let is_full_pass = waiting.len() + opened.len() >= usize::try_from(CASES_MAX).unwrap_or(usize::MAX);
+    let cases_max = usize::try_from(CASES_MAX).unwrap_or(usize::MAX);
+    let (has_older, is_full_pass) = (waiting.len() >= cases_max, waiting.len() + opened.len() >= cases_max);
     if opened.is_empty() && waiting.is_empty() {
         return Ok((Vec::new(), false));
     }
@@ -115,7 +128,10 @@ async fn plan(
     let staff = store::staff(connection, business.business_id, None).await?;
     let candidates: Vec<_> = staff.iter().filter_map(|member| candidate(member, reach)).collect();
     let strategy = business.settings.strategy;
-    let cases: Vec<_> = queue.iter().map(|(case, _)| waiting_case(case, business)).collect();
+    // While more cases wait than one pass reads, those that open now are younger than all of them.
+    let is_in_turn = |opening: &Option<Move>| opening.is_none() || !has_older;
+    let in_turn = queue.iter().filter(|(_, opening)| is_in_turn(opening));
+    let cases: Vec<_> = in_turn.map(|(case, _)| waiting_case(case, business)).collect();
     let pairings = if business.is_routing() { pair(&cases, &candidates, strategy) } else { Vec::new() };
     let mut pairings: HashMap<_, _> = pairings.into_iter().map(|pairing| (pairing.conversation_id, pairing)).collect();
     let has_more = is_full_pass && !pairings.is_empty();
@@ -133,14 +149,13 @@ async fn plan(
 }
 
 /// Opens the cases of customers who have written since their case was resolved: as the gateway says that accepted the message,
-/// and as is stored.
+/// or as is stored.
 async fn opened(
     connection: &mut PgConnection,
     business: &Business,
     written: &[(ConversationId, Seq)],
 ) -> Result<Vec<Move>, Refusal> {
-    let mut ids = store::reopened(connection, business.business_id, CASES_MAX).await?;
-    ids.extend(written.iter().map(|(conversation_id, _)| *conversation_id));
+    let mut ids: Vec<_> = written.iter().map(|(conversation_id, _)| *conversation_id).collect();
     ids.sort_unstable();
     ids.dedup();
     let numbers: HashMap<_, _> = written.iter().copied().collect();

@@ -127,7 +127,7 @@ impl Businesses {
             note(self.settle(business_id, &conversations, newest.as_ref()).await);
         }
         for business_id in self.with_work().await? {
-            note(self.route(business_id, &[]).await.map(drop));
+            note(self.route_stored(business_id).await.map(drop));
         }
         if looks_for_gone {
             note(self.notify_of_unattended(jobs).await);

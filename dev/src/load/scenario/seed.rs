@@ -7,15 +7,17 @@ use anyhow::Result;
 use chat_load::plan::{Absence, Manners, Phase, Reads, RealtimeDone, Seat, Sends, Writers};
 use chat_shared::limits;
 use clap::Args;
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::HANDSHAKES_PER_SECOND;
 use crate::{
     load::{
         chat::{Chat, ChatOptions},
+        desk::{self, Customer, Desk, Manner},
         gateway_sql, marks,
         outcome::Outcome,
-        run::{self, Measured, figure, number},
+        run::{self, Measured, Stage, figure, number},
         setting::Setting,
         subject::Subject,
         workload::{CrowdLoad, Workload, micros},
@@ -47,6 +49,12 @@ const AWAY: Duration = Duration::from_secs(2);
 /// What R11.5 counts on, a second.
 const REDIS_WRITES: f64 = 500.0;
 const SQL_WRITES: f64 = 50.0;
+/// The same with a new case each second.
+const SQL_WRITES_WITH_CASES: f64 = 60.0;
+/// Agents of the business that gets the cases, and how long each takes to answer.
+const AGENTS: usize = 5;
+const ANSWERS_AFTER: Duration = Duration::from_secs(3);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What can be chosen.
 #[derive(Debug, Clone, Args)]
@@ -64,6 +72,10 @@ pub struct Options {
     /// How long it is measured, at the least; in whole rounds of heartbeats of 15 seconds
     #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..=600))]
     seconds: u64,
+    /// A customer comes to a business each second besides, writes one message, and gets an agent, an answer, and its case
+    /// resolved
+    #[arg(long)]
+    cases: bool,
 }
 
 impl Options {
@@ -92,6 +104,11 @@ impl Options {
         ROUND * u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
+    /// How many cases open from when users begin to write until they stop.
+    fn new_cases(&self) -> usize {
+        if self.cases { usize::try_from((WARM_UP + self.length()).as_secs()).unwrap_or(usize::MAX) } else { 0 }
+    }
+
     /// From when they begin to write and to leave until they stop.
     fn active_seconds(&self) -> f64 {
         (WARM_UP + self.length()).as_secs_f64()
@@ -103,6 +120,8 @@ struct Cost {
     idle: Written,
     written: Written,
     gateway_sql: f64,
+    /// Customers that got an agent.
+    assigned: usize,
 }
 
 /// Measures and reports.
@@ -115,18 +134,24 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
     let (from, until) = options.measured();
     let workload = workload(options, &chat).await?;
     terminal::heading("the seed's load on chat");
-    let mut measured = run::run_with(&chat, &workload, &setting.tools, async |stage| {
-        stage.reach(SETTLED).await;
-        let before = Writes::of(&chat).await?;
-        stage.reach(SETTLED + IDLE).await;
-        let idle = Writes::of(&chat).await?.since(&before);
-        stage.reach(from).await;
-        let (before, statements) = (Writes::of(&chat).await?, gateway_sql::counted(&chat).await?);
-        stage.reach(until).await;
-        let written = Writes::of(&chat).await?.since(&before);
-        Ok(Cost { idle, written, gateway_sql: gateway_sql::counted(&chat).await? - statements })
-    })
-    .await?;
+    let desk = if options.cases { Some(desk(&chat).await?) } else { None };
+    let meanwhile = async |stage: &Stage<'_>| {
+        let count = async {
+            stage.reach(SETTLED).await;
+            let before = Writes::of(&chat).await?;
+            stage.reach(SETTLED + IDLE).await;
+            let idle = Writes::of(&chat).await?.since(&before);
+            stage.reach(from).await;
+            let (before, statements) = (Writes::of(&chat).await?, gateway_sql::counted(&chat).await?);
+            stage.reach(until).await;
+            let written = Writes::of(&chat).await?.since(&before);
+            anyhow::Ok((idle, written, gateway_sql::counted(&chat).await? - statements))
+        };
+        let ((idle, written, gateway_sql), assigned) =
+            tokio::try_join!(count, cases(&chat, options, desk.as_ref(), stage))?;
+        Ok(Cost { idle, written, gateway_sql, assigned })
+    };
+    let mut measured = Box::pin(run::run_with(&chat, &workload, &setting.tools, meanwhile)).await?;
     put_into(&mut measured, &chat, options, &mut outcome).await?;
     outcome.add(measured);
     chat.stop().await?;
@@ -140,6 +165,7 @@ fn settings(options: &Options) -> BTreeMap<String, Value> {
         ("messages per second".to_owned(), json!(options.rate)),
         ("users who come per second".to_owned(), json!(options.visits)),
         ("seconds".to_owned(), json!(options.length().as_secs())),
+        ("a new case each second".to_owned(), json!(options.cases)),
         ("gateways".to_owned(), json!(GATEWAYS)),
     ])
 }
@@ -180,6 +206,26 @@ async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
     Ok(Workload { name, crowds: vec![talking, visiting], phases: vec![phase], costed: 0, drain: DRAIN })
 }
 
+/// A business with agents that answer.
+async fn desk(chat: &Chat) -> Result<Desk> {
+    let mut desk = Desk::open(chat, AGENTS, Manner { answers_after: ANSWERS_AFTER, is_unsteady: false }).await?;
+    desk.begin().await?;
+    Ok(desk)
+}
+
+/// Lets a customer come each second while users write. How many of them got an agent.
+async fn cases(chat: &Chat, options: &Options, desk: Option<&Desk>, stage: &Stage<'_>) -> Result<usize> {
+    let Some(desk) = desk else { return Ok(0) };
+    let (since, customers) = (desk::now(chat).await?, desk.customers(chat, options.new_cases())?);
+    let coming = (0_u32..).zip(&customers).map(async |(number, customer): (u32, &Customer)| {
+        stage.reach(SETTLED + IDLE + SECOND * number).await;
+        let id = desk.contact(customer).await?;
+        desk.write(customer, id).await
+    });
+    try_join_all(coming).await?;
+    desk::assigned(chat, desk.business_id, &since).await
+}
+
 async fn pairs(chat: &Chat, count: usize) -> Result<Vec<Seat>> {
     if count == 0 { Ok(Vec::new()) } else { chat.seats(count, PAIR).await }
 }
@@ -189,9 +235,9 @@ async fn put_into(measured: &mut Measured<Cost>, chat: &Chat, options: &Options,
     let stored = marks::stored(chat, &done.furthest).await?;
     measured.problems.extend(marks::problems(&done, stored));
     let visits = visits_per_second(options, measured.done.tally().returned);
-    measured.problems.extend(problems(options, &done, visits));
+    measured.problems.extend(problems(options, &done, visits, measured.meanwhile.assigned));
     marks::put_into(&mut measured.run, &done, stored);
-    let Cost { idle, written, gateway_sql } = &measured.meanwhile;
+    let Cost { idle, written, gateway_sql, assigned } = &measured.meanwhile;
     let absent = USERS.saturating_sub(options.connections);
     let idle = Idle { written: idle, connections: options.connections };
     let redis = written.redis_per_second();
@@ -242,16 +288,21 @@ async fn put_into(measured: &mut Measured<Cost>, chat: &Chat, options: &Options,
     for (name, value, unit, meaning) in figures {
         figure(&mut measured.run, name, value, unit, meaning);
     }
+    if options.cases {
+        let meaning = "Customers that came to a business, one each second, and got an agent.";
+        figure(&mut measured.run, "cases", number(*assigned as u64), "", meaning);
+    }
     if let Some(sql) = written.sql_per_second() {
         let meaning = "Statements of all services that changed rows; a batch of rows is one statement.";
         figure(&mut measured.run, "SQL write statements per second", sql, "/s", meaning);
     }
-    aims(&measured.meanwhile.written, redis_of_all - redis, outcome);
+    let sql_max = if options.cases { SQL_WRITES_WITH_CASES } else { SQL_WRITES };
+    aims(&measured.meanwhile.written, redis_of_all - redis, sql_max, outcome);
     Ok(())
 }
 
 /// `absent` is what those who are not here would make Redis write in a second.
-fn aims(written: &Written, absent: f64, outcome: &mut Outcome) {
+fn aims(written: &Written, absent: f64, sql_max: f64, outcome: &mut Outcome) {
     let operations =
         ("Redis writes per second for 50,000 users, a script counted as one", written.operations_per_second());
     let commands = ("the same, each command within a script counted", written.redis_per_second());
@@ -261,7 +312,7 @@ fn aims(written: &Written, absent: f64, outcome: &mut Outcome) {
     }
     if let Some(sql) = written.sql_per_second() {
         let what = "SQL write statements per second for 50,000 users";
-        outcome.aim(what, &format!("≤ {SQL_WRITES}"), format!("{sql:.0}"), sql <= SQL_WRITES);
+        outcome.aim(what, &format!("≤ {sql_max}"), format!("{sql:.0}"), sql <= sql_max);
     }
 }
 
@@ -270,9 +321,10 @@ fn visits_per_second(options: &Options, returned: u64) -> f64 {
 }
 
 /// Why it is not the load that was asked for.
-fn problems(options: &Options, done: &RealtimeDone, visits: f64) -> Vec<String> {
-    let wanted = f64::from(options.visits);
+fn problems(options: &Options, done: &RealtimeDone, visits: f64, assigned: usize) -> Vec<String> {
+    let (wanted, cases) = (f64::from(options.visits), options.new_cases());
     run::those([
+        (assigned < cases, format!("{assigned} of {cases} cases were assigned")),
         ((visits - wanted).abs() > wanted * 0.25, format!("{wanted} users a second were to come, and {visits:.1} did")),
         (done.typing_shown == 0, "nobody was shown that somebody writes".to_owned()),
         (done.presence_shown == 0 && options.visits > 0, "nobody was shown that somebody came or went".to_owned()),
@@ -285,7 +337,7 @@ mod tests {
     use super::*;
 
     fn options() -> Options {
-        Options { connections: 5000, rate: 50, visits: 28, seconds: 30 }
+        Options { connections: 5000, rate: 50, visits: 28, seconds: 30, cases: false }
     }
 
     #[test]
@@ -300,8 +352,10 @@ mod tests {
     #[test]
     fn another_load_than_was_asked_for_is_a_problem() {
         let done = RealtimeDone { typing_shown: 1, presence_shown: 1, deliveries_shown: 1, ..RealtimeDone::default() };
-        assert!(problems(&options(), &done, 27.0).is_empty());
-        assert_eq!(problems(&options(), &done, 14.0).len(), 1);
-        assert_eq!(problems(&options(), &RealtimeDone::default(), 28.0).len(), 3);
+        assert!(problems(&options(), &done, 27.0, 0).is_empty());
+        assert_eq!(problems(&options(), &done, 14.0, 0).len(), 1);
+        assert_eq!(problems(&options(), &RealtimeDone::default(), 28.0, 0).len(), 3);
+        let with_cases = Options { cases: true, ..options() };
+        assert_eq!(problems(&with_cases, &done, 28.0, 41), ["41 of 42 cases were assigned"]);
     }
 }

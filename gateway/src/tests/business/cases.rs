@@ -114,6 +114,25 @@ async fn without_a_free_agent_a_case_waits_and_the_oldest_is_first_r7_2() {
 }
 
 #[tokio::test]
+async fn a_case_that_opens_now_overtakes_no_older_one_however_many_wait_r7_2() {
+    let shop = Shop::new(2).await;
+    shop.sql("update businesses set capacity = 50").await;
+    let customer = UserId::random();
+    let id = shop.converse(customer).await.unwrap().conversation_id;
+    shop.write(customer, id).await.unwrap();
+    shop.resolve(shop.supervisor, id, 1).await.unwrap();
+    // One more than a pass reads.
+    for _ in 0..65 {
+        shop.converse(UserId::random()).await.unwrap();
+    }
+    shop.available(&shop.agents).await;
+    shop.write(customer, id).await.unwrap();
+    assert_eq!(shop.case(id).await, ("waiting".to_owned(), 2, None), "an older one waits too");
+    shop.route().await;
+    assert_eq!(shop.case(id).await.0, "assigned");
+}
+
+#[tokio::test]
 async fn a_message_that_races_a_resolve_opens_the_next_case_by_its_number() {
     let shop = Shop::new(1).await;
     let (agent, customer) = (shop.agents[0], UserId::random());
@@ -145,7 +164,7 @@ async fn resolves_race_messages_and_no_customer_is_forgotten() {
     for customer in customers {
         ids.push((customer, shop.converse(customer).await.unwrap().conversation_id));
     }
-    for _ in 0..6 {
+    for _ in 0..20 {
         let races = ids.iter().map(async |(customer, id)| {
             let last = shop.place.log.newest(*id).await.unwrap().unwrap().1.seq;
             let agent = shop.case(*id).await.2.unwrap_or(shop.supervisor);
