@@ -3,6 +3,7 @@
 //! Repeating it does no harm: the log knows a change by its append id, and its participants never go back.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,8 @@ use chat_shared::{
     lifecycle::Tasks,
     mask,
 };
-use sqlx::Connection;
+use futures_util::{StreamExt, stream};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -29,6 +31,8 @@ use crate::{
 const PUBLISH_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Publishers at once; the others wait for their turn as long as they would for the log.
 const PUBLISHERS_MAX: usize = 3;
+/// Conversations whose changes one publisher appends at a time.
+const APPENDED_TOGETHER_MAX: usize = 8;
 /// How often the outbox is swept, give or take half of it, so that gateways take turns.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How old a row is before it is swept: whoever made it goes first.
@@ -53,26 +57,34 @@ impl Outbox {
         Self { database, sender, publishers: Arc::new(Semaphore::new(PUBLISHERS_MAX)) }
     }
 
-    /// Publishes all pending changes of one conversation, oldest version first. Whatever fails is left to the sweeper.
+    /// Publishes all pending changes of one conversation, oldest version first. Changes that fail are left to the sweeper.
     pub async fn publish(&self, conversation_id: ConversationId) {
+        self.publish_all(&[conversation_id]).await;
+    }
+
+    /// As `publish`, of several conversations by one transaction.
+    pub async fn publish_all(&self, conversations: &[ConversationId]) {
         let publishing = async {
             let _permit = self.publishers.acquire().await;
-            publish_pending(&self.database, &self.sender, conversation_id, WhenLocked::Wait).await
+            publish_pending(&self.database, &self.sender, conversations, WhenLocked::Wait).await
         };
-        match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!(?conversation_id, %error, "a change is left to the sweeper"),
-            Err(_) => tracing::info!(?conversation_id, "a change took too long to publish and is left to the sweeper"),
+        let failed = match tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await {
+            Ok(Ok(failed)) => failed,
+            Ok(Err(error)) => return tracing::info!(%error, "changes are left to the sweeper"),
+            Err(_) => return tracing::info!("changes took too long to publish and are left to the sweeper"),
+        };
+        for (conversation_id, error) in failed {
+            tracing::info!(?conversation_id, %error, "a change is left to the sweeper");
         }
     }
 }
 
-/// What to do while another publishes the same conversation's changes.
+/// What to do while another publishes changes of one of the conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhenLocked {
     Wait,
     /// Never rows alone: a later version must not overtake an earlier one.
-    SkipConversation,
+    Skip,
 }
 
 /// Why a change is still pending.
@@ -92,54 +104,94 @@ pub(crate) enum PublishError {
     TimedOut,
 }
 
+/// The conversations whose changes failed, each with the reason.
+type Failed = Vec<(ConversationId, PublishError)>;
+
 async fn publish_pending(
     database: &Database,
     sender: &Sender,
-    conversation_id: ConversationId,
+    conversations: &[ConversationId],
     when_locked: WhenLocked,
-) -> Result<(), PublishError> {
+) -> Result<Failed, PublishError> {
     let mut connection = database.connection().await?;
     // The rows stay locked until they are deleted, so changes of one conversation are published one after another.
     let mut transaction = bounded(connection.begin()).await?;
-    let id = conversation_id.as_uuid();
-    let locked = match when_locked {
-        WhenLocked::Wait => {
-            let rows = sqlx::query_scalar!(
-                "select event from outbox where conversation_id = $1 order by version for update",
-                id
-            );
-            statement(rows.fetch_all(&mut *transaction)).await
-        }
-        WhenLocked::SkipConversation => {
-            let rows = sqlx::query_scalar!(
-                "select event from outbox where conversation_id = $1 order by version for update nowait",
-                id
-            );
-            statement(rows.fetch_all(&mut *transaction)).await
-        }
-    };
-    let rows = match locked {
-        Err(error) if error.is_locked() => return Ok(()),
+    let pending = match lock(&mut transaction, conversations, when_locked).await {
+        Err(error) if error.is_locked() => return Ok(Vec::new()),
         other => other?,
     };
-    let mut version = None;
-    let mut outcome = Ok(());
-    for bytes in rows {
-        match publish_change(sender, &bytes).await {
-            Ok(published) => version = i64::try_from(published).ok(),
-            Err(error) => {
-                outcome = Err(error);
-                break;
-            }
-        }
-    }
+    let appending = pending.into_iter().map(async |(id, changes)| append(sender, id, &changes).await);
+    let appending = stream::iter(appending.collect::<Vec<_>>());
+    let appended: Vec<_> = appending.buffer_unordered(APPENDED_TOGETHER_MAX).collect().await;
     // Also after a failure: the changes before it are in the log.
-    if version.is_some() {
-        let published = sqlx::query!("delete from outbox where conversation_id = $1 and version <= $2", id, version);
-        statement(published.execute(&mut *transaction)).await?;
+    let published = appended.iter().filter_map(|(id, version, _)| Some((*id, version.as_ref().copied()?)));
+    let (ids, versions): (Vec<_>, Vec<_>) = published.unzip();
+    if !ids.is_empty() {
+        let deleting = sqlx::query!(
+            "delete from outbox o using unnest($1::uuid[], $2::bigint[]) as published (conversation_id, version)
+             where o.conversation_id = published.conversation_id and o.version <= published.version",
+            &ids,
+            &versions
+        );
+        statement(deleting.execute(&mut *transaction)).await?;
     }
     bounded(transaction.commit()).await?;
-    outcome
+    let failed =
+        appended.into_iter().filter_map(|(id, _, failure)| Some((ConversationId::try_from(id).ok()?, failure?)));
+    Ok(failed.collect())
+}
+
+/// Locks the pending changes of conversations: of each, oldest version first.
+async fn lock(
+    connection: &mut PgConnection,
+    conversations: &[ConversationId],
+    when_locked: WhenLocked,
+) -> Result<BTreeMap<Uuid, Vec<Vec<u8>>>, DatabaseError> {
+    let ids: Vec<_> = conversations.iter().map(|id| id.as_uuid()).collect();
+    let rows = match when_locked {
+        WhenLocked::Wait => {
+            let rows = sqlx::query_as!(
+                Pending,
+                "select conversation_id, event from outbox where conversation_id = any($1)
+                 order by conversation_id, version for update",
+                &ids
+            );
+            statement(rows.fetch_all(connection)).await?
+        }
+        WhenLocked::Skip => {
+            let rows = sqlx::query_as!(
+                Pending,
+                "select conversation_id, event from outbox where conversation_id = any($1)
+                 order by conversation_id, version for update nowait",
+                &ids
+            );
+            statement(rows.fetch_all(connection)).await?
+        }
+    };
+    let mut pending: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for Pending { conversation_id, event } in rows {
+        pending.entry(conversation_id).or_default().push(event);
+    }
+    Ok(pending)
+}
+
+/// A row of the outbox.
+struct Pending {
+    conversation_id: Uuid,
+    event: Vec<u8>,
+}
+
+/// Appends the changes of a conversation in their order, up to the first that fails: the last version that is in the log, and the
+/// failure.
+async fn append(sender: &Sender, id: Uuid, changes: &[Vec<u8>]) -> (Uuid, Option<i64>, Option<PublishError>) {
+    let mut version = None;
+    for bytes in changes {
+        match publish_change(sender, bytes).await {
+            Ok(published) => version = i64::try_from(published).ok(),
+            Err(error) => return (id, version, Some(error)),
+        }
+    }
+    (id, version, None)
 }
 
 /// Appends a change to the log; its version.
@@ -247,7 +299,9 @@ impl Sweeper {
 
     async fn publish(&self, conversation: Uuid) -> Result<(), PublishError> {
         let conversation_id = ConversationId::try_from(conversation)?;
-        let publishing = publish_pending(&self.database, &self.sender, conversation_id, WhenLocked::SkipConversation);
-        tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut))
+        let conversations = [conversation_id];
+        let publishing = publish_pending(&self.database, &self.sender, &conversations, WhenLocked::Skip);
+        let failed = tokio::time::timeout(PUBLISH_WAIT_MAX, publishing).await.unwrap_or(Err(PublishError::TimedOut))?;
+        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 }

@@ -69,6 +69,8 @@ use crate::{
 
 /// Transactions of businesses at a time, so that a burst at one business leaves connections to PostgreSQL for all else.
 const TRANSACTIONS_MAX: usize = 3;
+/// Conversations whose changes are brought to the log by one transaction.
+const PUBLISHED_TOGETHER_MAX: usize = 64;
 /// Businesses whose turns are remembered.
 const TURNS_MAX: u64 = 10_000;
 
@@ -167,14 +169,16 @@ impl Businesses {
         if let Some(first) = moves.first() {
             self.note_changed(first.after.business_id);
         }
-        let heard = futures_util::future::join_all(moves.iter().map(async |change| {
-            let conversation_id = change.after.conversation_id;
-            self.outbox.publish(conversation_id).await;
-            let Some(user_id) = change.removed() else { return true };
-            let version = change.after.version;
-            self.gateways.tell(&Delivery::ParticipantRemoved { conversation_id, user_id, version }).await
-        }));
-        heard.await.into_iter().all(|is_heard| is_heard)
+        for some in moves.chunks(PUBLISHED_TOGETHER_MAX) {
+            let conversations: Vec<_> = some.iter().map(|change| change.after.conversation_id).collect();
+            self.outbox.publish_all(&conversations).await;
+        }
+        let telling = moves.iter().filter_map(|change| {
+            let (conversation_id, version) = (change.after.conversation_id, change.after.version);
+            Some(Delivery::ParticipantRemoved { conversation_id, user_id: change.removed()?, version })
+        });
+        let telling = telling.map(async |delivery| self.gateways.tell(&delivery).await);
+        futures_util::future::join_all(telling).await.into_iter().all(|is_heard| is_heard)
     }
 
     /// Notes that a notifier runs: agents are pushed what they are assigned.
