@@ -120,7 +120,8 @@ const fn waiting() -> CaseState {
 /// List the conversations of a business
 ///
 /// Waiting cases: the oldest first. Assigned and resolved ones: the one that was assigned or resolved last first. Agents see all
-/// waiting cases, and of the others their own; they get `last_message` only of cases that they have. Supervisors get all.
+/// waiting cases, and of the others their own; supervisors see all cases. `last_message` is there only if you have the case now,
+/// also for supervisors, who read other conversations with `GET /v1/conversations/{conversation_id}/messages`.
 #[utoipa::path(
     get,
     path = "/v1/businesses/{business_id}/conversations",
