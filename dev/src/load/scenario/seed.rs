@@ -30,8 +30,8 @@ use crate::{
 const USERS: u32 = 50_000;
 const PAIR: usize = 2;
 const GATEWAYS: usize = 2;
-/// Until what came with the handshakes is over.
-const SETTLED: Duration = Duration::from_secs(2);
+/// Until what comes with the handshakes is over: the first confirmation of a connection, in its first heartbeat, is recorded.
+const SETTLED: Duration = Duration::from_secs(limits::HEARTBEAT_INTERVAL.as_secs() + 2);
 /// A round of heartbeats, with which gateways record what was confirmed: what is measured are whole rounds.
 const ROUND: Duration = limits::HEARTBEAT_INTERVAL;
 /// Nothing but heartbeats.
