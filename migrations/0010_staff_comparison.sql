@@ -4,3 +4,4 @@
 -- some minutes later. At first a random moment of the last hour: businesses that are added together are not due together.
 alter table businesses
     add column checked_at timestamptz not null default clock_timestamp() - random() * interval '1 hour';
+create index businesses_checked on businesses (checked_at);

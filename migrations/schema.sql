@@ -616,6 +616,8 @@ CREATE UNIQUE INDEX assignments_open ON public.assignments USING btree (conversa
 
 CREATE INDEX blocks_by_blocked ON public.blocks USING btree (blocked_id);
 
+CREATE INDEX businesses_checked ON public.businesses USING btree (checked_at);
+
 CREATE INDEX cases_due ON public.cases USING btree (due_at) WHERE (state = 'assigned'::text);
 
 CREATE INDEX cases_of_agent ON public.cases USING btree (business_id, agent_id) WHERE (state = 'assigned'::text);

@@ -3,7 +3,14 @@
 //! A gateway claims businesses that are due in PostgreSQL, so that no other gateway asks for them, and asks for all of them by
 //! one call. A claim ends after a few minutes: then businesses whose comparison did not end are due again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use chat_shared::{
     clock::Clock,
@@ -73,6 +80,9 @@ pub fn start(state: &AppState, settings: &ProfileSettings, signer: Option<Arc<Si
 pub struct Comparison {
     businesses: Businesses,
     kaha: Client,
+    /// Businesses of the next call: half as many after each call that fails, so that one business for which kaha-main-v3 fails
+    /// keeps no other from being compared.
+    claimed_max: AtomicUsize,
 }
 
 impl Comparison {
@@ -85,7 +95,7 @@ impl Comparison {
     ) -> anyhow::Result<Option<Self>> {
         let Some((url, signer)) = settings.kaha_url.as_ref().zip(signer) else { return Ok(None) };
         let kaha = Client::new(&ENDPOINT, url, &settings.kaha_audience, signer, clock)?;
-        Ok(Some(Self { businesses, kaha }))
+        Ok(Some(Self { businesses, kaha, claimed_max: AtomicUsize::new(limits::KAHA_CALL_IDS_MAX) }))
     }
 
     async fn run(self, draining: CancellationToken) {
@@ -96,7 +106,8 @@ impl Comparison {
             if draining.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
-            // Cancel safe: each change is a transaction of its own, and claims end.
+            // Cancel safe: each change is a transaction of its own, claims end, and the sweep gives back the cases of agents that
+            // were removed.
             let is_behind = match draining.run_until_cancelled(self.pass()).await {
                 None => return,
                 Some(Ok(is_behind)) => is_behind,
@@ -114,7 +125,8 @@ impl Comparison {
         if self.kaha.is_resting() {
             return Ok(false);
         }
-        let claimed = self.claim().await?;
+        let claimed_max = self.claimed_max.load(Ordering::Relaxed);
+        let claimed = self.claim(claimed_max).await?;
         if claimed.is_empty() {
             return Ok(false);
         }
@@ -122,9 +134,11 @@ impl Comparison {
             Ok(lists) => lists,
             Err(error) => {
                 tracing::debug!(%error, "staff lists were not compared");
+                self.claimed_max.store((claimed.len() / 2).max(1), Ordering::Relaxed);
                 return Ok(false);
             }
         };
+        self.claimed_max.store((claimed_max * 2).min(limits::KAHA_CALL_IDS_MAX), Ordering::Relaxed);
         let mut compared = Vec::with_capacity(claimed.len());
         for business_id in &claimed {
             let outcome = self.compare(*business_id, lists.take(*business_id)).await.unwrap_or_else(|refusal| {
@@ -137,7 +151,7 @@ impl Comparison {
             }
         }
         self.note(&compared).await?;
-        Ok(claimed.len() == limits::KAHA_CALL_IDS_MAX)
+        Ok(claimed.len() == claimed_max)
     }
 
     async fn compare(&self, business_id: BusinessId, listed: Listed) -> Result<ListOutcome, Refusal> {
@@ -155,7 +169,7 @@ impl Comparison {
     }
 
     /// Takes businesses that are due, those that are due for the longest time first. Those whose row is locked are left.
-    async fn claim(&self) -> Result<Vec<BusinessId>, Refusal> {
+    async fn claim(&self, claimed_max: usize) -> Result<Vec<BusinessId>, Refusal> {
         let mut connection = self.businesses.database.connection().await?;
         let claiming = sqlx::query_scalar!(
             "with due as materialized (
@@ -166,19 +180,25 @@ impl Comparison {
              from due where b.business_id = due.business_id
              returning b.business_id",
             EVERY.as_secs_f64(),
-            i64::try_from(limits::KAHA_CALL_IDS_MAX).unwrap_or(i64::MAX),
+            i64::try_from(claimed_max).unwrap_or(i64::MAX),
             EVERY.saturating_sub(CLAIM).as_secs_f64()
         );
         let claimed = bounded(claiming.fetch_all(&mut *connection)).await?;
         claimed.into_iter().map(|id| Ok(stored_id(id)?)).collect()
     }
 
-    /// Notes that businesses were compared.
+    /// Notes that businesses were compared. Those whose row is locked are compared again when their claim ends.
     async fn note(&self, compared: &[BusinessId]) -> Result<(), Refusal> {
         let ids: Vec<_> = compared.iter().map(|business_id| business_id.as_uuid()).collect();
         let mut connection = self.businesses.database.connection().await?;
-        let noting =
-            sqlx::query!("update businesses set checked_at = clock_timestamp() where business_id = any($1)", &ids);
+        let noting = sqlx::query!(
+            "with compared as materialized (
+                 select business_id from businesses where business_id = any($1) for no key update skip locked
+             )
+             update businesses b set checked_at = clock_timestamp()
+             from compared where b.business_id = compared.business_id",
+            &ids
+        );
         bounded(noting.execute(&mut *connection)).await?;
         Ok(())
     }
