@@ -18,7 +18,7 @@ pub mod stored;
 
 pub use self::{
     actions::Actions,
-    cases::{Case, CaseEvidence, Lease, Resolved, Searched, Told},
+    cases::{Case, CaseEvidence, Informed, Lease, Resolved, Searched},
     checks::{are_told, audit, audit_cases},
     diary::{Diary, News},
     evidence::{AwayDevice, DeviceRecord, Evidence, Observed, Pushed, Room, Row, Sight},

@@ -60,9 +60,9 @@ pub struct Resolved {
     pub tried: Seq,
 }
 
-/// What an agent was told of assignments.
+/// What an agent was informed of assignments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Informed {
     /// Whether the agent is connected at the end.
     pub is_connected: bool,
     /// Whether the agent has a registered device.
@@ -97,7 +97,7 @@ pub struct CaseEvidence {
     pub rows: Vec<Row>,
     pub resolved: BTreeMap<ConversationId, Resolved>,
     /// Of each agent.
-    pub told: BTreeMap<UserId, Told>,
+    pub informed: BTreeMap<UserId, Informed>,
     /// Of each device of a customer.
     pub searched: Vec<Searched>,
     /// Lines of logs, and those that tell of a fault or of a violated constraint.

@@ -30,12 +30,12 @@ const SETTLE_ATTEMPTS_MAX: u32 = 3;
 const SETTLE_DELAY: Duration = Duration::from_millis(250);
 
 /// What became of one device.
-pub(super) enum Told {
+pub(super) enum DeviceOutcome {
     /// All that there is to do is done.
     Concluded(Conclusion),
     /// It was done before.
     Before,
-    /// It was not told, and can be after this.
+    /// It was not notified, and can be after this.
     Later(Duration),
 }
 
@@ -68,12 +68,12 @@ impl Office {
             None => None,
         };
         let body = text.as_deref().map(text::excerpt).unwrap_or_default();
-        let told = join_all(devices.iter().map(async |device| {
+        let outcomes = join_all(devices.iter().map(async |device| {
             let Subject { user_id, occasion, sent_at, .. } = *subject;
             let notice = Notice { user_id, device_id: device.device_id, occasion, sent_at };
-            self.tell(notice, device, &notification(subject, device, badge, &body), attempt).await
+            self.notify_device(notice, device, &notification(subject, device, badge, &body), attempt).await
         }));
-        let (is_sent, rest) = settle(&told.await);
+        let (is_sent, rest) = settle(&outcomes.await);
         // Without it, reading elsewhere leaves the number and the notification as they are until the next one.
         if is_sent && let Err(error) = self.note_shown(subject, badge).await {
             tracing::debug!(%error, "what devices show was not noted");
@@ -98,38 +98,38 @@ impl Office {
     }
 
     /// Sends to a device of the notice's user, unless the notice was claimed before.
-    pub(super) async fn tell(
+    pub(super) async fn notify_device(
         &self,
         notice: Notice,
         device: &StoredDevice,
         notification: &Notification,
         attempt: u64,
-    ) -> Told {
+    ) -> DeviceOutcome {
         let Some(address) = self.address(notice.user_id, device) else {
-            return Told::Concluded(Conclusion::Refused);
+            return DeviceOutcome::Concluded(Conclusion::Refused);
         };
         match self.inboxes.claim(notice).await {
             Ok(Claim::Taken) if self.claimed.add(notice) => {}
-            Ok(Claim::Sent) => return Told::Before,
+            Ok(Claim::Sent) => return DeviceOutcome::Before,
             // Taken for the second time, it was lost by Redis.
             Ok(Claim::Unknown | Claim::Taken) => {
                 self.keep_claim(notice).await;
-                return Told::Concluded(Conclusion::Unknown);
+                return DeviceOutcome::Concluded(Conclusion::Unknown);
             }
             Err(error) => {
                 tracing::debug!(%error, "a notification can't be claimed");
-                return Told::Later(decide::rest_in_trouble(attempt, None, rand::random()));
+                return DeviceOutcome::Later(decide::rest_in_trouble(attempt, None, rand::random()));
             }
         }
         let verdict = self.send(notice.user_id, device, &address, notification).await;
         match decide::by_verdict(&verdict) {
             Ok(conclusion) => {
                 self.keep_claim(notice).await;
-                Told::Concluded(conclusion)
+                DeviceOutcome::Concluded(conclusion)
             }
             Err(asked_for) => {
                 self.give_claim_back(notice).await;
-                Told::Later(decide::rest(address.platform(), attempt, asked_for, rand::random()))
+                DeviceOutcome::Later(decide::rest(address.platform(), attempt, asked_for, rand::random()))
             }
         }
     }
@@ -192,17 +192,17 @@ impl Office {
 }
 
 /// Counts what became of devices: whether any was sent to, and after which rest the others are tried again.
-pub(super) fn settle(told: &[Told]) -> (bool, Option<Duration>) {
+pub(super) fn settle(outcomes: &[DeviceOutcome]) -> (bool, Option<Duration>) {
     let mut rest = None;
     let mut is_sent = false;
-    for told in told {
-        match told {
-            Told::Concluded(conclusion) => {
+    for outcome in outcomes {
+        match outcome {
+            DeviceOutcome::Concluded(conclusion) => {
                 count(*conclusion);
                 is_sent |= *conclusion == Conclusion::Sent;
             }
-            Told::Before => {}
-            Told::Later(after) => rest = rest.max(Some(*after)),
+            DeviceOutcome::Before => {}
+            DeviceOutcome::Later(after) => rest = rest.max(Some(*after)),
         }
     }
     (is_sent, rest)

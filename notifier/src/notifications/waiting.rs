@@ -28,12 +28,12 @@ impl Office {
         }
         let Some(devices) = self.devices(job.user_id).await? else { return Ok(Outcome::Done) };
         let waiting = queue.map_or(0, |queue| queue.waiting);
-        let told = join_all(devices.iter().map(async |device| {
+        let outcomes = join_all(devices.iter().map(async |device| {
             let occasion = Occasion::Waiting(job.business_id);
             let notice = Notice { user_id: job.user_id, device_id: device.device_id, occasion, sent_at: now };
-            self.tell(notice, device, &notification(job, device, waiting), attempt).await
+            self.notify_device(notice, device, &notification(job, device, waiting), attempt).await
         }));
-        let (_, rest) = settle(&told.await);
+        let (_, rest) = settle(&outcomes.await);
         Ok(rest.map_or(Outcome::Done, failed))
     }
 }

@@ -13,12 +13,12 @@ use chat_client::{
 
 use super::{holds, name};
 use crate::audit::{
-    cases::{Case, CaseEvidence, Lease, Member, Told},
+    cases::{Case, CaseEvidence, Informed, Lease, Member},
     finding::{Check, Finding},
 };
 
-/// How long an agent may take to be told of an assignment: a phone that vanished is noticed within 30 s.
-const TOLD_WITHIN: Duration = Duration::from_secs(35);
+/// How long an agent may take to be informed of an assignment: a phone that vanished is noticed within 30 s.
+const INFORMED_WITHIN: Duration = Duration::from_secs(35);
 
 /// Compares cases with messages, assignments with each other, and both with what agents and customers were sent.
 pub fn audit_cases(evidence: &CaseEvidence) -> Vec<Finding> {
@@ -89,7 +89,7 @@ fn cases_starved(evidence: &CaseEvidence) -> Finding {
             .iter()
             .filter(|member| member.business_id == case.business_id && member.user_id != case.customer_id)
             .filter(|member| member.is_available && member.capacity > 0)
-            .filter(|member| evidence.told.get(&member.user_id).is_some_and(Told::is_reachable))
+            .filter(|member| evidence.informed.get(&member.user_id).is_some_and(Informed::is_reachable))
             .collect();
         let missed = missed(&evidence.leases, case.conversation_id, case.number);
         let others_exist = reachable.iter().any(|member| !missed.contains(&member.user_id));
@@ -156,21 +156,21 @@ fn ledger_wrong(evidence: &CaseEvidence) -> Finding {
 }
 
 /// An agent is pushed each change of its own, finds it in the list, or is notified of it. Without a connection at the end it may
-/// not have been told of what lasted shortly.
+/// not have been informed of what lasted shortly.
 fn not_informed(evidence: &CaseEvidence) -> Finding {
     let mut finding = Finding::new(Check::NotInformed);
-    let nothing = Told::default();
+    let nothing = Informed::default();
     for lease in &evidence.leases {
-        let told = evidence.told.get(&lease.agent_id).unwrap_or(&nothing);
-        let is_short = lease.released_at.is_some_and(|at| at < lease.assigned_at.after(TOLD_WITHIN));
-        if is_short && !told.is_connected {
+        let informed = evidence.informed.get(&lease.agent_id).unwrap_or(&nothing);
+        let is_short = lease.released_at.is_some_and(|at| at < lease.assigned_at.after(INFORMED_WITHIN));
+        if is_short && !informed.is_connected {
             continue;
         }
         let is_after = |at: &chat_client::clock::Timestamp| *at >= lease.assigned_at;
-        let is_told = told.changed.get(&lease.conversation_id).is_some_and(is_after)
-            || told.listed_at.as_ref().is_some_and(is_after)
-            || told.notified.iter().any(|(id, at)| *id == lease.conversation_id && is_after(at));
-        finding.look(holds(is_told, || format!("{} was neither pushed nor notified to its agent", lease.name())));
+        let is_known = informed.changed.get(&lease.conversation_id).is_some_and(is_after)
+            || informed.listed_at.as_ref().is_some_and(is_after)
+            || informed.notified.iter().any(|(id, at)| *id == lease.conversation_id && is_after(at));
+        finding.look(holds(is_known, || format!("{} was neither pushed nor notified to its agent", lease.name())));
     }
     finding
 }
@@ -178,8 +178,8 @@ fn not_informed(evidence: &CaseEvidence) -> Finding {
 /// Devices of agents are notified of conversations that the agents have had.
 fn notified_wrongly(evidence: &CaseEvidence) -> Finding {
     let mut finding = Finding::new(Check::NotifiedWrongly);
-    for (user_id, told) in &evidence.told {
-        for (conversation_id, at) in &told.notified {
+    for (user_id, informed) in &evidence.informed {
+        for (conversation_id, at) in &informed.notified {
             let is_theirs = evidence.leases.iter().any(|lease| {
                 (lease.agent_id, lease.conversation_id) == (*user_id, *conversation_id) && lease.assigned_at <= *at
             });
@@ -260,7 +260,7 @@ impl Lease {
     }
 }
 
-impl Told {
+impl Informed {
     /// Whether the router can give the agent cases.
     const fn is_reachable(&self) -> bool {
         self.is_connected || self.has_device

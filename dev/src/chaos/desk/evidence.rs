@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::{Desk, Place};
 use crate::{
     audit::{
-        Case, CaseEvidence, Check, DeviceRecord, Diary, Evidence, Finding, Key, Lease, Reader, Room, Searched, Told,
-        audit, audit_cases, gather, history, search::lines_with, stored,
+        Case, CaseEvidence, Check, DeviceRecord, Diary, Evidence, Finding, Informed, Key, Lease, Reader, Room,
+        Searched, audit, audit_cases, gather, history, search::lines_with, stored,
     },
     chaos::{crowd::Device, ground::Ground, settle},
 };
@@ -102,7 +102,7 @@ impl Desk {
             leases,
             rows: messages.rows.clone(),
             resolved: self.board.resolved(),
-            told: self.told(ground),
+            informed: self.informed(ground),
             searched: self.customers.iter().map(searched).collect(),
             log_lines: log_lines as u64,
             faults: faults.into_iter().skip(faults_before).collect(),
@@ -132,15 +132,15 @@ impl Desk {
         shown.for_each(unmask);
     }
 
-    /// What each agent was told of assignments.
-    fn told(&self, ground: &Ground) -> BTreeMap<UserId, Told> {
+    /// What each agent knows of assignments.
+    fn informed(&self, ground: &Ground) -> BTreeMap<UserId, Informed> {
         let services = ground.fleet.push_services();
-        let connected = self.agents.iter().map(|agent| (agent.person.user_id, told(&agent.person.diary(), true)));
+        let connected = self.agents.iter().map(|agent| (agent.person.user_id, informed(&agent.person.diary(), true)));
         let notified = self.pocket.phones.iter().flat_map(|phone| phone.notified_of(services));
-        let pocket = Told {
+        let pocket = Informed {
             has_device: true,
             notified: notified.map(|(id, at)| (id, moment(at))).collect(),
-            ..told(&self.pocket.diary.borrow(), false)
+            ..informed(&self.pocket.diary.borrow(), false)
         };
         connected.chain([(self.pocket.user_id, pocket)]).collect()
     }
@@ -184,9 +184,9 @@ fn with_agent(place: &Place, cases: &[Case]) -> Room {
     Room { id: place.room.id, members: place.room.members.iter().copied().chain(agent).collect() }
 }
 
-fn told(diary: &Diary, is_connected: bool) -> Told {
+fn informed(diary: &Diary, is_connected: bool) -> Informed {
     let (changed, listed_at) = (diary.changed().clone(), diary.reloaded_at().map(moment));
-    Told { is_connected, changed, listed_at, ..Told::default() }
+    Informed { is_connected, changed, listed_at, ..Informed::default() }
 }
 
 /// A moment as PostgreSQL on this machine has it.

@@ -6,7 +6,7 @@ use chat_client::{
 };
 
 use super::*;
-use crate::audit::cases::{Case, CaseEvidence, Lease, Member, Resolved, Searched, Told};
+use crate::audit::cases::{Case, CaseEvidence, Informed, Lease, Member, Resolved, Searched};
 
 const ANNA: usize = 0;
 const BELA: usize = 1;
@@ -67,19 +67,19 @@ fn desk() -> CaseEvidence {
         row(&cases[1], 3, false),
         row(&cases[2], 1, false),
     ];
-    let told = |id: ConversationId, at| Told {
+    let informed = |id: ConversationId, at| Informed {
         is_connected: true,
         changed: BTreeMap::from([(id, Timestamp(at))]),
-        ..Told::default()
+        ..Informed::default()
     };
-    let bela_told = Told {
+    let bela_informed = Informed {
         is_connected: false,
         has_device: true,
         changed: BTreeMap::from([(cases[0].conversation_id, Timestamp(20_000))]),
         notified: vec![(cases[1].conversation_id, Timestamp(21_100))],
-        ..Told::default()
+        ..Informed::default()
     };
-    let mut anna_told = told(cases[0].conversation_id, 20_000);
+    let mut anna_told = informed(cases[0].conversation_id, 20_000);
     anna_told.changed.insert(cases[1].conversation_id, Timestamp(15_000));
     let member = |user_id| Member { business_id, user_id, capacity: 1, is_available: true };
     let searched = Searched { device: "asha-1".to_owned(), bytes: 1000, staff: 0, business: 7 };
@@ -89,7 +89,7 @@ fn desk() -> CaseEvidence {
         staff: vec![member(anna), member(bela)],
         leases,
         rows,
-        told: BTreeMap::from([(anna, anna_told), (bela, bela_told)]),
+        informed: BTreeMap::from([(anna, anna_told), (bela, bela_informed)]),
         searched: vec![searched],
         log_lines: 10,
         faults: Vec::new(),
@@ -180,7 +180,7 @@ fn a_case_that_waits_though_an_agent_has_room() {
     assert_eq!(with_room(|desk| desk.staff[ANNA].is_available = false), []);
     let unreachable = |desk: &mut CaseEvidence| {
         let anna = desk.staff[ANNA].user_id;
-        desk.told.get_mut(&anna).unwrap().is_connected = false;
+        desk.informed.get_mut(&anna).unwrap().is_connected = false;
     };
     assert_eq!(with_room(unreachable), []);
     assert_eq!(with_room(|desk| desk.cases[WAITS].customer_id = desk.staff[ANNA].user_id), [(Check::NumbersWrong, 1)]);
@@ -194,7 +194,7 @@ fn a_case_that_waits_though_an_agent_has_room() {
             ..desk.leases[1].clone()
         };
         desk.leases.insert(0, Lease { release_reason: Some(ReleaseReason::ReplyMissed), ..lease });
-        desk.told.get_mut(&anna).unwrap().changed.insert(case.conversation_id, Timestamp(6000));
+        desk.informed.get_mut(&anna).unwrap().changed.insert(case.conversation_id, Timestamp(6000));
         desk.leases[0].assigned_at = Timestamp(5000);
         desk.leases[0].released_at = Some(Timestamp(6000));
     };
@@ -242,17 +242,17 @@ fn assignments_without_an_end_or_a_case() {
 fn an_agent_who_knows_nothing_of_a_case() {
     let not_pushed = found(|desk| {
         let (anna, id) = (desk.staff[ANNA].user_id, desk.cases[0].conversation_id);
-        desk.told.get_mut(&anna).unwrap().changed.insert(id, Timestamp(19_999));
+        desk.informed.get_mut(&anna).unwrap().changed.insert(id, Timestamp(19_999));
     });
     assert_eq!(not_pushed, [(Check::NotInformed, 1)]);
     let listed = found(|desk| {
-        let anna = desk.told.get_mut(&desk.staff[ANNA].user_id).unwrap();
+        let anna = desk.informed.get_mut(&desk.staff[ANNA].user_id).unwrap();
         (anna.changed, anna.listed_at) = (BTreeMap::new(), Some(Timestamp(20_000)));
     });
     assert_eq!(listed, []);
     let not_notified = found(|desk| {
         let bela = desk.staff[BELA].user_id;
-        desk.told.get_mut(&bela).unwrap().notified.clear();
+        desk.informed.get_mut(&bela).unwrap().notified.clear();
     });
     assert_eq!(not_notified, [(Check::NotInformed, 1)]);
 }
@@ -262,7 +262,7 @@ fn a_phone_that_is_notified_of_the_case_of_another_one() {
     let early = found(|desk| {
         let bela = desk.staff[BELA].user_id;
         let id = desk.cases[WAITS].conversation_id;
-        desk.told.get_mut(&bela).unwrap().notified.push((id, Timestamp(30_000)));
+        desk.informed.get_mut(&bela).unwrap().notified.push((id, Timestamp(30_000)));
     });
     assert_eq!(early, [(Check::NotifiedWrongly, 1)]);
 }
