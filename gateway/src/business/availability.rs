@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use chat_shared::{
     ids::BusinessId,
-    wire::{Availability, BusinessAvailability},
+    wire::{Availability, BusinessAvailability, StaffLoad, StaffStatus},
 };
 use moka::sync::Cache;
 
-use super::{
-    Businesses,
-    route::Reach,
-    store::{Business, Member},
-};
+use super::{Businesses, store::Business};
 use crate::refusal::Refusal;
 
 /// How long an answer is given again.
@@ -42,11 +38,10 @@ impl Businesses {
 }
 
 /// The availability of a business by its hours and its staff.
-pub(super) fn aggregate(business: &Business, staff: &[Member], reach: &Reach, waiting: u32) -> BusinessAvailability {
+pub(super) fn aggregate(business: &Business, staff: &[StaffLoad], waiting: u32) -> BusinessAvailability {
     let hours = &business.settings.hours;
     let opening = business.opening();
-    let is_there = |member: &&Member| member.is_available && member.is_reachable(reach) && member.capacity > 0;
-    let mut reachable = staff.iter().filter(is_there).peekable();
+    let mut reachable = staff.iter().filter(|member| is_there(member)).peekable();
     let state = if !business.is_open || (hours.is_enforced && !opening.is_open) {
         Availability::Closed
     } else if reachable.peek().is_none() {
@@ -63,6 +58,11 @@ pub(super) fn aggregate(business: &Business, staff: &[Member], reach: &Reach, wa
         closes_at: opening.changes_at.filter(|_| business.is_open && opening.is_open),
         waiting: (state == Availability::Busy).then_some(waiting),
     }
+}
+
+/// Whether a member of the staff is available and reachable, however many cases it has.
+pub(super) fn is_there(member: &StaffLoad) -> bool {
+    member.status == StaffStatus::Available && member.is_reachable && member.capacity > 0
 }
 
 #[cfg(test)]
@@ -95,14 +95,13 @@ mod tests {
         }
     }
 
-    fn agent(is_available: bool, has_device: bool, load: u32) -> Member {
-        let (user_id, role, capacity) = (UserId::random(), StaffRole::Agent, 2);
-        Member { user_id, role, is_available, capacity, load, last_assigned_at: None, has_device }
+    fn agent(is_available: bool, is_reachable: bool, load: u32) -> StaffLoad {
+        let status = if is_available { StaffStatus::Available } else { StaffStatus::Away };
+        StaffLoad { user_id: UserId::random(), role: StaffRole::Agent, status, is_reachable, load, capacity: 2 }
     }
 
     #[test]
     fn the_availability_of_a_business_is_that_of_its_agents_r7_3() {
-        let nobody_online = Reach::of([]);
         let table = [
             (vec![], Availability::Away),
             (vec![agent(false, true, 0)], Availability::Away),
@@ -111,13 +110,10 @@ mod tests {
             (vec![agent(true, true, 2), agent(true, true, 1)], Availability::Available),
         ];
         for (staff, expected) in table {
-            let shown = aggregate(&business(true), &staff, &nobody_online, 7);
+            let shown = aggregate(&business(true), &staff, 7);
             assert_eq!(shown.state, expected, "{staff:?}");
             assert_eq!(shown.waiting, (expected == Availability::Busy).then_some(7));
         }
-        let online = agent(true, false, 0);
-        let shown = aggregate(&business(true), &[online], &Reach::of([online.user_id]), 0);
-        assert_eq!(shown.state, Availability::Available, "a connection is enough");
     }
 
     #[test]
@@ -125,7 +121,7 @@ mod tests {
         let staff = [agent(true, true, 0)];
         let shown = |is_enforced, hour: i64| {
             let business = Business { now: Timestamp(hour * 3_600_000), ..business(is_enforced) };
-            let shown = aggregate(&business, &staff, &Reach::of([]), 0);
+            let shown = aggregate(&business, &staff, 0);
             let hours = |at: Option<Timestamp>| at.map(|at| at.0 / 3_600_000);
             (shown.state, hours(shown.opens_at), hours(shown.closes_at))
         };
@@ -133,7 +129,7 @@ mod tests {
         assert_eq!(shown(true, 18), (Availability::Closed, Some(7 * 24 + 10), None));
         assert_eq!(shown(false, 18), (Availability::Available, Some(7 * 24 + 10), None));
         let closed = Business { is_open: false, ..business(false) };
-        let shown = aggregate(&closed, &staff, &Reach::of([]), 0);
+        let shown = aggregate(&closed, &staff, 0);
         assert_eq!((shown.state, shown.closes_at), (Availability::Closed, None));
     }
 }

@@ -42,6 +42,7 @@ impl Businesses {
         if is_new {
             quotas.count(customer_id, Resource::Conversations, 1);
             quotas.count(customer_id, Resource::LogBytes, EVENT_BYTES);
+            self.note_changed(business_id);
         }
         self.outbox.publish(conversation_id).await;
         if let Err(refusal) = self.route(business_id, &[]).await {

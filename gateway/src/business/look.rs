@@ -10,7 +10,7 @@ use chat_shared::{
 
 use super::{
     Businesses,
-    availability::aggregate,
+    availability::{aggregate, is_there},
     route::Reach,
     store::{self, Business, Member, Queue},
 };
@@ -24,15 +24,30 @@ pub(super) struct Look {
     pub at: Timestamp,
     /// Sorted by id.
     pub staff: Vec<StaffLoad>,
+    /// Whether Redis has answered which of the staff are connected. If not, all count as connected.
+    pub is_reach_known: bool,
     /// Whether the router gives its cases to agents now.
     pub is_routing: bool,
     /// How long until its hours begin or end.
     pub changes_in: Option<Duration>,
 }
 
+/// Businesses of three statements and one question to Redis.
+pub(super) const LOOKED_AT_TOGETHER_MAX: usize = 64;
+/// Members of the staff that one push shows: those that are available first.
+const SHOWN_MAX: usize = 50;
+
 impl Businesses {
-    /// The state of businesses, by three statements and one question to Redis; those that do not exist are left out.
+    /// The state of businesses. Left out: those that do not exist, and those whose hours can't be read, which is logged.
     pub(super) async fn look(&self, business_ids: &[BusinessId]) -> Result<HashMap<BusinessId, Look>, Refusal> {
+        let mut looks = HashMap::with_capacity(business_ids.len());
+        for some in business_ids.chunks(LOOKED_AT_TOGETHER_MAX) {
+            looks.extend(self.look_at_some(some).await?);
+        }
+        Ok(looks)
+    }
+
+    async fn look_at_some(&self, business_ids: &[BusinessId]) -> Result<Vec<(BusinessId, Look)>, Refusal> {
         let mut connection = self.database.connection().await?;
         let businesses = store::businesses(&mut connection, business_ids).await?;
         let mut staff: HashMap<BusinessId, Vec<Member>> = HashMap::new();
@@ -43,7 +58,6 @@ impl Businesses {
         drop(connection);
         let users: Vec<_> = staff.values().flatten().map(|member| member.user_id).collect();
         let reach = self.reach(&users).await;
-        // Without those whose hours can't be read, which is logged.
         let looks = businesses.into_iter().flatten().map(|business| {
             let business_id = business.business_id;
             let staff = staff.remove(&business_id).unwrap_or_default();
@@ -56,12 +70,14 @@ impl Businesses {
 
 impl Look {
     fn new(business: &Business, staff: &[Member], reach: &Reach, queue: Queue) -> Self {
+        let staff: Vec<_> = staff.iter().map(|member| load(member, reach)).collect();
         let until = |at: Timestamp| Duration::from_millis(at.0.saturating_sub(business.now.0).max(0).unsigned_abs());
         Self {
-            availability: aggregate(business, staff, reach, queue.waiting),
+            availability: aggregate(business, &staff, queue.waiting),
             queue,
             at: business.now,
-            staff: staff.iter().map(|member| load(member, reach)).collect(),
+            staff,
+            is_reach_known: reach.is_known(),
             is_routing: business.is_open && business.is_routing() && business.settings.strategy != Strategy::Manual,
             changes_in: business.opening().changes_at.map(until),
         }
@@ -74,10 +90,18 @@ impl Look {
             waiting: self.queue.waiting,
             oldest_waiting_since: self.queue.oldest_waiting_since,
             mine: own.load,
-            staff: own.role.leads().then(|| self.staff.clone()),
+            staff: own.role.leads().then(|| shown(&self.staff)),
         });
         WatchedBusiness { availability: self.availability, queue }
     }
+}
+
+/// As many members as one push shows.
+fn shown(staff: &[StaffLoad]) -> Vec<StaffLoad> {
+    let mut staff = staff.to_vec();
+    staff.sort_by_key(|member| (!is_there(member), member.status != StaffStatus::Available, member.user_id));
+    staff.truncate(SHOWN_MAX);
+    staff
 }
 
 fn load(member: &Member, reach: &Reach) -> StaffLoad {

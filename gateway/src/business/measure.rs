@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use chat_shared::{
     ids::{BusinessId, UserId},
-    wire::{StaffLoad, StaffStatus},
+    wire::StaffLoad,
 };
 
-use super::Businesses;
+use super::{Businesses, availability::is_there};
 use crate::{conversations::stored_id, database::bounded, refusal::Refusal, telemetry};
 
 /// Times that a case is given back before supervisors have to look at it. The router goes on.
@@ -45,24 +45,23 @@ impl Businesses {
         )
         .await?;
         drop(connection);
-        let has_long_waiting = row.oldest > STARVED_AFTER.as_secs_f64();
-        let starved = if has_long_waiting { self.count_starved().await? } else { 0 };
         metrics::gauge!(telemetry::CASES_WAITING).set(telemetry::as_gauge(row.waiting));
         metrics::gauge!(telemetry::CASES_WAITING_OLDEST_SECONDS).set(row.oldest.max(0.0));
         metrics::gauge!(telemetry::CASES_BOUNCED).set(telemetry::as_gauge(row.bounced));
-        metrics::gauge!(telemetry::CASES_STARVED).set(telemetry::as_gauge(starved));
         metrics::gauge!(telemetry::STAFF_AVAILABLE).set(telemetry::as_gauge(available));
         Ok(())
     }
 
-    /// Counts the cases that wait although an agent could take them.
-    async fn count_starved(&self) -> Result<i64, Refusal> {
+    /// Counts the cases that wait although an agent could take them. While Redis is away the count stays as it is.
+    pub(super) async fn measure_starved(&self) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
         let rows = bounded(
             sqlx::query!(
-                "select business_id, customer_id, missed_by from cases
-                 where state = 'waiting' and waiting_since < clock_timestamp() - make_interval(secs => $1)
-                 order by waiting_since limit $2",
+                "select k.business_id, k.customer_id, k.missed_by from cases k join businesses b using (business_id)
+                 where k.state = 'waiting' and k.waiting_since < clock_timestamp() - make_interval(secs => $1)
+                     and b.is_open and b.strategy <> 'manual'
+                     and exists (select from staff s where s.business_id = k.business_id and s.status = 'available')
+                 order by k.waiting_since limit $2",
                 STARVED_AFTER.as_secs_f64(),
                 COMPARED_MAX
             )
@@ -82,11 +81,16 @@ impl Businesses {
         businesses.sort_unstable();
         businesses.dedup();
         let looks = self.look(&businesses).await?;
+        if looks.values().any(|look| !look.is_reach_known) {
+            return Ok(());
+        }
         let starved = cases.iter().filter(|case| {
             let look = looks.get(&case.business_id).filter(|look| look.is_routing);
             look.is_some_and(|look| is_starved(case, &look.staff))
         });
-        Ok(i64::try_from(starved.count()).unwrap_or(i64::MAX))
+        let starved = i64::try_from(starved.count()).unwrap_or(i64::MAX);
+        metrics::gauge!(telemetry::CASES_STARVED).set(telemetry::as_gauge(starved));
+        Ok(())
     }
 }
 
@@ -94,14 +98,14 @@ impl Businesses {
 /// does not count.
 fn is_starved(case: &LongWaiting, staff: &[StaffLoad]) -> bool {
     staff.iter().any(|agent| {
-        let has_room = agent.status == StaffStatus::Available && agent.is_reachable && agent.load < agent.capacity;
+        let has_room = is_there(agent) && agent.load < agent.capacity;
         has_room && agent.user_id != case.customer_id && !case.missed_by.contains(&agent.user_id)
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use chat_shared::wire::StaffRole;
+    use chat_shared::wire::{StaffRole, StaffStatus};
 
     use super::*;
 

@@ -38,6 +38,8 @@ pub use inbox::InboxQuery;
 pub use staff::{ListOutcome, StaffList};
 pub use sweep::start as start_sweep;
 pub use wakes::run as run_wakes;
+#[cfg(test)]
+pub use watch::announce_changed;
 pub use watch::run as run_watches;
 
 use std::sync::Arc;

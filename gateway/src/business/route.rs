@@ -32,12 +32,6 @@ pub struct Pass {
 pub(super) struct Reach(Option<HashMap<UserId, bool>>);
 
 impl Reach {
-    /// Of users of whom these are connected.
-    #[cfg(test)]
-    pub fn of(online: impl IntoIterator<Item = UserId>) -> Self {
-        Self(Some(online.into_iter().map(|user_id| (user_id, true)).collect()))
-    }
-
     /// Whether the agent is connected; true while that is not known.
     pub fn is_online(&self, user_id: UserId) -> bool {
         self.0.as_ref().is_none_or(|online| online.get(&user_id).copied().unwrap_or_default())

@@ -36,7 +36,7 @@ const MOVES_MAX: usize = 200;
 /// A gateway has not confirmed that it pushes nothing more to a former agent.
 #[derive(Debug, thiserror::Error)]
 #[error("not every gateway has confirmed which agents take part no longer")]
-pub(super) struct Unheard;
+pub(super) struct NotConfirmed;
 
 /// The whole staff of a business, as of a version.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -210,7 +210,7 @@ impl Businesses {
     async fn settle_staff(&self, business_id: BusinessId, is_new: bool) -> Result<(), Refusal> {
         // Also for a repeat: the gateway that took the list first may have died before it gave back all cases.
         self.give_back_strays(business_id).await?;
-        self.tell_of_staff(business_id).await?;
+        self.announce_staff(business_id).await?;
         if is_new {
             self.wake(business_id);
             return Ok(());
@@ -241,7 +241,7 @@ impl Businesses {
             let version = row.version.unsigned_abs();
             let removal = Delivery::ParticipantRemoved { conversation_id, user_id, version };
             if !self.gateways.tell(&removal).await {
-                return Err(Refusal::unavailable("a gateway", &Unheard));
+                return Err(Refusal::unavailable("a gateway", &NotConfirmed));
             }
         }
         Ok(())
@@ -316,7 +316,7 @@ impl Businesses {
                 })
                 .await?;
             if !is_heard {
-                return Err(Refusal::unavailable("a gateway", &Unheard));
+                return Err(Refusal::unavailable("a gateway", &NotConfirmed));
             }
             if count < MOVES_MAX {
                 return Ok(());

@@ -79,7 +79,7 @@ pub fn start(businesses: Businesses, jobs: Jobs, tasks: &Tasks) {
             match draining.run_until_cancelled(businesses.sweep(&jobs, looks_for_gone)).await {
                 None => return Ok(()),
                 Some(Ok(())) => {}
-                Some(Err(refusal)) => tracing::debug!(%refusal, "cases can't be looked at now, trying again"),
+                Some(Err(refusal)) => tracing::warn!(%refusal, "not all cases could be looked at, trying again"),
             }
         }
     });
@@ -110,13 +110,11 @@ impl Businesses {
 
     async fn sweep_all(&self, jobs: &Jobs, looks_for_gone: bool) -> Result<(), Refusal> {
         self.end_availability().await?;
-        if looks_for_gone {
-            self.release_gone().await?;
-        }
         let mut outcome = Ok(());
         // One business that fails holds up no other.
         let mut note = |result: Result<(), Refusal>| outcome = std::mem::replace(&mut outcome, Ok(())).and(result);
         if looks_for_gone {
+            note(self.release_gone().await);
             for business_id in self.with_strays().await? {
                 note(self.give_back_strays(business_id).await);
             }
@@ -131,6 +129,7 @@ impl Businesses {
         }
         if looks_for_gone {
             note(self.notify_of_unattended(jobs).await);
+            note(self.measure_starved().await);
         }
         note(self.measure().await);
         outcome
@@ -165,14 +164,17 @@ impl Businesses {
         found.into_iter().map(|id| Ok(stored_id(id)?)).collect()
     }
 
-    /// Agents who said until when they are available.
+    /// Sets agents away whose time of availability has passed.
     async fn end_availability(&self) -> Result<(), Refusal> {
         let mut connection = self.database.connection().await?;
-        let ending = sqlx::query!(
+        let ending = sqlx::query_scalar!(
             "update staff set status = 'away', away_reason = 'until', available_until = null, status_at = clock_timestamp()
-             where status = 'available' and available_until <= clock_timestamp()"
+             where status = 'available' and available_until <= clock_timestamp()
+             returning business_id"
         );
-        bounded(ending.execute(&mut *connection)).await?;
+        for business_id in bounded(ending.fetch_all(&mut *connection)).await? {
+            self.note_changed(stored_id(business_id)?);
+        }
         Ok(())
     }
 
@@ -299,8 +301,9 @@ impl Businesses {
             }
         }
         drop(connection);
+        let mut outcome = Ok(());
         for (business_id, users) in gone {
-            self.change(business_id, async |connection, business| {
+            let released = self.change(business_id, async |connection, business| {
                 let ids: Vec<_> = users.iter().map(|user_id| user_id.as_uuid()).collect();
                 let setting = sqlx::query!(
                     "update staff set status = 'away', away_reason = 'gone', status_at = $3, unseen_since = null
@@ -317,10 +320,10 @@ impl Businesses {
                 let theirs = store::of_agents(connection, business_id, &users).await?;
                 let cases = store::cases(connection, &theirs).await?;
                 Ok(((), cases.into_iter().map(|case| case.give_back(ReleaseReason::Gone)).collect()))
-            })
-            .await?;
+            });
+            outcome = outcome.and(released.await);
         }
-        Ok(())
+        outcome
     }
 
     /// Some businesses, other ones each time, with cases that wait or with customers who have written after their cases were resolved.

@@ -10,19 +10,18 @@ use chat_shared::{
     delivery::{Delivery, PresenceChange, all_gateways_subject},
     ids::{BusinessId, SessionId},
     limits,
-    wire::Push,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::lists::{Lists, Pushes};
-use super::{Businesses, staff::Unheard, store};
+use super::{Businesses, look::LOOKED_AT_TOGETHER_MAX, staff::NotConfirmed, store};
 use crate::{connection::Connection, delivery::publish, refusal::Refusal, state::AppState, telemetry};
 
 /// How often changes are announced, and businesses looked at that have changed.
 const TICK: Duration = Duration::from_millis(500);
-/// Businesses that are looked at together, with three statements and one question to Redis.
-const LOOKED_AT_TOGETHER_MAX: usize = 64;
+/// Changed businesses of one announcement.
+const ANNOUNCED_TOGETHER_MAX: usize = 1000;
 /// Changed businesses that wait for their announcement. One more is looked at when its time comes.
 const CHANGED_MAX: usize = 10_000;
 
@@ -50,6 +49,9 @@ impl Businesses {
         }
         answer();
         let mut lists = self.watches.lists.lock();
+        for business_id in lists.list_of(connection.session_id) {
+            connection.take_back_business(*business_id);
+        }
         push(lists.replace(connection.session_id, connection.user_id, connection, &list, Instant::now()));
         note_pairs(&lists);
         Ok(())
@@ -62,11 +64,15 @@ impl Businesses {
         note_pairs(&lists);
     }
 
-    /// Lets changed businesses be looked at soon. With `of_staff`, nothing is pushed by the staff that is known.
+    /// Lets changed businesses be looked at soon. With `of_staff`, states that were found before are neither pushed nor written
+    /// any more.
     pub fn learn_changed(&self, business_ids: &[BusinessId], of_staff: bool) {
         let mut lists = self.watches.lists.lock();
         for business_id in business_ids {
             lists.changed(*business_id, of_staff, Instant::now());
+            if of_staff {
+                lists.watchers(*business_id).for_each(|connection| connection.take_back_business(*business_id));
+            }
         }
     }
 
@@ -83,6 +89,12 @@ impl Businesses {
         }
     }
 
+    /// Whether a change lets a watched business be looked at before its time.
+    #[cfg(test)]
+    pub fn is_looked_at_early(&self, business_id: BusinessId) -> bool {
+        self.watches.lists.lock().is_looked_at_early(business_id)
+    }
+
     /// Lets all gateways look soon at a business that this one has changed.
     pub(super) fn note_changed(&self, business_id: BusinessId) {
         let mut changed = self.watches.changed.lock();
@@ -92,14 +104,14 @@ impl Businesses {
     }
 
     /// Waits until no gateway pushes the queue of a business to former members of its staff.
-    pub(super) async fn tell_of_staff(&self, business_id: BusinessId) -> Result<(), Refusal> {
+    pub(super) async fn announce_staff(&self, business_id: BusinessId) -> Result<(), Refusal> {
         let delivery = Delivery::BusinessesChanged { business_ids: vec![business_id], of_staff: true };
-        let is_heard = self.gateways.tell(&delivery).await;
-        if is_heard { Ok(()) } else { Err(Refusal::unavailable("a gateway", &Unheard)) }
+        let is_confirmed = self.gateways.tell(&delivery).await;
+        if is_confirmed { Ok(()) } else { Err(Refusal::unavailable("a gateway", &NotConfirmed)) }
     }
 
     /// Looks at watched businesses whose time has come, and pushes what has changed.
-    pub(super) async fn look_at_watched(&self) {
+    pub async fn look_at_watched(&self) {
         let due = self.watches.lists.lock().take_due(Instant::now());
         for some in due.chunks(LOOKED_AT_TOGETHER_MAX) {
             let ids: Vec<_> = some.iter().map(|due| due.business_id).collect();
@@ -118,19 +130,22 @@ impl Businesses {
 
 /// Announces changes of this gateway and looks at watched businesses, until the gateway drains.
 pub async fn run(state: AppState) {
-    let (businesses, draining) = (&state.businesses, state.tasks.draining());
-    let subject = all_gateways_subject(&state.namespace);
+    let draining = state.tasks.draining();
     // Cancel safe: connections are sent away when the gateway drains, and watch again at another one.
     while draining.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
-        let changed = std::mem::take(&mut *businesses.watches.changed.lock());
-        if !changed.is_empty() {
-            let business_ids = changed.into_iter().collect();
-            let delivery = Delivery::BusinessesChanged { business_ids, of_staff: false };
-            publish(&state, subject.clone(), &delivery).await;
-        }
-        if draining.run_until_cancelled(businesses.look_at_watched()).await.is_none() {
+        announce_changed(&state).await;
+        if draining.run_until_cancelled(state.businesses.look_at_watched()).await.is_none() {
             return;
         }
+    }
+}
+
+/// Announces to all gateways which businesses this one has changed.
+pub async fn announce_changed(state: &AppState) {
+    let changed: Vec<_> = std::mem::take(&mut *state.businesses.watches.changed.lock()).into_iter().collect();
+    for some in changed.chunks(ANNOUNCED_TOGETHER_MAX) {
+        let delivery = Delivery::BusinessesChanged { business_ids: some.to_vec(), of_staff: false };
+        publish(state, all_gateways_subject(&state.namespace), &delivery).await;
     }
 }
 
@@ -148,7 +163,7 @@ fn distinct(mut business_ids: Vec<BusinessId>) -> Result<Vec<BusinessId>, Refusa
 fn push(pushes: Pushes<Arc<Connection>>) {
     metrics::counter!(telemetry::BUSINESSES_PUSHED_TOTAL).increment(pushes.len() as u64);
     for (connection, business) in pushes {
-        connection.tell(&Push::Business { business });
+        connection.push_business(business);
     }
 }
 

@@ -31,9 +31,9 @@ use std::{
 
 use chat_shared::{
     clock::Timestamp,
-    ids::{ConversationId, DeviceId, Epoch, SessionId, UserId},
+    ids::{BusinessId, ConversationId, DeviceId, Epoch, SessionId, UserId},
     position::Cursor,
-    wire::{CloseCode, Connected, Encoding, Push, Reply, Resume},
+    wire::{CloseCode, Connected, Encoding, Push, Reply, Resume, WatchedBusiness},
 };
 use parking_lot::Mutex;
 
@@ -207,6 +207,23 @@ impl Connection {
         if position.has_begun() {
             self.push(push);
         }
+    }
+
+    /// Pushes the state of a business in the place of an earlier one that waits, unless `ready` is still to be said.
+    pub fn push_business(&self, business: WatchedBusiness) {
+        let position = self.position.lock();
+        let business_id = business.availability.business_id;
+        if position.has_begun()
+            && let Some(bytes) = self.encoded(&Push::Business { business })
+        {
+            metrics::counter!(telemetry::PUSHED_TOTAL).increment(1);
+            self.outbox.put_business(business_id, bytes);
+        }
+    }
+
+    /// Takes back the state of a business that waits to be written.
+    pub fn take_back_business(&self, business_id: BusinessId) {
+        self.outbox.take_back_business(business_id);
     }
 
     /// Begins to read the inbox; none if that is under way already, or there is none to read.

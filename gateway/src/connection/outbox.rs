@@ -3,7 +3,12 @@
 
 use std::collections::VecDeque;
 
-use chat_shared::{ids::ConversationId, limits, position::Cursor, wire::CloseCode};
+use chat_shared::{
+    ids::{BusinessId, ConversationId},
+    limits,
+    position::Cursor,
+    wire::CloseCode,
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -23,7 +28,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<(Outgoing, Option<About>)>,
+    frames: VecDeque<(Outgoing, Option<Topic>)>,
     bytes: usize,
     ending: Option<Ending>,
 }
@@ -53,6 +58,15 @@ impl Ending {
             Self::Left => "client_left",
         }
     }
+}
+
+/// The reason for which a frame may be taken back or replaced before it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    /// A push of a conversation.
+    Conversation(About),
+    /// The state of a watched business.
+    Business(BusinessId),
 }
 
 /// What a push is about, if it is of a conversation: it is taken back if its user is removed from there before it is
@@ -91,7 +105,22 @@ impl Outbox {
 
     /// As `put`, for a push that is taken back if its user is removed from the conversation.
     pub(super) fn put_about(&self, about: About, bytes: Vec<u8>) {
-        self.add(Outgoing::Data(bytes), Some(about));
+        self.add(Outgoing::Data(bytes), Some(Topic::Conversation(about)));
+    }
+
+    /// As `put`, for the state of a business, in the place of an earlier state that waits.
+    pub(super) fn put_business(&self, business_id: BusinessId, bytes: Vec<u8>) {
+        self.take_back_business(business_id);
+        self.add(Outgoing::Data(bytes), Some(Topic::Business(business_id)));
+    }
+
+    /// Takes back the state of a business. The frame that is being written at the moment is beyond reach.
+    pub(super) fn take_back_business(&self, business_id: BusinessId) {
+        let mut queue = self.queue.lock();
+        queue.frames.retain(|(_, topic)| *topic != Some(Topic::Business(business_id)));
+        queue.bytes = queue.frames.iter().map(|(frame, _)| frame.cost()).sum();
+        drop(queue);
+        self.drained.notify_one();
     }
 
     /// Takes back what is about a conversation before this version: what has a place in the inbox becomes what `skipped`
@@ -103,18 +132,19 @@ impl Outbox {
         skipped: impl Fn(Cursor) -> Option<Vec<u8>>,
     ) {
         let mut queue = self.queue.lock();
-        let is_taken = |about: &Option<About>| {
-            about.is_some_and(|about| about.conversation_id == conversation_id && about.version < version)
+        let taken = |topic: &Option<Topic>| match topic {
+            Some(Topic::Conversation(about)) => {
+                Some(*about).filter(|about| about.conversation_id == conversation_id && about.version < version)
+            }
+            Some(Topic::Business(_)) | None => None,
         };
-        if !queue.frames.iter().any(|(_, about)| is_taken(about)) {
+        if !queue.frames.iter().any(|(_, topic)| taken(topic).is_some()) {
             return;
         }
-        queue.frames.retain_mut(|(frame, about)| {
-            if !is_taken(about) {
-                return true;
-            }
-            let cursor = about.take().and_then(|about| about.cursor);
-            cursor.and_then(&skipped).map(|bytes| *frame = Outgoing::Data(bytes)).is_some()
+        queue.frames.retain_mut(|(frame, topic)| {
+            let Some(about) = taken(topic) else { return true };
+            *topic = None;
+            about.cursor.and_then(&skipped).map(|bytes| *frame = Outgoing::Data(bytes)).is_some()
         });
         queue.bytes = queue.frames.iter().map(|(frame, _)| frame.cost()).sum();
         drop(queue);
@@ -126,7 +156,7 @@ impl Outbox {
         self.add(Outgoing::Pong(bytes), None);
     }
 
-    fn add(&self, frame: Outgoing, about: Option<About>) {
+    fn add(&self, frame: Outgoing, topic: Option<Topic>) {
         let mut queue = self.queue.lock();
         if queue.ending.is_some() {
             return;
@@ -139,7 +169,7 @@ impl Outbox {
             return;
         }
         queue.bytes += frame.cost();
-        queue.frames.push_back((frame, about));
+        queue.frames.push_back((frame, topic));
         drop(queue);
         self.filled.notify_one();
     }
@@ -269,6 +299,20 @@ mod tests {
         }
         assert_eq!(left, [(11, 1), (2, 100), (4, 100), (5, 1)]);
         assert_eq!(outbox.queue.lock().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_state_of_a_business_replaces_the_one_that_waits_and_is_taken_back_r6_5() {
+        let (outbox, [here, there]) = (Outbox::default(), [BusinessId::random(), BusinessId::random()]);
+        for (business_id, number) in [(here, 1), (there, 2), (here, 3)] {
+            outbox.put_business(business_id, vec![number]);
+        }
+        outbox.put(vec![4]);
+        outbox.take_back_business(there);
+        outbox.close(CloseCode::GoingAway);
+        assert_eq!(outbox.next().await, Some(Outgoing::Data(vec![3])));
+        assert_eq!(outbox.next().await, Some(Outgoing::Data(vec![4])));
+        assert_eq!((outbox.next().await, outbox.queue.lock().bytes), (None, 0));
     }
 
     #[tokio::test]

@@ -106,6 +106,11 @@ impl Client {
         }
     }
 
+    /// Frames that wait.
+    pub fn waiting(&self) -> usize {
+        self.pushes.len() + self.connection.outbox.len()
+    }
+
     /// Ends the connection.
     pub async fn leave(self, parting: Parting) {
         hello::depart(&self.state, &self.connection, parting).await;

@@ -299,7 +299,8 @@ pub async fn set_agent(
 
 /// Give a case back to the queue
 ///
-/// It keeps its age. For its agent and for supervisors. The router may choose the same agent again, if the agent stays available.
+/// It keeps its age. For its agent and for supervisors. The router gives it to the same agent again only if every other available
+/// and reachable agent has had it too.
 #[utoipa::path(
     delete,
     path = "/v1/conversations/{conversation_id}/agent",
@@ -368,7 +369,7 @@ pub async fn resolve(
 /// Open the next case of a conversation whose case is resolved
 ///
 /// It is assigned to you. For the agent that had the last case, within 7 days after it was resolved, and for supervisors. It is a
-/// `conflict` if the case is not resolved, or if you are an agent and full.
+/// `conflict` if the case is not resolved, if the business is closed, or if you are an agent and full.
 #[utoipa::path(
     post,
     path = "/v1/conversations/{conversation_id}/reopen",

@@ -144,7 +144,7 @@ named!(
         LessPreferred = "less_preferred",
         /// Has as many cases as the capacity allows.
         Full = "full",
-        /// Has let this case wait too long before.
+        /// Has had this case before, and gave it back or did not answer in time.
         Missed = "missed",
         /// Is the customer.
         IsCustomer = "is_customer",

@@ -24,16 +24,18 @@ pub struct Lists<C> {
     sessions: HashMap<SessionId, Vec<BusinessId>>,
     /// The watched businesses of whose staff a user is.
     staffed: HashMap<UserId, HashSet<BusinessId>>,
+    /// Grows when a staff list changes: a look at the business that began before is not pushed.
+    staff_version: u64,
 }
 
-/// A business that is watched.
+/// A business that is watched, or was a moment ago: the time and the version of its last look count for the next watcher.
 struct Watched<C> {
     watchers: HashMap<SessionId, Watcher<C>>,
     /// Its state when it was last looked at.
     look: Option<Look>,
     look_at: Instant,
     looked_at: Option<Instant>,
-    /// Grows when users may have left the staff: a look that began before is not pushed.
+    /// The version that the last change of its staff list began.
     staff_version: u64,
 }
 
@@ -54,7 +56,7 @@ pub type Pushes<C> = Vec<(C, WatchedBusiness)>;
 
 impl<C> Default for Lists<C> {
     fn default() -> Self {
-        Self { businesses: HashMap::new(), sessions: HashMap::new(), staffed: HashMap::new() }
+        Self { businesses: HashMap::new(), sessions: HashMap::new(), staffed: HashMap::new(), staff_version: 0 }
     }
 }
 
@@ -75,7 +77,7 @@ impl<C: Clone> Lists<C> {
         self.sessions.insert(session_id, list.to_vec());
         let mut pushes = Vec::new();
         for business_id in list {
-            let business = self.businesses.entry(*business_id).or_insert_with(|| Watched::new(now));
+            let business = self.businesses.entry(*business_id).or_insert_with(|| Watched::new(now, self.staff_version));
             let mut watcher = Watcher { user_id, connection: connection.clone(), pushed: None };
             pushes.extend(business.look.as_ref().and_then(|look| watcher.take(look)));
             business.watchers.insert(session_id, watcher);
@@ -83,24 +85,38 @@ impl<C: Clone> Lists<C> {
         pushes
     }
 
+    /// The list of a connection.
+    pub fn list_of(&self, session_id: SessionId) -> &[BusinessId] {
+        self.sessions.get(&session_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The connections that watch a business.
+    pub fn watchers(&self, business_id: BusinessId) -> impl Iterator<Item = &C> {
+        self.businesses
+            .get(&business_id)
+            .into_iter()
+            .flat_map(|watched| watched.watchers.values())
+            .map(|it| &it.connection)
+    }
+
     /// Forgets a connection and its list.
     pub fn forget(&mut self, session_id: SessionId) {
         for business_id in self.sessions.remove(&session_id).unwrap_or_default() {
-            let Some(watched) = self.businesses.get_mut(&business_id) else { continue };
-            watched.watchers.remove(&session_id);
-            if watched.watchers.is_empty() {
-                self.forget_look(business_id);
-                self.businesses.remove(&business_id);
+            if let Some(watched) = self.businesses.get_mut(&business_id) {
+                watched.watchers.remove(&session_id);
             }
         }
     }
 
     /// A business has changed. With `of_staff` its known state is dropped, and a look under way is not pushed.
     pub fn changed(&mut self, business_id: BusinessId, of_staff: bool, now: Instant) {
+        if of_staff {
+            self.staff_version += 1;
+        }
         let Some(watched) = self.businesses.get_mut(&business_id) else { return };
         watched.look_soon(now);
         if of_staff {
-            watched.staff_version += 1;
+            watched.staff_version = self.staff_version;
             self.forget_look(business_id);
         }
     }
@@ -122,9 +138,18 @@ impl<C: Clone> Lists<C> {
         }
     }
 
-    /// Takes the businesses whose time to be looked at has come.
+    /// Takes the businesses whose time to be looked at has come, and forgets those that are not watched any more.
     pub fn take_due(&mut self, now: Instant) -> Vec<Due> {
-        let due = self.businesses.iter_mut().filter(|(_, watched)| watched.look_at <= now);
+        let is_over = |watched: &Watched<C>| {
+            watched.watchers.is_empty() && watched.looked_at.is_none_or(|at| at + LOOK_INTERVAL_MIN <= now)
+        };
+        let over = self.businesses.iter().filter(|(_, watched)| is_over(watched)).map(|(business_id, _)| *business_id);
+        for business_id in over.collect::<Vec<_>>() {
+            self.forget_look(business_id);
+            self.businesses.remove(&business_id);
+        }
+        let is_due = |watched: &Watched<C>| watched.look_at <= now && !watched.watchers.is_empty();
+        let due = self.businesses.iter_mut().filter(|(_, watched)| is_due(watched));
         due.map(|(business_id, watched)| {
             watched.look_at = now + LOOK_INTERVAL;
             watched.looked_at = Some(now);
@@ -166,6 +191,13 @@ impl<C: Clone> Lists<C> {
         pushes
     }
 
+    /// Whether a change lets a business be looked at before its time.
+    #[cfg(test)]
+    pub fn is_looked_at_early(&self, business_id: BusinessId) -> bool {
+        let watched = &self.businesses[&business_id];
+        watched.looked_at.is_none_or(|at| watched.look_at < at + LOOK_INTERVAL)
+    }
+
     /// Pairs of a connection and a business that it watches.
     pub fn pairs(&self) -> usize {
         self.sessions.values().map(Vec::len).sum()
@@ -184,8 +216,8 @@ impl<C: Clone> Lists<C> {
 }
 
 impl<C> Watched<C> {
-    fn new(now: Instant) -> Self {
-        Self { watchers: HashMap::new(), look: None, look_at: now, looked_at: None, staff_version: 0 }
+    fn new(now: Instant, staff_version: u64) -> Self {
+        Self { watchers: HashMap::new(), look: None, look_at: now, looked_at: None, staff_version }
     }
 
     fn look_soon(&mut self, now: Instant) {
@@ -235,6 +267,7 @@ mod tests {
             queue: Queue { waiting, oldest_waiting_since: None },
             at: Timestamp(0),
             staff: staff.iter().map(load).collect(),
+            is_reach_known: true,
             is_routing: true,
             changes_in: None,
         }
@@ -326,12 +359,36 @@ mod tests {
         let pushes = scene.lists.replace(session_id, scene.agent, &"tablet", &list, scene.now);
         assert_eq!((pushes.len(), scene.lists.pairs()), (1, 4));
         assert!(scene.lists.replace(session_id, scene.agent, &"tablet", &[], scene.now).is_empty());
-        assert_eq!((scene.lists.pairs(), scene.lists.businesses.len()), (2, 1));
+        assert_eq!(scene.lists.pairs(), 2);
         let sessions: Vec<_> = scene.lists.sessions.keys().copied().collect();
         for session_id in sessions {
             scene.lists.forget(session_id);
         }
+        scene.now += LOOK_INTERVAL_MIN;
+        assert!(scene.lists.take_due(scene.now).is_empty());
         assert!(scene.lists.businesses.is_empty() && scene.lists.staffed.is_empty());
+    }
+
+    #[test]
+    fn a_list_that_ends_and_begins_again_neither_hides_a_change_of_the_staff_nor_makes_looks_more_frequent_r6_5() {
+        let mut scene = scene();
+        let due = scene.lists.take_due(scene.now);
+        let sessions: Vec<_> = scene.lists.sessions.keys().copied().collect();
+        for session_id in &sessions {
+            scene.lists.forget(*session_id);
+        }
+        let again = |scene: &mut Scene| {
+            scene.lists.replace(sessions[0], scene.agent, &"agent", &[scene.business_id], scene.now)
+        };
+        assert!(again(&mut scene).is_empty());
+        assert!(scene.lists.take_due(scene.now).is_empty(), "it was looked at a moment ago");
+        scene.lists.forget(sessions[0]);
+        // The entry ends while the look is under way, and the staff changes before the list begins again.
+        scene.now += LOOK_INTERVAL_MIN;
+        assert!(scene.lists.take_due(scene.now).is_empty());
+        scene.lists.changed(scene.business_id, true, scene.now);
+        again(&mut scene);
+        assert_eq!(scene.learn(&due, 1), [], "it shows the staff before the change");
     }
 
     #[test]

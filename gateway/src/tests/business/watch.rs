@@ -1,11 +1,18 @@
 //! Connections that watch a business, through two gateways.
 
 use chat_shared::{
+    clock::{Clock, Timestamp},
     ids::{BusinessId, UserId},
-    wire::{Availability, Command, ErrorCode, Push, Rejected, Reply, StaffStatus, WatchBusinesses, WatchedBusiness},
+    wire::{
+        Availability, Command, ErrorCode, Push, Rejected, Reply, SetStatus, StaffStatus, WatchBusinesses,
+        WatchedBusiness,
+    },
 };
 
-use super::{super::presence::start, Shop};
+use super::{
+    super::{place::until, presence::start},
+    Shop,
+};
 use crate::{business, connection::simulated::Client, state::AppState};
 
 /// A gateway that pushes the states of businesses.
@@ -41,7 +48,7 @@ fn queue(business: &WatchedBusiness) -> Option<(u32, u32, Option<usize>)> {
 }
 
 #[tokio::test]
-async fn watchers_are_pushed_the_availability_and_staff_the_queue_whichever_gateway_changes_it_r7_1_r7_3() {
+async fn watchers_are_pushed_the_availability_and_staff_the_queue_r7_1_r7_3() {
     let shop = Shop::new(1).await;
     let [here, there] = [gateway(&shop).await, gateway(&shop).await];
     let (agent, customer) = (shop.agents[0], UserId::random());
@@ -60,7 +67,7 @@ async fn watchers_are_pushed_the_availability_and_staff_the_queue_whichever_gate
     here.businesses.converse(&shop.place.quotas, customer, shop.business_id).await.unwrap();
     let waiting = until_pushed(&mut agents, |business| queue(business) == Some((1, 0, None))).await;
     assert!(waiting.queue.unwrap().oldest_waiting_since.is_some());
-    let request = chat_shared::wire::SetStatus { status: StaffStatus::Available, until: None, gives_back: false };
+    let request = SetStatus { status: StaffStatus::Available, until: None, gives_back: false };
     there.businesses.set_status(agent, shop.business_id, request).await.unwrap();
     until_pushed(&mut customers, is(Availability::Available)).await;
     there.businesses.route(shop.business_id, &[]).await.unwrap();
@@ -76,16 +83,59 @@ async fn watchers_are_pushed_the_availability_and_staff_the_queue_whichever_gate
 }
 
 #[tokio::test]
+async fn a_change_by_any_gateway_lets_a_watched_business_be_looked_at_before_its_time_r7_1() {
+    let shop = Shop::new(1).await;
+    // Neither has a task that looks or announces.
+    let [here, there] = [start(&shop.place).await, start(&shop.place).await];
+    let mut client = Client::connect(&here, shop.agents[0]).await;
+    ask(&mut client, &[shop.business_id]).await.unwrap();
+    let settled = async || {
+        until("a look", async || {
+            here.businesses.look_at_watched().await;
+            !here.businesses.is_looked_at_early(shop.business_id)
+        })
+        .await;
+    };
+    settled().await;
+    let announced = async || {
+        business::announce_changed(&there).await;
+        until("the announcement", async || here.businesses.is_looked_at_early(shop.business_id)).await;
+        settled().await;
+    };
+    // A case opens and no agent has room; an agent says that it is available; its time ends.
+    there.businesses.converse(&shop.place.quotas, UserId::random(), shop.business_id).await.unwrap();
+    announced().await;
+    let until_ms = Clock::System.now().0 + 3_600_000;
+    let available = SetStatus { status: StaffStatus::Available, until: Some(Timestamp(until_ms)), gives_back: false };
+    there.businesses.set_status(shop.agents[0], shop.business_id, available).await.unwrap();
+    announced().await;
+    shop.sql("update staff set available_until = now() where available_until is not null").await;
+    shop.sql("update case_sweeps set swept_at = now()").await;
+    there.businesses.sweep(&shop.place.jobs().await, false).await.unwrap();
+    announced().await;
+}
+
+#[tokio::test]
 async fn a_former_member_of_the_staff_is_pushed_no_queue_r6_5() {
     let shop = Shop::new(2).await;
-    let here = gateway(&shop).await;
+    // Without a task that looks.
+    let here = start(&shop.place).await;
     let leaving = shop.agents[1];
+    let looked = async |client: &Client| {
+        until("a look", async || {
+            here.businesses.look_at_watched().await;
+            client.waiting() > 0
+        })
+        .await;
+    };
     let mut client = Client::connect(&here, leaving).await;
     ask(&mut client, &[shop.business_id]).await.unwrap();
-    assert!(until_pushed(&mut client, |_| true).await.queue.is_some());
+    looked(&client).await;
+    // It waits to be written, and is known to the gateway.
     shop.set_staff(2, &shop.agents[..1]).await.unwrap();
-    // The next state that is pushed has none, whatever changes.
-    shop.converse(UserId::random()).await.unwrap();
+    assert_eq!(client.waiting(), 0, "it is taken back");
+    ask(&mut client, &[shop.business_id]).await.unwrap();
+    looked(&client).await;
     assert_eq!(until_pushed(&mut client, |_| true).await.queue, None);
 }
 
