@@ -77,7 +77,7 @@ grant select (conversation_id, user_id, read_seq, own_runs, muted_until, listed_
 grant select (user_id, device_id, app_id, locale, address, fingerprint, registered_at), delete
     on table notification_devices to chat_notifier;
 grant select (blocker_id, blocked_id) on table blocks to chat_notifier;
--- And who supervises a business whose customers wait.
+-- The supervisors of a business whose customers wait.
 grant select (business_id, user_id, role) on table staff to chat_notifier;
 grant select (business_id, customer_id, state, waiting_since) on table cases to chat_notifier;
 
