@@ -172,6 +172,12 @@ impl Diary {
         &self.skipped
     }
 
+    /// How many messages of a conversation the client gave up on.
+    pub fn skipped_in(&self, conversation_id: ConversationId) -> u64 {
+        let of_it = self.skipped.iter().filter(|(id, ..)| *id == conversation_id);
+        of_it.map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum()
+    }
+
     /// As evidence.
     pub fn record(&self, name: &str, user_id: UserId) -> DeviceRecord {
         DeviceRecord {

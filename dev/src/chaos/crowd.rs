@@ -146,7 +146,7 @@ impl Crowd {
 
     /// What all devices were shown.
     pub fn records(&self) -> Vec<DeviceRecord> {
-        self.all_devices().map(Device::record).collect()
+        self.devices.iter().map(Device::record).chain(self.guests.records()).collect()
     }
 
     /// What gateways pushed to all devices.

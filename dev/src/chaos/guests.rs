@@ -11,7 +11,12 @@ use super::{
     absent::Absent,
     crowd::{Device, make_room},
 };
-use crate::{audit::Room, fleet::Fleet, kaha::Person as Known, person::Person};
+use crate::{
+    audit::{DeviceRecord, Room},
+    fleet::Fleet,
+    kaha::Person as Known,
+    person::Person,
+};
 
 /// Groups that somebody who is away mutes.
 const MUTED: usize = 6;
@@ -60,6 +65,14 @@ impl Guests {
     /// All of them.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         [&self.owner, &self.visitor, &self.blocked].into_iter()
+    }
+
+    /// What their devices were shown. The client of the visitor skips messages of the club if a removal comes before it has
+    /// fetched them.
+    pub fn records(&self) -> impl Iterator<Item = DeviceRecord> {
+        let mut visitor = self.visitor.record();
+        visitor.skipped = visitor.skipped.saturating_sub(self.visitor.person.diary().skipped_in(self.club.id));
+        [self.owner.record(), visitor, self.blocked.record()].into_iter()
     }
 
     /// All their conversations, with those who take part all the time.
