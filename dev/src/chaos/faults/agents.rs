@@ -1,28 +1,26 @@
 //! Agents of businesses vanish while customers wait for them, and everything behind them is killed, stopped or emptied.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
-
 use anyhow::{Context, Result};
 use chat_client::wire::ReleaseReason;
 use rand::{RngExt, seq::SliceRandom};
-use tokio::time::Instant;
 
+use super::{
+    postgres::{Outage, stop_for},
+    services::kill_and_start,
+};
 use crate::{
     audit::Lease,
     chaos::{
         desk::{Desk, fault_lines},
         trial::Trial,
     },
-    fleet::{READY_DEADLINE, Role, Service},
-    process::Signal,
+    fleet::{READY_DEADLINE, Role},
 };
 
 /// Messages of customers and agents before anything breaks.
 const WARM_UP: usize = 40;
 /// Agents that vanish at a time.
 const VANISHING: usize = 2;
-/// Between two looks at what gateways answer while PostgreSQL is away.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is broken, in any order.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +70,9 @@ async fn strike(trial: &mut Trial<'_>, blow: Blow) -> Result<()> {
     match blow {
         Blow::Kill(number) => {
             let service = ground.fleet.services().nth(number).context("a fleet has services")?;
-            kill(trial, service).await
+            let is_killed = kill_and_start(trial, service).await?;
+            trial.bite(is_killed, format!("{} ended by the signal", service.name()));
+            Ok(())
         }
         Blow::FlushRedis => {
             let mut redis = ground.redis().await?;
@@ -95,33 +95,9 @@ async fn strike(trial: &mut Trial<'_>, blow: Blow) -> Result<()> {
     }
 }
 
-async fn kill(trial: &mut Trial<'_>, service: &Service) -> Result<()> {
-    if service.role() == Role::Notifier {
-        trial.kill_notifier().await?;
-    } else {
-        service.kill().await?;
-    }
-    trial.fault(&format!("{} is killed with SIGKILL", service.name()));
-    let status = service.process().exited().await?;
-    let is_killed = status.signal() == Some(Signal::KILL.as_raw());
-    trial.bite(is_killed, format!("{} ended by the signal", service.name()));
-    trial.pause(0..900).await;
-    service.start_ready().await
-}
-
 async fn stop_postgres(trial: &mut Trial<'_>) -> Result<()> {
-    let length = trial.scale.seconds(30, 5);
-    let postgres = &trial.ground.servers()?.postgres;
-    postgres.stop().await?;
-    let since = Instant::now();
-    trial.fault(&format!("PostgreSQL is stopped for {} s", length.as_secs()));
-    let (mut looks, mut refused) = (0, 0);
-    while since.elapsed() < length {
-        looks += 1;
-        refused += usize::from(trial.load.probe.list_status(looks).await == Some(503));
-        trial.last(LOOK_PAUSE).await;
-    }
-    postgres.start().await?;
+    let Outage { looks, refused, .. } = stop_for(trial, trial.scale.seconds(30, 5)).await?;
+    trial.ground.servers()?.postgres.start().await?;
     trial.told.line("PostgreSQL is started again");
     trial.bite(refused * 2 > looks, format!("{refused} of {looks} lists of conversations were refused"));
     Ok(())

@@ -21,12 +21,18 @@ const RECOVERED: &str = "was not properly shut down";
 /// Between two looks at what gateways answer meanwhile.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// It is stopped for a minute.
-pub async fn stopped(trial: &mut Trial<'_>) -> Result<()> {
-    let length = trial.scale.seconds(60, 6);
-    let postgres = &trial.ground.servers()?.postgres;
-    trial.pause(200..1200).await;
-    postgres.stop().await?;
+/// A time without PostgreSQL.
+pub(super) struct Outage {
+    since: Instant,
+    /// Lists of conversations that were asked for meanwhile.
+    pub looks: usize,
+    /// Those that were refused.
+    pub refused: usize,
+}
+
+/// Stops PostgreSQL and asks for lists of conversations for so long. It is not started again.
+pub(super) async fn stop_for(trial: &mut Trial<'_>, length: Duration) -> Result<Outage> {
+    trial.ground.servers()?.postgres.stop().await?;
     let since = Instant::now();
     trial.fault(&format!("PostgreSQL is stopped for {} s", length.as_secs()));
     let (mut looks, mut refused) = (0, 0);
@@ -35,6 +41,15 @@ pub async fn stopped(trial: &mut Trial<'_>) -> Result<()> {
         refused += usize::from(trial.load.probe.list_status(looks).await == Some(503));
         trial.last(LOOK_PAUSE).await;
     }
+    Ok(Outage { since, looks, refused })
+}
+
+/// It is stopped for a minute.
+pub async fn stopped(trial: &mut Trial<'_>) -> Result<()> {
+    let length = trial.scale.seconds(60, 6);
+    let postgres = &trial.ground.servers()?.postgres;
+    trial.pause(200..1200).await;
+    let Outage { since, looks, refused } = stop_for(trial, length).await?;
     let was_gone = !postgres.process().is_running();
     let (accepted, slowest) = (trial.load.samples.accepted_since(since), trial.load.samples.slowest_since(since));
     nothing_was_refused(trial, since);

@@ -33,22 +33,27 @@ pub async fn killed(trial: &mut Trial<'_>) -> Result<()> {
             None => *services.choose(&mut trial.rng).context("a fleet has services")?,
         };
         trial.pause(200..1200).await;
-        if service.role() == Role::Notifier {
-            trial.kill_notifier().await?;
-        } else {
-            service.kill().await?;
-        }
-        trial.fault(&format!("{} is killed with SIGKILL", service.name()));
-        let status = service.process().exited().await?;
-        died += usize::from(status.signal() == Some(Signal::KILL.as_raw()));
-        trial.pause(0..900).await;
-        service.start_ready().await?;
+        died += usize::from(kill_and_start(trial, service).await?);
     }
     trial.bite(
         died == kills,
         format!("{died} of {kills} kills ended a process, each of {} services once or more often", services.len()),
     );
     notifier_with_work_in_hand(trial).await
+}
+
+/// Kills a service with SIGKILL and starts it again. Whether the signal ended it.
+pub(super) async fn kill_and_start(trial: &mut Trial<'_>, service: &Service) -> Result<bool> {
+    if service.role() == Role::Notifier {
+        trial.kill_notifier().await?;
+    } else {
+        service.kill().await?;
+    }
+    trial.fault(&format!("{} is killed with SIGKILL", service.name()));
+    let status = service.process().exited().await?;
+    trial.pause(0..900).await;
+    service.start_ready().await?;
+    Ok(status.signal() == Some(Signal::KILL.as_raw()))
 }
 
 /// The notifier is killed while it waits for Redis, so with entries in hand that are in no inbox: its line to Redis falls
