@@ -12,6 +12,7 @@ mod database;
 mod deadlines;
 mod delivery;
 mod devices;
+mod distinct;
 mod edge;
 mod history;
 mod internal;

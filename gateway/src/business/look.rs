@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use chat_shared::{
     clock::Timestamp,
     ids::{BusinessId, UserId},
-    wire::{BusinessAvailability, BusinessQueue, StaffLoad, StaffStatus, Strategy, WatchedBusiness},
+    wire::{Availability, BusinessAvailability, BusinessQueue, StaffLoad, StaffStatus, Strategy, WatchedBusiness},
 };
 
 use super::{
@@ -22,14 +22,12 @@ pub(super) struct Look {
     pub queue: Queue,
     /// When it was looked at, by the clock of PostgreSQL.
     pub at: Timestamp,
-    /// Sorted by id.
+    /// Those that are available and reachable first, then others that are available.
     pub staff: Vec<StaffLoad>,
     /// Whether Redis has answered which of the staff are connected. If not, all count as connected.
     pub is_reach_known: bool,
     /// Whether the router gives its cases to agents now.
     pub is_routing: bool,
-    /// How long until its hours begin or end.
-    pub changes_in: Option<Duration>,
 }
 
 /// Businesses of three statements and one question to Redis.
@@ -70,17 +68,24 @@ impl Businesses {
 
 impl Look {
     fn new(business: &Business, staff: &[Member], reach: &Reach, queue: Queue) -> Self {
-        let staff: Vec<_> = staff.iter().map(|member| load(member, reach)).collect();
-        let until = |at: Timestamp| Duration::from_millis(at.0.saturating_sub(business.now.0).max(0).unsigned_abs());
+        let mut staff: Vec<_> = staff.iter().map(|member| load(member, reach)).collect();
+        staff.sort_by_key(|member| (!is_there(member), member.status != StaffStatus::Available, member.user_id));
+        let availability = aggregate(business, &staff, queue.waiting);
+        let is_closed = availability.state == Availability::Closed;
         Self {
-            availability: aggregate(business, &staff, queue.waiting),
+            availability,
             queue,
             at: business.now,
             staff,
             is_reach_known: reach.is_known(),
-            is_routing: business.is_open && business.is_routing() && business.settings.strategy != Strategy::Manual,
-            changes_in: business.opening().changes_at.map(until),
+            is_routing: !is_closed && business.settings.strategy != Strategy::Manual,
         }
+    }
+
+    /// How long until its hours begin or end, if they do.
+    pub fn changes_in(&self) -> Option<Duration> {
+        let at = self.availability.opens_at.or(self.availability.closes_at)?;
+        Some(Duration::from_millis(at.0.saturating_sub(self.at.0).max(0).unsigned_abs()))
     }
 
     /// The state as a user is shown it: members of the staff see the queue, supervisors the staff.
@@ -90,18 +95,10 @@ impl Look {
             waiting: self.queue.waiting,
             oldest_waiting_since: self.queue.oldest_waiting_since,
             mine: own.load,
-            staff: own.role.leads().then(|| shown(&self.staff)),
+            staff: own.role.leads().then(|| self.staff.iter().take(SHOWN_MAX).copied().collect()),
         });
         WatchedBusiness { availability: self.availability, queue }
     }
-}
-
-/// As many members as one push shows.
-fn shown(staff: &[StaffLoad]) -> Vec<StaffLoad> {
-    let mut staff = staff.to_vec();
-    staff.sort_by_key(|member| (!is_there(member), member.status != StaffStatus::Available, member.user_id));
-    staff.truncate(SHOWN_MAX);
-    staff
 }
 
 fn load(member: &Member, reach: &Reach) -> StaffLoad {

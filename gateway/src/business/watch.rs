@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use self::lists::{Lists, Pushes};
 use super::{Businesses, look::LOOKED_AT_TOGETHER_MAX, staff::NotConfirmed, store};
-use crate::{connection::Connection, delivery::publish, refusal::Refusal, state::AppState, telemetry};
+use crate::{
+    connection::Connection, delivery::publish, distinct::distinct, refusal::Refusal, state::AppState, telemetry,
+};
 
 /// How often changes are announced, and businesses looked at that have changed.
 const TICK: Duration = Duration::from_millis(500);
@@ -40,7 +42,7 @@ impl Businesses {
         business_ids: Vec<BusinessId>,
         answer: impl FnOnce(),
     ) -> Result<(), Refusal> {
-        let list = distinct(business_ids)?;
+        let list = checked(business_ids)?;
         if !list.is_empty() {
             let mut database = self.database.connection().await?;
             if store::count(&mut database, &list).await? < list.len() {
@@ -150,9 +152,8 @@ pub async fn announce_changed(state: &AppState) {
 }
 
 /// Each business once, and not too many.
-fn distinct(mut business_ids: Vec<BusinessId>) -> Result<Vec<BusinessId>, Refusal> {
-    let mut known = HashSet::new();
-    business_ids.retain(|business_id| known.insert(*business_id));
+fn checked(business_ids: Vec<BusinessId>) -> Result<Vec<BusinessId>, Refusal> {
+    let business_ids = distinct(business_ids);
     if business_ids.len() > limits::WATCHED_BUSINESSES_MAX {
         return Err(Refusal::invalid(format!("`business_ids`: at most {}", limits::WATCHED_BUSINESSES_MAX)));
     }
@@ -180,8 +181,8 @@ mod tests {
     #[test]
     fn businesses_named_twice_count_once_and_too_many_are_refused() {
         let many: Vec<_> = std::iter::repeat_with(BusinessId::random).take(limits::WATCHED_BUSINESSES_MAX).collect();
-        assert_eq!(distinct([many.clone(), many.clone()].concat()).unwrap(), many);
+        assert_eq!(checked([many.clone(), many.clone()].concat()).unwrap(), many);
         let more = [many, vec![BusinessId::random()]].concat();
-        assert_eq!(distinct(more).unwrap_err().code, ErrorCode::Invalid);
+        assert_eq!(checked(more).unwrap_err().code, ErrorCode::Invalid);
     }
 }

@@ -18,7 +18,7 @@ use super::{
     authorise::{allowed, authorise},
     lists::{Allowed, Lists, Pushes, Suspect},
 };
-use crate::{connection::Connection, refusal::Refusal, state::AppState, telemetry};
+use crate::{connection::Connection, distinct::distinct, refusal::Refusal, state::AppState, telemetry};
 
 /// Lists that are authorised again by one statement.
 const AUTHORISED_TOGETHER_MAX: usize = 32;
@@ -59,7 +59,7 @@ impl Watches {
         connection: &Arc<Connection>,
         user_ids: Vec<UserId>,
     ) -> Result<Prepared, Refusal> {
-        let list = distinct(user_ids)?;
+        let list = checked(user_ids)?;
         state.rate.check_watch(connection.user_id)?;
         // First, so that nothing is missed between reading and beginning.
         self.lists.lock().prepare(connection.session_id, connection.user_id, Arc::clone(connection), &list);
@@ -150,9 +150,8 @@ fn note_pairs(lists: &Lists<Arc<Connection>>) {
 }
 
 /// Each user once, and not too many.
-fn distinct(mut user_ids: Vec<UserId>) -> Result<Vec<UserId>, Refusal> {
-    let mut known = HashSet::new();
-    user_ids.retain(|user_id| known.insert(*user_id));
+fn checked(user_ids: Vec<UserId>) -> Result<Vec<UserId>, Refusal> {
+    let user_ids = distinct(user_ids);
     if user_ids.len() > limits::PRESENCE_USERS_MAX {
         return Err(Refusal::invalid(format!("{} users at the most", limits::PRESENCE_USERS_MAX)));
     }
@@ -171,7 +170,7 @@ async fn look(state: &AppState, user_id: UserId, list: &[UserId]) -> Result<Look
 
 /// The presence of users, for somebody who asks once.
 pub async fn presence_of(state: &AppState, user_id: UserId, user_ids: Vec<UserId>) -> Result<Vec<Presence>, Refusal> {
-    let Looked { read, hidden } = look(state, user_id, &distinct(user_ids)?).await?;
+    let Looked { read, hidden } = look(state, user_id, &checked(user_ids)?).await?;
     let shown = |Seen { presence, .. }: Seen| {
         let is_shown = !hidden.contains(&presence.user_id);
         if is_shown { presence } else { Presence { is_online: false, last_seen_at: None, ..presence } }
@@ -262,8 +261,8 @@ mod tests {
     fn users_named_twice_count_once_and_too_many_are_refused() {
         let many: Vec<_> = std::iter::repeat_with(UserId::random).take(limits::PRESENCE_USERS_MAX).collect();
         let twice = [many.clone(), many.clone()].concat();
-        assert_eq!(distinct(twice).unwrap(), many);
+        assert_eq!(checked(twice).unwrap(), many);
         let more = [many, vec![UserId::random()]].concat();
-        assert_eq!(distinct(more).unwrap_err().code, chat_shared::wire::ErrorCode::Invalid);
+        assert_eq!(checked(more).unwrap_err().code, chat_shared::wire::ErrorCode::Invalid);
     }
 }

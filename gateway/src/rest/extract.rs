@@ -1,6 +1,6 @@
 //! Extractors whose refusals are those of this interface: the parts of a request, read into their types.
 
-use std::{collections::HashSet, fmt::Display, hash::Hash, str::FromStr};
+use std::{fmt::Display, str::FromStr};
 
 use axum::{
     extract::{
@@ -107,15 +107,6 @@ impl<T> Default for Ids<T> {
     }
 }
 
-impl<T: Copy + Eq + Hash> Ids<T> {
-    /// Each once, in the order given.
-    pub fn distinct(mut self) -> Vec<T> {
-        let mut known = HashSet::with_capacity(self.0.len());
-        self.0.retain(|id| known.insert(*id));
-        self.0
-    }
-}
-
 impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for Ids<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -130,6 +121,7 @@ mod tests {
     use serde::de::{IntoDeserializer, value::Error};
 
     use super::*;
+    use crate::distinct::distinct;
 
     #[test]
     fn ids_are_separated_by_commas_and_nothing_else() {
@@ -137,7 +129,7 @@ mod tests {
         let read = |text: String| Ids::<UserId>::deserialize(IntoDeserializer::<Error>::into_deserializer(text)).ok();
         let [first, second] = [one.as_uuid(), two.as_uuid()];
         assert_eq!(read(format!("{first},{second}")).map(|ids| ids.0), Some(vec![one, two]));
-        assert_eq!(read(format!("{first},{second},{first}")).map(Ids::distinct), Some(vec![one, two]));
+        assert_eq!(read(format!("{first},{second},{first}")).map(|ids| distinct(ids.0)), Some(vec![one, two]));
         for wrong in [String::new(), ",".to_owned(), format!("{first},"), format!("{first};{second}"), "me".to_owned()]
         {
             assert!(read(wrong.clone()).is_none(), "{wrong:?}");

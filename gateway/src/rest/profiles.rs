@@ -13,7 +13,7 @@ use super::{
     extract::{Ids, InQuery},
     refusals::AnyRefusal,
 };
-use crate::{auth::Identity, quota::Resource, refusal::Refusal, state::AppState};
+use crate::{auth::Identity, distinct::distinct, quota::Resource, refusal::Refusal, state::AppState};
 
 /// Whose profiles: 1 to 100 ids together.
 #[derive(Deserialize, IntoParams)]
@@ -47,7 +47,7 @@ pub async fn list(
     State(state): State<AppState>,
     InQuery(query): InQuery<ProfileQuery>,
 ) -> Result<Json<ProfileList>, Refusal> {
-    let (user_ids, business_ids) = (query.user_ids.distinct(), query.business_ids.distinct());
+    let (user_ids, business_ids) = (distinct(query.user_ids.0), distinct(query.business_ids.0));
     let count = user_ids.len() + business_ids.len();
     if count == 0 || count > limits::PROFILES_MAX {
         let max = limits::PROFILES_MAX;

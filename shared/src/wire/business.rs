@@ -195,7 +195,7 @@ pub struct BusinessQueue {
     pub oldest_waiting_since: Option<Timestamp>,
     /// Cases that the user has.
     pub mine: u32,
-    /// The staff, sorted by id. To supervisors and admins only.
+    /// At most 50 members of the staff, available ones first. To supervisors and admins only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staff: Option<Vec<StaffLoad>>,
 }

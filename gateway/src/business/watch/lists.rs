@@ -177,7 +177,7 @@ impl<C: Clone> Lists<C> {
                 continue;
             }
             pushes.extend(watched.watchers.values_mut().filter_map(|watcher| watcher.take(&look)));
-            if let Some(after) = look.changes_in {
+            if let Some(after) = look.changes_in() {
                 watched.look_at = watched.look_at.min(now + after);
             }
             self.forget_look(*business_id);
@@ -269,7 +269,6 @@ mod tests {
             staff: staff.iter().map(load).collect(),
             is_reach_known: true,
             is_routing: true,
-            changes_in: None,
         }
     }
 
@@ -395,7 +394,8 @@ mod tests {
     fn hours_that_end_let_a_business_be_looked_at_then_r7_4() {
         let mut scene = scene();
         let due = scene.lists.take_due(scene.now);
-        let changing = Look { changes_in: Some(Duration::from_secs(4)), ..look(scene.business_id, &[], 0) };
+        let mut changing = look(scene.business_id, &[], 0);
+        changing.availability.closes_at = Some(Timestamp(4000));
         scene.lists.learn(&due, HashMap::from([(scene.business_id, changing)]), scene.now);
         scene.now += Duration::from_secs(3);
         assert!(scene.lists.take_due(scene.now).is_empty());
