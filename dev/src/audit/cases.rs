@@ -1,5 +1,5 @@
-//! What an audit of business conversations looks at beside their messages: cases, assignments, what agents and customers were
-//! sent. Records only.
+//! The evidence of an audit of business conversations beside their messages: cases, assignments, and the bytes and notifications
+//! that agents and customers got. Records only.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +60,7 @@ pub struct Resolved {
     pub tried: Seq,
 }
 
-/// What an agent was informed of assignments.
+/// The assignments of which an agent was informed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Informed {
     /// Whether the agent is connected at the end.
@@ -75,7 +75,7 @@ pub struct Informed {
     pub notified: Vec<(ConversationId, Timestamp)>,
 }
 
-/// What a search through all bytes that a customer's device was sent has found.
+/// The result of a search through all bytes that were sent to a customer's device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Searched {
     pub device: String,
@@ -93,7 +93,7 @@ pub struct CaseEvidence {
     pub staff: Vec<Member>,
     /// In the order of their beginning.
     pub leases: Vec<Lease>,
-    /// What PostgreSQL has of the messages.
+    /// The messages in PostgreSQL.
     pub rows: Vec<Row>,
     pub resolved: BTreeMap<ConversationId, Resolved>,
     /// Of each agent.

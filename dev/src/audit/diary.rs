@@ -174,8 +174,7 @@ impl Diary {
 
     /// How many messages of a conversation the client gave up on.
     pub fn skipped_in(&self, conversation_id: ConversationId) -> u64 {
-        let of_it = self.skipped.iter().filter(|(id, ..)| *id == conversation_id);
-        of_it.map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum()
+        self.skipped.iter().filter(|(id, ..)| *id == conversation_id).map(count).sum()
     }
 
     /// As evidence.
@@ -184,7 +183,7 @@ impl Diary {
             name: name.to_owned(),
             user_id,
             messages: self.shown.values().flatten().cloned().collect(),
-            skipped: self.skipped.iter().map(|(_, from, to)| to.0.saturating_sub(from.0) + 1).sum(),
+            skipped: self.skipped.iter().map(count).sum(),
             versions: self.conversations.iter().map(|(id, known)| (*id, known.version)).collect(),
             reads: self.reads.clone(),
             reloaded_at: self.reloaded_at,
@@ -205,6 +204,11 @@ impl Diary {
     pub fn typing(&self, conversation_id: ConversationId, user_id: UserId) -> Option<News> {
         self.typing.get(&(conversation_id, user_id)).copied()
     }
+}
+
+/// The messages of a range, the first and the last one included.
+const fn count((_, from, to): &(ConversationId, Seq, Seq)) -> u64 {
+    to.0.saturating_sub(from.0) + 1
 }
 
 impl Known {

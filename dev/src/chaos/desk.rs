@@ -202,7 +202,7 @@ impl Desk {
     pub async fn end(&mut self) -> Result<()> {
         self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        // What has no outcome then is unknown, as for a client that is turned off.
+        // Sends without an answer by then have an unknown outcome, as those of a client that is turned off.
         _ = timeout(END_DEADLINE, ended).await;
         self.tasks.shutdown().await;
         for business in &self.businesses {

@@ -123,7 +123,7 @@ fn missed_again(evidence: &CaseEvidence) -> Finding {
     finding
 }
 
-/// Who has missed a case, by these assignments.
+/// The agents that have missed a case, by these assignments.
 fn missed(leases: &[Lease], conversation_id: ConversationId, number: u32) -> BTreeSet<UserId> {
     let of_case = |lease: &&Lease| (lease.conversation_id, lease.case_number) == (conversation_id, number);
     leases.iter().filter(of_case).filter(|lease| lease.is_missed()).map(|lease| lease.agent_id).collect()

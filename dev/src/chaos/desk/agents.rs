@@ -31,13 +31,13 @@ const STATUS_PACE: Duration = Duration::from_secs(3);
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// Between an answer and its resolve.
 const RESOLVE_MS: Range<u64> = 50..500;
-/// Between the moment at which the customer is told of the resolve, and the resolve.
+/// Between the signal to the customer that a resolve follows, and the resolve.
 const RACE_MS: Range<u64> = 0..12;
 /// How long the agent with the phone has the app open, and closed.
 const OPEN_MS: Range<u64> = 3000..8000;
 const CLOSED_MS: Range<u64> = 3000..12_000;
 
-/// What an agent does with a message.
+/// The decision of an agent about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     Answer,
@@ -165,7 +165,7 @@ impl Agent {
         is_accepted
     }
 
-    /// Up to the last message that was shown. The customer is told first, and may write in the same moment.
+    /// Up to the last message that was shown. The customer gets a signal first, and may write in the same moment.
     async fn resolve(&self, conversation_id: ConversationId, rng: &mut StdRng) {
         let seen = self.diary.borrow().messages(conversation_id).last().map(|message| message.seq);
         let Some(seq) = seen else { return };

@@ -1,4 +1,4 @@
-//! What the tasks of a desk know of each other, and what agents have asked for.
+//! The state that the tasks of a desk share, and the requests of agents.
 
 use std::{
     collections::BTreeMap,

@@ -22,7 +22,7 @@ use crate::{audit::Diary, chaos::load::Voice};
 const PACE_MS: Range<u64> = 300..2500;
 /// Messages at a time.
 const MESSAGES: Range<usize> = 1..4;
-/// How often somebody looks at everything by requests.
+/// How often a customer reads everything by requests.
 const LOOK_CHANCE: f64 = 0.3;
 
 /// A customer in one conversation.

@@ -1,4 +1,4 @@
-//! What a desk comes to: it is looked at until nothing changes and everything is as it has to be, or the time is over.
+//! The evidence of a desk: it is collected again until nothing changes and no check finds a violation, or the time is over.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

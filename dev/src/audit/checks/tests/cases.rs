@@ -96,7 +96,7 @@ fn desk() -> CaseEvidence {
     }
 }
 
-/// What is found at a desk after something happened to it.
+/// The violations at a desk after a change of its evidence.
 fn found(happens: impl FnOnce(&mut CaseEvidence)) -> Vec<(Check, u64)> {
     let mut evidence = desk();
     happens(&mut evidence);
