@@ -85,8 +85,12 @@ impl Load {
         let mut tasks = JoinSet::new();
         let actions = Arc::new(Actions::default());
         let stop_changes = stop.child_token();
-        let changes =
-            Changes { actions: Arc::clone(&actions), samples: Arc::clone(&samples), stop: stop_changes.clone() };
+        let changes = Changes {
+            actions: Arc::clone(&actions),
+            samples: Arc::clone(&samples),
+            postgres: fleet.urls().postgres.clone(),
+            stop: stop_changes.clone(),
+        };
         let first_rounds = changes.start(&mut tasks, crowd, &ledger)?;
         for (number, device) in (1..).zip(crowd.people()) {
             let is_in = |room: &&Room| room.members.contains(&device.person.user_id);

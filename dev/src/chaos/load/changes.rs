@@ -1,6 +1,7 @@
-//! What changes while things break: somebody is added to a group and removed, somebody is blocked and unblocked, and
-//! somebody who is away mutes. Each change is repeated until a gateway has answered it. What must follow from it is noted
-//! once the client that made it was told of it, since then it stands in the log.
+//! Changes that are made during a fault: a user is added to a group and removed, a user is blocked and unblocked, and a user
+//! without a connection mutes. Each change is repeated until a gateway has answered it. What must follow from a change is
+//! noted once the change is in the log: the client that made it has it, and the outbox in PostgreSQL does not.
+//! A client may have it earlier, since a reload reads conversations from PostgreSQL.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use chat_client::{
     ids::ConversationId,
     wire::{Accepted, ErrorCode, Mute},
 };
+use sqlx::{Connection, PgConnection};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -40,6 +42,8 @@ const TOLD_DEADLINE: Duration = Duration::from_secs(90);
 pub struct Changes {
     pub actions: Arc<Actions>,
     pub samples: Arc<Samples>,
+    /// The URL of the database with the outbox.
+    pub postgres: String,
     pub stop: CancellationToken,
 }
 
@@ -133,6 +137,9 @@ impl Changes {
             if !is_told || !owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await {
                 return;
             }
+            if !self.is_in_log(club).await {
+                return;
+            }
             not_for_them = owner.say(club, "they are gone").await;
             visitor.voice.try_forbidden(club, &self.actions).await;
         }
@@ -145,7 +152,7 @@ impl Changes {
             is_first = false;
             self.until_answered(|| rest.block(other_id)).await;
             let is_told = owner.is_told(|diary| diary.is_blocked(pair) == Some(true)).await;
-            if is_told {
+            if is_told && self.is_in_log(pair).await {
                 other.voice.try_forbidden(pair, &self.actions).await;
                 owner.voice.try_forbidden(pair, &self.actions).await;
             }
@@ -187,6 +194,23 @@ impl Changes {
         let (conversation_id, message_id) = (accepted.conversation_id, accepted.message_id);
         let key = Key { conversation_id, sender_id: sender.voice.user_id, message_id };
         self.actions.observe(Observed { key, user_id: reader.voice.user_id, is_for_them, is_shown });
+    }
+
+    /// Whether the outbox has no change of a conversation any more, in time: a change leaves it once the log has it.
+    async fn is_in_log(&self, conversation_id: ConversationId) -> bool {
+        let published = async {
+            while !self.is_published(conversation_id).await.unwrap_or(false) {
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(TOLD_DEADLINE, published).await.is_ok()
+    }
+
+    async fn is_published(&self, conversation_id: ConversationId) -> Result<bool> {
+        let mut connection = PgConnection::connect(&self.postgres).await?;
+        let counting = sqlx::query_scalar("select count(*) from outbox where conversation_id = $1");
+        let pending: i64 = counting.bind(conversation_id.as_uuid()).fetch_one(&mut connection).await?;
+        Ok(pending == 0)
     }
 
     /// Asks until a gateway has answered. Gives whether it agreed; a refusal for good is a fault.
