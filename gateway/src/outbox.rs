@@ -34,9 +34,9 @@ const PUBLISHERS_MAX: usize = 3;
 /// Conversations whose changes one publisher appends at a time.
 const APPENDED_TOGETHER_MAX: usize = 8;
 /// How often the outbox is swept, give or take half of it, so that gateways take turns.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How old a row is before it is swept: whoever made it goes first.
-const SWEEP_AGE_MIN: Duration = Duration::from_secs(1);
+const SWEEP_AGE_MIN: Duration = Duration::from_millis(500);
 /// Conversations of one sweep; the next one goes on after them.
 const SWEEP_CONVERSATIONS_MAX: i64 = 64;
 /// How long one sweep may take before the next begins, so that what is pending is measured also while publishing fails.

@@ -74,9 +74,7 @@ impl Businesses {
         let turn = self.turn(business_id).await?;
         let mut connection = self.database.connection().await?;
         // Redis is asked while no row is locked.
-        let staff = store::staff(&mut connection, business_id, None).await?;
-        let available: Vec<_> =
-            staff.iter().filter(|member| member.is_available).map(|member| member.user_id).collect();
+        let available = store::available(&mut connection, business_id).await?;
         let reach = self.reach(&available).await;
         let mut transaction = bounded(connection.begin()).await?;
         let Some(business) = store::lock(&mut transaction, business_id).await? else {

@@ -314,6 +314,16 @@ impl Member {
     }
 }
 
+/// The staff of a business that takes cases.
+pub(super) async fn available(connection: &mut PgConnection, business_id: BusinessId) -> Result<Vec<UserId>, Refusal> {
+    let reading = sqlx::query_scalar!(
+        "select user_id from staff where business_id = $1 and status = 'available'",
+        business_id.as_uuid()
+    );
+    let users = statement(reading.fetch_all(connection)).await?;
+    users.into_iter().map(|user_id| Ok(stored_id(user_id)?)).collect()
+}
+
 /// The staff of a business: all of it, or those named.
 pub(super) async fn staff(
     connection: &mut PgConnection,

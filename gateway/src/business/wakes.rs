@@ -1,6 +1,6 @@
 //! Which businesses the router looks at soon, and the task that lets it. Wakes of one business become one pass.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chat_shared::{
     ids::{BusinessId, ConversationId},
@@ -8,7 +8,10 @@ use chat_shared::{
 };
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use super::Businesses;
 use crate::state::AppState;
@@ -19,9 +22,14 @@ const WAITING_MAX: usize = 10_000;
 const OPENED_TOGETHER_MAX: usize = 64;
 /// Businesses at a time.
 const ROUTED_TOGETHER_MAX: usize = 3;
+/// After a pass the next one waits for at least this long, and for a multiple of the time that the pass took: wakes that come
+/// meanwhile share a pass, which costs little more for ten cases than for one, and a burst at one business leaves most of the
+/// processor time and of PostgreSQL to all else.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_FACTOR: u32 = 3;
 
-/// Customers who have written: their conversations, and the last message of each.
-type Written = HashMap<ConversationId, Seq>;
+/// Customers who have written: their conversations, and of each its place in the order of arrival and the last message.
+type Written = HashMap<ConversationId, (usize, Seq)>;
 
 /// The businesses that wait for the router.
 #[derive(Default)]
@@ -40,7 +48,8 @@ impl Wakes {
             if let Some((conversation_id, seq)) = written
                 && (all.len() < WAITING_MAX || all.contains_key(&conversation_id))
             {
-                let last = all.entry(conversation_id).or_default();
+                let place = all.len();
+                let (_, last) = all.entry(conversation_id).or_insert((place, seq));
                 *last = seq.max(*last);
             }
         }
@@ -71,16 +80,26 @@ pub async fn run(state: AppState) {
 }
 
 async fn route(businesses: Businesses, business_id: BusinessId, written: Written) {
-    let written: Vec<_> = written.into_iter().collect();
+    let written = in_order(written);
     let mut rest = written.chunks(OPENED_TOGETHER_MAX);
     loop {
-        let some = rest.next().unwrap_or_default();
-        match businesses.route(business_id, some).await {
+        let (some, started) = (rest.next().unwrap_or_default(), Instant::now());
+        let pass = businesses.route(business_id, some).await;
+        // Also after the last pass, for the wakes that come meanwhile.
+        sleep(PAUSE_MIN.max(started.elapsed() * PAUSE_FACTOR)).await;
+        match pass {
             Ok(pass) if pass.has_more || rest.len() > 0 => {}
             Ok(_) => return,
             Err(refusal) => return tracing::debug!(%refusal, "a business is left to the sweep"),
         }
     }
+}
+
+/// The customers in the order in which they have written.
+fn in_order(written: Written) -> Vec<(ConversationId, Seq)> {
+    let mut written: Vec<_> = written.into_iter().map(|(id, (place, seq))| (place, (id, seq))).collect();
+    written.sort_unstable_by_key(|(place, _)| *place);
+    written.into_iter().map(|(_, written)| written).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +114,18 @@ mod tests {
         }
         wakes.add(business_id, None);
         let woken = wakes.take();
-        assert_eq!((woken.len(), woken[&business_id][&conversation_id]), (1, Seq(9)));
+        assert_eq!((woken.len(), woken[&business_id][&conversation_id]), (1, (0, Seq(9))));
         assert!(wakes.take().is_empty());
+    }
+
+    #[test]
+    fn customers_are_opened_in_the_order_in_which_they_have_written() {
+        let (wakes, business_id) = (Wakes::default(), BusinessId::random());
+        let customers: Vec<_> = std::iter::repeat_with(ConversationId::random).take(100).collect();
+        for conversation_id in customers.iter().chain(&customers[..10]) {
+            wakes.add(business_id, Some((*conversation_id, Seq(1))));
+        }
+        let written = in_order(wakes.take().remove(&business_id).unwrap());
+        assert_eq!(written.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), customers);
     }
 }
