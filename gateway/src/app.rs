@@ -58,7 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     config.check_proxies()?;
     let (nats_url, redis_url) = (config.nats.url()?, config.redis.url()?);
     let pool = postgres::connect(&config.postgres, "chat-gateway")?;
-    let master_key = Arc::new(config.master_key.read()?);
+    let master_keys = Arc::new(config.master_key.read()?);
     let (tokens, signer) = (config.tokens.verifier()?, config.profiles.signer()?);
     let tasks = Tasks::default();
     let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
@@ -86,7 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
     }
     let latch = health.latch("content keys");
-    let content = Content::start(pool.clone(), Arc::clone(&master_key), clock.clone(), latch, &tasks);
+    let content = Content::start(pool.clone(), Arc::clone(&master_keys), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
     let database = Database::new(pool);
     let rate = RateLimits::start(config.edge.handshakes_per_second_max, &tasks);
@@ -121,7 +121,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         devices: Devices::new(
             database.clone(),
             inboxes.clone(),
-            master_key,
+            master_keys,
             clock.clone(),
             config.allow_loopback_endpoints,
         ),

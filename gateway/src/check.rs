@@ -36,7 +36,7 @@ pub async fn run(config: &Config) -> ExitCode {
     if let Err(error) = config.check_proxies() {
         report.wrong(format_args!("{error:#}"));
     }
-    let master_key = config_check::master_key(&mut report, &config.master_key);
+    let master_keys = config_check::master_key(&mut report, &config.master_key);
     users_keys(&mut report, config).await;
     services_keys(&mut report, config).await;
     kaha(&mut report, config).await;
@@ -44,7 +44,7 @@ pub async fn run(config: &Config) -> ExitCode {
     let pool = Box::pin(config_check::postgres(&mut report, &config.postgres, APPLICATION)).await;
     config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
     config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
-    config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+    config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     Box::pin(config_check::redis(&mut report, &config.redis, &config.namespace)).await;
     report.conclude()
 }

@@ -12,7 +12,7 @@ use chat_shared::{
     ids::ConversationId,
     lifecycle::Tasks,
     limits,
-    sealing::{AudienceTag, ContentKey, Envelope, MasterKey, Sealed, SealingError, WrappedKey},
+    sealing::{AudienceTag, ContentKey, Envelope, MasterKeys, Sealed, SealingError, WrappedKey},
     telemetry::Latch,
     wire::Participant,
 };
@@ -31,14 +31,14 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Content {
     keys: Arc<RwLock<HashMap<Day, Arc<ContentKey>>>>,
-    master_key: Arc<MasterKey>,
+    master_keys: Arc<MasterKeys>,
     clock: Clock,
 }
 
 impl Content {
     /// Content that can be opened as soon as the keys are fetched, which `latch` shows.
-    pub fn start(pool: PgPool, master_key: Arc<MasterKey>, clock: Clock, latch: Latch, tasks: &Tasks) -> Self {
-        let content = Self { keys: Arc::default(), master_key, clock };
+    pub fn start(pool: PgPool, master_keys: Arc<MasterKeys>, clock: Clock, latch: Latch, tasks: &Tasks) -> Self {
+        let content = Self { keys: Arc::default(), master_keys, clock };
         let refreshed = content.clone();
         let draining = tasks.draining().clone();
         tasks.best_effort("content_keys", async move {
@@ -68,12 +68,12 @@ impl Content {
     }
 
     /// Takes the keys that open, and gives those that don't: each costs the messages of its own day only.
-    async fn fetch(&self, pool: &PgPool) -> Result<Unopened, FetchError> {
+    pub(crate) async fn fetch(&self, pool: &PgPool) -> Result<Unopened, FetchError> {
         let rows = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool).await?;
         let (mut keys, mut unopened) = (HashMap::new(), Unopened::new());
         for row in rows {
             let wrapped = WrappedKey { day: row.day.into(), master_key_id: row.master_key_id, bytes: row.wrapped };
-            match self.key(wrapped.day).map_or_else(|| self.master_key.unwrap(&wrapped).map(Arc::new), Ok) {
+            match self.key(wrapped.day).map_or_else(|| self.master_keys.unwrap(&wrapped).map(Arc::new), Ok) {
                 Ok(key) => _ = keys.insert(wrapped.day, key),
                 Err(_) => _ = unopened.insert(wrapped.day, wrapped.master_key_id),
             }
@@ -89,17 +89,18 @@ impl Content {
         let (Some((first, id)), Some((last, _))) = (unopened.first_key_value(), unopened.last_key_value()) else {
             return tracing::info!("all content keys open");
         };
-        let remedy = if id == self.master_key.id() {
+        let remedy = if self.master_keys.has(id) {
             "the row is damaged: restore it from a backup of content_keys"
         } else {
-            "another master key wrapped it: give this gateway that one (CHAT_MASTER_KEY or CHAT_MASTER_KEY_FILE)"
+            "another master key wrapped it: give this gateway that one (CHAT_MASTER_KEY_FILE, or CHAT_MASTER_KEY_OLD_FILE while \
+             it is exchanged)"
         };
         tracing::error!(
             keys = unopened.len(),
             first_day = %Date::from(*first),
             last_day = %Date::from(*last),
             wrapped_by = id,
-            master_key = self.master_key.id(),
+            master_key = self.master_keys.current().id(),
             remedy,
             "content keys don't open; messages of their days can't be read, or sent"
         );
@@ -174,10 +175,10 @@ struct NoKey;
 struct NotForThem;
 
 /// Days whose keys don't open, each with the id of the master key that wrapped it.
-type Unopened = BTreeMap<Day, String>;
+pub(crate) type Unopened = BTreeMap<Day, String>;
 
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+pub(crate) enum FetchError {
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
     #[error(transparent)]

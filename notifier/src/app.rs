@@ -113,11 +113,11 @@ pub async fn check(settings: &Settings) -> ExitCode {
     config_check::redis(&mut report, &settings.redis, &settings.namespace).await;
     // Live delivery needs neither.
     if notifies {
-        let master_key = config_check::master_key(&mut report, &settings.master_key);
+        let master_keys = config_check::master_key(&mut report, &settings.master_key);
         let pool = config_check::postgres(&mut report, &settings.postgres, APPLICATION).await;
         config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
         if settings.notification_content == NotificationContent::Text {
-            config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+            config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
         }
     }
     report.conclude()
@@ -161,7 +161,7 @@ async fn notify(
         tracing::warn!("no provider of notifications is set up: nobody is notified");
         return Ok(None);
     }
-    let master_key = settings.master_key.read()?;
+    let master_keys = settings.master_key.read()?;
     let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     let jobs = Jobs::open(client, &settings.namespace.namespace, settings.nats.replicas())
         .await
@@ -172,7 +172,7 @@ async fn notify(
         claimed: Claimed::default(),
         reachable: reachable.clone(),
         facts: Facts::new(pool),
-        master_key,
+        master_keys,
         content: (settings.notification_content == NotificationContent::Text).then(Content::new),
         providers,
         intake: intake.clone(),

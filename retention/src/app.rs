@@ -15,6 +15,7 @@ use crate::{
     config::{MigrateSettings, PrepareSettings, RunSettings},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
+    rewrap::{self, DEVICES_MAX},
     unread_audit::UnreadAudit,
     worker::Worker,
 };
@@ -39,7 +40,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let worker = Worker {
         pool: pool.clone(),
         clock: Clock::System,
-        master_key: settings.prepare.master_key.read()?,
+        master_keys: settings.prepare.master_key.read()?,
         prepared: health.latch("prepared"),
     };
     tasks.essential("preparation", worker.run(tasks.draining().clone()));
@@ -51,10 +52,10 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
 pub async fn check(settings: &RunSettings) -> ExitCode {
     let mut report = Report::default();
     report.telemetry(&settings.telemetry);
-    let master_key = config_check::master_key(&mut report, &settings.prepare.master_key);
+    let master_keys = config_check::master_key(&mut report, &settings.prepare.master_key);
     let pool = config_check::postgres(&mut report, &settings.prepare.postgres, APPLICATION).await;
     config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
-    config_check::content_keys(&mut report, pool.as_ref(), master_key.as_ref(), &Clock::System).await;
+    config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     report.conclude()
 }
 
@@ -66,14 +67,22 @@ pub async fn migrate(settings: &MigrateSettings) -> anyhow::Result<()> {
 
 /// Makes partitions and keys once.
 pub async fn prepare(settings: &PrepareSettings) -> anyhow::Result<()> {
-    let master_key = settings.master_key.read()?;
+    let master_keys = settings.master_key.read()?;
     let pool = postgres::connect(&settings.postgres, APPLICATION)?;
     postgres::check(&pool).await?;
-    let prepared = prepare::prepare(&pool, &Clock::System, &master_key).await.context("preparing the coming days")?;
+    let prepared = prepare::prepare(&pool, &Clock::System, &master_keys).await.context("preparing the coming days")?;
     say(format_args!(
         "{} partitions and {} content keys were missing and are made: \
          partitions reach {PARTITION_DAYS_AHEAD} days ahead, keys {KEY_DAYS_AHEAD}",
         prepared.partitions_made, prepared.keys_made,
     ));
     Ok(())
+}
+
+/// Wraps content keys and seals addresses of devices with the current master key.
+pub async fn rewrap(settings: &PrepareSettings) -> anyhow::Result<()> {
+    let master_keys = settings.master_key.read()?;
+    let pool = postgres::connect(&settings.postgres, "chat-retention rewrap")?;
+    postgres::check(&pool).await?;
+    rewrap::rewrap(&pool, &master_keys, DEVICES_MAX).await?.conclude(&master_keys)
 }

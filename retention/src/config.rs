@@ -27,6 +27,10 @@ pub enum Command {
     Migrate(MigrateSettings),
     /// Make the partitions and content keys that are missing now, then exit.
     Prepare(PrepareSettings),
+    /// Exchange the master key: wrap all content keys and seal all addresses of devices with the current one, then exit.
+    /// Needs the old one too, as every service does before it runs. Harmless when repeated; ends with 1 if a key or an
+    /// address opens with neither. The database's user must own the tables.
+    Rewrap(PrepareSettings),
 }
 
 /// Settings of the service.
@@ -45,7 +49,7 @@ pub struct MigrateSettings {
     pub postgres: PostgresSettings,
 }
 
-/// Settings of `prepare`.
+/// Settings of `prepare` and `rewrap`.
 #[derive(Debug, Args)]
 pub struct PrepareSettings {
     #[command(flatten)]

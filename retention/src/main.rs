@@ -8,6 +8,7 @@ mod metrics;
 mod migrate;
 mod partitions;
 mod prepare;
+mod rewrap;
 mod unread_audit;
 mod worker;
 
@@ -31,5 +32,6 @@ async fn main() -> ExitCode {
         None => app::run(arguments.run).await,
         Some(Command::Migrate(settings)) => app::migrate(&settings).await,
         Some(Command::Prepare(settings)) => app::prepare(&settings).await,
+        Some(Command::Rewrap(settings)) => app::rewrap(&settings).await,
     })
 }

@@ -19,11 +19,7 @@ pub const UNREAD_AUDITED_TOTAL: &str = "chat_retention_unread_audited_total";
 pub fn describe() {
     describe_gauge!(PARTITIONS_AHEAD_DAYS, Unit::Count, "Days after today whose message partition is made");
     describe_gauge!(KEYS_AHEAD_DAYS, Unit::Count, "Days after today whose content key is made");
-    describe_gauge!(
-        KEYS_DAMAGED,
-        Unit::Count,
-        "Content keys since yesterday that name this master key and don't open with it"
-    );
+    describe_gauge!(KEYS_DAMAGED, Unit::Count, "Content keys since yesterday that don't open");
     describe_counter!(FAILURES_TOTAL, Unit::Count, "Preparations of partitions and keys that failed");
     describe_gauge!(
         UNREAD_DRIFT,

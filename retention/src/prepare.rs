@@ -2,7 +2,7 @@
 
 use chat_shared::{
     clock::{Clock, Day},
-    sealing::MasterKey,
+    sealing::MasterKeys,
 };
 use sqlx::PgPool;
 
@@ -28,8 +28,8 @@ pub struct Prepared {
     pub partitions_made: usize,
     /// Keys that were missing.
     pub keys_made: usize,
-    /// Keys that are damaged, each of which costs its day.
-    pub keys_damaged: usize,
+    /// Keys that don't open, each of which costs its day.
+    pub keys_unopened: usize,
 }
 
 /// Why a preparation failed.
@@ -63,10 +63,10 @@ impl Prepared {
 }
 
 /// Makes what is missing. Harmless when repeated or run twice at once.
-pub async fn prepare(pool: &PgPool, clock: &Clock, master_key: &MasterKey) -> Result<Prepared, PreparationFailed> {
+pub async fn prepare(pool: &PgPool, clock: &Clock, master_keys: &MasterKeys) -> Result<Prepared, PreparationFailed> {
     let today = clock.now().day();
     let days = (today.plus(-DAYS_BACK).0..=today.plus(PARTITION_DAYS_AHEAD).0).map(Day);
     let partitions_made = partitions::make(pool, days).await?;
-    let keys = keys::make(pool, clock, master_key, (today.plus(-DAYS_BACK), today.plus(KEY_DAYS_AHEAD))).await?;
-    Ok(Prepared { today, partitions_made, keys_made: keys.made, keys_damaged: keys.damaged })
+    let keys = keys::make(pool, clock, master_keys, (today.plus(-DAYS_BACK), today.plus(KEY_DAYS_AHEAD))).await?;
+    Ok(Prepared { today, partitions_made, keys_made: keys.made, keys_unopened: keys.unopened })
 }

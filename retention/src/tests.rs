@@ -13,7 +13,7 @@ use chat_dev::{
 use chat_shared::{
     clock::{Clock, Day, Timestamp},
     postgres,
-    sealing::MasterKey,
+    sealing::{MasterKey, MasterKeys},
     settings::PostgresSettings,
     telemetry::Latch,
 };
@@ -39,8 +39,8 @@ fn noon() -> Timestamp {
     Timestamp(TODAY.start().0 + 43_200_000)
 }
 
-fn master_key(byte: u8) -> MasterKey {
-    MasterKey::parse(&STANDARD.encode([byte; 32])).unwrap()
+fn master_key(byte: u8) -> MasterKeys {
+    MasterKey::parse(&STANDARD.encode([byte; 32])).unwrap().into()
 }
 
 fn settings(postgres_url: String) -> PostgresSettings {
@@ -145,7 +145,7 @@ async fn a_damaged_key_costs_its_day_only() {
     .unwrap();
     let tomorrow = Clock::fixed(TODAY.plus(1).start());
     let prepared = prepare(&pool, &tomorrow, &master_key(1)).await.unwrap();
-    assert_eq!((prepared.keys_made, prepared.keys_damaged), (1, 1), "the next days' keys are made all the same");
+    assert_eq!((prepared.keys_made, prepared.keys_unopened), (1, 1), "the next days' keys are made all the same");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn the_worker_waits_for_a_database_that_comes_later() {
     let worker = Worker {
         pool: connect(&settings),
         clock: Clock::fixed(noon()),
-        master_key: master_key(1),
+        master_keys: master_key(1),
         prepared: prepared.clone(),
     };
     tasks.spawn(worker.run(draining.clone()));
@@ -226,7 +226,7 @@ async fn the_worker_ends_with_a_database_that_was_not_migrated() {
     let worker = Worker {
         pool: connect(&settings),
         clock: Clock::fixed(noon()),
-        master_key: master_key(1),
+        master_keys: master_key(1),
         prepared: Latch::default(),
     };
     let error = worker.run(CancellationToken::new()).await.unwrap_err();

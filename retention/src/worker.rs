@@ -6,7 +6,7 @@ use anyhow::Context;
 use chat_shared::{
     clock::{Clock, Day},
     postgres,
-    sealing::MasterKey,
+    sealing::MasterKeys,
     telemetry::Latch,
 };
 use metrics::{counter, gauge};
@@ -30,8 +30,8 @@ pub struct Worker {
     pub pool: PgPool,
     /// What day it is.
     pub clock: Clock,
-    /// Wraps the content keys.
-    pub master_key: MasterKey,
+    /// Wrap the content keys.
+    pub master_keys: MasterKeys,
     /// Set after the first success.
     pub prepared: Latch,
 }
@@ -71,9 +71,9 @@ impl Worker {
             }
             Err(error) => return Err(error).context("the database can't be used"),
         }
-        match prepare(&self.pool, &self.clock, &self.master_key).await {
+        match prepare(&self.pool, &self.clock, &self.master_keys).await {
             Ok(prepared) => {
-                gauge!(KEYS_DAMAGED).set(u32::try_from(prepared.keys_damaged).unwrap_or(u32::MAX));
+                gauge!(KEYS_DAMAGED).set(u32::try_from(prepared.keys_unopened).unwrap_or(u32::MAX));
                 tracing::info!(
                     partitions_made = prepared.partitions_made,
                     keys_made = prepared.keys_made,

@@ -89,6 +89,11 @@ pub struct SecretSource<'a> {
 }
 
 impl SecretSource<'_> {
+    /// The variable that is given: the one for the file if there is a file.
+    pub fn variable_given(self) -> String {
+        if self.file.is_some() { format!("{}_FILE", self.variable) } else { self.variable.to_owned() }
+    }
+
     /// The secret.
     pub fn required(self) -> Result<Secret, SecretError> {
         self.optional()?.ok_or(SecretError::Missing { what: self.what, variable: self.variable })

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     limits,
-    sealing::{InvalidMasterKey, MasterKey},
+    sealing::{InvalidMasterKey, MasterKey, MasterKeys, SameMasterKey},
     secret::{Secret, SecretError, SecretSource},
 };
 
@@ -174,6 +174,17 @@ pub struct MasterKeySettings {
     /// Read once, when the service starts. A newline at its end doesn't count.
     #[arg(long, env = "CHAT_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
+    /// The old master key, while it is exchanged: opens the keys and addresses that it sealed, and seals nothing new. Optional.
+    ///
+    /// Remove it when `chat-retention rewrap` reports that it is not needed. An option is seen by everybody on the machine: give
+    /// it by the environment or a file.
+    #[arg(long, env = "CHAT_MASTER_KEY_OLD", hide_env_values = true, value_name = "BASE64")]
+    pub master_key_old: Option<Secret>,
+    /// File that holds the old master key, instead of the key itself. Optional.
+    ///
+    /// Read once, when the service starts. A newline at its end doesn't count.
+    #[arg(long, env = "CHAT_MASTER_KEY_OLD_FILE", value_name = "FILE")]
+    pub master_key_old_file: Option<PathBuf>,
 }
 
 /// Why there is no master key.
@@ -186,20 +197,31 @@ pub enum MasterKeyError {
     #[error("{variable}: {reason}")]
     Invalid {
         /// Where it came from.
-        variable: &'static str,
+        variable: String,
         /// What is wrong with it.
         reason: InvalidMasterKey,
     },
+    /// The old one is the current one.
+    #[error("CHAT_MASTER_KEY_OLD, or its file: {0}")]
+    Same(#[from] SameMasterKey),
 }
 
 impl MasterKeySettings {
-    /// The key.
-    pub fn read(&self) -> Result<MasterKey, MasterKeyError> {
+    /// The key that seals, and the old one if it is given.
+    pub fn read(&self) -> Result<MasterKeys, MasterKeyError> {
         let (value, file) = (self.master_key.as_ref(), self.master_key_file.as_ref());
-        let text = SecretSource { what: "the master key", variable: "CHAT_MASTER_KEY", value, file }.required()?;
-        let variable = if file.is_some() { "CHAT_MASTER_KEY_FILE" } else { "CHAT_MASTER_KEY" };
-        MasterKey::parse(text.expose()).map_err(|reason| MasterKeyError::Invalid { variable, reason })
+        let source = SecretSource { what: "the master key", variable: "CHAT_MASTER_KEY", value, file };
+        let current = parse(&source.required()?, source)?;
+        let (value, file) = (self.master_key_old.as_ref(), self.master_key_old_file.as_ref());
+        let source = SecretSource { what: "the old master key", variable: "CHAT_MASTER_KEY_OLD", value, file };
+        let old = source.optional()?.map(|text| parse(&text, source)).transpose()?;
+        Ok(MasterKeys::new(current, old)?)
     }
+}
+
+fn parse(text: &Secret, source: SecretSource<'_>) -> Result<MasterKey, MasterKeyError> {
+    MasterKey::parse(text.expose())
+        .map_err(|reason| MasterKeyError::Invalid { variable: source.variable_given(), reason })
 }
 
 /// What the process says about itself.

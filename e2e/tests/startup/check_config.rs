@@ -9,7 +9,7 @@ use chat_dev::{
 use chat_e2e::{Setup, database, on_own_fleet};
 use chat_shared::log::{self, stream_name};
 
-use crate::scene::{self, Change, HUSHED, OTHER_MASTER_KEY, Said, Scene};
+use crate::scene::{self, Change, HUSHED, MASTER_KEY, OTHER_MASTER_KEY, Said, Scene};
 
 const CHECK: &[&str] = &["--check-config"];
 
@@ -159,6 +159,11 @@ async fn r10_4_a_database_that_is_not_migrated_and_another_master_key_are_found(
     for role in [Gateway, Retention] {
         let change = [("CHAT_MASTER_KEY", Some(OTHER_MASTER_KEY))];
         wrong(&scene, role, &change, &[&["content keys: they are wrapped by master key"]]).await?;
+        // R1.5: unless it is the old one.
+        let change = [change[0], ("CHAT_MASTER_KEY_OLD", Some(MASTER_KEY))];
+        let said = scene.run(role, CHECK, &change).await?;
+        ensure!(said.code == Some(0), "{} finds: {}", role.package(), said.out);
+        ensure!(said.of("note").iter().any(|line| line.contains("is the old one")), "{}", said.out);
     }
     database::execute(&scene.urls.postgres, "delete from _sqlx_migrations where version = 2").await?;
     for role in Role::ALL {

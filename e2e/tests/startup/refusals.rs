@@ -8,7 +8,7 @@ use chat_dev::{
 };
 use chat_e2e::{database, eventually};
 
-use crate::scene::{Change, HUSHED, Scene};
+use crate::scene::{Change, HUSHED, MASTER_KEY, Scene};
 
 const NOWHERE: &str = "/nowhere/at-all";
 
@@ -71,6 +71,12 @@ async fn settings_that_are_missing_twofold_or_unreadable_are_named() -> Result<(
             Gateway,
             vec![("CHAT_MASTER_KEY", None), ("CHAT_MASTER_KEY_FILE", Some(&short))],
             vec!["CHAT_MASTER_KEY_FILE: ", "32 random bytes in base64"],
+        ),
+        (Gateway, vec![("CHAT_MASTER_KEY_OLD", Some(MASTER_KEY))], vec!["CHAT_MASTER_KEY_OLD", "has the same id"]),
+        (
+            Retention,
+            vec![("CHAT_MASTER_KEY_OLD_FILE", Some(&short))],
+            vec!["CHAT_MASTER_KEY_OLD_FILE: ", "32 random bytes in base64"],
         ),
         (Persister, vec![("CHAT_MASK_KEY", Some("too short"))], vec!["the mask key has fewer than 16 bytes"]),
         (Gateway, vec![("CHAT_JWT_SECRET_FILE", None), ("CHAT_JWT_PUBLIC_KEY_FILE", Some(NOWHERE))], vec![NOWHERE]),

@@ -7,7 +7,7 @@ mod validate;
 
 use std::sync::Arc;
 
-use chat_shared::{clock::Clock, inbox::Inboxes, sealing::MasterKey};
+use chat_shared::{clock::Clock, inbox::Inboxes, sealing::MasterKeys};
 
 use crate::database::Database;
 
@@ -16,7 +16,7 @@ use crate::database::Database;
 pub struct Devices {
     database: Database,
     inboxes: Inboxes,
-    master_key: Arc<MasterKey>,
+    master_keys: Arc<MasterKeys>,
     clock: Clock,
     allows_loopback: bool,
 }
@@ -26,10 +26,10 @@ impl Devices {
     pub const fn new(
         database: Database,
         inboxes: Inboxes,
-        master_key: Arc<MasterKey>,
+        master_keys: Arc<MasterKeys>,
         clock: Clock,
         allows_loopback: bool,
     ) -> Self {
-        Self { database, inboxes, master_key, clock, allows_loopback }
+        Self { database, inboxes, master_keys, clock, allows_loopback }
     }
 }

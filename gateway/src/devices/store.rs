@@ -4,7 +4,8 @@ use chat_shared::{
     clock::Timestamp,
     ids::{DeviceId, UserId},
     limits,
-    wire::{Device, DeviceList, NotificationAddress, RegisterDevice},
+    sealing::SealedAddress,
+    wire::{Device, DeviceList, RegisterDevice},
 };
 use sqlx::Acquire;
 use time::OffsetDateTime;
@@ -24,8 +25,9 @@ struct Registration<'a> {
     user_id: UserId,
     device_id: DeviceId,
     request: &'a RegisterDevice,
-    sealed: Vec<u8>,
-    fingerprint: Vec<u8>,
+    sealed: SealedAddress,
+    /// Under which the same address may be registered: while the master key is exchanged there are two.
+    fingerprints: Vec<Vec<u8>>,
     registered_at: Timestamp,
 }
 
@@ -39,14 +41,12 @@ impl Devices {
         request: RegisterDevice,
     ) -> Result<Device, Refusal> {
         validate::registration(&request, self.allows_loopback)?;
-        let addresses = self.master_key.addresses();
-        let address = serde_json::to_vec(&request.address).map_err(|error| Refusal::internal(&error))?;
-        let sealed = addresses.seal(user_id, device_id, &address).map_err(|error| Refusal::internal(&error))?;
+        let sealed = self.master_keys.seal_address(user_id, device_id, &request.address);
         let registration = Registration {
             user_id,
             device_id,
-            sealed,
-            fingerprint: addresses.fingerprint(&identity(&request.address)),
+            sealed: sealed.map_err(|error| Refusal::internal(&error))?,
+            fingerprints: self.master_keys.fingerprints(&request.address),
             registered_at: self.clock.now(),
             request: &request,
         };
@@ -72,28 +72,28 @@ impl Devices {
     }
 
     async fn try_to_keep(&self, registration: &Registration<'_>) -> Result<(), DatabaseError> {
-        let Registration { user_id, device_id, request, sealed, fingerprint, registered_at } = registration;
+        let Registration { user_id, device_id, request, sealed, fingerprints, registered_at } = registration;
         let (user_id, device_id) = (user_id.as_uuid(), device_id.as_uuid());
         let mut connection = self.database.connection().await?;
         let mut transaction = bounded(connection.begin()).await?;
         // In one order, so that two registrations that exchange addresses wait for each other and don't deadlock.
         let locking = sqlx::query!(
-            "select device_id from notification_devices where user_id = $1 or fingerprint = $2
+            "select device_id from notification_devices where user_id = $1 or fingerprint = any($2)
              order by user_id, device_id for update",
             user_id,
-            fingerprint
+            fingerprints
         );
         statement(locking.fetch_all(&mut *transaction)).await?;
         let displaced = sqlx::query!(
             "delete from notification_devices
-             where (user_id, device_id) <> ($1, $2) and (fingerprint = $3 or (user_id, device_id) in (
+             where (user_id, device_id) <> ($1, $2) and (fingerprint = any($3) or (user_id, device_id) in (
                  select user_id, device_id from notification_devices
-                 where user_id = $1 and device_id <> $2 and fingerprint <> $3
+                 where user_id = $1 and device_id <> $2 and fingerprint <> all($3)
                  order by registered_at desc, device_id offset $4
              ))",
             user_id,
             device_id,
-            fingerprint,
+            fingerprints,
             i64::try_from(limits::NOTIFICATION_DEVICES_MAX - 1).unwrap_or(i64::MAX)
         );
         statement(displaced.execute(&mut *transaction)).await?;
@@ -109,8 +109,8 @@ impl Devices {
             request.address.platform().as_str(),
             request.app_id,
             request.locale,
-            sealed,
-            fingerprint,
+            sealed.address,
+            sealed.fingerprint,
             OffsetDateTime::from(*registered_at)
         );
         statement(insertion.execute(&mut *transaction)).await?;
@@ -160,15 +160,4 @@ impl Devices {
         statement(deletion.execute(&mut *connection)).await?;
         Ok(())
     }
-}
-
-/// What two registrations of the same device of the same platform have in common.
-fn identity(address: &NotificationAddress) -> Vec<u8> {
-    let token = match address {
-        NotificationAddress::Fcm { token } | NotificationAddress::Webhook { token } => token.clone(),
-        // Hexadecimal in either case is the same token.
-        NotificationAddress::Apns { token } => token.to_ascii_lowercase(),
-        NotificationAddress::WebPush { endpoint, .. } => endpoint.clone(),
-    };
-    format!("{}:{token}", address.platform().as_str()).into_bytes()
 }

@@ -1,11 +1,11 @@
-//! Content keys with faults of their own: each costs its day only.
+//! Content keys with faults of their own: each costs its day only. The keys while the master key is exchanged.
 
 use std::sync::Arc;
 
 use chat_shared::{
     clock::{Clock, Day},
     ids::{ConversationId, MessageId, UserId},
-    sealing::{MasterKey, Sealed, WrappedKey},
+    sealing::{MasterKey, MasterKeys, Sealed, WrappedKey},
     telemetry::Latch,
     wire::ErrorCode,
 };
@@ -45,7 +45,7 @@ async fn a_key_that_does_not_open_costs_its_day_only() {
 
     let latch = Latch::default();
     let content =
-        Content::start(place.pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), &place.tasks);
+        Content::start(place.pool.clone(), Arc::new(master_key().into()), Clock::System, latch.clone(), &place.tasks);
     until("today's key", async || latch.is_set()).await;
     let at = sealed();
     let envelope = content.seal(&at, "today").unwrap();
@@ -63,10 +63,42 @@ async fn without_todays_key_a_gateway_is_not_ready() {
     store(&place, damaged(today)).await;
     let latch = Latch::default();
     let content =
-        Content::start(place.pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), &place.tasks);
+        Content::start(place.pool.clone(), Arc::new(master_key().into()), Clock::System, latch.clone(), &place.tasks);
     let tomorrow = master_key().generate(today.plus(1)).unwrap();
     store(&place, tomorrow).await;
     until("tomorrow's key", async || content.days_ahead() == 1).await;
     assert!(!latch.is_set());
     assert_eq!(content.seal(&sealed(), "today").unwrap_err().code, ErrorCode::Unavailable);
+}
+
+#[tokio::test]
+async fn while_the_master_key_is_exchanged_a_gateway_with_the_old_one_alone_keeps_what_it_has_opened_r1_5() {
+    let (place, today) = (Place::new().await, Clock::System.now().day());
+    let new = || MasterKey::parse("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=").unwrap();
+    let both = MasterKeys::new(new(), Some(master_key())).unwrap();
+    let start = async |keys: MasterKeys| {
+        let latch = Latch::default();
+        let content = Content::start(place.pool.clone(), Arc::new(keys), Clock::System, latch.clone(), &place.tasks);
+        (content, latch)
+    };
+    let at = sealed();
+    let envelope = place.content.seal(&at, "before").unwrap();
+    // As `chat-retention rewrap` does, and retention that has both keys makes the next day's.
+    let row = sqlx::query!("select master_key_id, wrapped from content_keys").fetch_one(&place.pool).await.unwrap();
+    let wrapped = WrappedKey { day: today, master_key_id: row.master_key_id, bytes: row.wrapped };
+    let anew = both.rewrap(&wrapped).unwrap().unwrap();
+    sqlx::raw_sql("delete from content_keys").execute(&place.pool).await.unwrap();
+    store(&place, anew).await;
+    store(&place, new().generate(today.plus(1)).unwrap()).await;
+    place.content.fetch(&place.pool).await.unwrap();
+    assert_eq!(place.content.open(&at, &envelope).unwrap(), "before");
+    assert_eq!(place.content.days_ahead(), 0, "keys that the new one wrapped meanwhile do not open");
+    for keys in [both, new().into()] {
+        let (content, latch) = start(keys).await;
+        until("today's key", async || latch.is_set()).await;
+        assert_eq!((content.open(&at, &envelope).unwrap().as_str(), content.days_ahead()), ("before", 1));
+    }
+    let (content, latch) = start(master_key().into()).await;
+    assert_eq!(content.fetch(&place.pool).await.unwrap().len(), 2, "started again, it opens none of them");
+    assert!(!latch.is_set());
 }

@@ -3,6 +3,7 @@
 use chat_shared::{
     ids::{DeviceId, UserId},
     limits,
+    sealing::{MasterKey, MasterKeys},
     wire::{Device, DeviceList, ErrorCode, NotificationAddress, Platform, RegisterDevice},
 };
 use futures_util::future::join_all;
@@ -98,6 +99,20 @@ async fn a_token_belongs_to_whoever_registered_it_last_r5_3() {
         holders += listed(&place, user_id).await.len();
     }
     assert_eq!(holders, tokens.len());
+}
+
+#[tokio::test]
+async fn a_token_belongs_to_whoever_registered_it_last_also_while_the_master_key_is_exchanged_r1_5() {
+    let (place, [ana, ben, cai]) = (Place::new().await, users());
+    let [phone, other, tablet] = std::array::from_fn(|_| DeviceId::random());
+    let new = || MasterKey::parse("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=").unwrap();
+    let both = |current, old| place.devices_with(MasterKeys::new(current, Some(old)).unwrap());
+    place.devices().register(ana, phone, webhook("1")).await.unwrap();
+    // Some gateways have the new key already, others know it and still seal with the old one.
+    both(new(), master_key()).register(ben, other, webhook("1")).await.unwrap();
+    assert_eq!((listed(&place, ana).await, listed(&place, ben).await), (vec![], vec![other]));
+    both(master_key(), new()).register(cai, tablet, webhook("1")).await.unwrap();
+    assert_eq!((listed(&place, ben).await, listed(&place, cai).await), (vec![], vec![tablet]));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use chat_shared::{
     position::Seq,
     postgres,
     redis::Redis,
-    sealing::{MasterKey, Sealed},
+    sealing::{MasterKey, MasterKeys, Sealed},
     settings::PostgresSettings,
     telemetry::Latch,
     wire::{Conversation, CreateConversation, SendMessage},
@@ -150,8 +150,13 @@ impl Place {
 
     /// Devices for notifications; their addresses may be of this machine.
     pub fn devices(&self) -> Devices {
+        self.devices_with(master_key().into())
+    }
+
+    /// As `devices`, of a gateway with these master keys.
+    pub fn devices_with(&self, master_keys: MasterKeys) -> Devices {
         let (database, inboxes) = (self.database.clone(), self.inboxes.clone());
-        Devices::new(database, inboxes, Arc::new(master_key()), Clock::System, true)
+        Devices::new(database, inboxes, Arc::new(master_keys), Clock::System, true)
     }
 
     /// The receipts of a gateway that has just started, and so knows of no message.
@@ -330,7 +335,7 @@ async fn content(pool: &PgPool, own_pool: &PgPool, tasks: &Tasks) -> Content {
     .await
     .unwrap();
     let latch = Latch::default();
-    let content = Content::start(own_pool.clone(), Arc::new(master_key()), Clock::System, latch.clone(), tasks);
+    let content = Content::start(own_pool.clone(), Arc::new(master_key().into()), Clock::System, latch.clone(), tasks);
     until("fetching the key", async || latch.is_set()).await;
     content
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chat_shared::{
     clock::Day,
     jobs::MessageJob,
-    sealing::{ContentKey, MasterKey, Sealed, SealingError},
+    sealing::{ContentKey, MasterKeys, Sealed, SealingError},
 };
 use moka::future::Cache;
 
@@ -43,8 +43,8 @@ impl Content {
     }
 
     /// The message's text; none if it can't be opened, which is logged.
-    pub async fn text(&self, job: &MessageJob, facts: &Facts, master_key: &MasterKey) -> Option<String> {
-        let opened = self.open(job, facts, master_key).await;
+    pub async fn text(&self, job: &MessageJob, facts: &Facts, master_keys: &MasterKeys) -> Option<String> {
+        let opened = self.open(job, facts, master_keys).await;
         if let Err(error) = &opened
             && self.failures.is_due()
         {
@@ -53,12 +53,12 @@ impl Content {
         opened.ok()
     }
 
-    async fn open(&self, job: &MessageJob, facts: &Facts, master_key: &MasterKey) -> Result<String, Closed> {
+    async fn open(&self, job: &MessageJob, facts: &Facts, master_keys: &MasterKeys) -> Result<String, Closed> {
         let envelope = job.envelope.as_ref().ok_or(Closed::NoText)?;
         let day = envelope.day().ok_or(SealingError::Malformed)?;
         let fetching = async {
             let wrapped = facts.content_key(day).await?.ok_or(Closed::NoKey)?;
-            Ok(Arc::new(master_key.unwrap(&wrapped)?))
+            Ok(Arc::new(master_keys.unwrap(&wrapped)?))
         };
         let key = self.keys.try_get_with(day, fetching).await.map_err(|error: Arc<Closed>| (*error).clone())?;
         let place =

@@ -9,7 +9,6 @@ use chat_shared::{
     jobs::{AssignedJob, MessageJob},
     limits,
     log::Outcome,
-    sealing::AddressKey,
     wire::NotificationAddress,
 };
 use futures_util::future::join_all;
@@ -64,7 +63,7 @@ impl Office {
         }
         let badge = concern.map_or(0, |concern| concern.badge);
         let text = match self.content.as_ref().zip(message) {
-            Some((content, message)) => content.text(message, &self.facts, &self.master_key).await,
+            Some((content, message)) => content.text(message, &self.facts, &self.master_keys).await,
             None => None,
         };
         let body = text.as_deref().map(text::excerpt).unwrap_or_default();
@@ -160,7 +159,7 @@ impl Office {
 
     /// Where a device is; none if it can't be opened, which is logged.
     pub(super) fn address(&self, user_id: UserId, device: &StoredDevice) -> Option<NotificationAddress> {
-        let address = address(self.master_key.addresses(), user_id, device);
+        let address = self.master_keys.open_address(user_id, device.device_id, &device.address).ok();
         if address.is_none() && self.complaints.is_due() {
             tracing::error!(
                 "the address of a device can't be opened: give the notifier the master key that gateways have"
@@ -218,11 +217,6 @@ pub(super) fn early(step: Step) -> Option<Outcome> {
             Some(Outcome::Done)
         }
     }
-}
-
-fn address(key: &AddressKey, user_id: UserId, device: &StoredDevice) -> Option<NotificationAddress> {
-    let address = key.open(user_id, device.device_id, &device.address).ok()?;
-    serde_json::from_slice(&address).ok()
 }
 
 fn notification(subject: &Subject, device: &StoredDevice, badge: u64, body: &str) -> Notification {

@@ -27,7 +27,7 @@ use chat_shared::{
     inbox::{InboxError, Inboxes},
     jobs::NotAdded,
     log::Outcome,
-    sealing::MasterKey,
+    sealing::MasterKeys,
 };
 
 use self::facts::OutOfReach;
@@ -53,7 +53,7 @@ pub struct Office {
     /// Participants and devices.
     pub facts: Facts,
     /// Opens the addresses of devices, and content.
-    pub master_key: MasterKey,
+    pub master_keys: MasterKeys,
     /// Shows what was written; none if notifications don't.
     pub content: Option<Content>,
     /// Who brings notifications.

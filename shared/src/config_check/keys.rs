@@ -9,19 +9,25 @@ use tokio::time::timeout;
 use super::Report;
 use crate::{
     clock::{Clock, Day},
-    sealing::{MasterKey, WrappedKey},
+    sealing::{MasterKeys, WrappedKey},
     settings::MasterKeySettings,
 };
 
 /// How long PostgreSQL may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Reads the master key.
-pub fn master_key(report: &mut Report, settings: &MasterKeySettings) -> Option<MasterKey> {
+/// Reads the master key, and the old one if it is given.
+pub fn master_key(report: &mut Report, settings: &MasterKeySettings) -> Option<MasterKeys> {
     match settings.read() {
-        Ok(key) => {
-            report.ok(format_args!("master key {}", key.id()));
-            Some(key)
+        Ok(keys) => {
+            report.ok(format_args!("master key {}", keys.current().id()));
+            if let Some(old) = keys.old() {
+                report.note(format_args!(
+                    "master key {} is the old one, which only opens: remove it when `chat-retention rewrap` reports that it is not needed",
+                    old.id()
+                ));
+            }
+            Some(keys)
         }
         Err(error) => {
             report.wrong(format_args!("master key: {error}"));
@@ -31,8 +37,8 @@ pub fn master_key(report: &mut Report, settings: &MasterKeySettings) -> Option<M
 }
 
 /// Opens the content keys, and says whether there is one for today.
-pub async fn content_keys(report: &mut Report, pool: Option<&PgPool>, master_key: Option<&MasterKey>, clock: &Clock) {
-    let (Some(pool), Some(master_key)) = (pool, master_key) else { return };
+pub async fn content_keys(report: &mut Report, pool: Option<&PgPool>, master_keys: Option<&MasterKeys>, clock: &Clock) {
+    let (Some(pool), Some(master_keys)) = (pool, master_keys) else { return };
     let asking = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool);
     let rows = match timeout(ANSWER_MAX, asking).await {
         Ok(Ok(rows)) => rows,
@@ -47,13 +53,13 @@ pub async fn content_keys(report: &mut Report, pool: Option<&PgPool>, master_key
         master_key_id: row.master_key_id,
         bytes: row.wrapped,
     });
-    let unopened: Vec<_> = keys.filter(|key| master_key.unwrap(key).is_err()).collect();
-    if let Some(other) = unopened.iter().find(|key| key.master_key_id != master_key.id()) {
+    let unopened: Vec<_> = keys.filter(|key| master_keys.unwrap(key).is_err()).collect();
+    if let Some(other) = unopened.iter().find(|key| !master_keys.has(&key.master_key_id)) {
         return report.wrong(format_args!(
             "content keys: they are wrapped by master key {}, and this one is {}: {} don't open, such as that of {}; give the \
              one that they were made with",
             other.master_key_id,
-            master_key.id(),
+            master_keys.current().id(),
             unopened.len(),
             Date::from(other.day)
         ));

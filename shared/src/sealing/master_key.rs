@@ -50,6 +50,11 @@ impl MasterKey {
     pub fn generate(&self, day: Day) -> Result<WrappedKey, SealingError> {
         let mut key = Zeroizing::new([0; 32]);
         rand::fill(&mut *key).map_err(|_| SealingError::NoRandomness)?;
+        self.wrap(day, &*key)
+    }
+
+    /// Wraps the content key of a day.
+    pub(super) fn wrap(&self, day: Day, key: &[u8]) -> Result<WrappedKey, SealingError> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| SealingError::NoRandomness)?;
         let mut bytes = Zeroizing::new(key.to_vec());
@@ -62,11 +67,18 @@ impl MasterKey {
 
     /// The content key in `wrapped`.
     pub fn unwrap(&self, wrapped: &WrappedKey) -> Result<ContentKey, SealingError> {
+        Ok(ContentKey::new(wrapped.day, &self.open(wrapped)?))
+    }
+
+    /// The bytes of the content key in `wrapped`.
+    pub(super) fn open(&self, wrapped: &WrappedKey) -> Result<Zeroizing<Vec<u8>>, SealingError> {
         let (nonce, sealed) = wrapped.bytes.split_at_checked(NONCE_LEN).ok_or(SealingError::Malformed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealingError::Malformed)?;
         let mut bytes = Zeroizing::new(sealed.to_vec());
-        let key = self.key.open_in_place(nonce, place(wrapped.day), &mut bytes).map_err(|_| SealingError::Refused)?;
-        Ok(ContentKey::new(wrapped.day, key))
+        let length =
+            self.key.open_in_place(nonce, place(wrapped.day), &mut bytes).map_err(|_| SealingError::Refused)?.len();
+        bytes.truncate(length);
+        Ok(bytes)
     }
 }
 

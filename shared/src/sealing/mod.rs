@@ -7,12 +7,14 @@ mod audience;
 mod content_key;
 mod envelope;
 mod master_key;
+mod master_keys;
 
 pub use address_key::AddressKey;
 pub use audience::AudienceTag;
 pub use content_key::{ContentKey, WrappedKey};
 pub use envelope::{Envelope, Sealed};
 pub use master_key::{InvalidMasterKey, MasterKey};
+pub use master_keys::{MasterKeys, SameMasterKey, SealedAddress};
 
 /// Why something can't be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -44,6 +44,17 @@ impl NotificationAddress {
             Self::Webhook { .. } => Platform::Webhook,
         }
     }
+
+    /// What two registrations of the same device of the same platform have in common.
+    pub fn identity(&self) -> Vec<u8> {
+        let token = match self {
+            Self::Fcm { token } | Self::Webhook { token } => token.clone(),
+            // Hexadecimal in either case is the same token.
+            Self::Apns { token } => token.to_ascii_lowercase(),
+            Self::WebPush { endpoint, .. } => endpoint.clone(),
+        };
+        format!("{}:{token}", self.platform().as_str()).into_bytes()
+    }
 }
 
 impl std::fmt::Debug for NotificationAddress {
