@@ -8,6 +8,7 @@ mod log;
 mod spawner;
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -84,7 +85,9 @@ impl Launch {
 /// One child process through all its lives.
 #[derive(Debug)]
 pub struct Process {
-    launch: Launch,
+    launch: Box<Launch>,
+    /// Variables that its next lives have otherwise than its first one.
+    changes: Mutex<BTreeMap<String, Option<String>>>,
     life: Mutex<Option<Life>>,
 }
 
@@ -98,7 +101,7 @@ struct Life {
 impl Process {
     /// Not started yet.
     pub fn new(launch: Launch) -> Self {
-        Self { launch, life: Mutex::new(None) }
+        Self { launch: Box::new(launch), changes: Mutex::default(), life: Mutex::new(None) }
     }
 
     /// The name given in `Launch`.
@@ -106,9 +109,25 @@ impl Process {
         &self.launch.name
     }
 
-    /// What is added to its environment.
+    /// What is added to its environment in its first life.
     pub fn env(&self) -> &[(String, String)] {
         &self.launch.env
+    }
+
+    /// Sets a variable of its environment, or removes it, from its next start on.
+    pub fn set(&self, name: &str, value: Option<&str>) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.insert(name.to_owned(), value.map(str::to_owned));
+    }
+
+    /// How it is started next.
+    fn next_launch(&self) -> Launch {
+        let mut launch = Launch::clone(&self.launch);
+        for (name, value) in &*self.changes.lock().unwrap_or_else(PoisonError::into_inner) {
+            launch.env.retain(|(given, _)| given != name);
+            launch.env.extend(value.clone().map(|value| (name.clone(), value)));
+        }
+        launch
     }
 
     /// Where its output goes.
@@ -132,7 +151,7 @@ impl Process {
         if life.as_ref().is_some_and(|life| life.exited.borrow().is_none()) {
             bail!("{} is running already", self.launch.name);
         }
-        *life = Some(spawner::spawn(&self.launch)?);
+        *life = Some(spawner::spawn(&self.next_launch())?);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 mod business;
 mod internal;
 mod logout;
+mod master_key;
 mod matrix;
 mod origins;
 mod tickets;
