@@ -43,6 +43,7 @@ impl Content {
         let draining = tasks.draining().clone();
         tasks.best_effort("content_keys", async move {
             let mut unopened = Unopened::new();
+            let mut was_empty = false;
             loop {
                 let fetched = tokio::time::timeout(limits::STATEMENT_WAIT_MAX, refreshed.fetch(&pool)).await;
                 match fetched.unwrap_or(Err(FetchError::TimedOut)) {
@@ -51,8 +52,18 @@ impl Content {
                             refreshed.report(&found);
                         }
                         unopened = found;
+                        was_empty = false;
                     }
-                    Err(error) => tracing::warn!(%error, "content keys can't be fetched, trying again"),
+                    Err(error) => {
+                        metrics::counter!(telemetry::CONTENT_KEYS_FAILURES_TOTAL).increment(1);
+                        let is_empty = matches!(error, FetchError::Empty);
+                        if !is_empty {
+                            tracing::warn!(%error, "content keys can't be fetched, trying again");
+                        } else if !was_empty {
+                            tracing::error!(%error, "there are no content keys; those that were fetched before stay in use");
+                        }
+                        was_empty = is_empty;
+                    }
                 }
                 let has_today = refreshed.key(refreshed.clock.now().day()).is_some();
                 latch.set(has_today);
@@ -70,6 +81,9 @@ impl Content {
     /// Takes the keys that open, and gives those that don't: each costs the messages of its own day only.
     pub(crate) async fn fetch(&self, pool: &PgPool) -> Result<Unopened, FetchError> {
         let rows = sqlx::query!("select day, master_key_id, wrapped from content_keys").fetch_all(pool).await?;
+        if rows.is_empty() {
+            return Err(FetchError::Empty);
+        }
         let (mut keys, mut unopened) = (HashMap::new(), Unopened::new());
         for row in rows {
             let wrapped = WrappedKey { day: row.day.into(), master_key_id: row.master_key_id, bytes: row.wrapped };
@@ -177,10 +191,17 @@ struct NotForThem;
 /// Days whose keys don't open, each with the id of the master key that wrapped it.
 pub(crate) type Unopened = BTreeMap<Day, String>;
 
+/// Why the keys that are held stay as they are.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
+    /// Days end one by one, never all at once: the table was lost, or the database is another one.
+    #[error(
+        "the table content_keys is empty: if it was lost, restore it from a backup before `chat-retention` runs; in a new \
+         installation run `chat-retention prepare`; else look whether the address leads to the right database"
+    )]
+    Empty,
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
 }

@@ -55,6 +55,8 @@ pub const OUTBOX_FAILURES_TOTAL: &str = "chat_gateway_outbox_failures_total";
 pub const CONTENT_KEYS_AHEAD_DAYS: &str = "chat_gateway_content_keys_ahead_days";
 /// Stored content keys that don't open with this gateway's master key.
 pub const CONTENT_KEYS_UNOPENED: &str = "chat_gateway_content_keys_unopened";
+/// Fetches of the content keys that failed or found none; those that were fetched before stay in use.
+pub const CONTENT_KEYS_FAILURES_TOTAL: &str = "chat_gateway_content_keys_failures_total";
 /// Entries of a key set that are skipped because they can't be read, by `set`: `token_keys` or `service_keys`.
 pub const KEY_SET_SKIPPED: &str = "chat_gateway_key_set_skipped";
 /// Fetches that gave no usable key, by `set`; the last usable key set stays in use.
@@ -155,6 +157,7 @@ pub fn describe() {
     describe_counter!(OUTBOX_FAILURES_TOTAL, "Conversations whose pending changes could not be published in a sweep");
     describe_gauge!(CONTENT_KEYS_AHEAD_DAYS, "Days after today that this gateway has a content key for");
     describe_gauge!(CONTENT_KEYS_UNOPENED, "Stored content keys that don't open with this gateway's master key");
+    describe_counter!(CONTENT_KEYS_FAILURES_TOTAL, "Fetches of the content keys that failed or found none");
     describe_gauge!(KEY_SET_SKIPPED, "Entries of a key set that are skipped because they can't be read");
     describe_counter!(KEY_SET_FAILURES_TOTAL, "Fetches of a key set that gave no usable key");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
@@ -203,6 +206,7 @@ pub fn describe() {
     metrics::gauge!(WATCHES).set(0);
     metrics::gauge!(CONTENT_KEYS_AHEAD_DAYS).set(0);
     metrics::gauge!(CONTENT_KEYS_UNOPENED).set(0);
+    metrics::counter!(CONTENT_KEYS_FAILURES_TOTAL).absolute(0);
     describe_businesses();
 }
 

@@ -72,6 +72,28 @@ async fn without_todays_key_a_gateway_is_not_ready() {
 }
 
 #[tokio::test]
+async fn an_empty_answer_leaves_the_keys_as_they_are_and_a_day_that_is_gone_is_forgotten_r1_6() {
+    let (place, today) = (Place::new().await, Clock::System.now().day());
+    let (at, content) = (sealed(), &place.content);
+    let envelope = content.seal(&at, "before").unwrap();
+    sqlx::raw_sql("create table kept as table content_keys; delete from content_keys")
+        .execute(&place.pool)
+        .await
+        .unwrap();
+    let error = content.fetch(&place.pool).await.unwrap_err();
+    assert!(error.to_string().contains("content_keys is empty"), "{error}");
+    assert_eq!(content.open(&at, &envelope).unwrap(), "before");
+    content.seal(&at, "still").unwrap();
+    store(&place, master_key().generate(today.plus(1)).unwrap()).await;
+    content.fetch(&place.pool).await.unwrap();
+    assert_eq!(content.open(&at, &envelope).unwrap_err().code, ErrorCode::Unavailable, "its key was destroyed");
+    assert_eq!(content.seal(&at, "too late").unwrap_err().code, ErrorCode::Unavailable);
+    sqlx::raw_sql("insert into content_keys table kept").execute(&place.pool).await.unwrap();
+    content.fetch(&place.pool).await.unwrap();
+    assert_eq!(content.open(&at, &envelope).unwrap(), "before", "it was restored");
+}
+
+#[tokio::test]
 async fn while_the_master_key_is_exchanged_a_gateway_with_the_old_one_alone_keeps_what_it_has_opened_r1_5() {
     let (place, today) = (Place::new().await, Clock::System.now().day());
     let new = || MasterKey::parse("AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=").unwrap();
