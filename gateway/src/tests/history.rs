@@ -125,6 +125,36 @@ async fn messages_months_apart_are_all_shown() {
     assert_eq!((listed.unread, listed.last_message.unwrap().seq), (6, Seq(6)));
 }
 
+#[tokio::test]
+async fn a_conversation_that_is_quiet_for_longer_than_any_window_shows_all_above_its_floor_r1_5() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    for (seq, days) in (1..).zip([950, 700, 501, 403, 402, 303, 302, 301, 300]) {
+        place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
+    }
+    let all: Vec<u64> = (1..=9).collect();
+    for floor in [0, 2] {
+        let floor_seq = i64::try_from(floor).unwrap();
+        sqlx::query!("update conversations set floor_seq = $1", floor_seq).execute(&place.pool).await.unwrap();
+        for limit in [1, 4, 100] {
+            for is_forward in [true, false] {
+                let read = read_all(&place, ana, id, limit, is_forward).await;
+                assert_eq!(read, all[floor..], "above {floor}, {limit}, forward {is_forward}");
+            }
+        }
+    }
+    // The newest page touches none of these partitions: a statement that does waits until it is given up.
+    let mut locked = place.pool.begin().await.unwrap();
+    for days in [950, 700, 501, 403, 402] {
+        let day = (now - Duration::days(days)).date().to_string().replace('-', "");
+        let lock = format!("lock table messages_{day} in access exclusive mode");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut *locked).await.unwrap();
+    }
+    let newest = place.page(ana, id, PageOf::Newest, 4).await;
+    assert_eq!(newest, Ok(((6..=9).collect(), true)));
+}
+
 /// A page, once PostgreSQL answers in time: on a busy machine a connection may take longer than a request waits.
 async fn page_in_time(place: &Place, user_id: UserId, id: ConversationId, of: PageOf) -> (Vec<u64>, bool) {
     let found = parking_lot::Mutex::new(None);
