@@ -20,6 +20,98 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.begin_day_deletion(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    partition text;
+begin
+    if claim_day(wanted, 'begin_day_deletion') is null then
+        return null;
+    end if;
+    partition := day_partition(wanted);
+    if partition is not null then
+        execute format(
+            'create trigger messages_late before insert on %I for each row execute function messages_late()', partition
+        );
+    end if;
+    update message_days set state = 'deleting' where day = wanted;
+    return 1;
+end
+$$;
+
+CREATE TABLE public.message_days (
+    day date NOT NULL,
+    state text DEFAULT 'hot'::text NOT NULL,
+    floor_after uuid,
+    floors_raised_at timestamp with time zone,
+    soft_deleted_at timestamp with time zone,
+    key_destroyed_at timestamp with time zone,
+    key_destroyed_by xid8,
+    keys_rewritten_at timestamp with time zone,
+    detached_at timestamp with time zone,
+    dropped_at timestamp with time zone,
+    gone_at timestamp with time zone,
+    CONSTRAINT message_days_state_check CHECK ((state = ANY (ARRAY['hot'::text, 'deleting'::text, 'deleted'::text, 'retiring'::text, 'gone'::text])))
+);
+
+CREATE FUNCTION public.can_rewrite_keys(retiring public.message_days) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+    select retiring.key_destroyed_by < pg_snapshot_xmin(pg_current_snapshot())
+        or retiring.key_destroyed_at < now() - interval '1 day'
+$$;
+
+CREATE FUNCTION public.claim_day(wanted date, wanted_step text) RETURNS public.message_days
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    steps constant text[] := array[
+        'begin_day_deletion', 'raise_day_floors', 'soft_delete_day', 'destroy_day_key', 'rewrite_content_keys',
+        'detach_day', 'drop_day', 'forget_day'
+    ];
+    place constant integer := array_position(steps, wanted_step);
+    age constant integer := case when place <= 3 then 91 else 98 end;
+    claimed message_days;
+    done integer;
+begin
+    if wanted + age > message_today() then
+        raise exception 'messages of % are not due before %', wanted, wanted + age
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    select * into claimed from message_days where day = wanted for update skip locked;
+    if not found then
+        return null;
+    end if;
+    done := case
+        when claimed.gone_at is not null then 8
+        when claimed.dropped_at is not null then 7
+        when claimed.detached_at is not null then 6
+        when claimed.keys_rewritten_at is not null then 5
+        when claimed.key_destroyed_at is not null then 4
+        when claimed.soft_deleted_at is not null then 3
+        when claimed.floors_raised_at is not null then 2
+        when claimed.state = 'deleting' then 1
+        else 0
+    end;
+    if done >= place then
+        return null;
+    end if;
+    if done < place - 1 then
+        raise exception 'the messages of % are not ready for %, but for %', wanted, wanted_step, steps[done + 1]
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    if place = 4 and (claimed.soft_deleted_at at time zone 'UTC')::date + 7 > message_today() then
+        raise exception 'messages of % were soft-deleted less than seven days ago', wanted
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    return claimed;
+end
+$$;
+
 CREATE FUNCTION public.conversations_direct_has_two() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -43,27 +135,239 @@ CREATE FUNCTION public.database_incarnation() RETURNS text
     select extract(epoch from pg_postmaster_start_time()) || ' ' || pg_relation_filenode('log_checkpoints')
 $$;
 
+CREATE FUNCTION public.day_partition(wanted date) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    wanted_name constant text := 'messages_' || to_char(wanted, 'YYYYMMDD');
+begin
+    if to_regclass(wanted_name) is null then
+        return null;
+    end if;
+    if not exists (
+        select from message_partitions() p
+        where p.partition_name = wanted_name and p.day = wanted and not p.is_pending and p.is_checked
+    ) then
+        raise exception '% is not the partition of %', wanted_name, wanted
+            using errcode = 'object_not_in_prerequisite_state', hint = 'See message_partition_faults().';
+    end if;
+    return wanted_name;
+end
+$$;
+
+CREATE FUNCTION public.destroy_day_key(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    destroyed bigint;
+begin
+    if claim_day(wanted, 'destroy_day_key') is null then
+        return null;
+    end if;
+    delete from content_keys where day = wanted;
+    get diagnostics destroyed = row_count;
+    update message_days
+    set state = 'retiring', key_destroyed_at = now(), key_destroyed_by = pg_current_xact_id()
+    where day = wanted;
+    return destroyed;
+end
+$$;
+
+CREATE FUNCTION public.detach_day(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    partition text;
+begin
+    if claim_day(wanted, 'detach_day') is null then
+        return null;
+    end if;
+    partition := day_partition(wanted);
+    if partition is not null then
+        lock table only messages in access exclusive mode;
+        execute format('alter table messages detach partition %I', partition);
+        execute format('alter table %I rename to %I', partition, partition || '_retired');
+    end if;
+    update message_days set detached_at = now() where day = wanted;
+    return 1;
+end
+$$;
+
+CREATE FUNCTION public.drop_day(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+begin
+    if claim_day(wanted, 'drop_day') is null then
+        return null;
+    end if;
+    execute format('drop table if exists %I', 'messages_' || to_char(wanted, 'YYYYMMDD') || '_retired');
+    update message_days set dropped_at = now() where day = wanted;
+    return 1;
+end
+$$;
+
+CREATE FUNCTION public.due_day_steps() RETURNS TABLE(day date, step text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    select d.day, due.step
+    from message_days d
+    cross join lateral (
+        select case
+            when d.day + 91 > message_today() then null
+            when d.state = 'hot' then 'begin_day_deletion'
+            when d.state = 'deleting' and d.floors_raised_at is null then 'raise_day_floors'
+            when d.state = 'deleting' then 'soft_delete_day'
+            when d.day + 98 > message_today() then null
+            when d.state = 'deleted' then
+                case when (d.soft_deleted_at at time zone 'UTC')::date + 7 <= message_today() then 'destroy_day_key' end
+            when d.state <> 'retiring' then null
+            when d.keys_rewritten_at is null then case when can_rewrite_keys(d) then 'rewrite_content_keys' end
+            when d.detached_at is null then 'detach_day'
+            when d.dropped_at is null then 'drop_day'
+            else 'forget_day'
+        end as step
+    ) due
+    where due.step is not null
+    order by d.day
+$$;
+
+CREATE FUNCTION public.forget_day(wanted date, rows_max integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+    batch constant integer := least(greatest(rows_max, 1), 1000);
+    forgotten bigint := 0;
+    removed bigint;
+begin
+    if claim_day(wanted, 'forget_day') is null then
+        return null;
+    end if;
+    delete from dead_letters where dead_letter_id in (
+        select dead_letter_id from dead_letters where created_at < wanted + 8 limit batch for update skip locked
+    );
+    get diagnostics removed = row_count;
+    forgotten := forgotten + removed;
+    delete from assignments where assignment_id in (
+        select assignment_id from assignments where released_at < wanted + 1 order by released_at limit batch
+        for update skip locked
+    );
+    get diagnostics removed = row_count;
+    forgotten := forgotten + removed;
+    delete from staff_reads where (day, user_id, conversation_id) in (
+        select day, user_id, conversation_id from staff_reads where day <= wanted order by day limit batch
+    );
+    get diagnostics removed = row_count;
+    forgotten := forgotten + removed;
+    if forgotten = 0 then
+        update message_days set state = 'gone', gone_at = now() where day = wanted;
+    end if;
+    return forgotten;
+end
+$$;
+
 CREATE FUNCTION public.make_message_partition(day date) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 declare
     partition text := 'messages_' || to_char(day, 'YYYYMMDD');
+    first text := day::text || ' 00:00:00+00';
+    next text := (day + 1)::text || ' 00:00:00+00';
 begin
     if to_regclass(partition) is not null then
         return false;
     end if;
     -- What attaching takes anyway; taken first, whoever comes second sees what the first has made.
-    lock table messages in share update exclusive mode;
+    lock table only messages in share update exclusive mode;
     if to_regclass(partition) is not null then
         return false;
     end if;
     execute format('create table %I (like messages including defaults including constraints)', partition);
     execute format(
-        'alter table messages attach partition %I for values from (%L) to (%L)',
-        partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'
+        'alter table %I add constraint %I check (sent_at >= %L and sent_at < %L)', partition, partition || '_day', first, next
     );
+    execute format('alter table messages attach partition %I for values from (%L) to (%L)', partition, first, next);
     return true;
+end
+$$;
+
+CREATE FUNCTION public.message_partition_faults() RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+    select case
+        when is_default then format(
+            '%I is a default partition, which attaching any other one locks and reads: move its rows, then detach it', partition_name
+        )
+        when is_pending then format(
+            'detaching %I did not end: run `alter table messages detach partition %I finalize`', partition_name, partition_name
+        )
+        when day is null then format(
+            '%I was not made by make_message_partition, and has another name or other bounds than its partitions: move its '
+                || 'rows, then detach it', partition_name
+        )
+        else format(
+            '%I has no valid check %I: add it as make_message_partition does, `not valid`, then validate it', partition_name,
+            partition_name || '_day'
+        )
+    end
+    from message_partitions()
+    where is_default or is_pending or day is null or not is_checked
+    union all
+    select format('%I is named like a partition of messages and is none: attach it again, or rename it', c.relname)
+    from pg_class c
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'f') and c.relname ~ '^messages_\d{8}$'
+        and not exists (select from pg_inherits i where i.inhrelid = c.oid and i.inhparent = 'messages'::regclass)
+$_$;
+
+CREATE FUNCTION public.message_partitions() RETURNS TABLE(partition_name text, day date, is_default boolean, is_pending boolean, is_checked boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET "DateStyle" TO 'ISO, YMD'
+    AS $$
+    select c.relname::text,
+        case
+            when c.relkind = 'r'
+                and c.relname = 'messages_' || to_char(bound.first, 'YYYYMMDD')
+                and bound.text = format(
+                    'FOR VALUES FROM (%L) TO (%L)', bound.first || ' 00:00:00+00', bound.first + 1 || ' 00:00:00+00'
+                )
+                then bound.first
+        end,
+        bound.text = 'DEFAULT',
+        i.inhdetachpending,
+        exists (select from pg_constraint where conrelid = c.oid and conname = c.relname || '_day' and convalidated)
+    from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid
+    cross join lateral (
+        select pg_get_expr(c.relpartbound, c.oid) as text,
+            substring(pg_get_expr(c.relpartbound, c.oid) from '^FOR VALUES FROM \(''(\d{4}-\d\d-\d\d) ')::date as first
+    ) bound
+    where i.inhparent = 'messages'::regclass
+$$;
+
+CREATE FUNCTION public.message_today() RETURNS date
+    LANGUAGE sql STABLE
+    AS $$ select (now() at time zone 'UTC')::date $$;
+
+CREATE FUNCTION public.messages_late() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+begin
+    update conversations set floor_seq = new.seq where conversation_id = new.conversation_id and floor_seq < new.seq;
+    new.deleted_at := now();
+    return new;
 end
 $$;
 
@@ -97,6 +401,84 @@ begin
         (select last_activity_at from conversations where conversation_id = new.conversation_id), new.joined_at
     );
     return new;
+end
+$$;
+
+CREATE FUNCTION public.raise_day_floors(wanted date, conversations_max integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $_$
+declare
+    claimed message_days;
+    partition text;
+    last_id uuid;
+    raised bigint := 0;
+begin
+    claimed := claim_day(wanted, 'raise_day_floors');
+    if claimed is null then
+        return null;
+    end if;
+    partition := day_partition(wanted);
+    if partition is not null then
+        -- From conversation to conversation along the index, whatever number of messages each has. Rows of
+        -- conversations are locked in the order in which persisters lock them.
+        execute format($statement$
+            with recursive conversation (conversation_id) as (
+                (select conversation_id from %1$I where conversation_id > $1 order by conversation_id limit 1)
+                union all
+                select (
+                    select m.conversation_id from %1$I m where m.conversation_id > c.conversation_id
+                    order by m.conversation_id limit 1
+                )
+                from conversation c where c.conversation_id is not null
+            ),
+            due as materialized (
+                select next.conversation_id, newest.seq
+                from (select conversation_id from conversation where conversation_id is not null limit $2) next
+                cross join lateral (
+                    select seq from %1$I m where m.conversation_id = next.conversation_id order by seq desc limit 1
+                ) newest
+            ),
+            locked as materialized (
+                select c.conversation_id, due.seq
+                from due join conversations c using (conversation_id)
+                where c.floor_seq < due.seq
+                order by c.conversation_id
+                for no key update of c
+            ),
+            risen as (
+                update conversations c set floor_seq = greatest(c.floor_seq, locked.seq)
+                from locked where c.conversation_id = locked.conversation_id
+                returning 1
+            )
+            select (select conversation_id from due order by conversation_id desc limit 1), (select count(*) from risen)
+        $statement$, partition)
+        into last_id, raised
+        using coalesce(claimed.floor_after, '00000000-0000-0000-0000-000000000000'),
+            least(greatest(conversations_max, 1), 1000);
+    end if;
+    update message_days
+    set floor_after = coalesce(last_id, floor_after), floors_raised_at = case when last_id is null then now() end
+    where day = wanted;
+    return raised;
+end
+$_$;
+
+CREATE FUNCTION public.record_message_days() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    recorded bigint;
+begin
+    insert into message_days (day) select p.day from message_partitions() p where p.day is not null
+    on conflict (day) do update
+    set state = 'hot', floor_after = null, floors_raised_at = null, soft_deleted_at = null, key_destroyed_at = null,
+        key_destroyed_by = null, keys_rewritten_at = null, detached_at = null, dropped_at = null, gone_at = null
+    where message_days.state = 'gone';
+    get diagnostics recorded = row_count;
+    return recorded;
 end
 $$;
 
@@ -224,6 +606,24 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.rewrite_content_keys(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    claimed message_days;
+begin
+    claimed := claim_day(wanted, 'rewrite_content_keys');
+    if claimed is null or not can_rewrite_keys(claimed) then
+        return null;
+    end if;
+    execute 'cluster content_keys using content_keys_pkey';
+    update message_days set keys_rewritten_at = now() where day = wanted;
+    return 1;
+end
+$$;
+
 CREATE FUNCTION public.settle_read(INOUT read_seq bigint, INOUT own_runs int8multirange) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -241,6 +641,35 @@ begin
             select range_agg(run) from (select run from unnest(own_runs) as run order by run desc limit 32) as newest
         );
     end if;
+end
+$$;
+
+CREATE FUNCTION public.soft_delete_day(wanted date) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    partition text;
+begin
+    if claim_day(wanted, 'soft_delete_day') is null then
+        return null;
+    end if;
+    partition := day_partition(wanted);
+    if partition is not null then
+        lock table only messages in access exclusive mode;
+        execute format('alter table messages detach partition %I', partition);
+        execute format(
+            'alter table %I drop column deleted_at, add column deleted_at timestamptz default %L', partition, now()
+        );
+        execute format(
+            'alter table messages attach partition %I for values from (%L) to (%L)',
+            partition, wanted::text || ' 00:00:00+00', (wanted + 1)::text || ' 00:00:00+00'
+        );
+    end if;
+    update message_days set state = 'deleted', soft_deleted_at = now() where day = wanted;
+    return 1;
 end
 $$;
 
@@ -584,6 +1013,9 @@ ALTER TABLE ONLY public.log_checkpoints
 ALTER TABLE ONLY public.log_gaps
     ADD CONSTRAINT log_gaps_pkey PRIMARY KEY (gap_id);
 
+ALTER TABLE ONLY public.message_days
+    ADD CONSTRAINT message_days_pkey PRIMARY KEY (day);
+
 ALTER TABLE ONLY public.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (conversation_id, seq, sent_at);
 
@@ -613,6 +1045,8 @@ CREATE INDEX assignments_of_agent ON public.assignments USING btree (business_id
 CREATE INDEX assignments_of_conversation ON public.assignments USING btree (conversation_id, assignment_id DESC);
 
 CREATE UNIQUE INDEX assignments_open ON public.assignments USING btree (conversation_id) WHERE (released_at IS NULL);
+
+CREATE INDEX assignments_released ON public.assignments USING btree (released_at) WHERE (released_at IS NOT NULL);
 
 CREATE INDEX blocks_by_blocked ON public.blocks USING btree (blocked_id);
 

@@ -3,7 +3,8 @@
 
 revoke all on table
     conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
-    notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps, _sqlx_migrations
+    notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps,
+    message_days, _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
@@ -11,7 +12,11 @@ revoke all on function
         uuid, text, bigint, uuid[], text[], uuid[], timestamptz, uuid, integer, text, timestamptz
     ), assignments_within_capacity (),
     settle_read (bigint, int8multirange), own_after (int8multirange, bigint),
-    unread_count (bigint, bigint, bigint, int8multirange)
+    unread_count (bigint, bigint, bigint, int8multirange),
+    message_partitions (), message_partition_faults (), record_message_days (), message_today (),
+    can_rewrite_keys (message_days), due_day_steps (), claim_day (date, text), day_partition (date), messages_late (), begin_day_deletion (date), raise_day_floors (date, integer),
+    soft_delete_day (date), destroy_day_key (date), rewrite_content_keys (date), detach_day (date), drop_day (date),
+    forget_day (date, integer)
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
 
 -- Every service compares the schema with the one it was built for.
@@ -86,6 +91,12 @@ grant select (day, master_key_id, wrapped) on table content_keys to chat_notifie
 
 -- Retention makes partitions and keys, and counts messages without reading what is in them.
 grant execute on function make_message_partition (date) to chat_retention;
+-- It deletes nothing itself: it calls the steps of ageing out, which refuse a day that is not due.
+grant execute on function message_partition_faults (), record_message_days (), due_day_steps (), begin_day_deletion (date),
+    raise_day_floors (date, integer), soft_delete_day (date), destroy_day_key (date), rewrite_content_keys (date),
+    detach_day (date), drop_day (date), forget_day (date, integer)
+    to chat_retention;
+grant select on table message_days to chat_retention;
 grant select, insert on table content_keys to chat_retention;
 grant select (conversation_id, last_seq, floor_seq, last_message_at, last_activity_at) on table conversations
     to chat_retention;

@@ -49,6 +49,32 @@ const KEYS: &[Line] = &[
     ("delete from content_keys", NOBODY),
 ];
 
+/// Nothing is done: whoever may call a function is refused by it, unless the day is due (`retention/src/ageing/tests.rs`).
+const AGEING: &[Line] = &[
+    ("select state from message_days", OF_RETENTION),
+    ("select day from message_days for update", NOBODY),
+    ("insert into message_days (day) values ('2001-01-01')", NOBODY),
+    ("update message_days set soft_deleted_at = now() - interval '7 days'", NOBODY),
+    ("delete from message_days", NOBODY),
+    ("select record_message_days()", OF_RETENTION),
+    ("select due_day_steps()", OF_RETENTION),
+    ("select message_partition_faults()", OF_RETENTION),
+    ("select begin_day_deletion(current_date) where false", OF_RETENTION),
+    ("select raise_day_floors(current_date, 1) where false", OF_RETENTION),
+    ("select soft_delete_day(current_date) where false", OF_RETENTION),
+    ("select destroy_day_key(current_date) where false", OF_RETENTION),
+    ("select rewrite_content_keys(current_date) where false", OF_RETENTION),
+    ("select detach_day(current_date) where false", OF_RETENTION),
+    ("select drop_day(current_date) where false", OF_RETENTION),
+    ("select forget_day(current_date, 1) where false", OF_RETENTION),
+    ("select claim_day(current_date, '') where false", NOBODY),
+    ("select day_partition(current_date)", NOBODY),
+    ("select message_partitions()", NOBODY),
+    ("select message_today()", NOBODY),
+    ("alter table {partition} drop column deleted_at", NOBODY),
+    ("cluster content_keys using content_keys_pkey", NOBODY),
+];
+
 const CONVERSATIONS: &[Line] = &[
     ("select created_at from conversations", OF_GATEWAY),
     ("select direct_low from conversations", &[Gateway, Notifier, TextNotifier]),
@@ -221,8 +247,8 @@ fn r6_4_each_service_does_in_postgres_what_it_needs_and_nothing_else() -> Result
         let mut found = Vec::new();
         for login in SERVICES {
             let mut connection = PgConnection::connect(&fleet.urls().of(login).postgres).await?;
-            for (statement, allowed) in [MESSAGES, KEYS, CONVERSATIONS, BUSINESSES, REST, SERVER].into_iter().flatten()
-            {
+            let lines = [MESSAGES, KEYS, AGEING, CONVERSATIONS, BUSINESSES, REST, SERVER];
+            for (statement, allowed) in lines.into_iter().flatten() {
                 let tried = statement
                     .replace("{partition}", &partition)
                     .replace("{conversation}", &conversation)
