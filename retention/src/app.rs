@@ -12,6 +12,7 @@ use chat_shared::{
 };
 
 use crate::{
+    ageing::Ageing,
     config::{MigrateSettings, PrepareSettings, RunSettings},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
@@ -29,6 +30,7 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("conversations", &["select"]),
     ("participants", &["select"]),
     ("messages", &["select"]),
+    ("message_days", &["select"]),
 ];
 
 /// Runs the service until it is told to stop.
@@ -44,6 +46,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
         prepared: health.latch("prepared"),
     };
     tasks.essential("preparation", worker.run(tasks.draining().clone()));
+    tasks.best_effort("ageing", Ageing::new(pool.clone()).run(tasks.draining().clone()));
     tasks.best_effort("unread audit", UnreadAudit::new(pool, Clock::System).run(tasks.draining().clone()));
     tasks.run(DRAIN_MAX).await
 }

@@ -3,10 +3,12 @@
 use chat_shared::settings::{CheckSettings, MasterKeySettings, PostgresSettings, TelemetrySettings};
 use clap::{Args, Parser, Subcommand};
 
-/// Makes what each day needs, partitions and content keys, ahead of time. Any number of instances may run.
+/// Makes what each day needs, partitions and content keys, ahead of time, and ages old days out. Any number of
+/// instances may run.
 ///
-/// Every setting is an option and an environment variable. Without a command it runs as a service: it makes partitions and
-/// content keys 14 days ahead, now and every hour, and looks every minute whether lists show what is unread.
+/// Every setting is an option and an environment variable. Without a command it runs as a service: it makes partitions
+/// and content keys 14 days ahead, now and every hour; every minute it soft-deletes the messages of days that ended 90
+/// days ago, removes those of days that ended 97 days ago for good, and looks whether lists show what is unread.
 #[derive(Debug, Parser)]
 #[command(name = "chat-retention", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -1,5 +1,7 @@
-//! The retention service: migrates the schema, makes partitions and content keys ahead of time, and audits what is unread.
+//! The retention service: migrates the schema, makes partitions and content keys ahead of time, ages old days out, and
+//! audits what is unread.
 
+mod ageing;
 mod app;
 mod config;
 mod grants;

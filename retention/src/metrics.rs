@@ -1,6 +1,6 @@
 //! The metrics of this service, by name.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 /// Alert below 3: the persister heals a day that begins without its partition, but slowly.
 pub const PARTITIONS_AHEAD_DAYS: &str = "chat_retention_partitions_ahead_days";
@@ -14,6 +14,22 @@ pub const FAILURES_TOTAL: &str = "chat_retention_preparation_failures_total";
 pub const UNREAD_DRIFT: &str = "chat_retention_unread_drift";
 /// Participants whose lists were compared with their messages; alert when it stands still.
 pub const UNREAD_AUDITED_TOTAL: &str = "chat_retention_unread_audited_total";
+/// Days with messages, by state.
+pub const DAYS: &str = "chat_retention_days";
+/// Alert above 98: a day should be gone.
+pub const OLDEST_DAY_AGE_DAYS: &str = "chat_retention_oldest_day_age_days";
+/// Alert above zero: no day ages out.
+pub const PARTITION_FAULTS: &str = "chat_retention_partition_faults";
+/// Attempts to lock a table for a step of ageing out, by outcome.
+pub const LOCK_ATTEMPTS_TOTAL: &str = "chat_retention_lock_attempts_total";
+/// How long such a step takes, waiting included.
+pub const LOCK_SECONDS: &str = "chat_retention_lock_seconds";
+/// Conversations whose floor was raised.
+pub const FLOORS_RAISED_TOTAL: &str = "chat_retention_floors_raised_total";
+/// Content keys that were destroyed at the end of their time.
+pub const KEYS_DESTROYED_TOTAL: &str = "chat_retention_keys_destroyed_total";
+/// Alert when it rises for an hour: days are late.
+pub const AGEING_FAILURES_TOTAL: &str = "chat_retention_ageing_failures_total";
 
 /// Describes all of them and sets them to zero.
 pub fn describe() {
@@ -27,10 +43,34 @@ pub fn describe() {
         "Participants to whom lists show another number of unread messages than there are"
     );
     describe_counter!(UNREAD_AUDITED_TOTAL, Unit::Count, "Participants whose lists were compared with their messages");
+    describe_gauge!(DAYS, Unit::Count, "Days with messages, by state: hot, deleting, deleted, retiring, gone");
+    describe_gauge!(OLDEST_DAY_AGE_DAYS, Unit::Count, "Days since the oldest day of which something is left");
+    describe_gauge!(PARTITION_FAULTS, Unit::Count, "Faults of partitions, until whose repair no day ages out");
+    describe_counter!(
+        LOCK_ATTEMPTS_TOTAL,
+        Unit::Count,
+        "Attempts to lock a table for a step of ageing out, by outcome"
+    );
+    describe_histogram!(LOCK_SECONDS, Unit::Seconds, "From such an attempt to the end of its transaction");
+    describe_counter!(FLOORS_RAISED_TOTAL, Unit::Count, "Conversations whose floor was raised");
+    describe_counter!(KEYS_DESTROYED_TOTAL, Unit::Count, "Content keys that were destroyed at the end of their time");
+    describe_counter!(
+        AGEING_FAILURES_TOTAL,
+        Unit::Count,
+        "Steps of ageing out that failed, and passes without an answer"
+    );
     gauge!(PARTITIONS_AHEAD_DAYS).set(0);
     gauge!(KEYS_AHEAD_DAYS).set(0);
     gauge!(KEYS_DAMAGED).set(0);
     counter!(FAILURES_TOTAL).absolute(0);
     gauge!(UNREAD_DRIFT).set(0);
     counter!(UNREAD_AUDITED_TOTAL).absolute(0);
+    gauge!(OLDEST_DAY_AGE_DAYS).set(0);
+    gauge!(PARTITION_FAULTS).set(0);
+    for outcome in ["taken", "refused"] {
+        counter!(LOCK_ATTEMPTS_TOTAL, "outcome" => outcome).absolute(0);
+    }
+    counter!(FLOORS_RAISED_TOTAL).absolute(0);
+    counter!(KEYS_DESTROYED_TOTAL).absolute(0);
+    counter!(AGEING_FAILURES_TOTAL).absolute(0);
 }

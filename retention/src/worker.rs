@@ -91,7 +91,7 @@ impl Worker {
 }
 
 /// A second at first, so that a database that comes up a little later costs little; then up to a minute.
-fn retry_delay(failures: u32) -> Duration {
+pub fn retry_delay(failures: u32) -> Duration {
     RETRY_DELAY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_DELAY_MAX)
 }
 
