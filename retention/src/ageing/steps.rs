@@ -3,10 +3,6 @@
 use sqlx::PgPool;
 use time::Date;
 
-/// Conversations whose floors are raised in one transaction.
-const CONVERSATIONS_MAX: i32 = 1000;
-/// Rows of each ledger that are removed in one transaction.
-const ROWS_MAX: i32 = 1000;
 /// What `message_days` says of a day.
 const STATES: [&str; 5] = ["hot", "deleting", "deleted", "retiring", "gone"];
 
@@ -93,19 +89,20 @@ pub async fn next(pool: &PgPool, day: Date) -> sqlx::Result<Option<Step>> {
 }
 
 /// Does a step, or a batch of it; how many conversations, keys or rows it changed. None if another instance is at the
-/// day, the step was done before, or it can't be done as long as some transaction runs.
-pub async fn perform(pool: &PgPool, day: Date, step: Step) -> sqlx::Result<Option<i64>> {
+/// day, the step was done before, or it can't be done as long as some transaction runs. A batch is of `batch_max`
+/// conversations, or rows of each ledger.
+pub async fn perform(pool: &PgPool, day: Date, step: Step, batch_max: i32) -> sqlx::Result<Option<i64>> {
     match step {
         Step::Begin => sqlx::query_scalar!("select begin_day_deletion($1)", day).fetch_one(pool).await,
         Step::RaiseFloors => {
-            sqlx::query_scalar!("select raise_day_floors($1, $2)", day, CONVERSATIONS_MAX).fetch_one(pool).await
+            sqlx::query_scalar!("select raise_day_floors($1, $2)", day, batch_max).fetch_one(pool).await
         }
         Step::SoftDelete => sqlx::query_scalar!("select soft_delete_day($1)", day).fetch_one(pool).await,
         Step::DestroyKey => sqlx::query_scalar!("select destroy_day_key($1)", day).fetch_one(pool).await,
         Step::RewriteKeys => sqlx::query_scalar!("select rewrite_content_keys($1)", day).fetch_one(pool).await,
         Step::Detach => sqlx::query_scalar!("select detach_day($1)", day).fetch_one(pool).await,
         Step::Drop => sqlx::query_scalar!("select drop_day($1)", day).fetch_one(pool).await,
-        Step::Forget => sqlx::query_scalar!("select forget_day($1, $2)", day, ROWS_MAX).fetch_one(pool).await,
+        Step::Forget => sqlx::query_scalar!("select forget_day($1, $2)", day, batch_max).fetch_one(pool).await,
     }
 }
 

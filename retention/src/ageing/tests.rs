@@ -6,12 +6,17 @@ use chat_dev::{
     test_servers::{TestServers, unique_namespace},
     wait,
 };
-use chat_shared::{clock::Clock, ids::ConversationId, postgres, settings::PostgresSettings};
+use chat_shared::{
+    clock::Clock,
+    ids::ConversationId,
+    postgres::{self, MIGRATOR},
+    settings::PostgresSettings,
+};
 use sqlx::{AssertSqlSafe, Executor, types::Uuid};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::unread_audit::UnreadAudit;
+use crate::{migrate::migrate, unread_audit::UnreadAudit};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 /// The days before today that have a partition.
@@ -313,7 +318,7 @@ async fn r1_6_dead_letters_and_ledgers_of_that_age_go_and_open_assignments_stay(
 
 #[tokio::test]
 async fn r1_6_no_byte_of_a_destroyed_key_stays_in_its_table() {
-    let mut scene = Scene::set().await;
+    let scene = Scene::set().await;
     let has_bytes = async |days_ago: i32| {
         scene.pool.execute("checkpoint").await.unwrap();
         sqlx::query_scalar!(
@@ -346,7 +351,7 @@ async fn floors_are_raised_some_conversations_at_a_time_and_none_is_left_out() {
         talks.push(scene.talk(&[99, 91, 91, 0]).await);
     }
     let day = scene.day(91);
-    steps::perform(&scene.retention, day, Step::Begin).await.unwrap();
+    steps::perform(&scene.retention, day, Step::Begin, BATCH_MAX).await.unwrap();
     let mut raised = Vec::new();
     while steps::next(&scene.retention, day).await.unwrap() == Some(Step::RaiseFloors) {
         let batch =
@@ -398,9 +403,9 @@ async fn an_instance_that_ends_after_any_step_leaves_the_rest_to_another() {
                 .fetch_one(&mut *cut_off)
                 .await
                 .unwrap();
-            assert_eq!(steps::perform(&instance, day, step).await.unwrap(), None, "another one is at it");
+            assert_eq!(steps::perform(&instance, day, step, BATCH_MAX).await.unwrap(), None, "another one is at it");
             cut_off.rollback().await.unwrap();
-            assert!(steps::perform(&instance, day, step).await.unwrap().is_some());
+            assert!(steps::perform(&instance, day, step, BATCH_MAX).await.unwrap().is_some());
             instance.close().await;
             done += 1;
         }
@@ -447,6 +452,25 @@ async fn a_reader_that_holds_one_day_delays_no_other_day() {
     reader.rollback().await.unwrap();
     scene.pass().await;
     assert_eq!(scene.state(97).await, "deleted");
+}
+
+#[tokio::test]
+async fn a_writer_that_holds_a_conversation_delays_only_its_days() {
+    let mut scene = Scene::set().await;
+    let talk = scene.talk(&[97, 0]).await;
+    let mut writer = scene.pool.begin().await.unwrap();
+    sqlx::query!("select version from conversations where conversation_id = $1 for update", talk)
+        .fetch_one(&mut *writer)
+        .await
+        .unwrap();
+    let pass = scene.pass().await;
+    assert_eq!((pass.refusals, pass.failures), (ATTEMPTS_MAX, 0));
+    for (days_ago, state) in [(97, "deleting"), (91, "deleted"), (98, "deleted"), (99, "deleted")] {
+        assert_eq!(scene.state(days_ago).await, state, "{days_ago}");
+    }
+    writer.rollback().await.unwrap();
+    scene.pass().await;
+    assert_eq!((scene.state(97).await.as_str(), scene.floor(talk).await), ("deleted", 1));
 }
 
 #[tokio::test]
@@ -507,7 +531,7 @@ async fn a_pending_detach_is_reported_with_its_remedy() {
 
 #[tokio::test]
 async fn messages_are_stored_meanwhile_without_an_error() {
-    let mut scene = Scene::set().await;
+    let scene = Scene::set().await;
     let talk = scene.talk(&[0]).await;
     let (draining, mut tasks) = (CancellationToken::new(), JoinSet::new());
     for _ in 0..2 {
@@ -590,7 +614,7 @@ async fn r1_5_r1_6_with_retentions_credential_nothing_goes_that_is_not_due() {
     ];
     let refused = async |days_ago: i32, steps: &[Step]| {
         for step in steps {
-            let error = steps::perform(&thief, scene.day(days_ago), *step).await.unwrap_err();
+            let error = steps::perform(&thief, scene.day(days_ago), *step, BATCH_MAX).await.unwrap_err();
             assert_eq!(code(&error).as_deref(), Some(NOT_DUE), "{step:?} of {days_ago} days ago: {error}");
         }
     };
@@ -614,7 +638,7 @@ async fn r1_5_r1_6_with_retentions_credential_nothing_goes_that_is_not_due() {
     assert_eq!(scene.messages().await, deleted);
     for step in all {
         let unknown = Date::from_calendar_date(1999, time::Month::January, 1).unwrap();
-        assert_eq!(steps::perform(&thief, unknown, step).await.unwrap(), None, "{step:?}");
+        assert_eq!(steps::perform(&thief, unknown, step, BATCH_MAX).await.unwrap(), None, "{step:?}");
     }
 }
 
@@ -636,4 +660,37 @@ async fn ageing_waits_for_a_database_that_comes_later_and_ends_when_told() {
     .unwrap();
     draining.cancel();
     tasks.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn partitions_of_an_older_version_get_their_checks_so_that_attaching_them_reads_no_rows() {
+    let servers = TestServers::from_env().unwrap();
+    let name = unique_namespace();
+    copy_database(&servers.postgres_url, "template1", &name).await.unwrap();
+    let (server, _) = servers.postgres_url.rsplit_once('/').unwrap();
+    let settings = PostgresSettings::new(format!("{server}/{name}"), 4);
+    let pool = postgres::connect(&settings, "test").unwrap();
+    // The last migration before days aged out.
+    MIGRATOR.run_to(10, &pool).await.unwrap();
+    let fill = "select make_message_partition((now() at time zone 'UTC')::date - 91);
+         insert into messages (conversation_id, seq, sent_at, message_id, sender_id, envelope)
+         select gen_random_uuid(), n, date_trunc('day', now(), 'UTC') - interval '91 days', gen_random_uuid(), gen_random_uuid(), ''
+         from generate_series(1, 100) n";
+    pool.execute(fill).await.unwrap();
+    migrate(&pool, &settings).await.unwrap();
+    assert!(steps::faults(&pool).await.unwrap().is_empty());
+    steps::record_days(&pool).await.unwrap();
+    let day = steps::due_days(&pool).await.unwrap()[0];
+    for step in [Step::Begin, Step::RaiseFloors, Step::RaiseFloors] {
+        steps::perform(&pool, day, step, BATCH_MAX).await.unwrap();
+    }
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query!("select soft_delete_day($1)", day).fetch_one(&mut *transaction).await.unwrap();
+    let scans = sqlx::query_scalar!(
+        r#"select pg_stat_get_xact_numscans(inhrelid) as "scans!" from pg_inherits where inhparent = 'messages'::regclass"#
+    );
+    assert_eq!(scans.fetch_one(&mut *transaction).await.unwrap(), 0);
+    transaction.commit().await.unwrap();
+    let deleted = sqlx::query_scalar!(r#"select count(*) as "count!" from messages where deleted_at is not null"#);
+    assert_eq!(deleted.fetch_one(&pool).await.unwrap(), 100);
 }
