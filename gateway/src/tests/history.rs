@@ -201,6 +201,36 @@ async fn deleted_messages_are_not_shown() {
 }
 
 #[tokio::test]
+async fn r1_5_messages_of_days_that_have_aged_out_are_neither_shown_nor_counted() {
+    let (place, ana, conversation) = talk().await;
+    let id = conversation.conversation_id;
+    let now = OffsetDateTime::from(chat_shared::clock::Clock::System.now());
+    for (seq, days) in (1..).zip([95, 91, 91, 89, 0]) {
+        place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
+    }
+    // What retention does with days that are due.
+    let age = "select record_message_days();
+         do $$
+         declare
+             due record;
+         begin
+             loop
+                 select day, step into due from due_day_steps() limit 1;
+                 exit when not found;
+                 execute format('select %I(%L%s)', due.step, due.day, case due.step when 'raise_day_floors' then ', 2' end);
+             end loop;
+         end
+         $$";
+    sqlx::raw_sql(age).execute(&place.pool).await.unwrap();
+    assert_eq!(place.page(ana, id, PageOf::Newest, 10).await, Ok((vec![4, 5], false)));
+    let listed = place.conversations.get(ana, id).await.unwrap();
+    assert_eq!((listed.unread, listed.floor_seq, listed.last_message.unwrap().seq), (2, Seq(3), Seq(5)));
+    // The rows say so too.
+    sqlx::raw_sql("update conversations set floor_seq = 0").execute(&place.pool).await.unwrap();
+    assert_eq!(place.page(ana, id, PageOf::Newest, 10).await, Ok((vec![4, 5], false)));
+}
+
+#[tokio::test]
 async fn a_page_of_deleted_messages_alone_is_empty_and_says_that_there_are_more() {
     let (place, ana, conversation) = talk().await;
     let id = conversation.conversation_id;
