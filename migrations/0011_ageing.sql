@@ -32,7 +32,7 @@ language sql stable set search_path = public, pg_temp set timezone = 'UTC' set d
 $$;
 
 -- Attaching a partition reads all its rows unless a check says what it may hold. Validated by the next migration, which
--- holds nobody up.
+-- holds nothing up.
 do $$
 declare
     partition record;
@@ -49,7 +49,7 @@ begin
 end
 $$;
 
--- As before, with the check. Only the table itself is locked: a vacuum of some partition holds nobody up.
+-- As before, with the check. Only the table itself is locked: a vacuum of some partition holds nothing up.
 create or replace function make_message_partition(day date) returns boolean language plpgsql
     security definer set search_path = public, pg_temp as $$
 declare
@@ -97,7 +97,7 @@ create table message_days (
 
 create index assignments_released on assignments (released_at) where released_at is not null;
 
--- What keeps days from ageing out until an operator has mended it, with the remedy.
+-- Faults that keep days from ageing out until an operator has mended them, each with its remedy.
 create function message_partition_faults() returns setof text
 language sql stable security definer set search_path = public, pg_temp as $$
     select case
@@ -257,7 +257,7 @@ begin
 end
 $$;
 
--- First step: from here on what is added to the day is deleted, so that the steps after it have all there is.
+-- First step: messages that are added to the day from here on are deleted, so that the steps after it miss none.
 create function begin_day_deletion(wanted date) returns bigint
 language plpgsql security definer set search_path = public, pg_temp set lock_timeout = '50ms' as $$
 declare
@@ -338,7 +338,7 @@ end
 $$;
 
 -- Gives every row of the day its deleted_at without writing one: the column is replaced by one whose default is kept in
--- the catalog. The table of all days is locked first, as everybody does, and only for the change.
+-- the catalog. `messages` is locked before the partition, in the order of all other statements.
 create function soft_delete_day(wanted date) returns bigint
 language plpgsql security definer set search_path = public, pg_temp set timezone = 'UTC' set lock_timeout = '50ms' as $$
 declare
@@ -431,10 +431,10 @@ begin
 end
 $$;
 
--- Last step: removes what else is as old, at most so many rows of each sort; how many there were. When there are no
--- more, the day is gone. Dead letters of the day were written within the seven days that the log keeps it; those that
--- are removed with them are of messages that are 90 days old too. An assignment that has not ended stays, whatever its
--- age.
+-- Last step: removes rows of other tables that are as old, at most so many of each sort; how many there were. When
+-- there are no more, the day is gone. Dead letters of the day were written within the seven days that the log keeps it;
+-- those that are removed with them are of messages that are 90 days old too. An assignment that has not ended stays,
+-- whatever its age.
 create function forget_day(wanted date, rows_max integer) returns bigint
 language plpgsql security definer set search_path = public, pg_temp set timezone = 'UTC' as $$
 declare

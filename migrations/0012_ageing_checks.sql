@@ -1,4 +1,4 @@
--- Validates the checks on the days' partitions. A migration of its own: reading the rows takes long, and holds up nobody.
+-- Validates the checks on the days' partitions. A migration of its own: reading the rows takes long, and holds nothing up.
 
 do $$
 declare

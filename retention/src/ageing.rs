@@ -48,11 +48,11 @@ pub struct Ageing {
     pool: PgPool,
     /// Of the next batch.
     batch_max: i32,
-    /// What was wrong with the partitions in the pass before.
+    /// Faults of the partitions in the pass before.
     faults: Vec<String>,
 }
 
-/// What one pass did.
+/// The work of one pass.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
     /// Steps, and batches of steps, that were done.
@@ -71,7 +71,7 @@ impl Ageing {
         Self { pool, batch_max: BATCH_MAX, faults: Vec::new() }
     }
 
-    /// Works until `draining`. What fails is tried again.
+    /// Works until `draining`. Failed passes and steps are tried again.
     pub async fn run(mut self, draining: CancellationToken) {
         let mut failures = 0;
         loop {

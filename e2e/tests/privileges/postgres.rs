@@ -49,7 +49,7 @@ const KEYS: &[Line] = &[
     ("delete from content_keys", NOBODY),
 ];
 
-/// Nothing is done: whoever may call a function is refused by it, unless the day is due (`retention/src/ageing/tests.rs`).
+/// Nothing is done here. The functions refuse a day that is not due: `retention/src/ageing/tests.rs`.
 const AGEING: &[Line] = &[
     ("select state from message_days", OF_RETENTION),
     ("select day from message_days for update", NOBODY),

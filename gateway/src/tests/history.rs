@@ -208,7 +208,7 @@ async fn r1_5_messages_of_days_that_have_aged_out_are_neither_shown_nor_counted(
     for (seq, days) in (1..).zip([95, 91, 91, 89, 0]) {
         place.store_old(ana, &conversation, seq, now - Duration::days(days)).await;
     }
-    // What retention does with days that are due.
+    // All steps of the days that are due, as retention calls them.
     let age = "select record_message_days();
          do $$
          declare

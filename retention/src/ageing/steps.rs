@@ -3,13 +3,13 @@
 use sqlx::PgPool;
 use time::Date;
 
-/// What `message_days` says of a day.
+/// States of a day in `message_days`.
 const STATES: [&str; 5] = ["hot", "deleting", "deleted", "retiring", "gone"];
 
 /// A step of a day, in the order in which they are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// What is added to the day from now on is deleted.
+    /// Messages that are added to the day from now on are deleted.
     Begin,
     /// A batch of conversations shows and counts nothing of the day any more.
     RaiseFloors,
@@ -23,7 +23,7 @@ pub enum Step {
     Detach,
     /// The rows go.
     Drop,
-    /// A batch of what else is as old goes.
+    /// A batch of ledgers' rows that are as old goes.
     Forget,
 }
 
@@ -33,7 +33,7 @@ impl Step {
         matches!(self, Self::Begin | Self::SoftDelete | Self::RewriteKeys | Self::Detach | Self::Drop)
     }
 
-    /// Whether everybody who reads or writes messages waits meanwhile, of whatever day.
+    /// Whether reading and writing messages waits meanwhile, of whatever day.
     pub const fn locks_all_days(self) -> bool {
         matches!(self, Self::SoftDelete | Self::Detach)
     }
@@ -62,7 +62,7 @@ pub struct Days {
     pub oldest_age: i32,
 }
 
-/// What is wrong with the partitions, each with its remedy.
+/// Faults of the partitions, each with its remedy.
 pub async fn faults(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(r#"select fault as "fault!" from message_partition_faults() as fault order by fault"#)
         .fetch_all(pool)

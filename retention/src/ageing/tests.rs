@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const DAYS_AGO: [i32; 7] = [0, 89, 90, 91, 97, 98, 99];
 /// Those among them that are more than 90 days old.
 const DUE: [i32; 4] = [91, 97, 98, 99];
-/// What the code is for a day that is not due, or a step out of turn.
+/// PostgreSQL's code for a day that is not due, or a step out of turn.
 const NOT_DUE: &str = "55000";
 
 struct Scene {
