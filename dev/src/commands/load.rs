@@ -12,7 +12,8 @@ use crate::{
         machine,
         peer::Peer,
         scenario::{
-            backlog, burst, dm, history, hostile, idle, jitter, lists, outage, race, reading, reconnect, seed, storm,
+            backlog, burst, dm, history, hostile, idle, jitter, lists, outage, race, reading, reconnect, retire, seed,
+            storm,
         },
         setting::Setting,
     },
@@ -67,6 +68,8 @@ enum Scenario {
     /// Customers of one business come while gateways are killed and agents go away: no case may have two agents, no agent too
     /// many cases, no customer none
     Race(race::Options),
+    /// A day of many messages ages out while users write to each other
+    Retire(retire::Options),
     /// What the requirements count on for 50,000 users: messages, reading, typing, coming and going, and what Redis and
     /// PostgreSQL write for it
     Seed(seed::Options),
@@ -234,6 +237,7 @@ async fn measure(options: Options) -> Result<ExitCode> {
         Scenario::Hostile(options) => Box::pin(hostile::run(&options, &setting)).await,
         Scenario::Burst(options) => Box::pin(burst::run(&options, &setting)).await,
         Scenario::Race(options) => Box::pin(race::run(&options, &setting)).await,
+        Scenario::Retire(options) => Box::pin(retire::run(&options, &setting)).await,
         Scenario::Seed(options) => Box::pin(seed::run(&options, &setting)).await,
         Scenario::Reconnect(options) => Box::pin(reconnect::run(&options, &setting)).await,
         Scenario::Reading(options) => Box::pin(reading::run(&options, &setting)).await,
@@ -255,6 +259,7 @@ impl Scenario {
             Self::Burst(options) => (options.connections(), false),
             Self::Seed(options) => (options.connections(), false),
             Self::Reconnect(options) => (options.connections(), false),
+            Self::Retire(options) => (options.connections(), false),
             Self::Reading(options) => (options.connections(), false),
             Self::Race(options) => ((options.customers + options.agents) as usize, false),
             Self::History(_) => (PAGES_IN_FLIGHT_MAX, true),

@@ -200,7 +200,8 @@ impl Subject for Chat {
 
     async fn stored(&self) -> Result<u64> {
         let mut database = self.database().await?;
-        let count: i64 = sqlx::raw_sql("select count(*) from messages").fetch_one(&mut database).await?.try_get(0)?;
+        let question = "select count(*) from messages where sent_at > now() - interval '1 day'";
+        let count: i64 = sqlx::raw_sql(question).fetch_one(&mut database).await?.try_get(0)?;
         database.close().await?;
         Ok(count.unsigned_abs())
     }

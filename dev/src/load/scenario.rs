@@ -12,6 +12,7 @@ pub mod outage;
 pub mod race;
 pub mod reading;
 pub mod reconnect;
+pub mod retire;
 pub mod seed;
 pub mod storm;
 

@@ -41,7 +41,7 @@ pub trait Subject {
     /// What its servers were asked to do since they started.
     fn work(&self) -> impl Future<Output = Result<Work>>;
 
-    /// How many messages its database holds.
+    /// How many messages its database holds; those older than a day may be left out.
     fn stored(&self) -> impl Future<Output = Result<u64>>;
 
     /// The ids, as their senders chose them, of the messages that came into its database within the last `within`.
