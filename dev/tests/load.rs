@@ -150,8 +150,8 @@ async fn each_customer_of_a_burst_gets_an_agent_and_its_case_resolved_r7_2() {
         let (workload, measured) = burst::measure(&options, &chat, &setting.tools).await.unwrap();
         chat.stop().await.unwrap();
 
-        let Burst { assigned, ledger, .. } = &measured.meanwhile;
-        assert_eq!((*assigned, ledger.open), (20, 0), "{ledger:?}");
+        let Burst { assigned, ledger, forgotten, .. } = &measured.meanwhile;
+        assert_eq!((*assigned, *forgotten), (20, 0), "{ledger:?}");
         assert!(ledger.assignments >= 20 && ledger.waited_p99_ms > 0.0, "{ledger:?}");
         let proof = measured.run.proof.unwrap();
         assert_eq!((proof.lost, proof.repeated, proof.unanswered), (0, 0, 0));

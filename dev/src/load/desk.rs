@@ -135,6 +135,21 @@ impl Desk {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until agents have resolved all cases, for a minute at most. The number of cases that are open then.
+    pub async fn until_resolved(&self, chat: &Chat) -> Result<u64> {
+        let business_id = self.business_id.as_uuid();
+        let question =
+            format!("select count(*) from cases where business_id = '{business_id}' and state <> 'resolved'");
+        let deadline = Instant::now() + REQUEST_DEADLINE;
+        loop {
+            let open = ask(chat, question.clone()).await?.try_get::<i64, _>(0)?.unsigned_abs();
+            if open == 0 || Instant::now() > deadline {
+                return Ok(open);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     /// Opens or closes the business, as kaha-main-v3 does. Closing resolves all cases.
     pub async fn set_open(&self, chat: &Chat, is_open: bool) -> Result<()> {
         let url =

@@ -26,6 +26,7 @@ const ROUTED_TOGETHER_MAX: usize = 3;
 /// meanwhile share a pass, which costs little more for ten cases than for one, and a burst at one business leaves most of the
 /// processor time and of PostgreSQL to all else.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 const PAUSE_FACTOR: u32 = 3;
 
 /// Customers who have written: their conversations, and of each its place in the order of arrival and the last message.
@@ -86,7 +87,7 @@ async fn route(businesses: Businesses, business_id: BusinessId, written: Written
         let (some, started) = (rest.next().unwrap_or_default(), Instant::now());
         let pass = businesses.route(business_id, some).await;
         // Also after the last pass, for the wakes that come meanwhile.
-        sleep(PAUSE_MIN.max(started.elapsed() * PAUSE_FACTOR)).await;
+        sleep((started.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX)).await;
         match pass {
             Ok(pass) if pass.has_more || rest.len() > 0 => {}
             Ok(_) => return,

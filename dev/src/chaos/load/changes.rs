@@ -11,7 +11,7 @@ use chat_client::{
     ids::ConversationId,
     wire::{Accepted, ErrorCode, Mute},
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -208,9 +208,10 @@ impl Changes {
 
     async fn is_published(&self, conversation_id: ConversationId) -> Result<bool> {
         let mut connection = PgConnection::connect(&self.postgres).await?;
-        let counting = sqlx::query_scalar("select count(*) from outbox where conversation_id = $1");
-        let pending: i64 = counting.bind(conversation_id.as_uuid()).fetch_one(&mut connection).await?;
-        Ok(pending == 0)
+        let question =
+            format!("select exists (select from outbox where conversation_id = '{}')", conversation_id.as_uuid());
+        let is_pending: bool = sqlx::raw_sql(AssertSqlSafe(question)).fetch_one(&mut connection).await?.try_get(0)?;
+        Ok(!is_pending)
     }
 
     /// Asks until a gateway has answered. Gives whether it agreed; a refusal for good is a fault.

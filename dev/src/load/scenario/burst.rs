@@ -107,8 +107,10 @@ pub struct Burst {
     pub assigned: usize,
     /// From the first message until the last of them had one.
     pub lasted: Duration,
-    /// As PostgreSQL has it.
+    /// As PostgreSQL has it when the private chats are measured alone again.
     pub ledger: Ledger,
+    /// Cases that agents left open for good.
+    pub forgotten: u64,
 }
 
 /// Measures and reports.
@@ -144,11 +146,12 @@ pub async fn measure(options: &Options, chat: &Chat, tools: &Tools) -> Result<(W
     let customers = desk.customers(chat, options.customers as usize)?;
     let workload = workload(options, chat, &desk, &customers).await?;
     desk.begin().await?;
-    let measured = run::run_with(chat, &workload, tools, async |stage| {
+    let mut measured = run::run_with(chat, &workload, tools, async |stage| {
         let new = if options.new { &customers[..] } else { &[] };
         burst(options, chat, &desk, new, stage).await
     })
     .await?;
+    measured.meanwhile.forgotten = desk.until_resolved(chat).await?;
     Ok((workload, measured))
 }
 
@@ -225,12 +228,13 @@ async fn burst(options: &Options, chat: &Chat, desk: &Desk, new: &[Customer], st
     let (_, (assigned, lasted)) = tokio::try_join!(writing, watching)?;
     // The last answers and resolves belong to the burst too.
     stage.reach(options.after().start).await;
-    Ok(Burst { assigned, lasted, ledger: Ledger::read(chat, desk.business_id, &since).await? })
+    let ledger = Ledger::read(chat, desk.business_id, &since).await?;
+    Ok(Burst { assigned, lasted, ledger, forgotten: ledger.open })
 }
 
 fn report(options: &Options, workload: &Workload, mut measured: Measured<Burst>, outcome: &mut Outcome) {
-    let Burst { assigned, lasted, ledger } = &measured.meanwhile;
-    let (assigned, lasted, ledger, customers) = (*assigned, *lasted, *ledger, options.customers as usize);
+    let Burst { assigned, lasted, ledger, forgotten } = measured.meanwhile;
+    let customers = options.customers as usize;
     let part = |phases| run::part(&measured.run, workload, &measured.done, PRIVATE, phases);
     let seconds = usize::try_from(lasted.as_secs()).unwrap_or(usize::MAX).saturating_add(1);
     let end = PHASE_SECONDS.saturating_add(seconds).min(workload.phases.len());
@@ -238,6 +242,7 @@ fn report(options: &Options, workload: &Workload, mut measured: Measured<Burst>,
         (part(PHASE_BEFORE..PHASE_AFTER), part(PHASE_SECONDS..end), part(PHASE_AFTER..PHASE_BURST));
     let problems = run::those([
         (assigned < customers, format!("{} of {customers} customers got no agent", customers - assigned)),
+        (forgotten > 0, format!("{forgotten} cases were never resolved")),
         (
             ledger.open > 0,
             format!("{} cases were not resolved when the private chats were measured alone", ledger.open),

@@ -115,8 +115,10 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
     chat.fleet().retention().pause()?;
     fill(options, &chat).await?;
     let workload = workload(options, &chat).await?;
-    let measured =
-        run::run_with(&chat, &workload, &setting.tools, async |stage| retire(options, &chat, stage).await).await?;
+    let measured = Box::pin(run::run_with(&chat, &workload, &setting.tools, async |stage| {
+        Box::pin(retire(options, &chat, stage)).await
+    }))
+    .await?;
     chat.stop().await?;
     report(options, &workload, measured, &mut outcome);
     outcome.finish()
@@ -202,7 +204,7 @@ async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
 /// Lets retention work, and waits until nothing of the day is left.
 async fn retire(options: &Options, chat: &Chat, stage: &Stage<'_>) -> Result<Retired> {
     stage.reach(WARM_UP).await;
-    let before = longest_insert(chat, stage.reach(options.begins_at())).await?;
+    let before = Box::pin(longest_insert(chat, stage.reach(options.begins_at()))).await?;
     let begins = Instant::now();
     chat.fleet().retention().resume()?;
     let mut soft_deleted_after = Duration::ZERO;
@@ -219,7 +221,7 @@ async fn retire(options: &Options, chat: &Chat, stage: &Stage<'_>) -> Result<Ret
         anyhow::Ok(())
     };
     let mut aged = Ok(());
-    let during = longest_insert(chat, async { aged = ageing.await }).await?;
+    let during = Box::pin(longest_insert(chat, async { aged = ageing.await })).await?;
     aged?;
     let metrics = chat.fleet().retention().metrics().await?;
     let gone_after = begins.elapsed().saturating_sub(soft_deleted_after);
