@@ -5,6 +5,7 @@
 //! judged by the same checks.
 
 mod actions;
+mod ageing;
 mod cases;
 mod checks;
 mod diary;
@@ -18,12 +19,16 @@ pub mod stored;
 
 pub use self::{
     actions::Actions,
+    ageing::{
+        AgedCopy, AgedDay, AgedEntry, AgedFloor, AgedListing, AgedMessage, AgedRow, AgedSearch, AgeingEvidence,
+        DELETED_FROM, GONE_FROM,
+    },
     cases::{Case, CaseEvidence, Informed, Lease, Resolved, Searched},
-    checks::{are_told, audit, audit_cases},
+    checks::{are_told, audit, audit_ageing, audit_cases},
     diary::{Diary, News},
-    evidence::{AwayDevice, DeviceRecord, Evidence, Observed, Pushed, Room, Row, Sight},
+    evidence::{AwayDevice, DeviceRecord, Evidence, Listed, Observed, Pushed, ReadMark, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},
     gather::{Reader, gather, history},
-    ledger::{Attempt, Fate, Kept, Key, Ledger},
+    ledger::{Attempt, Fate, Kept, Key, Ledger, Place},
     partial::{one_order, shown_exactly},
 };

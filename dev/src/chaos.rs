@@ -15,6 +15,7 @@ mod guests;
 mod line;
 mod load;
 mod outcome;
+mod past;
 mod phone;
 mod presence;
 mod report;

@@ -120,6 +120,20 @@ impl Process {
         changes.insert(name.to_owned(), value.map(str::to_owned));
     }
 
+    /// The same program in a process of its own, with more arguments, other values of some variables, and its log in the
+    /// same directory. Not started yet.
+    #[must_use]
+    pub fn beside(&self, name: &str, args: &[&str], changes: &[(&str, &str)]) -> Self {
+        let mut launch = Launch::clone(&self.launch).args(args);
+        launch.name = name.to_owned();
+        launch.log.set_file_name(format!("{name}.log"));
+        let beside = Self::new(launch);
+        for (variable, value) in changes {
+            beside.set(variable, Some(*value));
+        }
+        beside
+    }
+
     /// How it is started next.
     fn next_launch(&self) -> Launch {
         let mut launch = Launch::clone(&self.launch);

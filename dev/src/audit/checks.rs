@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** every check says what it is out of, so that nothing found can be told from nothing looked at.
 
+mod ageing;
 mod cases;
 mod changes;
 mod realtime;
@@ -16,7 +17,7 @@ use chat_client::{
     wire::Message,
 };
 
-pub use self::cases::audit_cases;
+pub use self::{ageing::audit_ageing, cases::audit_cases};
 use self::{
     changes::{accepted_wrongly, audience_wrong, change_not_told, marks_wrong, members_wrong, pushed_too_often},
     realtime::{notified_twice, presence_wrong},

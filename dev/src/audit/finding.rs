@@ -93,6 +93,12 @@ pub enum Check {
     NumbersWrong,
     /// Lines of logs that tell of a fault of a service, or of a constraint that stopped one.
     Faults,
+    /// What has not been there for its time and is gone, deleted, unreadable or not shown.
+    AgedTooEarly,
+    /// What has been there for its time and is there, undeleted or shown.
+    AgedTooLate,
+    /// Copies of texts whose day is gone that a key opens, and such texts and their keys in files.
+    CanaryOpened,
 }
 
 impl Check {
@@ -141,6 +147,9 @@ impl Check {
             Self::StaffShown => "staff shown",
             Self::NumbersWrong => "numbers wrong",
             Self::Faults => "faults",
+            Self::AgedTooEarly => "aged too early",
+            Self::AgedTooLate => "aged too late",
+            Self::CanaryOpened => "canary opened",
         }
     }
 
@@ -203,6 +212,9 @@ impl Check {
                 "numbers of business conversations differ from their messages or from what was resolved"
             }
             Self::Faults => "lines of logs tell of a fault or of a violated constraint",
+            Self::AgedTooEarly => "things that are not due have aged out",
+            Self::AgedTooLate => "things that are due have not aged out",
+            Self::CanaryOpened => "tries to read texts of days that are gone succeeded",
         }
     }
 }

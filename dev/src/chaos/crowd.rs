@@ -11,7 +11,7 @@ use chat_client::{
 };
 use uuid::Uuid;
 
-use super::{absent::Absent, guests::Guests, line::Line, phone::Phone, presence, tap::Tap};
+use super::{absent::Absent, guests::Guests, line::Line, past::Past, phone::Phone, presence, tap::Tap};
 use crate::{
     audit::{DeviceRecord, Pushed, Reader, Room},
     fleet::{Fleet, Service},
@@ -61,7 +61,13 @@ pub struct Crowd {
 
 impl Crowd {
     /// Makes people and conversations, of which so many for one message each, and connects all devices, evenly over the gateways.
-    pub async fn gather(fleet: &Fleet, send_wait_max: Duration, whispers: usize) -> Result<Self> {
+    /// With a past, people have conversations of old already, beside so many of others.
+    pub async fn gather(
+        fleet: &Fleet,
+        send_wait_max: Duration,
+        whispers: usize,
+        past: Option<(&mut Past, usize)>,
+    ) -> Result<Self> {
         let mut devices = Vec::with_capacity(PEOPLE + WITH_TWO_DEVICES);
         for number in 0..PEOPLE {
             let known = Known { id: Uuid::new_v4(), name: format!("person-{}", number + 1) };
@@ -78,13 +84,19 @@ impl Crowd {
         for number in 0..ABSENT {
             absent.push(Absent::settle_down(fleet, &format!("absent-{}", number + 1)).await?);
         }
+        let mut busy = Vec::new();
+        if let Some((past, others)) = past {
+            let people: Vec<_> = devices[..PEOPLE].iter().map(|device| device.person.user_id).collect();
+            past.remember(fleet, &people, others).await.context("making conversations of the past")?;
+            busy.clone_from(&past.busy);
+        }
         for (number, device) in devices.iter_mut().enumerate() {
             device.arrive(number).await?;
         }
         let nowhere = || Room { id: ConversationId::random(), members: Vec::new() };
         let (calling, probing) = (nowhere(), nowhere());
         let guests = Guests::gather(fleet, devices[0].person.user_id, &absent, send_wait_max).await?;
-        let mut crowd = Self { devices, absent, busy: Vec::new(), whispers: Vec::new(), calling, probing, guests };
+        let mut crowd = Self { devices, absent, busy, whispers: Vec::new(), calling, probing, guests };
         crowd.make_rooms(whispers).await?;
         presence::watch_all(&crowd).await?;
         Ok(crowd)

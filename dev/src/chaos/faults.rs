@@ -21,4 +21,5 @@ pub mod providers;
 pub mod queue;
 pub mod redis;
 pub mod repeats;
+pub mod retire;
 pub mod services;

@@ -11,13 +11,14 @@ use super::{
     ground::Ground,
     load::Load,
     outcome::{Outcome, Verdict},
+    past::Past,
     scenario::Scenario,
     settle,
     told::Told,
     trial::{Bite, Scale, Trial},
 };
 use crate::{
-    audit::{Check, Finding, audit, search::logs_in, stored},
+    audit::{Check, Finding, audit, audit_ageing, search::logs_in, stored},
     fleet::READY_DEADLINE,
 };
 
@@ -26,6 +27,9 @@ const WARM_UP: usize = 30;
 /// Conversations in which one message is sent and nothing after it.
 const WHISPERS_FULL: usize = 150;
 const WHISPERS_QUICK: usize = 40;
+/// Conversations of strangers with messages of days that are due, where days age out. Enough for several batches of floors.
+const STRANGERS_FULL: usize = 2500;
+const STRANGERS_QUICK: usize = 250;
 /// How long clients repeat a message. Longer than any fault lasts.
 const SEND_WAIT_FULL: u64 = 240;
 const SEND_WAIT_QUICK: u64 = 90;
@@ -54,7 +58,13 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     let send_wait_max = scale.seconds(SEND_WAIT_FULL, SEND_WAIT_QUICK);
     let panics_before = panics(ground.fleet.dir())?.violations;
     let letters_before = stored::dead_letters(&mut ground.postgres().await?).await?;
-    let mut crowd = Crowd::gather(&ground.fleet, send_wait_max, scale.of(WHISPERS_FULL, WHISPERS_QUICK))
+    let mut past = match scenario {
+        Scenario::Retire => Some(Past::prepare(ground).await.context("making days of the past")?),
+        _ => None,
+    };
+    let strangers = scale.of(STRANGERS_FULL, STRANGERS_QUICK);
+    let whispers = scale.of(WHISPERS_FULL, WHISPERS_QUICK);
+    let mut crowd = Crowd::gather(&ground.fleet, send_wait_max, whispers, past.as_mut().map(|past| (past, strangers)))
         .await
         .context("gathering people")?;
     let mut load = Load::start(&ground.fleet, &crowd, seed)?;
@@ -68,6 +78,7 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         scale,
         rng: StdRng::seed_from_u64(seed),
         told: told.clone(),
+        past: past.as_mut(),
         bites: Vec::new(),
         findings: Vec::new(),
         dead_letters_expected: 0,
@@ -87,6 +98,10 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     findings.push(settle::drain_queue(ground).await);
     let mut evidence = settle::evidence(ground, &crowd, &load, letters_before, &claimed).await?;
     evidence.dead_letters_expected = dead_letters_expected;
+    if let Some(past) = &past {
+        evidence.attempts.extend(past.attempts());
+        findings.extend(audit_ageing(&past.evidence(ground, &crowd.readers()?, &evidence).await?));
+    }
     findings.splice(0..0, audit(&evidence));
     findings.push(refused(&load));
     findings.push(ended(ground));

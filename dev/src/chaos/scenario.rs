@@ -108,6 +108,8 @@ scenarios! {
         "strangers open more connections to gateways than these may open files";
     Agents "agents" Plain faults::agents::served,
         "agents of two businesses vanish while customers wait for them, and everything behind them is killed or emptied";
+    Retire "retire" Plain faults::retire::aged_out,
+        "days of messages age out while retention, PostgreSQL and readers get in the way";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }
@@ -134,6 +136,7 @@ impl Scenario {
                 | Self::PhoneGone
                 | Self::BadFrames
                 | Self::Agents
+                | Self::Retire
         )
     }
 

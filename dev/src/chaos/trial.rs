@@ -13,6 +13,7 @@ use super::{
     crowd::{Crowd, Device},
     ground::Ground,
     load::{Load, Voice},
+    past::Past,
     told::Told,
 };
 use crate::audit::{Check, Finding, Room};
@@ -65,6 +66,8 @@ pub struct Trial<'a> {
     pub scale: Scale,
     pub rng: StdRng,
     pub told: Told,
+    /// What was there before, in the scenario in which days age out.
+    pub past: Option<&'a mut Past>,
     pub bites: Vec<Bite>,
     /// Findings of the scenario's own.
     pub findings: Vec<Finding>,

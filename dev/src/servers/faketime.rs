@@ -1,9 +1,6 @@
 //! The library that shows a process another time than the machine's.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use jsonwebtoken::get_current_timestamp;
@@ -45,16 +42,26 @@ impl Faketime {
 
     /// What shows a service a time that is `ahead_s` seconds ahead. Durations stay as they are.
     pub fn env(&self, service: &str, ahead_s: u64) -> [ServiceEnv; 3] {
-        settings(&self.0, ahead_s).map(|(name, value)| ServiceEnv {
+        self.variables(ahead_s.cast_signed()).map(|(name, value)| ServiceEnv {
             service: service.to_owned(),
             name: name.to_owned(),
             value,
         })
     }
 
+    /// The variables that show a process a time so many seconds ahead, or behind if negative.
+    pub fn variables(&self, ahead_s: i64) -> [(&'static str, String); 3] {
+        [
+            ("LD_PRELOAD", self.0.display().to_string()),
+            ("FAKETIME", format!("{ahead_s:+}")),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
+    }
+
     fn try_out(&self) -> Result<()> {
-        let ahead_s = 3600;
-        let output = Command::new("date").arg("+%s").envs(settings(&self.0, ahead_s)).output()?;
+        let ahead_s = 3600_u64;
+        let variables = self.variables(ahead_s.cast_signed());
+        let output = Command::new("date").arg("+%s").envs(variables).output()?;
         let shown: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default();
         let off_s = shown.abs_diff(get_current_timestamp() + ahead_s);
         ensure!(off_s < TRIAL_LEEWAY_S, "{} does not work on this machine", self.0.display());
@@ -66,12 +73,4 @@ fn fetched() -> Result<PathBuf> {
     let account = Account::unprivileged()?;
     let cache = paths::cache_dir(account.as_ref())?;
     Ok(wheels::FAKETIME.programs(&cache)?.join("libfaketime.so.1"))
-}
-
-fn settings(library: &Path, ahead_s: u64) -> [(&'static str, String); 3] {
-    [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME", format!("+{ahead_s}")),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ]
 }

@@ -1,6 +1,7 @@
 //! Each kind of violation is put into a made-up world in which all is well, and found by its check and, where it has no
 //! other consequence, by that one alone.
 
+mod ageing;
 mod cases;
 
 use std::time::Duration;

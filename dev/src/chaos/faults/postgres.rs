@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a server says that finds it was not stopped.
-const RECOVERED: &str = "was not properly shut down";
+pub(super) const RECOVERED: &str = "was not properly shut down";
 /// Between two looks at what gateways answer meanwhile.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 

@@ -1,6 +1,5 @@
 //! `history`: pages of conversations with millions of rows behind them, the newest ones and those from anywhere.
 
-mod copy;
 mod fill;
 mod readers;
 

@@ -17,8 +17,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, postgres::PgR
 use tokio::{sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
-use super::copy::Rows;
-use crate::fleet::Fleet;
+use crate::{
+    copy::{Rows, copy},
+    fleet::Fleet,
+};
 
 /// Of readers' tokens.
 const TOKEN_TTL: Duration = Duration::from_hours(2);
@@ -223,13 +225,6 @@ fn seal_all(talks: &[Talk], span: Span, keys: &[ContentKey], chunks: &mpsc::Send
         }
     }
     chunks.blocking_send(rows.finish()).ok().context("Postgres has refused messages")
-}
-
-async fn copy(database: &mut PgConnection, into: &str, rows: Rows) -> Result<()> {
-    let mut copy = database.copy_in_raw(&format!("copy {into} from stdin (format binary)")).await?;
-    copy.send(rows.finish()).await?;
-    copy.finish().await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Rows in the binary form that Postgres' `COPY` takes.
 
+use anyhow::Result;
 use chat_shared::clock::{Day, Timestamp};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -68,6 +70,14 @@ impl Rows {
         self.0.extend(END);
         self.0
     }
+}
+
+/// Sends rows to a table, named with its columns.
+pub async fn copy(database: &mut PgConnection, into: &str, rows: Rows) -> Result<()> {
+    let mut copy = database.copy_in_raw(&format!("copy {into} from stdin (format binary)")).await?;
+    copy.send(rows.finish()).await?;
+    copy.finish().await?;
+    Ok(())
 }
 
 #[cfg(test)]
