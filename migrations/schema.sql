@@ -782,6 +782,7 @@ CREATE TABLE public.content_keys (
     wrapped bytea NOT NULL,
     created_at timestamp with time zone NOT NULL
 );
+ALTER TABLE ONLY public.content_keys ALTER COLUMN wrapped SET STATISTICS 0;
 
 CREATE TABLE public.conversations (
     conversation_id uuid NOT NULL,

@@ -172,7 +172,8 @@ impl Past {
         tried.collect()
     }
 
-    /// The canary's text in all files of servers and services, and the keys of days that are gone in the tables. The
+    /// The canary's text in all files of servers and services, and the keys of days that are gone in the tables. A transaction
+    /// that only reads may keep the last one of these until the key of the next day goes, so that one is not searched. The
     /// write-ahead log has the keys for as long as it is kept, as a backup has.
     async fn searches(&self, ground: &Ground, postgres: &mut PgConnection) -> Result<Vec<AgedSearch>> {
         // What PostgreSQL has in memory goes to the files, and files of tables that were rewritten go.
@@ -183,7 +184,7 @@ impl Past {
             ("the canary in files of the fleet".to_owned(), ground.fleet.dir().to_path_buf(), text.clone()),
             ("the canary in files of PostgreSQL".to_owned(), data.clone(), text),
         ];
-        for (day, key) in self.wrapped.iter().filter(|(day, _)| self.today.0 - day.0 >= GONE_FROM) {
+        for (day, key) in self.wrapped.iter().filter(|(day, _)| self.today.0 - day.0 > GONE_FROM) {
             let name = format!("the key of {} days ago in tables of PostgreSQL", self.today.0 - day.0);
             wanted.push((name, data.join("base"), key.bytes.clone()));
         }
