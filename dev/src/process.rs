@@ -125,7 +125,7 @@ impl Process {
     #[must_use]
     pub fn beside(&self, name: &str, args: &[&str], changes: &[(&str, &str)]) -> Self {
         let mut launch = Launch::clone(&self.launch).args(args);
-        launch.name = name.to_owned();
+        name.clone_into(&mut launch.name);
         launch.log.set_file_name(format!("{name}.log"));
         let beside = Self::new(launch);
         for (variable, value) in changes {
