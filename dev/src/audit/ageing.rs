@@ -30,7 +30,7 @@ pub struct AgedRow {
     pub is_opened: bool,
 }
 
-/// What there is of a day beside rows.
+/// The key and the relations of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgedDay {
     pub days_ago: i32,
@@ -46,7 +46,7 @@ pub struct AgedDay {
 pub struct AgedEntry {
     pub table: &'static str,
     pub days_ago: i32,
-    /// At what age it goes; none if it stays whatever its age.
+    /// The age in days from which on it is gone; none if it stays.
     pub gone_from: Option<i32>,
     pub is_there: bool,
 }
@@ -64,23 +64,23 @@ pub struct AgedListing {
     pub conversation_id: ConversationId,
     pub user_id: UserId,
     pub read_seq: Seq,
-    /// What the list says; none if it lacks the conversation.
+    /// The number in the list; none if the list lacks the conversation.
     pub unread: Option<u64>,
 }
 
 /// A copy of a text whose day is gone, and the keys that were tried on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgedCopy {
-    /// What it is a copy of, and where it was found.
+    /// The text and the place of the copy.
     pub name: String,
     pub keys: u64,
     pub opened: u64,
 }
 
-/// A search through files for what must not be there any more.
+/// A search through files for bytes that must be gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgedSearch {
-    /// What was searched for, and where.
+    /// The bytes and the place of the search.
     pub name: String,
     pub files: u64,
     pub hits: u64,

@@ -93,9 +93,9 @@ pub enum Check {
     NumbersWrong,
     /// Lines of logs that tell of a fault of a service, or of a constraint that stopped one.
     Faults,
-    /// What has not been there for its time and is gone, deleted, unreadable or not shown.
+    /// Rows, keys and partitions that are gone, deleted, unreadable or not shown before their time.
     AgedTooEarly,
-    /// What has been there for its time and is there, undeleted or shown.
+    /// Rows, keys and partitions that are there, undeleted or shown after their time.
     AgedTooLate,
     /// Copies of texts whose day is gone that a key opens, and such texts and their keys in files.
     CanaryOpened,

@@ -66,7 +66,7 @@ pub struct Trial<'a> {
     pub scale: Scale,
     pub rng: StdRng,
     pub told: Told,
-    /// What was there before, in the scenario in which days age out.
+    /// Days of the past, in the scenario in which days age out.
     pub past: Option<&'a mut Past>,
     pub bites: Vec<Bite>,
     /// Findings of the scenario's own.

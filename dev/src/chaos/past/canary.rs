@@ -66,7 +66,7 @@ impl Canary {
     }
 }
 
-/// Sends as somebody who logged in at that time.
+/// Sends a text with a token that was issued at that time.
 async fn take(ground: &Ground, url: &str, behind_ms: i64) -> Result<(Accepted, UserId, String)> {
     let (sender_id, issued_s) = (UserId::random(), (Clock::System.now().0 - behind_ms) / 1000);
     let claims = json!({ "iat": issued_s, "nbf": issued_s, "exp": issued_s + 3600 });
