@@ -11,6 +11,7 @@ mod audit;
 mod cargo;
 mod chaos;
 pub mod commands;
+mod content_keys;
 mod copy;
 pub mod demo;
 pub mod fleet;

@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{disk::Disk, line::Line};
 use crate::{
-    fleet::{self, Fleet, FleetOptions, Profile, Programs, ServerSource, Service, ServiceEnv},
+    fleet::{self, Fleet, FleetOptions, Profile, Programs, ServerSource, ServiceEnv},
     process::Process,
     servers::{Binaries, Durability, Login, NatsServers, Servers, faketime::Faketime, logins::Passwords},
 };
@@ -176,7 +176,7 @@ impl Ground {
     pub async fn of_gateways(&self, metric: &str, label: &str) -> Result<u64> {
         let mut sum = 0;
         for gateway in self.fleet.gateways() {
-            sum += metric_of(gateway, metric, label).await?;
+            sum += gateway.counter(metric, label).await?;
         }
         Ok(sum)
     }
@@ -261,14 +261,6 @@ impl Ground {
         }
         Ok(())
     }
-}
-
-/// The sum of a service's values of a counter; zero if it has none yet.
-pub async fn metric_of(service: &Service, metric: &str, label: &str) -> Result<u64> {
-    let text = service.metrics().await?;
-    let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
-    let lines = lines.filter(|line| line.starts_with([' ', '{']) && line.contains(label));
-    Ok(lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<u64>().ok()).sum())
 }
 
 /// Each delivery takes the consumer's next number, and each entry has one of the stream's. With filters the two don't

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::{Context, Result};
 use chat_client::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
     positions::Seq,
     runs::Runs,
@@ -32,6 +32,7 @@ use self::canary::Canary;
 use super::ground::Ground;
 use crate::{
     audit::{GONE_FROM, Key, Room, stored},
+    content_keys,
     copy::{Rows, copy},
     fleet::Fleet,
 };
@@ -111,7 +112,7 @@ pub struct Past {
     /// The last message of the first conversation of strangers, which could not be stored in its time.
     late: Option<Old>,
     entries: Vec<Entry>,
-    /// What the entries belong to.
+    /// The conversation of the entries.
     entries_of: ConversationId,
 }
 
@@ -131,7 +132,9 @@ impl Past {
             keys.insert(day, master_key.unwrap(&generated)?);
             wrapped.insert(day, generated);
         }
-        store_keys(&mut postgres, wrapped.values()).await?;
+        content_keys::store(&mut postgres, wrapped.values()).await?;
+        // As autovacuum does long before a key is destroyed.
+        postgres.execute("analyze content_keys").await?;
         let canary = Canary::send(ground, today.plus(-GONE_FROM)).await.context("a gateway of 98 days ago")?;
         for gateway in fleet.gateways() {
             gateway.stop().await?;
@@ -311,7 +314,7 @@ fn bytea(bytes: &[u8]) -> String {
     text + "'"
 }
 
-/// An empty partition, whatever an earlier run on the same fleet has left of the day.
+/// Makes an empty partition, and removes the traces of the day that an earlier run on the same fleet has left.
 async fn make_day(postgres: &mut PgConnection, day: Day) -> Result<()> {
     let (partition, date) = (partition(day), date(day));
     let statements = format!(
@@ -319,17 +322,6 @@ async fn make_day(postgres: &mut PgConnection, day: Day) -> Result<()> {
          delete from message_days where day = '{date}'; select make_message_partition('{date}')"
     );
     postgres.execute(AssertSqlSafe(statements)).await.with_context(|| partition)?;
-    Ok(())
-}
-
-/// With statistics, as autovacuum has made them long before a key is destroyed.
-async fn store_keys(postgres: &mut PgConnection, keys: impl Iterator<Item = &WrappedKey>) -> Result<()> {
-    let mut rows = Rows::new();
-    for WrappedKey { day, master_key_id, bytes } in keys {
-        rows.row(4).date(*day).bytes(master_key_id.as_bytes()).bytes(bytes).time(Clock::System.now());
-    }
-    copy(postgres, "content_keys (day, master_key_id, wrapped, created_at)", rows).await?;
-    postgres.execute("analyze content_keys").await?;
     Ok(())
 }
 

@@ -122,6 +122,11 @@ impl Service {
         Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
     }
 
+    /// The sum of its values of a counter whose labels contain `label`; zero if it has none yet.
+    pub async fn counter(&self, metric: &str, label: &str) -> Result<u64> {
+        Ok(sum_of(&self.metrics().await?, metric, label))
+    }
+
     /// Its log file.
     pub fn log(&self) -> &Path {
         self.process.log()
@@ -192,5 +197,27 @@ impl Service {
     /// The process itself.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+}
+
+/// The sum of the values of a counter, with labels that contain `label`, in the Prometheus text format.
+fn sum_of(metrics: &str, metric: &str, label: &str) -> u64 {
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(metric));
+    let lines = lines.filter(|line| line.starts_with([' ', '{']) && line.contains(label));
+    lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_summed_by_their_label() {
+        let metrics = "# TYPE chat_retention_lock_attempts_total counter\n\
+                       chat_retention_lock_attempts_total{outcome=\"taken\"} 4\n\
+                       chat_retention_lock_attempts_total{outcome=\"refused\"} 2\n";
+        let attempts = |label| sum_of(metrics, "chat_retention_lock_attempts_total", label);
+        assert_eq!((attempts("outcome=\"taken\""), attempts("outcome=\"refused\"")), (4, 2));
+        assert_eq!((attempts(""), sum_of(metrics, "chat_retention_lock_attempts", "")), (6, 0));
     }
 }

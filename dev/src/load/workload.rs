@@ -135,6 +135,11 @@ fn sources(process: usize) -> Vec<IpAddr> {
         .collect()
 }
 
+/// A part of the time of a load that is measured by itself.
+pub fn phase(name: &str, from: Duration, until: Duration) -> Phase {
+    Phase { name: name.to_owned(), from_us: micros(from), until_us: micros(until) }
+}
+
 /// As plans count.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

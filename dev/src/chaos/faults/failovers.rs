@@ -10,10 +10,7 @@ use super::{
     redis::{clients_are_told, inboxes_lost, presence_is_right_again},
 };
 use crate::{
-    chaos::{
-        ground::{Ground, metric_of},
-        trial::Trial,
-    },
+    chaos::{ground::Ground, trial::Trial},
     ports::Ports,
     servers::{Binaries, Redis},
     wait,
@@ -172,13 +169,13 @@ async fn links_ended(ground: &Ground, reasons: &[&str]) -> Result<u64> {
     for reason in reasons {
         let label = format!("reason=\"{reason}\"");
         sum += ground.of_gateways(METRIC, &label).await?;
-        sum += metric_of(ground.fleet.notifier(), METRIC, &label).await?;
+        sum += ground.fleet.notifier().counter(METRIC, &label).await?;
     }
     Ok(sum)
 }
 
 async fn routed(ground: &Ground) -> Result<u64> {
-    metric_of(ground.fleet.notifier(), "chat_notifier_routed_total", "").await
+    ground.fleet.notifier().counter("chat_notifier_routed_total", "").await
 }
 
 /// How often a server has loaded a dump, by its log.

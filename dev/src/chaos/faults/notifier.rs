@@ -7,13 +7,7 @@ use anyhow::Result;
 use chat_client::{ids::MessageId, wire::Platform};
 
 use crate::{
-    chaos::{
-        claims::Claimed,
-        ground::{Ground, metric_of},
-        phone::Phone,
-        settle,
-        trial::Trial,
-    },
+    chaos::{claims::Claimed, ground::Ground, phone::Phone, settle, trial::Trial},
     push_services::Behaviour,
     wait,
 };
@@ -128,5 +122,5 @@ fn taken(trial: &Trial<'_>, said: &BTreeSet<MessageId>) -> BTreeSet<Claimed> {
 
 /// Notifications of which the notifier that runs says that nobody knows whether they were sent.
 async fn unknown(ground: &Ground) -> Result<u64> {
-    metric_of(ground.fleet.notifier(), "chat_notifier_notifications_total", "outcome=\"unknown\"").await
+    ground.fleet.notifier().counter("chat_notifier_notifications_total", "outcome=\"unknown\"").await
 }

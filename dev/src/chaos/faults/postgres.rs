@@ -8,18 +8,20 @@ use tokio::time::Instant;
 
 use crate::{
     audit::{Check, stored},
-    chaos::{
-        ground::{Ground, metric_of},
-        load::ProbeOutcome,
-        trial::Trial,
-    },
+    chaos::{ground::Ground, load::ProbeOutcome, trial::Trial},
+    servers::Postgres,
     wait,
 };
 
-/// What a server says that finds it was not stopped.
-pub(super) const RECOVERED: &str = "was not properly shut down";
+/// A line in the log of a server that was not stopped.
+const RECOVERED: &str = "was not properly shut down";
 /// Between two looks at what gateways answer meanwhile.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often PostgreSQL has recovered from a crash, by its log.
+pub(super) fn recoveries(postgres: &Postgres) -> Result<usize> {
+    Ok(fs::read_to_string(postgres.process().log())?.matches(RECOVERED).count())
+}
 
 /// A time without PostgreSQL.
 pub(super) struct Outage {
@@ -67,9 +69,7 @@ pub async fn stopped(trial: &mut Trial<'_>) -> Result<()> {
 pub async fn crashed(trial: &mut Trial<'_>) -> Result<()> {
     let rounds = trial.scale.of(5, 1);
     let postgres = &trial.ground.servers()?.postgres;
-    let recoveries =
-        || Ok::<_, anyhow::Error>(fs::read_to_string(postgres.process().log())?.matches(RECOVERED).count());
-    let before = recoveries()?;
+    let before = recoveries(postgres)?;
     let since = Instant::now();
     for _ in 0..rounds {
         trial.pause(200..1500).await;
@@ -80,7 +80,7 @@ pub async fn crashed(trial: &mut Trial<'_>) -> Result<()> {
         postgres.start().await?;
     }
     nothing_was_refused(trial, since);
-    let recovered = recoveries()? - before;
+    let recovered = recoveries(postgres)? - before;
     trial.bite(recovered == rounds, format!("{recovered} of {rounds} starts had to recover from a crash"));
     Ok(())
 }
@@ -101,7 +101,7 @@ pub async fn restored(trial: &mut Trial<'_>) -> Result<()> {
 async fn restored_once(trial: &mut Trial<'_>) -> Result<()> {
     let (ground, persister) = (trial.ground, trial.ground.fleet.persister());
     let postgres = &ground.servers()?.postgres;
-    let repaired_before = metric_of(persister, "chat_persister_repaired_total", "").await?;
+    let repaired_before = persister.counter("chat_persister_repaired_total", "").await?;
     let copy = postgres.back_up().await?;
     trial.told.line("a copy of PostgreSQL is made");
     // Conversations and participants that are younger than the copy.
@@ -141,7 +141,7 @@ async fn restored_once(trial: &mut Trial<'_>) -> Result<()> {
     })
     .await;
     nothing_was_refused(trial, since);
-    let repaired = metric_of(persister, "chat_persister_repaired_total", "").await? - repaired_before;
+    let repaired = persister.counter("chat_persister_repaired_total", "").await? - repaired_before;
     trial.bite(repaired > 0, format!("{repaired} of {had} messages were missing in the copy, and are stored again"));
     Ok(())
 }

@@ -6,11 +6,7 @@ use anyhow::Result;
 use async_nats::jetstream::stream::Config;
 use tokio::time::Instant;
 
-use crate::{
-    audit::Check,
-    chaos::{ground::metric_of, trial::Trial},
-    wait,
-};
+use crate::{audit::Check, chaos::trial::Trial, wait};
 
 /// How long jobs that stood in the queue may take; a deleted stream would take them along.
 const EMPTY_DEADLINE: Duration = Duration::from_mins(1);
@@ -27,7 +23,7 @@ pub async fn gone(trial: &mut Trial<'_>) -> Result<()> {
     let (notifier, namespace) = (ground.fleet.notifier(), ground.fleet.namespace());
     let (context, name) = (ground.jetstream().await?, format!("{namespace}-notifications"));
     let found = context.get_stream(&name).await?.get_info().await?.config;
-    let retries_before = metric_of(notifier, RETRIES, "").await?;
+    let retries_before = notifier.counter(RETRIES, "").await?;
     let subjects = vec![format!("{namespace}.elsewhere")];
     context.update_stream(&Config { subjects, ..found }).await?;
     trial.fault("nothing reaches the queue of notifications");
@@ -40,9 +36,9 @@ pub async fn gone(trial: &mut Trial<'_>) -> Result<()> {
         said += 1;
         trial.pause(100..300).await;
     }
-    let held = metric_of(notifier, HELD, "").await?;
+    let held = notifier.counter(HELD, "").await?;
     trial.bite(held > 0, format!("{held} jobs were held in memory"));
-    let again = metric_of(notifier, RETRIES, "").await?.saturating_sub(retries_before);
+    let again = notifier.counter(RETRIES, "").await?.saturating_sub(retries_before);
     let first = (again > 0).then(|| format!("{again} events were delivered again while the queue was out of reach"));
     trial.promise(Check::Unsettled, usize::try_from(again)?, said, first);
 
@@ -53,7 +49,7 @@ pub async fn gone(trial: &mut Trial<'_>) -> Result<()> {
     let since = Instant::now();
     let is_back = wait::until("the queue", BACK_DEADLINE, || async {
         let is_read = ground.hand_on_soon().await.is_ok();
-        Ok((is_read && metric_of(notifier, HELD, "").await? == 0).then_some(()))
+        Ok((is_read && notifier.counter(HELD, "").await? == 0).then_some(()))
     })
     .await;
     trial.bite(

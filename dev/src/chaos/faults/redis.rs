@@ -10,11 +10,7 @@ use tokio::time::Instant;
 use super::postgres::nothing_was_refused;
 use crate::{
     audit::Check,
-    chaos::{
-        ground::{Ground, metric_of},
-        presence,
-        trial::Trial,
-    },
+    chaos::{ground::Ground, presence, trial::Trial},
     wait,
 };
 
@@ -141,7 +137,7 @@ pub(super) async fn clients_are_told(trial: &Trial<'_>, before: u64) -> u64 {
 }
 
 async fn without_inboxes(ground: &Ground) -> Result<u64> {
-    metric_of(ground.fleet.notifier(), "chat_notifier_unnumbered_total", "").await
+    ground.fleet.notifier().counter("chat_notifier_unnumbered_total", "").await
 }
 
 /// Writes that were refused because there is no memory, by Redis' own count.

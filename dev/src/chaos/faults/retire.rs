@@ -2,18 +2,18 @@
 //!
 //! Retention looks once a minute, and at once when it starts: so each start is a look.
 
-use std::{fs, ops::Range, os::unix::process::ExitStatusExt, time::Duration};
+use std::{ops::Range, os::unix::process::ExitStatusExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rand::RngExt;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::time::Instant;
 
-use super::postgres::{RECOVERED, nothing_was_refused};
+use super::postgres::{nothing_was_refused, recoveries};
 use crate::{
     audit::{GONE_FROM, stored},
     chaos::{
-        ground::{Ground, metric_of},
+        ground::Ground,
         past::{LETTERS_KEPT, Past},
         trial::Trial,
     },
@@ -47,7 +47,7 @@ const DAYS_LEFT: &str = "select count(*) from message_days \
 const A_WEEK_LATER: &str = "update message_days set soft_deleted_at = soft_deleted_at - interval '7 days' \
                             where state = 'deleted' and day <= message_today() - ";
 
-/// What was seen of faults.
+/// Kills of retention so far.
 #[derive(Default)]
 struct Felt {
     kills: usize,
@@ -99,7 +99,7 @@ pub async fn aged_out(trial: &mut Trial<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Everybody has seen what was there before it ages out: what a client misses then it skips.
+/// Waits until all devices have shown the messages of the past: a client skips those that it misses until they age out.
 async fn until_shown(trial: &Trial<'_>, past: &Past) -> Result<()> {
     wait::until("showing the past", SHOWN_DEADLINE, || async {
         let is_shown = trial.crowd.devices.iter().all(|device| {
@@ -152,8 +152,7 @@ async fn kill_one_of_two(trial: &mut Trial<'_>, twin: &Process, felt: &mut Felt)
 /// PostgreSQL dies while retention works.
 async fn crash_postgres(trial: &mut Trial<'_>) -> Result<()> {
     let (postgres, retention) = (&trial.ground.servers()?.postgres, trial.ground.fleet.retention());
-    let recoveries = || anyhow::Ok(fs::read_to_string(postgres.process().log())?.matches(RECOVERED).count());
-    let before = recoveries()?;
+    let before = recoveries(postgres)?;
     retention.start()?;
     trial.pause(CRASHED_AFTER_MS).await;
     let left = days_left(trial.ground).await?;
@@ -161,7 +160,7 @@ async fn crash_postgres(trial: &mut Trial<'_>) -> Result<()> {
     trial.fault(&format!("PostgreSQL and all its backends are killed with SIGKILL, with {left} days left"));
     trial.pause(200..1500).await;
     postgres.start().await?;
-    let recovered = recoveries()? - before;
+    let recovered = recoveries(postgres)? - before;
     trial.bite(recovered == 1 && left > 0, format!("PostgreSQL recovered from a crash with {left} days left"));
     retention.kill().await
 }
@@ -196,7 +195,7 @@ async fn release(trial: &mut Trial<'_>, mut reader: PgConnection) -> Result<()> 
     let retention = trial.ground.fleet.retention();
     retention.kill().await?;
     retention.start_ready().await?;
-    let refused = || async { metric_of(retention, ATTEMPTS.0, ATTEMPTS.1).await };
+    let refused = || async { retention.counter(ATTEMPTS.0, ATTEMPTS.1).await };
     // Whether it is refused is seen below.
     _ = wait::until("an attempt that gets no lock", REFUSED_DEADLINE, || async {
         Ok((refused().await? > 0).then_some(()))

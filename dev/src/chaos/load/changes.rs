@@ -11,7 +11,7 @@ use chat_client::{
     ids::ConversationId,
     wire::{Accepted, ErrorCode, Mute},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -24,8 +24,9 @@ use super::{
     voice::{Voice, is_for_good},
 };
 use crate::{
-    audit::{Actions, Diary, Key, Ledger, Observed, Room},
+    audit::{Actions, Diary, Key, Ledger, Observed, Room, stored},
     chaos::crowd::{Crowd, Device},
+    wait,
 };
 
 /// Between two rounds of changes.
@@ -134,10 +135,10 @@ impl Changes {
                 }
             })
             .await;
-            if !is_told || !owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await {
-                return;
-            }
-            if !self.is_in_log(club).await {
+            if !is_told
+                || !owner.is_told(|diary| diary.takes_part(club, visitor_id) == Some(false)).await
+                || !self.is_in_log(club).await
+            {
                 return;
             }
             not_for_them = owner.say(club, "they are gone").await;
@@ -198,20 +199,17 @@ impl Changes {
 
     /// Whether the outbox has no change of a conversation any more, in time: a change leaves it once the log has it.
     async fn is_in_log(&self, conversation_id: ConversationId) -> bool {
-        let published = async {
-            while !self.is_published(conversation_id).await.unwrap_or(false) {
-                sleep(PAUSE).await;
-            }
-        };
-        timeout(TOLD_DEADLINE, published).await.is_ok()
+        let published = wait::until("publishing a change", TOLD_DEADLINE, async || {
+            // While PostgreSQL is away this is not known.
+            Ok(self.pending(conversation_id).await.is_ok_and(|pending| pending == 0).then_some(()))
+        });
+        published.await.is_ok()
     }
 
-    async fn is_published(&self, conversation_id: ConversationId) -> Result<bool> {
+    async fn pending(&self, conversation_id: ConversationId) -> Result<u64> {
         let mut connection = PgConnection::connect(&self.postgres).await?;
-        let question =
-            format!("select exists (select from outbox where conversation_id = '{}')", conversation_id.as_uuid());
-        let is_pending: bool = sqlx::raw_sql(AssertSqlSafe(question)).fetch_one(&mut connection).await?.try_get(0)?;
-        Ok(!is_pending)
+        let id = conversation_id.as_uuid();
+        stored::number(&mut connection, format!("select count(*) from outbox where conversation_id = '{id}'")).await
     }
 
     /// Asks until a gateway has answered. Gives whether it agreed; a refusal for good is a fault.

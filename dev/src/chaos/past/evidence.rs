@@ -1,4 +1,4 @@
-//! What is left of the past once it has aged, seen from outside.
+//! The evidence of days that have aged: rows, keys, files, lists and history.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +23,7 @@ use crate::{
         search::bytes_in, stored,
     },
     chaos::ground::Ground,
+    content_keys,
 };
 
 /// Texts that keys are tried on. The canary is the first one.
@@ -57,7 +58,7 @@ impl Past {
             is_same_day,
             "midnight (UTC) has passed since the days were made, and others are due now: play it again"
         );
-        let wrapped = keys(&mut postgres).await?;
+        let wrapped = content_keys::stored(&mut postgres).await?;
         let keys: BTreeMap<Day, ContentKey> =
             wrapped.iter().filter_map(|key| Some((key.day, self.master_key.unwrap(key).ok()?))).collect();
         let rows = rows(&mut postgres, self.today.plus(-DAYS_AGO[0]), self.today).await?;
@@ -176,7 +177,7 @@ impl Past {
     /// that only reads may keep the last one of these until the key of the next day goes, so that one is not searched. The
     /// write-ahead log has the keys for as long as it is kept, as a backup has.
     async fn searches(&self, ground: &Ground, postgres: &mut PgConnection) -> Result<Vec<AgedSearch>> {
-        // What PostgreSQL has in memory goes to the files, and files of tables that were rewritten go.
+        // Writes PostgreSQL's buffers to the files, and removes the files of tables that were rewritten.
         postgres.execute("checkpoint").await?;
         let data = ground.servers()?.postgres.data_dir().to_path_buf();
         let text = self.canary.message.text.clone().into_bytes();
@@ -211,14 +212,6 @@ fn as_of(envelope: &Envelope, day: Day) -> Envelope {
     let mut bytes = envelope.as_bytes().to_vec();
     bytes.splice(1..5, day.0.to_be_bytes());
     Envelope::from_bytes(bytes)
-}
-
-async fn keys(postgres: &mut PgConnection) -> Result<Vec<WrappedKey>> {
-    let question = "select day - date '1970-01-01', master_key_id, wrapped from content_keys";
-    let key = |row: &PgRow| {
-        Ok(WrappedKey { day: Day(row.try_get(0)?), master_key_id: row.try_get(1)?, bytes: row.try_get(2)? })
-    };
-    sqlx::raw_sql(question).fetch_all(postgres).await?.iter().map(key).collect()
 }
 
 /// The rows of a time, with whether they are deleted and what is sealed in them.

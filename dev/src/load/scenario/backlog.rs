@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::plan::{Absence, Phase, Seat, Sends, Writers};
+use chat_load::plan::{Absence, Seat, Sends, Writers};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::{
         run::{self, Measured, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
     },
     terminal,
 };
@@ -112,8 +112,7 @@ fn workload(options: &Options, seats: Vec<Seat>) -> (Workload, Duration) {
         absence: Some(Absence::Once { at_us: micros(LEAVING), away_us: micros(returning.saturating_sub(LEAVING)) }),
         ..CrowdLoad::default()
     };
-    let phase =
-        Phase { name: "returning".to_owned(), from_us: micros(returning), until_us: micros(returning + RETURNING) };
+    let phase = phase("returning", returning, returning + RETURNING);
     let name = "everybody comes back".to_owned();
     (Workload { name, crowds: vec![crowd], phases: vec![phase], costed: 0, drain: DRAIN }, returning)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::plan::{Phase, Sends, Writers};
+use chat_load::plan::{Sends, Writers};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::{
         run::{self, Measured, Stage, Tools, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
     },
     terminal,
 };
@@ -146,12 +146,11 @@ pub async fn measure(options: &Options, chat: &Chat, tools: &Tools) -> Result<(W
     let customers = desk.customers(chat, options.customers as usize)?;
     let workload = workload(options, chat, &desk, &customers).await?;
     desk.begin().await?;
-    let mut measured = run::run_with(chat, &workload, tools, async |stage| {
+    let measured = run::run_with(chat, &workload, tools, async |stage| {
         let new = if options.new { &customers[..] } else { &[] };
         burst(options, chat, &desk, new, stage).await
     })
     .await?;
-    measured.meanwhile.forgotten = desk.until_resolved(chat).await?;
     Ok((workload, measured))
 }
 
@@ -187,11 +186,6 @@ async fn workload(options: &Options, chat: &Chat, desk: &Desk, customers: &[Cust
             ..CrowdLoad::default()
         });
     }
-    let phase = |name: &str, from: Duration, until: Duration| Phase {
-        name: name.to_owned(),
-        from_us: micros(from),
-        until_us: micros(until),
-    };
     let mut phases = vec![
         phase("private chats before", WARM_UP, burst_at),
         phase("private chats after", after.start, after.end),
@@ -229,7 +223,7 @@ async fn burst(options: &Options, chat: &Chat, desk: &Desk, new: &[Customer], st
     // The last answers and resolves belong to the burst too.
     stage.reach(options.after().start).await;
     let ledger = Ledger::read(chat, desk.business_id, &since).await?;
-    Ok(Burst { assigned, lasted, ledger, forgotten: ledger.open })
+    Ok(Burst { assigned, lasted, ledger, forgotten: desk.until_resolved(chat).await? })
 }
 
 fn report(options: &Options, workload: &Workload, mut measured: Measured<Burst>, outcome: &mut Outcome) {

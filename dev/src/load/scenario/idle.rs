@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use chat_load::{
-    plan::{Phase, Seat},
+    plan::Seat,
     report::{ProcessCost, Run},
 };
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::{
         run::{self, Tools, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, phase},
     },
     terminal,
 };
@@ -114,7 +114,7 @@ impl Comparable for Plan {
 
 fn workload(name: &str, seats: Vec<Seat>, length: Duration) -> Workload {
     let crowd = CrowdLoad { seats, conversation_size: 1, ..CrowdLoad::default() };
-    let phase = Phase { name: "idle".to_owned(), from_us: micros(SETTLED), until_us: micros(SETTLED + length) };
+    let phase = phase("idle", SETTLED, SETTLED + length);
     Workload { name: name.to_owned(), crowds: vec![crowd], phases: vec![phase], costed: 0, drain: Duration::ZERO }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::plan::{Phase, Sends, Writers};
+use chat_load::plan::{Sends, Writers};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +15,7 @@ use crate::{
         run::{self, Measured, Stage, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
     },
     terminal,
 };
@@ -99,11 +99,6 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
         conversation_size: PAIR,
         sends: Some(Sends { per_second: plan.rate, from_us: 0, until_us: micros(end), writers: Writers::All }),
         ..CrowdLoad::default()
-    };
-    let phase = |name: &str, from: Duration, until: Duration| Phase {
-        name: name.to_owned(),
-        from_us: micros(from),
-        until_us: micros(until),
     };
     Ok(Workload {
         name: format!("{:.0}/s", plan.rate),

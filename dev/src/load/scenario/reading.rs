@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::plan::{Manners, Phase, Reads, Seat, Sends, Writers};
+use chat_load::plan::{Manners, Reads, Seat, Sends, Writers};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::{
         run::{self, Measured, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
         writes::{Writes, Written},
     },
     terminal,
@@ -114,7 +114,7 @@ fn workload(options: &Options, seats: Vec<Seat>) -> (Workload, Duration) {
         manners: Manners { reads: Some(Reads::Together { at_us: micros(reading) }), ..Manners::default() },
         ..CrowdLoad::default()
     };
-    let phase = Phase { name: "reading".to_owned(), from_us: micros(reading), until_us: micros(reading + READING) };
+    let phase = phase("reading", reading, reading + READING);
     let name = format!("{} read at once", options.readers());
     (Workload { name, crowds: vec![crowd], phases: vec![phase], costed: 0, drain: DRAIN }, reading)
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use chat_load::plan::{Absence, Manners, Phase, Tally};
+use chat_load::plan::{Absence, Manners, Tally};
 use chat_shared::limits;
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
         run::{self, Measured, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
         writes::{Idle, Writes, Written},
     },
     terminal,
@@ -154,7 +154,7 @@ async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
         absence: Some(absence),
         manners,
     };
-    let phase = Phase { name: "reconnecting".to_owned(), from_us: micros(from), until_us: micros(until + AFTERWARDS) };
+    let phase = phase("reconnecting", from, until + AFTERWARDS);
     let name = format!("{RETURNS_PER_SECOND:.1} returns/s");
     Ok(Workload { name, crowds: vec![staying, returning], phases: vec![phase], costed: 0, drain: DRAIN })
 }

@@ -2,23 +2,24 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
-use chat_load::plan::{Phase, Sends, Writers};
+use anyhow::{Result, ensure};
+use chat_load::plan::{Sends, Writers};
 use clap::Args;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::HANDSHAKES_PER_SECOND;
 use crate::{
+    audit::stored,
     load::{
         chat::{Chat, ChatOptions},
         outcome::Outcome,
         run::{self, Measured, Stage, figure, number},
         setting::Setting,
         subject::Subject,
-        workload::{CrowdLoad, Workload, micros},
+        workload::{CrowdLoad, Workload, micros, phase},
     },
     terminal,
 };
@@ -36,6 +37,8 @@ const FILLED_TOGETHER: u32 = 1000;
 const INSERT_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two looks at the state of the day.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Attempts of retention to get a lock that lets others wait.
+const ATTEMPTS: &str = "chat_retention_lock_attempts_total";
 /// What ageing out may make of the waits of users, and how long an insert may take.
 const SLOWDOWN_MAX: f64 = 1.5;
 const INSERT_MAX_MS: f64 = 200.0;
@@ -189,11 +192,6 @@ async fn workload(options: &Options, chat: &Chat) -> Result<Workload> {
         }),
         ..CrowdLoad::default()
     };
-    let phase = |name: &str, from: Duration, until: Duration| Phase {
-        name: name.to_owned(),
-        from_us: micros(from),
-        until_us: micros(until),
-    };
     let mut phases = vec![phase("before", WARM_UP, begins_at)];
     let seconds = (begins_at.as_secs()..ends_at.as_secs()).map(Duration::from_secs);
     phases.extend(seconds.map(|from| phase("while the day ages out", from, from + SECOND)));
@@ -223,38 +221,25 @@ async fn retire(options: &Options, chat: &Chat, stage: &Stage<'_>) -> Result<Ret
     let mut aged = Ok(());
     let during = Box::pin(longest_insert(chat, async { aged = ageing.await })).await?;
     aged?;
-    let metrics = chat.fleet().retention().metrics().await?;
     let gone_after = begins.elapsed().saturating_sub(soft_deleted_after);
-    let (refused, taken) = (attempts(&metrics, "refused"), attempts(&metrics, "taken"));
-    Ok(Retired {
-        soft_deleted_after,
-        gone_after,
-        longest_before: before,
-        longest: during,
-        attempts: refused + taken,
-        refused,
-    })
+    let retention = chat.fleet().retention();
+    let attempts = retention.counter(ATTEMPTS, "").await?;
+    let refused = retention.counter(ATTEMPTS, "outcome=\"refused\"").await?;
+    Ok(Retired { soft_deleted_after, gone_after, longest_before: before, longest: during, attempts, refused })
 }
 
 /// Waits until the day has a state.
 async fn until_state(chat: &Chat, state: &str, deadline: Instant) -> Result<()> {
+    // One connection and few questions, since the load is measured meanwhile.
     let mut database = chat.database().await?;
     let question = format!(
-        "select exists (
-             select from message_days where day = (now() at time zone 'UTC')::date - {AGE_DAYS} and state = '{state}'
-         )"
+        "select count(*) from message_days where day = (now() at time zone 'UTC')::date - {AGE_DAYS} and state = '{state}'"
     );
-    loop {
-        let has_state: bool =
-            sqlx::raw_sql(AssertSqlSafe(question.clone())).fetch_one(&mut database).await?.try_get(0)?;
-        if has_state {
-            return Ok(database.close().await?);
-        }
-        if Instant::now() > deadline {
-            bail!("the day is not {state} in time; retention's log has the cause");
-        }
+    while stored::number(&mut database, question.clone()).await? == 0 {
+        ensure!(Instant::now() <= deadline, "the day is not {state} in time; retention's log has the cause");
         sleep(PAUSE).await;
     }
+    Ok(database.close().await?)
 }
 
 /// The longest of single inserts of messages of today, made for as long as `work` takes.
@@ -280,14 +265,6 @@ async fn longest_insert(chat: &Chat, work: impl Future<Output = ()>) -> Result<D
     };
     let (longest, ()) = tokio::join!(inserting, working);
     longest
-}
-
-/// Attempts of retention to get a lock, with this outcome, as its metrics have them.
-fn attempts(metrics: &str, outcome: &str) -> u64 {
-    let counters = metrics.lines().filter(|line| {
-        line.starts_with("chat_retention_lock_attempts_total") && line.contains(&format!("outcome=\"{outcome}\""))
-    });
-    counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn report(options: &Options, workload: &Workload, mut measured: Measured<Retired>, outcome: &mut Outcome) {
@@ -350,13 +327,5 @@ mod tests {
         let options = Options { rows: 10_000_000, conversations: 100_000, rate: 200, pairs: 100, seconds: 20 };
         assert_eq!(options.begins_at(), Duration::from_secs(23));
         assert_eq!(options.ends_at(), Duration::from_secs(23 + 120 + 200 + 30));
-    }
-
-    #[test]
-    fn attempts_are_summed_by_their_outcome() {
-        let metrics = "# TYPE chat_retention_lock_attempts_total counter\n\
-                       chat_retention_lock_attempts_total{outcome=\"taken\"} 4\n\
-                       chat_retention_lock_attempts_total{outcome=\"refused\"} 2\n";
-        assert_eq!((attempts(metrics, "taken"), attempts(metrics, "refused")), (4, 2));
     }
 }

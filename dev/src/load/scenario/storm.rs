@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use chat_load::{
-    plan::{Absence, CrowdDone, Phase, Sends, Writers},
+    plan::{Absence, CrowdDone, Sends, Writers},
     report::Run,
 };
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::load::{
     run::{self, Measured, figure, number},
     setting::Setting,
     subject::Subject,
-    workload::{CrowdLoad, Workload, micros},
+    workload::{CrowdLoad, Workload, micros, phase},
 };
 
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -121,11 +121,6 @@ async fn workload(plan: &Plan, chat: &Chat) -> Result<Workload> {
         }),
         absence: Some(Absence::Once { at_us: micros(cut_at), away_us: micros(AWAY) }),
         ..CrowdLoad::default()
-    };
-    let phase = |name: &str, from: Duration, until: Duration| Phase {
-        name: name.to_owned(),
-        from_us: micros(from),
-        until_us: micros(until),
     };
     let mut phases = vec![phase("quiet", WARM_UP, cut_at), phase("return", back_at, end)];
     let seconds = (cut_at.as_secs()..end.as_secs()).map(Duration::from_secs);

@@ -3,7 +3,7 @@
 //! They are really sealed, each for its own place with a key of its day, so that pages cost what pages cost.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -11,13 +11,14 @@ use anyhow::{Context, Result};
 use chat_shared::{
     clock::{Clock, Day, Timestamp},
     ids::{ConversationId, MessageId, UserId},
-    sealing::{ContentKey, MasterKey, Sealed, WrappedKey},
+    sealing::{ContentKey, MasterKey, Sealed},
 };
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use crate::{
+    content_keys,
     copy::{Rows, copy},
     fleet::Fleet,
 };
@@ -129,35 +130,20 @@ async fn make_days(
     first: Day,
     until: Day,
 ) -> Result<Vec<ContentKey>> {
-    let mut keys = Vec::new();
-    let mut rows = Rows::new();
-    let now = Clock::System.now();
-    let existing = existing_keys(database).await?;
+    // Retention makes one for yesterday too.
+    let stored = content_keys::stored(database).await?.into_iter().map(|key| (key.day, key));
+    let mut wrapped: BTreeMap<_, _> = stored.collect();
+    let mut generated = Vec::new();
     for day in (first.0..until.0).map(Day) {
         let statement = format!("select make_message_partition(date '1970-01-01' + {})", day.0);
         database.execute(AssertSqlSafe(statement)).await?;
-        if let Some(wrapped) = existing.get(&day) {
-            keys.push(master_key.unwrap(wrapped)?);
-            continue;
+        if !wrapped.contains_key(&day) {
+            generated.push(master_key.generate(day)?);
         }
-        let wrapped = master_key.generate(day)?;
-        let WrappedKey { master_key_id, bytes, .. } = &wrapped;
-        rows.row(4).date(day).bytes(master_key_id.as_bytes()).bytes(bytes).time(now);
-        keys.push(master_key.unwrap(&wrapped)?);
     }
-    copy(database, "content_keys (day, master_key_id, wrapped, created_at)", rows).await?;
-    Ok(keys)
-}
-
-/// Retention makes one for yesterday too.
-async fn existing_keys(database: &mut PgConnection) -> Result<HashMap<Day, WrappedKey>> {
-    let question = "select day - date '1970-01-01', master_key_id, wrapped from content_keys";
-    let rows = sqlx::raw_sql(question).fetch_all(database).await?;
-    let key = |row: &PgRow| {
-        let day = Day(row.try_get(0)?);
-        Ok((day, WrappedKey { day, master_key_id: row.try_get(1)?, bytes: row.try_get(2)? }))
-    };
-    rows.iter().map(key).collect()
+    content_keys::store(database, generated.iter()).await?;
+    wrapped.extend(generated.into_iter().map(|key| (key.day, key)));
+    Ok(wrapped.range(first..until).map(|(_, key)| master_key.unwrap(key)).collect::<Result<_, _>>()?)
 }
 
 /// Directly, since the log would know of conversations that are made by a gateway, and how far they go.
