@@ -112,6 +112,26 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.cold_age_min() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    AS $$ select 9 $$;
+
+CREATE FUNCTION public.cold_change_recorded() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+begin
+    if tg_op <> 'INSERT' then
+        insert into cold_changes values (old.sent_at::date, old.conversation_id, old.seq) on conflict do nothing;
+    end if;
+    if tg_op <> 'DELETE' then
+        insert into cold_changes values (new.sent_at::date, new.conversation_id, new.seq) on conflict do nothing;
+    end if;
+    return null;
+end
+$$;
+
 CREATE FUNCTION public.conversations_direct_has_two() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -125,6 +145,49 @@ begin
             using errcode = 'check_violation', constraint = 'conversations_direct_has_two';
     end if;
     return null;
+end
+$$;
+
+CREATE FUNCTION public.copy_cold_day(wanted date, wanted_holder uuid) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    held cold_days;
+    partition text;
+    copy text;
+    packed bigint;
+    left_out bigint;
+begin
+    held := held_cold_day(wanted, wanted_holder);
+    if held.packed_at is null or held.swapped_at is not null then
+        raise exception 'the bodies of % are not packed', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    partition := day_partition(wanted);
+    copy := partition || '_cold';
+    execute format('drop table if exists %I', copy);
+    execute format('create table %I (like %I including defaults including constraints)', copy, partition);
+    execute format(
+        'insert into %I (conversation_id, seq, sent_at, message_id, sender_id, deleted_at, envelope)
+         select m.conversation_id, m.seq, m.sent_at, m.message_id, m.sender_id, m.deleted_at,
+             case when m.deleted_at is null and (c.last_seq is not distinct from m.seq or g.seq is not null)
+                 then m.envelope end
+         from %I m
+         left join conversations c using (conversation_id)
+         left join cold_changes g on g.day = %L and g.conversation_id = m.conversation_id and g.seq = m.seq',
+        copy, partition, wanted
+    );
+    -- A body that is in no pack must not go, whatever the worker says.
+    select coalesce(sum(p.messages), 0) into packed from cold_packs p where p.day = wanted;
+    execute format('select count(*) from %I where envelope is null and deleted_at is null', copy) into left_out;
+    if left_out > packed then
+        raise exception 'the packs of % have % messages of %', wanted, packed, left_out
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    execute format('alter table %I add primary key (conversation_id, seq, sent_at)', copy);
+    execute format('create index on %I (conversation_id, message_id)', copy);
+    update cold_days set copied_at = now() where day = wanted;
+    return left_out;
 end
 $$;
 
@@ -202,14 +265,59 @@ CREATE FUNCTION public.drop_day(wanted date) RETURNS bigint
     SET search_path TO 'public', 'pg_temp'
     SET lock_timeout TO '50ms'
     AS $$
+declare
+    partition constant text := 'messages_' || to_char(wanted, 'YYYYMMDD');
+    suffix text;
 begin
     if claim_day(wanted, 'drop_day') is null then
         return null;
     end if;
-    execute format('drop table if exists %I', 'messages_' || to_char(wanted, 'YYYYMMDD') || '_retired');
+    foreach suffix in array array['_retired', '_cold', '_warm'] loop
+        execute format('drop table if exists %I', partition || suffix);
+    end loop;
     update message_days set dropped_at = now() where day = wanted;
     return 1;
 end
+$$;
+
+CREATE FUNCTION public.drop_warm_day(wanted date, wanted_holder uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    held cold_days;
+begin
+    held := held_cold_day(wanted, wanted_holder);
+    if held.swapped_at is null or held.swapped_at >= now() - interval '1 day' then
+        raise exception 'the bodies of % were not moved a day ago', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    execute format('drop table if exists %I', 'messages_' || to_char(wanted, 'YYYYMMDD') || '_warm');
+    update cold_days set dropped_at = now() where day = wanted;
+end
+$$;
+
+CREATE FUNCTION public.due_cold_steps(after_days integer) RETURNS TABLE(day date, step text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    select due.day, due.step
+    from (
+        select d.day, case
+            when d.state in ('retiring', 'gone') then
+                case when exists (select from cold_packs p where p.day = d.day) then 'delete_packs' end
+            when d.state <> 'hot' or d.day + 91 <= message_today() then null
+            when c.swapped_at is not null then
+                case when c.dropped_at is null and c.swapped_at < now() - interval '1 day' then 'drop_warm' end
+            when d.day + greatest(after_days, cold_age_min()) >= message_today() then null
+            when c.packed_at is null then 'pack'
+            when c.copied_at is null then 'copy'
+            else 'swap'
+        end as step
+        from message_days d left join cold_days c using (day)
+    ) due
+    where due.step is not null
+    order by due.day
 $$;
 
 CREATE FUNCTION public.due_day_steps() RETURNS TABLE(day date, step text)
@@ -236,6 +344,29 @@ CREATE FUNCTION public.due_day_steps() RETURNS TABLE(day date, step text)
     ) due
     where due.step is not null
     order by d.day
+$$;
+
+CREATE FUNCTION public.finish_cold_packs(wanted date, wanted_holder uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+begin
+    perform held_cold_day(wanted, wanted_holder);
+    update cold_days set packed_at = coalesce(packed_at, now()) where day = wanted;
+end
+$$;
+
+CREATE FUNCTION public.forget_cold_packs(wanted date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+begin
+    if (select state from message_days where day = wanted) not in ('retiring', 'gone') then
+        raise exception 'the key of % is not destroyed', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    delete from cold_chunks where day = wanted;
+    delete from cold_packs where day = wanted;
+end
 $$;
 
 CREATE FUNCTION public.forget_day(wanted date, rows_max integer) RETURNS bigint
@@ -268,9 +399,77 @@ begin
     get diagnostics removed = row_count;
     forgotten := forgotten + removed;
     if forgotten = 0 then
+        if exists (select from cold_packs where day = wanted) then
+            return null;
+        end if;
+        delete from cold_changes where day = wanted;
+        delete from cold_days where day = wanted;
         update message_days set state = 'gone', gone_at = now() where day = wanted;
     end if;
     return forgotten;
+end
+$$;
+
+CREATE TABLE public.cold_days (
+    day date NOT NULL,
+    holder uuid,
+    held_until timestamp with time zone,
+    packed_at timestamp with time zone,
+    copied_at timestamp with time zone,
+    swapped_at timestamp with time zone,
+    dropped_at timestamp with time zone
+);
+
+CREATE FUNCTION public.held_cold_day(wanted date, wanted_holder uuid) RETURNS public.cold_days
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    held cold_days;
+begin
+    select * into held from cold_days where day = wanted for update;
+    if held.holder is distinct from wanted_holder or held.held_until < now() then
+        raise exception 'another worker holds the bodies of %', wanted using errcode = 'object_in_use';
+    end if;
+    if (select state from message_days where day = wanted) is distinct from 'hot' then
+        raise exception 'the messages of % age out', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    update cold_days set held_until = now() + interval '5 minutes' where day = wanted;
+    return held;
+end
+$$;
+
+CREATE FUNCTION public.hold_cold_day(wanted date, wanted_holder uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    is_new boolean;
+    partition text;
+begin
+    if wanted + cold_age_min() >= message_today() then
+        raise exception 'messages of % are not due before %', wanted, wanted + cold_age_min() + 1
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    insert into cold_days (day, holder, held_until) values (wanted, wanted_holder, now() + interval '5 minutes')
+    on conflict do nothing;
+    is_new := found;
+    if is_new then
+        partition := day_partition(wanted);
+        if partition is null then
+            raise exception 'there are no messages of %', wanted using errcode = 'object_not_in_prerequisite_state';
+        end if;
+        -- Waits for transactions that write to the day, so that everything this trigger misses is seen by the packing.
+        execute format(
+            'create trigger messages_cold_change after insert or update or delete on %I
+             for each row execute function cold_change_recorded()', partition
+        );
+        return true;
+    end if;
+    update cold_days set holder = wanted_holder, held_until = now() + interval '5 minutes'
+    where day = wanted and (holder is null or holder = wanted_holder or held_until < now());
+    return found;
 end
 $$;
 
@@ -464,6 +663,27 @@ begin
     return raised;
 end
 $_$;
+
+CREATE FUNCTION public.record_cold_pack(wanted date, wanted_holder uuid, number integer, object text, bytes bigint, messages bigint, sha256 bytea, last_conversation_id uuid, last_seq bigint, chunk_conversations uuid[], chunk_seqs bigint[], chunk_places integer[], chunk_lengths integer[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    held cold_days;
+begin
+    held := held_cold_day(wanted, wanted_holder);
+    if held.packed_at is not null then
+        raise exception 'the bodies of % are packed', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    insert into cold_packs values (
+        wanted, number, object, bytes, messages, sha256, last_conversation_id, last_seq
+    );
+    insert into cold_chunks (day, conversation_id, first_seq, number, place, length)
+    select wanted, chunk.conversation_id, chunk.first_seq, number, chunk.place, chunk.length
+    from unnest(chunk_conversations, chunk_seqs, chunk_places, chunk_lengths)
+        as chunk (conversation_id, first_seq, place, length);
+end
+$$;
 
 CREATE FUNCTION public.record_message_days() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -673,6 +893,45 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.swap_cold_day(wanted date, wanted_holder uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '50ms'
+    AS $$
+declare
+    held cold_days;
+    partition text;
+    copy text;
+begin
+    held := held_cold_day(wanted, wanted_holder);
+    if held.copied_at is null or held.swapped_at is not null then
+        raise exception 'the rows of % are not copied', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    partition := day_partition(wanted);
+    copy := partition || '_cold';
+    lock table only messages in access exclusive mode;
+    execute format('alter table messages detach partition %I', partition);
+    execute format(
+        'delete from %I c using cold_changes g
+         where g.day = %L and c.conversation_id = g.conversation_id and c.seq = g.seq', copy, wanted
+    );
+    execute format(
+        'insert into %I (conversation_id, seq, sent_at, message_id, sender_id, deleted_at, envelope)
+         select m.conversation_id, m.seq, m.sent_at, m.message_id, m.sender_id, m.deleted_at, m.envelope
+         from %I m join cold_changes g using (conversation_id, seq) where g.day = %L', copy, partition, wanted
+    );
+    execute format('alter table %I rename to %I', partition, partition || '_warm');
+    execute format('alter table %I rename to %I', copy, partition);
+    execute format(
+        'alter table messages attach partition %I for values from (%L) to (%L)',
+        partition, wanted::text || ' 00:00:00+00', (wanted + 1)::text || ' 00:00:00+00'
+    );
+    delete from cold_changes where day = wanted;
+    update cold_days set swapped_at = now() where day = wanted;
+end
+$$;
+
 CREATE FUNCTION public.unread_count(last_seq bigint, floor_seq bigint, read_seq bigint, own_runs int8multirange) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -681,6 +940,26 @@ CREATE FUNCTION public.unread_count(last_seq bigint, floor_seq bigint, read_seq 
             - case when isempty(own_runs) then 0 else own_after(own_runs, greatest(read_seq, floor_seq)) end,
         0
     )
+$$;
+
+CREATE FUNCTION public.warm_messages(wanted date, conversation_ids uuid[], seqs bigint[], envelopes bytea[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+    filled bigint;
+begin
+    if (select swapped_at from cold_days where day = wanted) is null then
+        raise exception 'the bodies of % are in their rows', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    update messages m set envelope = body.envelope
+    from unnest(conversation_ids, seqs, envelopes) as body (conversation_id, seq, envelope)
+    where m.conversation_id = body.conversation_id and m.seq = body.seq and m.envelope is null and m.deleted_at is null
+        and m.sent_at >= wanted::timestamp and m.sent_at < (wanted + 1)::timestamp;
+    get diagnostics filled = row_count;
+    return filled;
+end
 $$;
 
 CREATE TABLE public.assignments (
@@ -774,6 +1053,33 @@ CREATE TABLE public.cases (
     CONSTRAINT cases_due CHECK (((state = 'assigned'::text) = (due_at IS NOT NULL))),
     CONSTRAINT cases_not_own CHECK ((agent_id IS DISTINCT FROM customer_id)),
     CONSTRAINT cases_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'assigned'::text, 'resolved'::text])))
+);
+
+CREATE TABLE public.cold_changes (
+    day date NOT NULL,
+    conversation_id uuid NOT NULL,
+    seq bigint NOT NULL
+);
+
+CREATE TABLE public.cold_chunks (
+    day date NOT NULL,
+    conversation_id uuid NOT NULL,
+    first_seq bigint NOT NULL,
+    number integer NOT NULL,
+    place integer NOT NULL,
+    length integer NOT NULL
+);
+
+CREATE TABLE public.cold_packs (
+    day date NOT NULL,
+    number integer NOT NULL,
+    object text NOT NULL,
+    bytes bigint NOT NULL,
+    messages bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    last_conversation_id uuid NOT NULL,
+    last_seq bigint NOT NULL,
+    CONSTRAINT cold_packs_number_check CHECK ((number > 0))
 );
 
 CREATE TABLE public.content_keys (
@@ -890,7 +1196,7 @@ CREATE TABLE public.messages (
     sent_at timestamp with time zone NOT NULL,
     message_id uuid NOT NULL,
     sender_id uuid NOT NULL,
-    envelope bytea NOT NULL,
+    envelope bytea,
     deleted_at timestamp with time zone,
     CONSTRAINT messages_seq_check CHECK ((seq > 0))
 )
@@ -989,6 +1295,21 @@ ALTER TABLE ONLY public.case_sweeps
 
 ALTER TABLE ONLY public.cases
     ADD CONSTRAINT cases_pkey PRIMARY KEY (conversation_id);
+
+ALTER TABLE ONLY public.cold_changes
+    ADD CONSTRAINT cold_changes_pkey PRIMARY KEY (day, conversation_id, seq);
+
+ALTER TABLE ONLY public.cold_chunks
+    ADD CONSTRAINT cold_chunks_pkey PRIMARY KEY (day, conversation_id, first_seq);
+
+ALTER TABLE ONLY public.cold_days
+    ADD CONSTRAINT cold_days_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY public.cold_packs
+    ADD CONSTRAINT cold_packs_object_key UNIQUE (object);
+
+ALTER TABLE ONLY public.cold_packs
+    ADD CONSTRAINT cold_packs_pkey PRIMARY KEY (day, number);
 
 ALTER TABLE ONLY public.content_keys
     ADD CONSTRAINT content_keys_pkey PRIMARY KEY (day);
@@ -1094,6 +1415,15 @@ ALTER TABLE ONLY public.cases
 
 ALTER TABLE ONLY public.cases
     ADD CONSTRAINT cases_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES public.conversations(conversation_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.cold_changes
+    ADD CONSTRAINT cold_changes_day_fkey FOREIGN KEY (day) REFERENCES public.cold_days(day);
+
+ALTER TABLE ONLY public.cold_chunks
+    ADD CONSTRAINT cold_chunks_day_number_fkey FOREIGN KEY (day, number) REFERENCES public.cold_packs(day, number);
+
+ALTER TABLE ONLY public.cold_packs
+    ADD CONSTRAINT cold_packs_day_fkey FOREIGN KEY (day) REFERENCES public.cold_days(day);
 
 ALTER TABLE ONLY public.conversations
     ADD CONSTRAINT conversations_business_id_fkey FOREIGN KEY (business_id) REFERENCES public.businesses(business_id);

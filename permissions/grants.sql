@@ -4,8 +4,8 @@
 revoke all on table
     conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
     notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps,
-    message_days, _sqlx_migrations
-    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+    message_days, cold_days, cold_packs, cold_chunks, cold_changes, _sqlx_migrations
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
     database_incarnation (), restore_conversation (
@@ -16,17 +16,21 @@ revoke all on function
     message_partitions (), message_partition_faults (), record_message_days (), message_today (),
     can_rewrite_keys (message_days), due_day_steps (), claim_day (date, text), day_partition (date), messages_late (), begin_day_deletion (date), raise_day_floors (date, integer),
     soft_delete_day (date), destroy_day_key (date), rewrite_content_keys (date), detach_day (date), drop_day (date),
-    forget_day (date, integer)
-    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+    forget_day (date, integer), cold_age_min (), cold_change_recorded (), due_cold_steps (integer), hold_cold_day (date, uuid),
+    held_cold_day (date, uuid),
+    record_cold_pack (date, uuid, integer, text, bigint, bigint, bytea, uuid, bigint, uuid[], bigint[], integer[], integer[]),
+    finish_cold_packs (date, uuid), copy_cold_day (date, uuid), swap_cold_day (date, uuid), drop_warm_day (date, uuid),
+    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date)
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 
 -- Every service compares the schema with the one it was built for.
-grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention;
+grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention, chat_retention_cold;
 
 -- The gateway reads what users read. Of a conversation it writes the participants, a read mark only with a new one; neither
 -- messages nor the number of participants, which the database counts by itself.
 grant select on table
     conversations, participants, former_participants, outbox, messages, content_keys, log_checkpoints, notification_devices, blocks,
-    businesses, staff, cases, assignments, case_sweeps
+    businesses, staff, cases, assignments, case_sweeps, cold_packs, cold_chunks
     to chat_gateway;
 grant insert (conversation_id, kind, direct_low, direct_high, business_id, customer_id, created_at, last_activity_at),
     update (version, resolved_seq)
@@ -102,3 +106,13 @@ grant select (conversation_id, last_seq, floor_seq, last_message_at, last_activi
     to chat_retention;
 grant select (conversation_id, user_id, read_seq, listed_at) on table participants to chat_retention;
 grant select (conversation_id, seq, sent_at, deleted_at) on table messages to chat_retention;
+
+-- The cold worker moves bodies that it can't open: it has no content keys. Rows change by the functions alone, which refuse
+-- a day that is young, and a body that is in no pack.
+grant select (conversation_id, seq, sent_at, envelope, deleted_at) on table messages to chat_retention_cold;
+grant select on table cold_packs, cold_chunks to chat_retention_cold;
+grant execute on function due_cold_steps (integer), hold_cold_day (date, uuid),
+    record_cold_pack (date, uuid, integer, text, bigint, bigint, bytea, uuid, bigint, uuid[], bigint[], integer[], integer[]),
+    finish_cold_packs (date, uuid), copy_cold_day (date, uuid), swap_cold_day (date, uuid), drop_warm_day (date, uuid),
+    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date)
+    to chat_retention_cold;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, routing::get};
+use chat_cold::store::{Purpose, Store};
 use chat_shared::{
     clock::Clock,
     ids::GatewayId,
@@ -30,7 +31,7 @@ use crate::{
     delivery,
     devices::Devices,
     edge::{self, Edge, Waits},
-    history::{History, Tail},
+    history::{ColdBodies, History, Tail},
     internal, outbox,
     presence::{self, Announcer, Departures, Watches},
     profiles::{Profiles, Surroundings},
@@ -116,7 +117,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let state = AppState::from(Parts {
         businesses: conversations.businesses(tail.log().clone()),
         conversations,
-        history: History::new(database.clone(), tail.clone(), content.clone()),
+        history: History::new(database.clone(), tail.clone(), content.clone(), ColdBodies::new(Store::open(&config.cold_store, Purpose::Reading)?)),
         receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),
         devices: Devices::new(
             database.clone(),

@@ -2,12 +2,14 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use chat_cold::store::{Purpose, Store};
 use chat_shared::{
     clock::Clock,
     config_check::{self, Report},
 };
 use reqwest::{StatusCode, Url};
 use serde_json::json;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -23,6 +25,8 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("log_checkpoints", &["select"]),
     ("notification_devices", &["select", "insert", "update", "delete"]),
     ("blocks", &["select", "insert", "delete"]),
+    ("cold_packs", &["select"]),
+    ("cold_chunks", &["select"]),
 ];
 /// How long kaha-main-v3 may take to answer. Clients wait much less, but this is to see whether it is there at all.
 const KAHA_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -46,7 +50,26 @@ pub async fn run(config: &Config) -> ExitCode {
     config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     Box::pin(config_check::redis(&mut report, &config.redis, &config.namespace)).await;
+    cold_store(&mut report, config, pool.as_ref()).await;
     report.conclude()
+}
+
+/// Reads the beginning of the newest pack, if there is one.
+async fn cold_store(report: &mut Report, config: &Config, pool: Option<&PgPool>) {
+    let store = report.part("settings of the object store", Store::open(&config.cold_store, Purpose::Reading)).flatten();
+    let Some(pool) = pool else { return };
+    let newest = sqlx::query_scalar!("select object from cold_packs order by day desc, number desc limit 1");
+    match (newest.fetch_optional(pool).await, store) {
+        (Ok(None), None) => report.note("object store: none, and none is needed: no texts are in packs"),
+        (Ok(Some(_)), None) => {
+            report.wrong("object store: CHAT_COLD_STORE_URL is missing, and old texts are in packs: their pages are refused");
+        }
+        (Ok(Some(object)), Some(store)) => {
+            report.part("object store", store.read_ranges(&object, &[0..1]).await.map(drop));
+        }
+        (Ok(None), Some(_)) => report.ok("object store: not tried, as there are no packs yet"),
+        (Err(error), _) => report.wrong(format_args!("table cold_packs: {error}")),
+    }
 }
 
 async fn users_keys(report: &mut Report, config: &Config) {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::bail;
+use chat_cold::store::StoreSettings;
 use chat_shared::settings::{
     CheckSettings, MasterKeySettings, NamespaceSettings, NatsSettings, PostgresSettings, RedisSettings,
     TelemetrySettings,
@@ -69,6 +70,8 @@ pub struct Config {
     pub redis: RedisSettings,
     #[command(flatten)]
     pub master_key: MasterKeySettings,
+    #[command(flatten)]
+    pub cold_store: StoreSettings,
     #[command(flatten)]
     pub telemetry: TelemetrySettings,
 }

@@ -41,6 +41,12 @@ pub const PANICS_TOTAL: &str = "chat_gateway_panics_total";
 pub const CATCH_UPS_TOTAL: &str = "chat_gateway_catch_ups_total";
 /// Removals, blocks and logouts that were answered before every live gateway had taken them in.
 pub const UNHEARD_TOTAL: &str = "chat_gateway_unheard_total";
+/// Reads of packs in the object store: one for each pack of a page that is not in memory.
+pub const COLD_READS_TOTAL: &str = "chat_gateway_cold_reads_total";
+/// Pages that did not get all texts from the object store.
+pub const COLD_FAILURES_TOTAL: &str = "chat_gateway_cold_failures_total";
+/// Messages that a page did not show because their texts are lost or damaged in the object store.
+pub const HISTORY_UNREADABLE_TOTAL: &str = "chat_gateway_history_unreadable_total";
 /// Statements sent to PostgreSQL by requests.
 pub const STATEMENTS_TOTAL: &str = "chat_gateway_sql_statements_total";
 /// Commands refused, by `code`.
@@ -160,6 +166,9 @@ pub fn describe() {
     describe_counter!(CONTENT_KEYS_FAILURES_TOTAL, "Fetches of the content keys that failed or found none");
     describe_gauge!(KEY_SET_SKIPPED, "Entries of a key set that are skipped because they can't be read");
     describe_counter!(KEY_SET_FAILURES_TOTAL, "Fetches of a key set that gave no usable key");
+    describe_counter!(COLD_READS_TOTAL, "Packs of old texts of which a page read chunks from the object store");
+    describe_counter!(COLD_FAILURES_TOTAL, "Pages that did not get all old texts from the object store");
+    describe_counter!(HISTORY_UNREADABLE_TOTAL, "Messages not shown because the object store lost or damaged their texts");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     describe_counter!(LOG_READS_TOTAL, "Questions to the log for events that PostgreSQL may not have yet");
     describe_counter!(LOG_READS_BOUNDED_TOTAL, "Questions not sent because their user has had too many events read");
@@ -184,6 +193,9 @@ pub fn describe() {
         UNHEARD_TOTAL,
         STATEMENTS_TOTAL,
         HISTORY_HOLES_TOTAL,
+        COLD_READS_TOTAL,
+        COLD_FAILURES_TOTAL,
+        HISTORY_UNREADABLE_TOTAL,
         OUTBOX_FAILURES_TOTAL,
         LOG_READS_BOUNDED_TOTAL,
         PRESENCE_ANNOUNCED_TOTAL,

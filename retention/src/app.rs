@@ -11,9 +11,13 @@ use chat_shared::{
     postgres, telemetry,
 };
 
+use chat_cold::store::{Purpose, Store, StoreSettings};
+use sqlx::PgPool;
+
 use crate::{
     ageing::Ageing,
-    config::{MigrateSettings, PrepareSettings, RunSettings},
+    cold::{self, Cold},
+    config::{ColdSettings, DaySettings, MigrateSettings, PrepareSettings, RunSettings, refuse_master_key},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
     rewrap::{self, DEVICES_MAX},
@@ -32,6 +36,10 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("messages", &["select"]),
     ("message_days", &["select"]),
 ];
+/// The same of the cold worker.
+const COLD_RIGHTS: &[(&str, &[&str])] =
+    &[("messages", &["select"]), ("cold_packs", &["select"]), ("cold_chunks", &["select"])];
+const COLD_APPLICATION: &str = "chat-retention cold";
 
 /// Runs the service until it is told to stop.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
@@ -88,4 +96,52 @@ pub async fn rewrap(settings: &PrepareSettings) -> anyhow::Result<()> {
     let pool = postgres::connect(&settings.postgres, "chat-retention rewrap")?;
     postgres::check(&pool).await?;
     rewrap::rewrap(&pool, &master_keys, DEVICES_MAX).await?.conclude(&master_keys)
+}
+
+/// Runs the cold worker until it is told to stop.
+pub async fn cold(settings: ColdSettings) -> anyhow::Result<()> {
+    refuse_master_key()?;
+    let tasks = Tasks::default();
+    let health = telemetry::start(&settings.telemetry, &tasks).await?;
+    metrics::describe_cold();
+    let pool = cold::steps::connect(&settings.postgres, COLD_APPLICATION)?;
+    postgres::check(&pool).await?;
+    let cold = Cold::new(pool, store(&settings.store)?, settings.cold_after_days);
+    tasks.best_effort("cold bodies", cold.run(health.latch("first pass"), tasks.draining().clone()));
+    tasks.run(DRAIN_MAX).await
+}
+
+/// Reports what is wrong with the settings of the cold worker, and with what they lead to.
+pub async fn check_cold(settings: &ColdSettings) -> ExitCode {
+    let mut report = Report::default();
+    report.telemetry(&settings.telemetry);
+    report.part("no master key", refuse_master_key());
+    if let Some(store) = report.part("settings of the object store", store(&settings.store)) {
+        report.part("object store", cold::check_store(&store).await);
+    }
+    let pool = config_check::postgres(&mut report, &settings.postgres, COLD_APPLICATION).await;
+    config_check::rights(&mut report, pool.as_ref(), COLD_RIGHTS).await;
+    report.conclude()
+}
+
+/// Compares the packs of a day.
+pub async fn verify(settings: &DaySettings) -> anyhow::Result<()> {
+    let (pool, store) = day(settings, "chat-retention verify").await?;
+    cold::verify(&pool, &store, settings.day).await
+}
+
+/// Puts the bodies of a day back.
+pub async fn warm(settings: &DaySettings) -> anyhow::Result<()> {
+    let (pool, store) = day(settings, "chat-retention warm").await?;
+    cold::warm(&pool, &store, settings.day).await
+}
+
+async fn day(settings: &DaySettings, application: &str) -> anyhow::Result<(PgPool, Store)> {
+    let pool = cold::steps::connect(&settings.postgres, application)?;
+    postgres::check(&pool).await?;
+    Ok((pool, store(&settings.store)?))
+}
+
+fn store(settings: &StoreSettings) -> anyhow::Result<Store> {
+    Store::open(settings, Purpose::Writing)?.context("CHAT_COLD_STORE_URL is missing: give the bucket or directory for old bodies")
 }

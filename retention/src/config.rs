@@ -1,7 +1,14 @@
 //! What the program is told: commands, options and environment variables.
 
+use anyhow::bail;
+use chat_cold::store::StoreSettings;
 use chat_shared::settings::{CheckSettings, MasterKeySettings, PostgresSettings, TelemetrySettings};
 use clap::{Args, Parser, Subcommand};
+use time::{Date, format_description::well_known::Iso8601};
+
+/// Settings that a process without a master key must not have.
+const MASTER_KEYS: [&str; 4] =
+    ["CHAT_MASTER_KEY", "CHAT_MASTER_KEY_FILE", "CHAT_MASTER_KEY_OLD", "CHAT_MASTER_KEY_OLD_FILE"];
 
 /// Makes what each day needs, partitions and content keys, ahead of time, and ages old days out. Any number of
 /// instances may run.
@@ -33,6 +40,14 @@ pub enum Command {
     /// Needs the old one too, as every service does before it runs. Harmless when repeated; ends with 1 if a key or an
     /// address opens with neither. The database's user must own the tables.
     Rewrap(PrepareSettings),
+    /// Run as the cold worker: move the bodies of old messages to the object store, day after day. Any number of instances may
+    /// run. Refuses to start with a master key, which it must not have.
+    Cold(Box<ColdSettings>),
+    /// Compare every pack of a day in the object store with what is recorded of it, then exit: with 1 if one is missing or
+    /// differs. Changes nothing.
+    Verify(DaySettings),
+    /// Put the bodies of a day back into PostgreSQL, then exit. Harmless when repeated; the day is not moved again.
+    Warm(DaySettings),
 }
 
 /// Settings of the service.
@@ -58,6 +73,52 @@ pub struct PrepareSettings {
     pub postgres: PostgresSettings,
     #[command(flatten)]
     pub master_key: MasterKeySettings,
+}
+
+/// Settings of `cold`.
+#[derive(Debug, Args)]
+pub struct ColdSettings {
+    #[command(flatten)]
+    pub check: CheckSettings,
+    /// Days from the end of a day until its bodies move: 9 to 90.
+    ///
+    /// Repeats of messages are compared by their text for eight days, so that nothing younger moves. A smaller number spares
+    /// PostgreSQL more; pages of history beyond it are read from the object store.
+    #[arg(long, env = "CHAT_COLD_AFTER_DAYS", default_value_t = 14, value_name = "DAYS")]
+    #[arg(value_parser = clap::value_parser!(i32).range(9..=90))]
+    pub cold_after_days: i32,
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub store: StoreSettings,
+    #[command(flatten)]
+    pub telemetry: TelemetrySettings,
+}
+
+/// Settings of `verify` and `warm`.
+#[derive(Debug, Args)]
+pub struct DaySettings {
+    /// The day, in UTC, such as 2026-05-01.
+    ///
+    /// `cold_packs` lists the days that have packs.
+    #[arg(long, value_parser = read_day, value_name = "YYYY-MM-DD")]
+    pub day: Date,
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
+fn read_day(text: &str) -> Result<Date, String> {
+    Date::parse(text, &Iso8601::DATE).map_err(|_| "a day is written like 2026-05-01".to_owned())
+}
+
+/// Refuses a process that could open what it moves.
+pub fn refuse_master_key() -> anyhow::Result<()> {
+    if let Some(variable) = MASTER_KEYS.into_iter().find(|variable| std::env::var_os(variable).is_some()) {
+        bail!("{variable} is set: the cold worker moves bodies that it must not be able to open; start it without");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

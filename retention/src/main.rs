@@ -1,8 +1,9 @@
-//! The retention service: migrates the schema, makes partitions and content keys ahead of time, ages old days out, and
-//! audits what is unread.
+//! The retention service: migrates the schema, makes partitions and content keys ahead of time, ages old days out, moves
+//! the bodies of old messages to an object store, and audits what is unread.
 
 mod ageing;
 mod app;
+mod cold;
 mod config;
 mod grants;
 mod keys;
@@ -35,5 +36,9 @@ async fn main() -> ExitCode {
         Some(Command::Migrate(settings)) => app::migrate(&settings).await,
         Some(Command::Prepare(settings)) => app::prepare(&settings).await,
         Some(Command::Rewrap(settings)) => app::rewrap(&settings).await,
+        Some(Command::Cold(settings)) if settings.check.check_config => return app::check_cold(&settings).await,
+        Some(Command::Cold(settings)) => app::cold(*settings).await,
+        Some(Command::Verify(settings)) => app::verify(&settings).await,
+        Some(Command::Warm(settings)) => app::warm(&settings).await,
     })
 }

@@ -30,6 +30,33 @@ pub const FLOORS_RAISED_TOTAL: &str = "chat_retention_floors_raised_total";
 pub const KEYS_DESTROYED_TOTAL: &str = "chat_retention_keys_destroyed_total";
 /// Alert when it rises for an hour: days are late.
 pub const AGEING_FAILURES_TOTAL: &str = "chat_retention_ageing_failures_total";
+/// Days whose bodies should move; alert above 2 for a day.
+pub const COLD_DAYS_DUE: &str = "chat_retention_cold_days_due";
+/// Bodies that were packed.
+pub const COLD_MESSAGES_TOTAL: &str = "chat_retention_cold_messages_total";
+/// Bytes of packs that were stored.
+pub const COLD_BYTES_TOTAL: &str = "chat_retention_cold_bytes_total";
+/// Alert when it rises for an hour: bodies stay in PostgreSQL.
+pub const COLD_FAILURES_TOTAL: &str = "chat_retention_cold_failures_total";
+/// Objects that no row named, deleted.
+pub const COLD_ORPHANS_TOTAL: &str = "chat_retention_cold_orphans_total";
+/// Alert above zero: messages can't be read.
+pub const COLD_OBJECTS_MISSING: &str = "chat_retention_cold_objects_missing";
+
+/// Describes those of the cold worker and sets them to zero.
+pub fn describe_cold() {
+    describe_gauge!(COLD_DAYS_DUE, Unit::Count, "Days with a step of moving bodies that is due");
+    describe_counter!(COLD_MESSAGES_TOTAL, Unit::Count, "Bodies of messages that were packed");
+    describe_counter!(COLD_BYTES_TOTAL, Unit::Bytes, "Bytes of packs that were stored");
+    describe_counter!(COLD_FAILURES_TOTAL, Unit::Count, "Steps of moving bodies that failed, and passes without an answer");
+    describe_counter!(COLD_ORPHANS_TOTAL, Unit::Count, "Objects of the store that no row named, deleted");
+    describe_gauge!(COLD_OBJECTS_MISSING, Unit::Count, "Packs that the object store does not have");
+    gauge!(COLD_DAYS_DUE).set(0);
+    gauge!(COLD_OBJECTS_MISSING).set(0);
+    for name in [COLD_MESSAGES_TOTAL, COLD_BYTES_TOTAL, COLD_FAILURES_TOTAL, COLD_ORPHANS_TOTAL] {
+        counter!(name).absolute(0);
+    }
+}
 
 /// Describes all of them and sets them to zero.
 pub fn describe() {

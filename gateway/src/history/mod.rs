@@ -1,8 +1,9 @@
-//! A conversation's messages: what PostgreSQL has, and the tail that only the log has yet.
+//! A conversation's messages: what PostgreSQL has, the tail that only the log has yet, and old texts from the object store.
 //!
 //! **Invariant:** what was accepted is in the newest page at once, whatever PostgreSQL has stored so far.
 
 mod backwards;
+mod cold;
 mod number;
 mod page;
 mod range;
@@ -10,6 +11,7 @@ mod stored;
 mod tail;
 mod times;
 
+pub use cold::ColdBodies;
 pub use number::number_of;
 pub use page::History;
 pub use range::Place;

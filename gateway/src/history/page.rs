@@ -1,7 +1,7 @@
 //! Makes a page of history out of PostgreSQL's rows and the log's tail, from whichever of the two is there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,10 +14,11 @@ use chat_shared::{
     limits,
     log::AppendError,
     position::Seq,
-    wire::HistoryPage,
+    wire::{ErrorCode, HistoryPage},
 };
 
 use super::{
+    cold::{self, ColdBodies},
     range::{Extent, Place, Range},
     stored::{self, StoredMessage},
     tail::{End, Tail, TailError},
@@ -41,6 +42,7 @@ pub struct History {
     tail: Tail,
     log_breaker: Arc<Breaker>,
     content: Content,
+    cold: ColdBodies,
     times: Times,
 }
 
@@ -69,6 +71,11 @@ struct Sides {
 #[error("the log is out of reach")]
 struct LogAway;
 
+/// The object store has the beginning of the page, and can't be read now.
+#[derive(Debug, thiserror::Error)]
+#[error("the object store, which has the texts of old messages, is out of reach or not configured")]
+struct ColdAway;
+
 /// Neither side has the beginning of the page within reach.
 #[derive(Debug, thiserror::Error)]
 #[error("the page is out of reach: PostgreSQL or the log is missing, or it is too far back in the log")]
@@ -76,8 +83,8 @@ struct OutOfReach;
 
 impl History {
     /// Over both sides; a text is opened as it is shown.
-    pub fn new(database: Database, tail: Tail, content: Content) -> Self {
-        Self { database, tail, log_breaker: Arc::default(), content, times: Times::default() }
+    pub fn new(database: Database, tail: Tail, content: Content, cold: ColdBodies) -> Self {
+        Self { database, tail, log_breaker: Arc::default(), content, cold, times: Times::default() }
     }
 
     /// A page of a conversation that the user takes part in. It may be shorter than asked when a side is missing, but
@@ -130,6 +137,7 @@ impl History {
                 let tail = self.add_tail(user_id, wanted, &sides, &mut found).await?;
                 let shown = show(wanted, place, &found, tail)?;
                 found.retain(|seq, _| shown.contains(*seq));
+                let shown = self.add_cold(conversation_id, place, shown, &mut found).await?;
                 (found.into_values().flatten().collect(), Some(shown))
             }
         };
@@ -140,9 +148,14 @@ impl History {
         }
         let messages = messages
             .into_iter()
-            .map(|stored: StoredMessage| {
-                let text = self.content.open_message(conversation_id, &stored.message)?;
-                Ok(stored.into_message(conversation_id, text))
+            .filter_map(|stored: StoredMessage| match self.content.open_message(conversation_id, &stored.message) {
+                Ok(text) => Some(Ok(stored.into_message(conversation_id, text))),
+                // Other bytes are in the object store than were stored: the other messages are shown.
+                Err(refusal) if stored.cold.is_some() && refusal.code == ErrorCode::Internal => {
+                    cold::count_unreadable(1);
+                    None
+                }
+                Err(refusal) => Some(Err(refusal)),
             })
             .collect::<Result<Vec<_>, Refusal>>()?;
         self.times.remember(&messages);
@@ -215,6 +228,41 @@ impl History {
         }
     }
 
+    /// Adds the texts that only the object store has. What can't be read now ends the page.
+    async fn add_cold(
+        &self,
+        conversation_id: ConversationId,
+        place: Place,
+        shown: Range,
+        found: &mut Found,
+    ) -> Result<Range, Refusal> {
+        let cold = found.iter().filter_map(|(seq, message)| Some((*seq, message.as_ref()?.cold.clone()?)));
+        let mut wanted: Vec<_> = cold.collect();
+        if wanted.is_empty() {
+            return Ok(shown);
+        }
+        if !matches!(place, Place::After(_)) {
+            wanted.reverse();
+        }
+        let mut bodies = self.cold.read(conversation_id, &wanted).await;
+        let mut unread = BTreeSet::new();
+        for (seq, _) in wanted {
+            let Some(message) = found.get_mut(&seq) else { continue };
+            match (bodies.remove(&seq), message.as_mut()) {
+                (Some(Some(envelope)), Some(stored)) => stored.message.envelope = envelope,
+                (Some(_), _) => *message = None,
+                (None, _) => _ = unread.insert(seq),
+            }
+        }
+        if unread.is_empty() {
+            return Ok(shown);
+        }
+        let shown = shown.unbroken(place, |seq| !unread.contains(&seq)).filter(|shown| has_messages(found, *shown));
+        let shown = shown.ok_or_else(|| Refusal::unavailable("this part of the history", &ColdAway))?;
+        found.retain(|seq, _| shown.contains(*seq));
+        Ok(shown)
+    }
+
     /// Adds what only the log has.
     async fn add_tail(
         &self,
@@ -234,7 +282,7 @@ impl History {
             if let Event { seq, sent_at, fact: Fact::MessageSent(message), .. } = event
                 && missing.contains(seq)
             {
-                found.entry(seq).or_insert(Some(StoredMessage { seq, sent_at, message }));
+                found.entry(seq).or_insert(Some(StoredMessage { seq, sent_at, message, cold: None }));
             }
         });
         let end = tokio::time::timeout(limits::APPEND_WAIT_MAX, walk).await;
@@ -297,6 +345,10 @@ impl Added {
     }
 }
 
+fn has_messages(found: &Found, shown: Range) -> bool {
+    found.range(shown.first..=shown.last).any(|(_, message)| message.is_some())
+}
+
 /// The part of the page that can be shown.
 fn show(wanted: Range, place: Place, found: &Found, added: Added) -> Result<Range, Refusal> {
     let is_there = |seq: Seq| found.contains_key(&seq);
@@ -311,8 +363,7 @@ fn show(wanted: Range, place: Place, found: &Found, added: Added) -> Result<Rang
         return Ok(wanted);
     }
     // A page without messages passes over all that was asked for: a part of it that has none would hide the rest.
-    let has_messages = |shown: &Range| found.range(shown.first..=shown.last).any(|(_, message)| message.is_some());
-    wanted.unbroken(place, is_there).filter(has_messages).ok_or_else(|| match added {
+    wanted.unbroken(place, is_there).filter(|shown| has_messages(found, *shown)).ok_or_else(|| match added {
         Added::Bounded(wait) => Refusal::rate_limited(wait),
         Added::Whole | Added::Part => Refusal::unavailable("this part of the history", &OutOfReach),
     })

@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** every statement on `messages` gives a window of time, so that few partitions are touched.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chat_shared::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     event::MessageSent,
     ids::{ConversationId, InvalidId, MessageId},
     position::Seq,
@@ -16,7 +16,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::range::Range;
+use super::{cold::ColdPlace, range::Range};
 use crate::{
     database::{Database, DatabaseError, statement},
     refusal::Refusal,
@@ -28,6 +28,8 @@ const REPEAT_AGE_MAX: Duration = Duration::from_hours(8 * 24);
 const WINDOW_MIN: Duration = Duration::from_hours(24);
 /// The windows with a span, the longest 32 days. One more window holds all that remains, however old.
 const WINDOWS_MAX: usize = 7;
+/// No text is in the object store earlier.
+const COLD_AGE_MIN: Duration = Duration::from_hours(9 * 24);
 /// Earlier than any message.
 const BEGINNING: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -38,8 +40,17 @@ pub struct StoredMessage {
     pub seq: Seq,
     /// When it was accepted.
     pub sent_at: Timestamp,
-    /// Its id, sender and sealed text.
+    /// Its id, sender and sealed text; the text is empty while it is `cold`.
     pub message: MessageSent,
+    /// Where its sealed text is instead.
+    pub cold: Option<ColdPlace>,
+}
+
+impl StoredMessage {
+    /// Whether its text is somewhere else.
+    pub fn lacks_text(&self) -> bool {
+        self.message.envelope.as_bytes().is_empty()
+    }
 }
 
 /// The answer to a search for one message.
@@ -77,24 +88,36 @@ struct Row {
     sent_at: OffsetDateTime,
     message_id: Uuid,
     sender_id: Uuid,
-    envelope: Vec<u8>,
+    envelope: Option<Vec<u8>>,
+    /// The chunk that has the envelope, if there is none here: its pack, place and length.
+    object: Option<String>,
+    place: Option<i32>,
+    length: Option<i32>,
 }
 
 impl TryFrom<Row> for StoredMessage {
     type Error = InvalidId;
 
     fn try_from(row: Row) -> Result<Self, InvalidId> {
+        let cold = match (&row.envelope, row.object, row.place, row.length) {
+            (None, Some(object), Some(place), Some(length)) => {
+                let object: Arc<str> = object.into();
+                Some(ColdPlace { object, place: place.unsigned_abs(), length: length.unsigned_abs() })
+            }
+            _ => None,
+        };
         Ok(Self {
             seq: Seq::from_sql(row.seq),
             sent_at: row.sent_at.into(),
             message: MessageSent {
                 message_id: row.message_id.try_into()?,
                 sender_id: row.sender_id.try_into()?,
-                envelope: Envelope::from_bytes(row.envelope),
+                envelope: Envelope::from_bytes(row.envelope.unwrap_or_default()),
                 seen_seq: Seq::ZERO,
                 // Rows aren't for anybody: whoever shows them looks who takes part.
                 audience: chat_shared::sealing::AudienceTag::default(),
             },
+            cold,
         })
     }
 }
@@ -122,8 +145,12 @@ pub(super) enum Search {
 impl Search {
     /// One window after the other. Together they hold everything in the search's direction, so that no message is too
     /// old to be found.
-    fn windows(self) -> Vec<Window> {
-        let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(WINDOWS_MAX);
+    fn windows(self, now: Timestamp) -> Vec<Window> {
+        let (Self::Back(from) | Self::Forward(from, _)) = self;
+        // Where the texts are in the object store there are two windows at the most.
+        let is_cold = now.0.saturating_sub(from.0) > i64::try_from(COLD_AGE_MIN.as_millis()).unwrap_or(i64::MAX);
+        let windows_max = if is_cold { 1 } else { WINDOWS_MAX };
+        let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(windows_max);
         let mut bounds: Vec<OffsetDateTime> = match self {
             Self::Back(from) => {
                 let from = OffsetDateTime::from(from);
@@ -152,7 +179,7 @@ pub(super) async fn rows(
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let mut found = Vec::new();
     let mut still_wanted = wanted;
-    for window in search.windows() {
+    for window in search.windows(Clock::System.now()) {
         let rows = rows_in_window(connection, conversation_id, still_wanted, window).await?;
         let (lowest, highest) = (rows.first().map(|(seq, _)| *seq), rows.last().map(|(seq, _)| *seq));
         found.extend(rows);
@@ -174,10 +201,18 @@ async fn rows_in_window(
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let rows = statement(
         sqlx::query!(
-            r#"select seq, sent_at, message_id, sender_id, envelope, deleted_at is not null as "is_deleted!"
-               from messages
-               where conversation_id = $1 and seq between $2 and $3 and sent_at > $4 and sent_at <= $5
-               order by seq"#,
+            r#"select m.seq, m.sent_at, m.message_id, m.sender_id, m.envelope, m.deleted_at is not null as "is_deleted!",
+                   cold.object as "object?", cold.place as "place?", cold.length as "length?"
+               from messages m
+               left join lateral (
+                   select p.object, c.place, c.length
+                   from cold_chunks c join cold_packs p using (day, number)
+                   where m.envelope is null and c.day = (m.sent_at at time zone 'UTC')::date
+                       and (c.conversation_id, c.first_seq) <= (m.conversation_id, m.seq)
+                   order by c.conversation_id desc, c.first_seq desc limit 1
+               ) cold on true
+               where m.conversation_id = $1 and m.seq between $2 and $3 and m.sent_at > $4 and m.sent_at <= $5
+               order by m.seq"#,
             conversation_id.as_uuid(),
             wanted.first.to_sql(),
             wanted.last.to_sql(),
@@ -193,8 +228,17 @@ async fn rows_in_window(
             if row.is_deleted {
                 return Ok((seq, None));
             }
-            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
-            Ok((seq, Some(Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?)))
+            let row = Row {
+                seq: row.seq,
+                sent_at: row.sent_at,
+                message_id: row.message_id,
+                sender_id: row.sender_id,
+                envelope: row.envelope,
+                object: row.object,
+                place: row.place,
+                length: row.length,
+            };
+            Ok((seq, Some(row.try_into()?)))
         })
         .collect()
 }
@@ -230,9 +274,17 @@ pub async fn last_messages(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
-            let message = Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?;
-            Ok((row.conversation_id, message))
+            let message = Row {
+                seq: row.seq,
+                sent_at: row.sent_at,
+                message_id: row.message_id,
+                sender_id: row.sender_id,
+                envelope: row.envelope,
+                object: None,
+                place: None,
+                length: None,
+            };
+            Ok((row.conversation_id, message.try_into()?))
         })
         .collect()
 }
@@ -306,9 +358,11 @@ pub async fn find_stored(
     let row = statement(
         sqlx::query_as!(
             Row,
-            "select seq, sent_at, message_id, sender_id, envelope from messages
-             where conversation_id = $1 and message_id = $2 and sent_at >= $3
-             order by seq limit 1",
+            r#"select seq, sent_at, message_id, sender_id, envelope,
+                   null::text as object, null::integer as place, null::integer as length
+               from messages
+               where conversation_id = $1 and message_id = $2 and sent_at >= $3
+               order by seq limit 1"#,
             conversation_id.as_uuid(),
             message_id.as_uuid(),
             last_message_at - REPEAT_AGE_MAX,
@@ -333,11 +387,14 @@ mod tests {
 
     #[test]
     fn windows_back_reach_the_oldest_message() {
-        let windows = Search::Back(NEWEST).windows();
+        let windows = Search::Back(NEWEST).windows(NEWEST);
         assert_eq!((windows[0].1, windows[0].1 - windows[0].0), (OffsetDateTime::from(NEWEST), time::Duration::DAY));
         assert!(are_joined(&windows));
         assert_eq!((windows.len(), windows[windows.len() - 1].0), (WINDOWS_MAX + 1, BEGINNING));
-        let early = Search::Back(Timestamp(1)).windows();
+        let old = Search::Back(Timestamp(NEWEST.0 - 10 * 24 * 3_600_000)).windows(NEWEST);
+        assert!(are_joined(&old));
+        assert_eq!((old.len(), old[1].0), (2, BEGINNING), "at most two statements (R12.3)");
+        let early = Search::Back(Timestamp(1)).windows(NEWEST);
         assert_eq!(early, [(BEGINNING, OffsetDateTime::from(Timestamp(1)))]);
     }
 
@@ -345,7 +402,7 @@ mod tests {
     fn windows_forward_reach_the_last_message() {
         for days in [0, 1, 3, 64, 65, 400] {
             let from = Timestamp(NEWEST.0 - days * 24 * 3_600_000);
-            let mut windows = Search::Forward(from, NEWEST).windows();
+            let mut windows = Search::Forward(from, NEWEST).windows(NEWEST);
             assert_eq!(OffsetDateTime::from(from) - windows[0].0, time::Duration::MILLISECOND);
             assert_eq!(windows[windows.len() - 1].1, OffsetDateTime::from(NEWEST));
             windows.reverse();

@@ -10,6 +10,7 @@ mod forged;
 pub mod gateway;
 mod handshakes;
 mod history;
+mod history_cold;
 mod internal;
 mod membership;
 #[path = "../../../shared/tests/input/fuzz/mutation.rs"]

@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use chat_cold::{
+    pack::{Draft, Key},
+    store::Store,
+};
 use chat_dev::{
     servers::{Login, Urls},
     test_servers::{TestServers, unique_namespace},
@@ -37,7 +41,7 @@ use crate::{
     database::Database,
     delivery::Gateways,
     devices::Devices,
-    history::{History, Place as PageOf, Tail},
+    history::{ColdBodies, History, Place as PageOf, Tail},
     profiles::{ProfileSettings, Profiles, Surroundings},
     quota::{QuotaSettings, Quotas},
     rate::RateLimits,
@@ -66,6 +70,8 @@ pub struct Place {
     pub conversations: Conversations,
     pub businesses: Businesses,
     pub history: History,
+    /// Has the texts of messages that `make_cold` moved.
+    pub store: Store,
     pub tasks: Tasks,
 }
 
@@ -125,10 +131,12 @@ impl Place {
             Gateways::new(nats.clone(), namespace.clone(), inboxes.clone()),
         );
         let businesses = conversations.businesses(log.clone());
+        let store = Store::in_memory();
         let place = Self {
             conversations,
             businesses,
-            history: History::new(database.clone(), tail.clone(), content.clone()),
+            history: History::new(database.clone(), tail.clone(), content.clone(), ColdBodies::new(Some(store.clone()))),
+            store,
             pool,
             operator,
             database,
@@ -296,6 +304,55 @@ impl Place {
             fact: Fact::MessageSent(message),
         };
         self.store_event(&event, sent_at).await;
+    }
+
+    /// Moves the texts of a day into a pack, as the cold worker does; the pack's name.
+    pub async fn make_cold(&self, day: time::Date) -> String {
+        let (first, mut draft) = (day.midnight().assume_utc(), Draft::default());
+        let rows = sqlx::query!(
+            r#"select conversation_id, seq, envelope as "envelope!" from messages
+               where sent_at >= $1 and sent_at < $1 + interval '1 day' order by conversation_id, seq"#,
+            first
+        );
+        for row in rows.fetch_all(&self.pool).await.unwrap() {
+            draft.push(Key { conversation_id: row.conversation_id, seq: row.seq.unsigned_abs() }, row.envelope);
+        }
+        let (pack, object) = (draft.finish().unwrap(), format!("{day}.pack"));
+        self.store.put_new(&object, pack.bytes.clone()).await.unwrap();
+        sqlx::query!("insert into cold_days (day) values ($1)", day).execute(&self.pool).await.unwrap();
+        sqlx::query!(
+            "insert into cold_packs values ($1, 1, $2, $3, 1, '', $4, 1)",
+            day,
+            object,
+            i64::try_from(pack.bytes.len()).unwrap(),
+            pack.last.conversation_id
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        for chunk in &pack.chunks {
+            sqlx::query!(
+                "insert into cold_chunks values ($1, $2, $3, 1, $4, $5)",
+                day,
+                chunk.first.conversation_id,
+                i64::try_from(chunk.first.seq).unwrap(),
+                i32::try_from(chunk.place).unwrap(),
+                i32::try_from(chunk.length).unwrap()
+            )
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        }
+        sqlx::query!(
+            "update messages m set envelope = null from conversations c
+             where c.conversation_id = m.conversation_id and m.seq < c.last_seq
+                 and sent_at >= $1 and sent_at < $1 + interval '1 day'",
+            first
+        )
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        object
     }
 
     async fn make_partition(&self, at: OffsetDateTime) {
