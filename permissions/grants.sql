@@ -5,7 +5,7 @@ revoke all on table
     conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
     notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps,
     message_days, _sqlx_migrations
-    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
     database_incarnation (), restore_conversation (
@@ -17,10 +17,10 @@ revoke all on function
     can_rewrite_keys (message_days), due_day_steps (), claim_day (date, text), day_partition (date), messages_late (), begin_day_deletion (date), raise_day_floors (date, integer),
     soft_delete_day (date), destroy_day_key (date), rewrite_content_keys (date), detach_day (date), drop_day (date),
     forget_day (date, integer)
-    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention;
+    from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 
 -- Every service compares the schema with the one it was built for.
-grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention;
+grant select on table _sqlx_migrations to chat_gateway, chat_persister, chat_notifier, chat_retention, chat_retention_cold;
 
 -- The gateway reads what users read. Of a conversation it writes the participants, a read mark only with a new one; neither
 -- messages nor the number of participants, which the database counts by itself.

@@ -15,7 +15,8 @@ declare
     service text;
 begin
     foreach service in array array[
-        'chat_gateway', 'chat_persister', 'chat_notifier', 'chat_notifier_text', 'chat_retention'
+        'chat_gateway', 'chat_persister', 'chat_notifier', 'chat_notifier_text', 'chat_retention',
+        'chat_retention_cold'
     ] loop
         begin
             execute format('create role %I nologin', service);

@@ -6,7 +6,8 @@ use sqlx::{Connection, PgConnection};
 /// What each service may do; everything else is taken back.
 const GRANTS: &str = include_str!("../../permissions/grants.sql");
 /// The roles that it speaks of.
-const ROLES: [&str; 5] = ["chat_gateway", "chat_persister", "chat_notifier", "chat_notifier_text", "chat_retention"];
+const ROLES: [&str; 6] =
+    ["chat_gateway", "chat_persister", "chat_notifier", "chat_notifier_text", "chat_retention", "chat_retention_cold"];
 /// Any number that nothing else locks in this database: two who grant at once would trip over each other.
 const LOCK: i64 = 0x6368_6174_6772_6e74;
 
