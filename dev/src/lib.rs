@@ -27,6 +27,7 @@ pub mod push_services;
 pub mod servers;
 pub mod signals;
 mod stand_in;
+pub mod store_proxy;
 pub mod terminal;
 pub mod test_servers;
 pub mod wait;

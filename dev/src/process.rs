@@ -109,6 +109,11 @@ impl Process {
         &self.launch.name
     }
 
+    /// Its arguments.
+    pub fn args(&self) -> &[OsString] {
+        &self.launch.args
+    }
+
     /// What is added to its environment in its first life.
     pub fn env(&self) -> &[(String, String)] {
         &self.launch.env

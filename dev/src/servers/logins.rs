@@ -36,6 +36,8 @@ pub enum Login {
     TextNotifier,
     /// Retention.
     Retention,
+    /// Retention that moves bodies of old messages to the object store.
+    Cold,
     /// Who owns the tables: `chat-retention migrate`.
     Owner,
     /// kaha-main-v3, which says in NATS whose names have changed.
@@ -44,16 +46,17 @@ pub enum Login {
 
 impl Login {
     /// Those that PostgreSQL knows.
-    pub const OF_POSTGRES: [Self; 6] =
-        [Self::Gateway, Self::Persister, Self::Notifier, Self::TextNotifier, Self::Retention, Self::Owner];
+    pub const OF_POSTGRES: [Self; 7] =
+        [Self::Gateway, Self::Persister, Self::Notifier, Self::TextNotifier, Self::Retention, Self::Cold, Self::Owner];
 
-    /// Its name in NATS and Redis.
+    /// Its name in NATS, Redis and the object store.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gateway => "chat_gateway",
             Self::Persister => "chat_persister",
             Self::Notifier | Self::TextNotifier => "chat_notifier",
             Self::Retention => "chat_retention",
+            Self::Cold => "chat_retention_cold",
             Self::Owner => "chat_owner",
             Self::Kaha => "kaha",
         }
@@ -67,6 +70,7 @@ impl Login {
             Self::Notifier => "chat_notifier_1",
             Self::TextNotifier => "chat_notifier_2",
             Self::Retention => "chat_retention_1",
+            Self::Cold => "chat_retention_cold_1",
             Self::Owner | Self::Kaha => self.name(),
         }
     }
@@ -79,6 +83,7 @@ impl Login {
             Self::Notifier => &["chat_notifier"],
             Self::TextNotifier => &["chat_notifier", "chat_notifier_text"],
             Self::Retention => &["chat_retention"],
+            Self::Cold => &["chat_retention_cold"],
             Self::Owner | Self::Kaha => &[],
         }
     }

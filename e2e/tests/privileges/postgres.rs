@@ -1,7 +1,7 @@
 //! What each service may do in PostgreSQL.
 
 use anyhow::{Context, Result};
-use chat_dev::servers::Login::{self, Gateway, Notifier, Persister, Retention, TextNotifier};
+use chat_dev::servers::Login::{self, Cold, Gateway, Notifier, Persister, Retention, TextNotifier};
 use chat_e2e::{Setup, TestFleet, database, on_own_fleet, said};
 use chat_shared::wire::StaffRole;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use crate::assert_as_stated;
 
 /// Those that PostgreSQL knows; the owner of the tables is none of the services.
-const SERVICES: [Login; 5] = [Gateway, Persister, Notifier, TextNotifier, Retention];
+const SERVICES: [Login; 6] = [Gateway, Persister, Notifier, TextNotifier, Retention, Cold];
 /// PostgreSQL's code for what somebody has no right to.
 const NO_RIGHT: &str = "42501";
 

@@ -60,7 +60,7 @@ impl Stage {
         let directory = paths::scratch("notifications-test")?;
         let durability = Durability::ThrowAway;
         let own = Postgres::start_in(&servers.binaries, directory.path(), durability, &Ports::fresh()).await?;
-        let urls = Urls { postgres: own.url(), nats: servers.nats_url, redis: servers.redis_url };
+        let urls = Urls { postgres: own.url(), nats: servers.nats_url, redis: servers.redis_url, store: None };
         let stage = Self::in_directory(directory, urls).await?;
         migrate(&stage.urls.postgres).await?;
         Ok((stage, own))
