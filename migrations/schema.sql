@@ -293,7 +293,7 @@ begin
         raise exception 'the bodies of % were not moved a day ago', wanted using errcode = 'object_not_in_prerequisite_state';
     end if;
     execute format('drop table if exists %I', 'messages_' || to_char(wanted, 'YYYYMMDD') || '_warm');
-    update cold_days set dropped_at = now() where day = wanted;
+    update cold_days set dropped_at = now(), holder = null where day = wanted;
 end
 $$;
 
@@ -928,7 +928,7 @@ begin
         partition, wanted::text || ' 00:00:00+00', (wanted + 1)::text || ' 00:00:00+00'
     );
     delete from cold_changes where day = wanted;
-    update cold_days set swapped_at = now() where day = wanted;
+    update cold_days set swapped_at = now(), holder = null where day = wanted;
 end
 $$;
 

@@ -14,19 +14,21 @@ const SERVICES: [Login; 6] = [Gateway, Persister, Notifier, TextNotifier, Retent
 const NO_RIGHT: &str = "42501";
 
 const ALL: &[Login] = &SERVICES;
+const ALL_BUT_COLD: &[Login] = &[Gateway, Persister, Notifier, TextNotifier, Retention];
 const NOBODY: &[Login] = &[];
 const OF_GATEWAY: &[Login] = &[Gateway];
 const OF_PERSISTER: &[Login] = &[Persister];
 const OF_RETENTION: &[Login] = &[Retention];
+const OF_COLD: &[Login] = &[Cold];
 
 /// A statement, and who may carry it out. `{partition}` is one that holds messages; `{conversation}` is the id of a business
 /// conversation, and `{business}` that of its business.
 type Line = (&'static str, &'static [Login]);
 
 const MESSAGES: &[Line] = &[
-    ("select envelope from messages", OF_GATEWAY),
+    ("select envelope from messages", &[Gateway, Cold]),
     ("select sender_id from messages", OF_GATEWAY),
-    ("select count(*) from messages where seq > 0 and deleted_at is null", &[Gateway, Retention]),
+    ("select count(*) from messages where seq > 0 and deleted_at is null", &[Gateway, Retention, Cold]),
     ("select envelope from {partition}", NOBODY),
     (
         "insert into messages select conversation_id, 99, now(), gen_random_uuid(), gen_random_uuid(), '' from conversations",
@@ -75,10 +77,31 @@ const AGEING: &[Line] = &[
     ("cluster content_keys using content_keys_pkey", NOBODY),
 ];
 
+/// Nothing is done here. The functions refuse a day that is not due: `retention/src/cold/tests.rs`.
+const COLD: &[Line] = &[
+    ("select object from cold_packs", &[Gateway, Cold]),
+    ("select place from cold_chunks", &[Gateway, Cold]),
+    ("select day from cold_days", NOBODY),
+    ("select seq from cold_changes", NOBODY),
+    ("update cold_packs set object = ''", NOBODY),
+    ("delete from cold_packs", NOBODY),
+    ("delete from cold_chunks", NOBODY),
+    ("update cold_days set packed_at = now()", NOBODY),
+    ("select due_cold_steps(14)", OF_COLD),
+    ("select hold_cold_day(current_date, gen_random_uuid()) where false", OF_COLD),
+    ("select finish_cold_packs(current_date, gen_random_uuid()) where false", OF_COLD),
+    ("select copy_cold_day(current_date, gen_random_uuid()) where false", OF_COLD),
+    ("select swap_cold_day(current_date, gen_random_uuid()) where false", OF_COLD),
+    ("select drop_warm_day(current_date, gen_random_uuid()) where false", OF_COLD),
+    ("select warm_messages(current_date, '{}', '{}', '{}') where false", OF_COLD),
+    ("select forget_cold_packs(current_date) where false", OF_COLD),
+    ("select held_cold_day(current_date, gen_random_uuid()) where false", NOBODY),
+];
+
 const CONVERSATIONS: &[Line] = &[
     ("select created_at from conversations", OF_GATEWAY),
     ("select direct_low from conversations", &[Gateway, Notifier, TextNotifier]),
-    ("select last_seq from conversations", ALL),
+    ("select last_seq from conversations", ALL_BUT_COLD),
     (
         "insert into conversations (conversation_id, kind, created_at, last_activity_at)
          values (gen_random_uuid(), 'group', now(), now())",
@@ -101,14 +124,14 @@ const CONVERSATIONS: &[Line] = &[
     ("update conversations set business_id = null, customer_id = null where kind = 'business'", NOBODY),
     ("delete from conversations", NOBODY),
     ("select role from participants", OF_GATEWAY),
-    ("select user_id from participants", ALL),
+    ("select user_id from participants", ALL_BUT_COLD),
     ("select muted_until from participants", &[Gateway, Notifier, TextNotifier]),
     (
         "insert into participants (conversation_id, user_id, role, joined_at)
          select conversation_id, gen_random_uuid(), 'member', now() from conversations where kind = 'group'",
         OF_GATEWAY,
     ),
-    ("select listed_at from participants", ALL),
+    ("select listed_at from participants", ALL_BUT_COLD),
     ("update participants set listed_at = now()", OF_PERSISTER),
     ("update participants set muted_until = now()", OF_GATEWAY),
     ("update participants set role = 'owner'", OF_GATEWAY),
@@ -247,7 +270,7 @@ fn r6_4_each_service_does_in_postgres_what_it_needs_and_nothing_else() -> Result
         let mut found = Vec::new();
         for login in SERVICES {
             let mut connection = PgConnection::connect(&fleet.urls().of(login).postgres).await?;
-            let lines = [MESSAGES, KEYS, AGEING, CONVERSATIONS, BUSINESSES, REST, SERVER];
+            let lines = [MESSAGES, KEYS, AGEING, COLD, CONVERSATIONS, BUSINESSES, REST, SERVER];
             for (statement, allowed) in lines.into_iter().flatten() {
                 let tried = statement
                     .replace("{partition}", &partition)

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chat_shared::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     event::MessageSent,
     ids::{ConversationId, InvalidId, MessageId},
     position::Seq,
@@ -28,8 +28,6 @@ const REPEAT_AGE_MAX: Duration = Duration::from_hours(8 * 24);
 const WINDOW_MIN: Duration = Duration::from_hours(24);
 /// The windows with a span, the longest 32 days. One more window holds all that remains, however old.
 const WINDOWS_MAX: usize = 7;
-/// No text is in the object store earlier.
-const COLD_AGE_MIN: Duration = Duration::from_hours(9 * 24);
 /// Earlier than any message.
 const BEGINNING: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -145,12 +143,8 @@ pub(super) enum Search {
 impl Search {
     /// One window after the other. Together they hold everything in the search's direction, so that no message is too
     /// old to be found.
-    fn windows(self, now: Timestamp) -> Vec<Window> {
-        let (Self::Back(from) | Self::Forward(from, _)) = self;
-        // Where the texts are in the object store there are two windows at the most.
-        let is_cold = now.0.saturating_sub(from.0) > i64::try_from(COLD_AGE_MIN.as_millis()).unwrap_or(i64::MAX);
-        let windows_max = if is_cold { 1 } else { WINDOWS_MAX };
-        let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(windows_max);
+    fn windows(self) -> Vec<Window> {
+        let spans = std::iter::successors(Some(WINDOW_MIN), |span| Some(*span * 2)).take(WINDOWS_MAX);
         let mut bounds: Vec<OffsetDateTime> = match self {
             Self::Back(from) => {
                 let from = OffsetDateTime::from(from);
@@ -179,7 +173,7 @@ pub(super) async fn rows(
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let mut found = Vec::new();
     let mut still_wanted = wanted;
-    for window in search.windows(Clock::System.now()) {
+    for window in search.windows() {
         let rows = rows_in_window(connection, conversation_id, still_wanted, window).await?;
         let (lowest, highest) = (rows.first().map(|(seq, _)| *seq), rows.last().map(|(seq, _)| *seq));
         found.extend(rows);
@@ -387,14 +381,11 @@ mod tests {
 
     #[test]
     fn windows_back_reach_the_oldest_message() {
-        let windows = Search::Back(NEWEST).windows(NEWEST);
+        let windows = Search::Back(NEWEST).windows();
         assert_eq!((windows[0].1, windows[0].1 - windows[0].0), (OffsetDateTime::from(NEWEST), time::Duration::DAY));
         assert!(are_joined(&windows));
         assert_eq!((windows.len(), windows[windows.len() - 1].0), (WINDOWS_MAX + 1, BEGINNING));
-        let old = Search::Back(Timestamp(NEWEST.0 - 10 * 24 * 3_600_000)).windows(NEWEST);
-        assert!(are_joined(&old));
-        assert_eq!((old.len(), old[1].0), (2, BEGINNING), "at most two statements (R12.3)");
-        let early = Search::Back(Timestamp(1)).windows(NEWEST);
+        let early = Search::Back(Timestamp(1)).windows();
         assert_eq!(early, [(BEGINNING, OffsetDateTime::from(Timestamp(1)))]);
     }
 
@@ -402,7 +393,7 @@ mod tests {
     fn windows_forward_reach_the_last_message() {
         for days in [0, 1, 3, 64, 65, 400] {
             let from = Timestamp(NEWEST.0 - days * 24 * 3_600_000);
-            let mut windows = Search::Forward(from, NEWEST).windows(NEWEST);
+            let mut windows = Search::Forward(from, NEWEST).windows();
             assert_eq!(OffsetDateTime::from(from) - windows[0].0, time::Duration::MILLISECOND);
             assert_eq!(windows[windows.len() - 1].1, OffsetDateTime::from(NEWEST));
             windows.reverse();
