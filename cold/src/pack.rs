@@ -123,7 +123,7 @@ impl Draft {
     }
 
     /// Bytes of the pack so far, at the most.
-    pub fn len(&self) -> usize {
+    pub fn bytes_max(&self) -> usize {
         self.bytes.len() + self.runs_len
     }
 
@@ -138,8 +138,11 @@ impl Draft {
     fn close_chunk(&mut self) {
         let Some(first) = self.first.take() else { return };
         let place = self.bytes.len();
-        let runs: Vec<_> =
-            self.runs.iter().map(|(id, run)| (id, run.iter().map(|(step, body)| (step, Body::new(body))).collect::<Vec<_>>())).collect();
+        let runs: Vec<_> = self
+            .runs
+            .iter()
+            .map(|(id, run)| (id, run.iter().map(|(step, body)| (step, Body::new(body))).collect::<Vec<_>>()))
+            .collect();
         rmp_serde::encode::write(&mut self.bytes, &runs).expect("memory takes what is written");
         let length = self.bytes.len() - place;
         let short = |number: usize| u32::try_from(number).expect("packs are shorter than 4 GiB");

@@ -117,7 +117,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let state = AppState::from(Parts {
         businesses: conversations.businesses(tail.log().clone()),
         conversations,
-        history: History::new(database.clone(), tail.clone(), content.clone(), ColdBodies::new(Store::open(&config.cold_store, Purpose::Reading)?)),
+        history: History::new(
+            database.clone(),
+            tail.clone(),
+            content.clone(),
+            ColdBodies::new(Store::open(&config.cold_store, Purpose::Reading)?),
+        ),
         receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),
         devices: Devices::new(
             database.clone(),

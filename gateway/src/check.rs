@@ -56,13 +56,16 @@ pub async fn run(config: &Config) -> ExitCode {
 
 /// Reads the beginning of the newest pack, if there is one.
 async fn cold_store(report: &mut Report, config: &Config, pool: Option<&PgPool>) {
-    let store = report.part("settings of the object store", Store::open(&config.cold_store, Purpose::Reading)).flatten();
+    let store =
+        report.part("settings of the object store", Store::open(&config.cold_store, Purpose::Reading)).flatten();
     let Some(pool) = pool else { return };
     let newest = sqlx::query_scalar!("select object from cold_packs order by day desc, number desc limit 1");
     match (newest.fetch_optional(pool).await, store) {
         (Ok(None), None) => report.note("object store: none, and none is needed: no texts are in packs"),
         (Ok(Some(_)), None) => {
-            report.wrong("object store: CHAT_COLD_STORE_URL is missing, and old texts are in packs: their pages are refused");
+            report.wrong(
+                "object store: CHAT_COLD_STORE_URL is missing, and old texts are in packs: their pages are refused",
+            );
         }
         (Ok(Some(object)), Some(store)) => {
             report.part("object store", store.read_ranges(&object, &[0..1]).await.map(drop));

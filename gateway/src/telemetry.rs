@@ -168,7 +168,10 @@ pub fn describe() {
     describe_counter!(KEY_SET_FAILURES_TOTAL, "Fetches of a key set that gave no usable key");
     describe_counter!(COLD_READS_TOTAL, "Packs of old texts of which a page read chunks from the object store");
     describe_counter!(COLD_FAILURES_TOTAL, "Pages that did not get all old texts from the object store");
-    describe_counter!(HISTORY_UNREADABLE_TOTAL, "Messages not shown because the object store lost or damaged their texts");
+    describe_counter!(
+        HISTORY_UNREADABLE_TOTAL,
+        "Messages not shown because the object store lost or damaged their texts"
+    );
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     describe_counter!(LOG_READS_TOTAL, "Questions to the log for events that PostgreSQL may not have yet");
     describe_counter!(LOG_READS_BOUNDED_TOTAL, "Questions not sent because their user has had too many events read");

@@ -143,5 +143,6 @@ async fn day(settings: &DaySettings, application: &str) -> anyhow::Result<(PgPoo
 }
 
 fn store(settings: &StoreSettings) -> anyhow::Result<Store> {
-    Store::open(settings, Purpose::Writing)?.context("CHAT_COLD_STORE_URL is missing: give the bucket or directory for old bodies")
+    Store::open(settings, Purpose::Writing)?
+        .context("CHAT_COLD_STORE_URL is missing: give the bucket or directory for old bodies")
 }

@@ -128,7 +128,8 @@ impl Cold {
                 }
             }
         }
-        gauge!(COLD_DAYS_DUE).set(u32::try_from(steps::due(&self.pool, self.after_days).await?.len()).unwrap_or(u32::MAX));
+        gauge!(COLD_DAYS_DUE)
+            .set(u32::try_from(steps::due(&self.pool, self.after_days).await?.len()).unwrap_or(u32::MAX));
         if self.swept_at.is_none_or(|swept_at| swept_at.elapsed() >= SWEEP_INTERVAL) {
             sweep::sweep(&self.pool, &self.store).await?;
             self.swept_at = Some(Instant::now());
@@ -191,7 +192,7 @@ impl Cold {
                     after = Some(body.key);
                     draft.push(body.key, body.envelope);
                 }
-                if is_last || draft.len() >= self.pack_bytes {
+                if is_last || draft.bytes_max() >= self.pack_bytes {
                     break;
                 }
             }

@@ -48,7 +48,11 @@ pub fn describe_cold() {
     describe_gauge!(COLD_DAYS_DUE, Unit::Count, "Days with a step of moving bodies that is due");
     describe_counter!(COLD_MESSAGES_TOTAL, Unit::Count, "Bodies of messages that were packed");
     describe_counter!(COLD_BYTES_TOTAL, Unit::Bytes, "Bytes of packs that were stored");
-    describe_counter!(COLD_FAILURES_TOTAL, Unit::Count, "Steps of moving bodies that failed, and passes without an answer");
+    describe_counter!(
+        COLD_FAILURES_TOTAL,
+        Unit::Count,
+        "Steps of moving bodies that failed, and passes without an answer"
+    );
     describe_counter!(COLD_ORPHANS_TOTAL, Unit::Count, "Objects of the store that no row named, deleted");
     describe_gauge!(COLD_OBJECTS_MISSING, Unit::Count, "Packs that the object store does not have");
     gauge!(COLD_DAYS_DUE).set(0);

@@ -117,7 +117,11 @@ async fn r12_3_without_the_store_newer_pages_are_shown_and_older_ones_are_unavai
             let page = history.page(scene.ana, scene.id(), page_of, 50).await;
             match (page, shown) {
                 (Ok(page), Some(shown)) => {
-                    assert_eq!(page.messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(), shown, "{page_of:?}");
+                    assert_eq!(
+                        page.messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(),
+                        shown,
+                        "{page_of:?}"
+                    );
                     assert!(page.has_more, "{page_of:?}");
                 }
                 (Err(refusal), None) => assert_eq!(refusal.code, ErrorCode::Unavailable, "{page_of:?}"),

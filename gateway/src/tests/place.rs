@@ -135,7 +135,12 @@ impl Place {
         let place = Self {
             conversations,
             businesses,
-            history: History::new(database.clone(), tail.clone(), content.clone(), ColdBodies::new(Some(store.clone()))),
+            history: History::new(
+                database.clone(),
+                tail.clone(),
+                content.clone(),
+                ColdBodies::new(Some(store.clone())),
+            ),
             store,
             pool,
             operator,

@@ -241,10 +241,14 @@ async fn r12_3_messages_that_are_added_or_changed_while_their_day_moves_keep_the
         }
         count += 1;
         scene.insert(late, count, count, OLD).await;
-        sqlx::query!("update messages set sender_id = gen_random_uuid() where conversation_id = $1 and seq = $2", changed, count)
-            .execute(&scene.pool)
-            .await
-            .unwrap();
+        sqlx::query!(
+            "update messages set sender_id = gen_random_uuid() where conversation_id = $1 and seq = $2",
+            changed,
+            count
+        )
+        .execute(&scene.pool)
+        .await
+        .unwrap();
         sqlx::query!("delete from messages where conversation_id = $1 and seq = $2", changed, count + 5)
             .execute(&scene.pool)
             .await
@@ -340,9 +344,14 @@ async fn r1_6_r12_3_of_a_day_that_ages_out_no_pack_and_no_table_stays() {
         sqlx::query!(
             "insert into cold_packs select $1, $2, $3, bytes, messages, sha256, last_conversation_id, last_seq
              from cold_packs where object = $4",
-            day, count, object, name
+            day,
+            count,
+            object,
+            name
         )
-        .execute(&scene.pool).await.unwrap();
+        .execute(&scene.pool)
+        .await
+        .unwrap();
     }
     let table = scene.day(98);
     let name = format!("messages_{}{:02}{:02}_warm", table.year(), u8::from(table.month()), table.day());
@@ -350,7 +359,10 @@ async fn r1_6_r12_3_of_a_day_that_ages_out_no_pack_and_no_table_stays() {
     scene.store.put_new(&format!("{}9-unrecorded.pack", prefix(day)), Bytes::from_static(b"half")).await.unwrap();
 
     Ageing::new(retention.clone()).pass().await.unwrap();
-    sqlx::query!("update message_days set soft_deleted_at = soft_deleted_at - interval '7 days'").execute(&scene.pool).await.unwrap();
+    sqlx::query!("update message_days set soft_deleted_at = soft_deleted_at - interval '7 days'")
+        .execute(&scene.pool)
+        .await
+        .unwrap();
     chat_dev::wait::until("the rows are gone", Duration::from_mins(1), async || {
         Ageing::new(retention.clone()).pass().await?;
         Ok(scene.tables(98).await.is_empty().then_some(()))
@@ -376,8 +388,15 @@ async fn r12_3_objects_that_no_row_names_are_deleted_after_a_day() {
     scene.pass().await;
     let named = scene.objects().await.len();
     scene.store.put_new("2020/01/01/1-0.pack", Bytes::from_static(b"half")).await.unwrap();
-    assert_eq!(sweep::sweep(&scene.own, &scene.store).await.unwrap(), sweep::Swept::default(), "it may be about to be recorded");
+    assert_eq!(
+        sweep::sweep(&scene.own, &scene.store).await.unwrap(),
+        sweep::Swept::default(),
+        "it may be about to be recorded"
+    );
     let tomorrow = OffsetDateTime::now_utc() + time::Duration::hours(25);
-    assert_eq!(sweep::sweep_at(&scene.own, &scene.store, tomorrow).await.unwrap(), sweep::Swept { orphans: 1, missing: 0 });
+    assert_eq!(
+        sweep::sweep_at(&scene.own, &scene.store, tomorrow).await.unwrap(),
+        sweep::Swept { orphans: 1, missing: 0 }
+    );
     assert_eq!(scene.objects().await.len(), named);
 }
