@@ -12,7 +12,7 @@ use chat_shared::{
 };
 
 use crate::{
-    ageing::Ageing,
+    ageing::{self, Ageing},
     config::{MigrateSettings, PrepareSettings, RunSettings},
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
@@ -58,6 +58,7 @@ pub async fn check(settings: &RunSettings) -> ExitCode {
     let master_keys = config_check::master_key(&mut report, &settings.prepare.master_key);
     let pool = config_check::postgres(&mut report, &settings.prepare.postgres, APPLICATION).await;
     config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
+    ageing::check(&mut report, pool.as_ref()).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     report.conclude()
 }
