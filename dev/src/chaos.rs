@@ -14,6 +14,7 @@ mod ground;
 mod guests;
 mod line;
 mod load;
+mod loss;
 mod outcome;
 mod past;
 mod phone;

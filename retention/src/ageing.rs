@@ -9,6 +9,7 @@ mod steps;
 
 use std::time::{Duration, Instant};
 
+use chat_shared::config_check::Report;
 use metrics::{counter, gauge, histogram};
 use sqlx::PgPool;
 use time::Date;
@@ -39,6 +40,8 @@ const REST_FACTOR: u32 = 9;
 /// takes longer than a statement may, and twice as many after a success.
 const BATCH_MAX: i32 = 1000;
 const BATCH_MIN: i32 = 10;
+/// How long PostgreSQL may take to say which partitions have faults, when settings are checked.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(5);
 
@@ -188,6 +191,21 @@ impl Ageing {
         }
         gauge!(OLDEST_DAY_AGE_DAYS).set(days.oldest_age);
         Ok(())
+    }
+}
+
+/// For `--check-config`: whether the partitions of messages have faults, because of which no day ages out.
+pub async fn check(report: &mut Report, pool: Option<&PgPool>) {
+    let Some(pool) = pool else { return };
+    match tokio::time::timeout(ANSWER_MAX, steps::faults(pool)).await {
+        Ok(Ok(faults)) if faults.is_empty() => report.ok("partitions of messages: days can age out"),
+        Ok(Ok(faults)) => {
+            for fault in faults {
+                report.wrong(format_args!("partitions of messages: no day ages out until this is mended: {fault}"));
+            }
+        }
+        Ok(Err(error)) => report.wrong(format_args!("partitions of messages: {error}")),
+        Err(_) => report.wrong("partitions of messages: PostgreSQL doesn't answer"),
     }
 }
 

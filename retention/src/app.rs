@@ -3,6 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
+use chat_cold::store::{Purpose, Store, StoreSettings};
 use chat_shared::{
     clock::Clock,
     command_line::say,
@@ -10,12 +11,10 @@ use chat_shared::{
     lifecycle::Tasks,
     postgres, telemetry,
 };
-
-use chat_cold::store::{Purpose, Store, StoreSettings};
 use sqlx::PgPool;
 
 use crate::{
-    ageing::Ageing,
+    ageing::{self, Ageing},
     cold::{self, Cold},
     config::{ColdSettings, DaySettings, MigrateSettings, PrepareSettings, RunSettings, refuse_master_key},
     metrics, migrate, prepare,
@@ -66,6 +65,7 @@ pub async fn check(settings: &RunSettings) -> ExitCode {
     let master_keys = config_check::master_key(&mut report, &settings.prepare.master_key);
     let pool = config_check::postgres(&mut report, &settings.prepare.postgres, APPLICATION).await;
     config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
+    ageing::check(&mut report, pool.as_ref()).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     report.conclude()
 }

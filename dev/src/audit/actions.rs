@@ -45,6 +45,13 @@ impl Actions {
         }
     }
 
+    /// Forgets that marks were answered: the servers have lost what they answered with.
+    pub fn lose_marks(&self) {
+        for marked in self.lock().marked.values_mut() {
+            (marked.answered, marked.answered_at) = (Seq::ZERO, None);
+        }
+    }
+
     /// Notes whether an added or removed user was shown a message.
     pub fn observe(&self, observed: Observed) {
         self.lock().observed.push(observed);

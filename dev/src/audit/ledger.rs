@@ -1,7 +1,7 @@
 //! What was sent, and what was answered: the truth that everything else is compared with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -99,6 +99,11 @@ impl Ledger {
         {
             attempt.fate = Fate::NotSent;
         }
+    }
+
+    /// Forgets messages that were accepted and that all servers have lost.
+    pub fn forget(&self, lost: &BTreeSet<Key>) {
+        self.lock().retain(|key, _| !lost.contains(key));
     }
 
     /// How many messages were accepted.

@@ -176,6 +176,15 @@ impl Crowd {
         self.all_devices().map(|device| device.tap.counts()).fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
     }
 
+    /// All devices throw away what their clients have, and connect.
+    pub async fn begin_anew(&mut self) -> Result<()> {
+        for (number, device) in self.devices.iter_mut().enumerate() {
+            device.begin_anew(number).await?;
+        }
+        self.guests.begin_anew().await?;
+        presence::watch_all(self).await
+    }
+
     /// Closes all clients.
     pub async fn leave(&mut self) -> Result<()> {
         for device in &mut self.devices {
@@ -203,6 +212,13 @@ impl Device {
         let mut urls: Vec<_> = self.lines.iter().map(|line| format!("http://{}", line.address())).collect();
         urls.rotate_left(turn % self.lines.len());
         self.person.arrive(urls).await
+    }
+
+    /// Throws away what its client has, as an app that is installed anew, and connects.
+    pub async fn begin_anew(&mut self, turn: usize) -> Result<()> {
+        self.person.leave().await?;
+        self.person = self.person.other_device();
+        self.arrive(turn).await
     }
 
     /// With lines to all gateways, not connected yet.

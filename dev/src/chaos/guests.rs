@@ -93,6 +93,14 @@ impl Guests {
         members.chain([(self.club.id, self.visitor.person.user_id)]).collect()
     }
 
+    /// Their devices throw away what their clients have, and connect.
+    pub async fn begin_anew(&mut self) -> Result<()> {
+        for (turn, device) in [&mut self.owner, &mut self.visitor, &mut self.blocked].into_iter().enumerate() {
+            device.begin_anew(turn).await?;
+        }
+        Ok(())
+    }
+
     /// Closes their clients.
     pub async fn leave(&mut self) -> Result<()> {
         for device in [&mut self.owner, &mut self.visitor, &mut self.blocked] {

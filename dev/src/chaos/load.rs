@@ -65,37 +65,51 @@ impl Load {
     /// Begins to write.
     pub fn start(fleet: &Fleet, crowd: &Crowd, seed: u64) -> Result<Self> {
         let ledger = Arc::new(Ledger::default());
-        let samples = Arc::new(Samples::default());
+        let gateways = fleet.gateways().iter().map(Service::url).collect();
+        let probe = Arc::new(Probe::new(gateways, &crowd.people()[0].person, crowd.probing.id, &ledger));
+        let mut load = Self {
+            ledger,
+            actions: Arc::default(),
+            samples: Arc::default(),
+            probe,
+            whisper: mpsc::channel(WHISPERS_ASKED_MAX).0,
+            first_rounds: watch::channel(0).1,
+            stop_changes: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        load.begin(fleet, crowd, seed)?;
+        Ok(load)
+    }
+
+    /// Begins to write, again once it was stopped.
+    pub fn begin(&mut self, fleet: &Fleet, crowd: &Crowd, seed: u64) -> Result<()> {
+        let (ledger, actions, samples, tasks) = (&self.ledger, &self.actions, &self.samples, &mut self.tasks);
         let stop = CancellationToken::new();
         let voices = crowd
             .people()
             .iter()
-            .map(|device| Ok(Voice::new(device.person.user_id, device.client()?.0, &ledger, &samples)))
+            .map(|device| Ok(Voice::new(device.person.user_id, device.client()?.0, ledger, samples)))
             .collect::<Result<Vec<_>>>()?;
         let voice_of = |room: &Room, turn: usize| {
             let here: Vec<_> = voices.iter().filter(|voice| room.members.contains(&voice.user_id)).collect();
             here.get(turn % here.len().max(1)).copied().cloned()
         };
-        let unused = crowd.whispers.iter().enumerate();
+        let unused = crowd.whispers.iter().enumerate().filter(|(_, room)| ledger.of(room.id).is_empty());
         let unused = unused.filter_map(|(turn, room)| Some((room.id, voice_of(room, turn)?))).collect();
-        let prober = &crowd.people()[0].person;
-        let gateways = fleet.gateways().iter().map(Service::url).collect();
-        let probe = Arc::new(Probe::new(gateways, prober, crowd.probing.id, &ledger));
         let (asking, asked) = mpsc::channel(WHISPERS_ASKED_MAX);
-        let mut tasks = JoinSet::new();
-        let actions = Arc::new(Actions::default());
         let stop_changes = stop.child_token();
         let changes = Changes {
-            actions: Arc::clone(&actions),
-            samples: Arc::clone(&samples),
+            actions: Arc::clone(actions),
+            samples: Arc::clone(samples),
             postgres: fleet.urls().postgres.clone(),
             stop: stop_changes.clone(),
         };
-        let first_rounds = changes.start(&mut tasks, crowd, &ledger)?;
+        let first_rounds = changes.start(tasks, crowd, ledger)?;
         for (number, device) in (1..).zip(crowd.people()) {
             let is_in = |room: &&Room| room.members.contains(&device.person.user_id);
             let rooms = crowd.busy.iter().filter(is_in).map(|room| room.id).collect();
-            let reader = Reader::new(device, rooms, &actions)?;
+            let reader = Reader::new(device, rooms, actions)?;
             tasks.spawn(reader.mark(StdRng::seed_from_u64(seed.wrapping_mul(number)), stop.clone()));
         }
         for (number, voice) in (1..).zip(voices) {
@@ -105,8 +119,9 @@ impl Load {
             tasks.spawn(write(voice, rooms, rng, stop.clone()));
         }
         tasks.spawn(whisper(unused, asked, StdRng::seed_from_u64(seed), stop.clone()));
-        tasks.spawn(try_once(Arc::clone(&probe), stop.clone()));
-        Ok(Self { ledger, actions, samples, probe, whisper: asking, first_rounds, stop_changes, stop, tasks })
+        tasks.spawn(try_once(Arc::clone(&self.probe), stop.clone()));
+        (self.whisper, self.first_rounds, self.stop_changes, self.stop) = (asking, first_rounds, stop_changes, stop);
+        Ok(())
     }
 
     /// Waits until everything that changes has changed once.
@@ -130,6 +145,11 @@ impl Load {
     pub fn whisper(&self) {
         // When so many wait already, one more makes no difference.
         _ = self.whisper.try_send(());
+    }
+
+    /// Begins no further message; those that have no outcome yet are repeated.
+    pub fn end(&self) {
+        self.stop.cancel();
     }
 
     /// Sends nothing more and waits until what was sent has an outcome. What has none then is unknown, as for a client

@@ -83,21 +83,31 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         findings: Vec::new(),
         dead_letters_expected: 0,
         claimed: BTreeSet::new(),
+        loss: None,
     };
     let played = scenario.play(&mut trial).await.context("the scenario could not be played to its end");
-    let Trial { bites, mut findings, dead_letters_expected, claimed, .. } = trial;
+    let Trial { bites, mut findings, dead_letters_expected, claimed, loss, .. } = trial;
 
     findings.push(ended(ground));
     ground.repair().await?;
     ground.until_ready(READY_DEADLINE).await?;
     told.line("everything runs; waiting until all that was accepted is stored and shown");
     load.stop(send_wait_max + STOP_MARGIN).await;
-    let learned = settle::learn_outcomes(&crowd.readers()?, &load.ledger).await;
+    let mut learned = settle::learn_outcomes(&crowd.readers()?, &load.ledger).await;
+    if loss.is_some() {
+        told.line("all devices throw away what they have, and people write on");
+        write_on_anew(ground, &mut crowd, &mut load, seed).await.context("writing on after the loss of all servers")?;
+        load.stop(send_wait_max + STOP_MARGIN).await;
+        learned += settle::learn_outcomes(&crowd.readers()?, &load.ledger).await;
+    }
     findings.push(settle::drain_outbox(ground).await);
     findings.push(settle::drain(ground, &crowd, &load.ledger).await);
     findings.push(settle::drain_queue(ground).await);
     let mut evidence = settle::evidence(ground, &crowd, &load, letters_before, &claimed).await?;
     evidence.dead_letters_expected = dead_letters_expected;
+    if let Some(loss) = &loss {
+        loss.excuse(&mut evidence.away);
+    }
     if let Some(past) = &past {
         evidence.attempts.extend(past.attempts());
         findings.extend(audit_ageing(&past.evidence(ground, &crowd.readers()?, &evidence).await?));
@@ -127,6 +137,16 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         findings,
         failure: played.err().map(|error| format!("{error:#}")),
     })
+}
+
+/// Everybody throws away what their clients have, as the documents say, and writes on.
+async fn write_on_anew(ground: &Ground, crowd: &mut Crowd, load: &mut Load, seed: u64) -> Result<()> {
+    load.actions.lose_marks();
+    crowd.begin_anew().await?;
+    let accepted = load.ledger.count();
+    load.begin(&ground.fleet, crowd, seed)?;
+    load.ledger.until_count(accepted + WARM_UP).await?;
+    load.until_changed().await
 }
 
 /// Whatever the scenario killed it has started again, so what does not run ended by itself.

@@ -48,8 +48,8 @@ scenarios! {
         "PostgreSQL is stopped for a minute";
     PostgresCrashed "postgres-crashed" Plain faults::postgres::crashed,
         "PostgreSQL and all its backends are killed, several times";
-    PostgresOlder "postgres-older" Plain faults::postgres::restored,
-        "PostgreSQL is lost and restored from a copy that is older than what was acknowledged";
+    Restore "restore" Plain faults::restore::backups,
+        "PostgreSQL is lost and restored from a backup that is older than what was acknowledged; then all servers are lost";
     RedisFlushed "redis-flushed" Plain faults::redis::flushed,
         "Redis loses all its keys";
     RedisKilled "redis-killed" Plain faults::redis::killed,
@@ -137,6 +137,7 @@ impl Scenario {
                 | Self::BadFrames
                 | Self::Agents
                 | Self::Retire
+                | Self::Restore
         )
     }
 

@@ -13,6 +13,7 @@ use super::{
     crowd::{Crowd, Device},
     ground::Ground,
     load::{Load, Voice},
+    loss::Loss,
     past::Past,
     told::Told,
 };
@@ -75,6 +76,8 @@ pub struct Trial<'a> {
     pub dead_letters_expected: u64,
     /// Notifications that were on their way as a notifier died, and may be lost.
     pub claimed: BTreeSet<Claimed>,
+    /// What all servers together have lost, in the scenario in which they do.
+    pub loss: Option<Loss>,
 }
 
 impl Trial<'_> {

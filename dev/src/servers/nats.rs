@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{
     Binaries, STOP_DEADLINE,
@@ -133,6 +133,13 @@ impl Nats {
     /// SIGKILL.
     pub async fn kill(&self) -> Result<()> {
         self.process.kill().await
+    }
+
+    /// Removes all streams of a server that does not run.
+    pub fn empty(&self) -> Result<()> {
+        ensure!(!self.process.is_running(), "the server runs");
+        std::fs::remove_dir_all(&self.data)?;
+        Ok(std::fs::create_dir_all(&self.data)?)
     }
 
     /// Freezes it; connections stay open.

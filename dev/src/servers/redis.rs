@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ::redis::FromRedisValue;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -135,6 +135,13 @@ impl Redis {
     /// SIGKILL.
     pub async fn kill(&self) -> Result<()> {
         self.process.kill().await
+    }
+
+    /// Removes the dumps of a server that does not run.
+    pub fn empty(&self) -> Result<()> {
+        ensure!(!self.process.is_running(), "the server runs");
+        std::fs::remove_dir_all(&self.data)?;
+        Ok(std::fs::create_dir_all(&self.data)?)
     }
 
     /// Freezes it; connections stay open.

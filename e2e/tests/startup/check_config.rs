@@ -70,7 +70,7 @@ fn r10_4_r10_5_a_running_fleet_finds_everything_in_order() -> Result<()> {
                 ],
                 Persister => &["PostgreSQL 1", "NATS 2", "log and PostgreSQL"],
                 Notifier => &["PostgreSQL 1", "NATS 2", "Redis ", "master key ", "notifications: "],
-                Retention => &["PostgreSQL 1", "master key ", "content keys open"],
+                Retention => &["PostgreSQL 1", "master key ", "partitions of messages: days can", "content keys open"],
             };
             for thing in expected {
                 ensure!(said.of("ok").iter().any(|line| line.starts_with(thing)), "no {thing:?} in: {}", said.out);
@@ -169,6 +169,22 @@ async fn r10_4_a_database_that_is_not_migrated_and_another_master_key_are_found(
     for role in Role::ALL {
         wrong(&scene, role, &[], &[&["lacks migration 2", "run `chat-retention migrate`"]]).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn r10_4_faults_of_partitions_are_found_each_with_its_remedy() -> Result<()> {
+    let scene = Scene::set().await?;
+    let url = &scene.urls.postgres;
+    database::execute(url, "create table messages_rest partition of messages default").await?;
+    let default: &[&str] = &["partitions of messages", "no day ages out", "messages_rest", "then detach it"];
+    wrong(&scene, Retention, &[], &[default]).await?;
+    database::execute(url, "create table messages_20010101 (like messages)").await?;
+    let detached = &["partitions of messages", "messages_20010101", "attach it again, or rename it"];
+    wrong(&scene, Retention, &[], &[detached, default]).await?;
+    database::execute(url, "drop table messages_rest, messages_20010101").await?;
+    let said = scene.run(Retention, CHECK, &[]).await?;
+    ensure!(said.code == Some(0), "without faults it finds: {}", said.out);
     Ok(())
 }
 

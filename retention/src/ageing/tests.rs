@@ -12,7 +12,7 @@ use chat_shared::{
     postgres::{self, MIGRATOR},
     settings::PostgresSettings,
 };
-use sqlx::{AssertSqlSafe, Executor, types::Uuid};
+use sqlx::{AssertSqlSafe, Executor, Row, types::Uuid};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -23,6 +23,8 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const DAYS_AGO: [i32; 7] = [0, 89, 90, 91, 97, 98, 99];
 /// Those among them that are more than 90 days old.
 const DUE: [i32; 4] = [91, 97, 98, 99];
+/// Those whose keys are left once all that is due is done.
+const DAYS_LEFT: [i32; 5] = [0, 89, 90, 91, 97];
 /// PostgreSQL's code for a day that is not due, or a step out of turn.
 const NOT_DUE: &str = "55000";
 
@@ -44,9 +46,9 @@ impl Scene {
     /// Each of [`DAYS_AGO`] has a partition, a key, and a conversation with messages in it and in no other.
     async fn set() -> Self {
         let urls = TestServers::from_env().unwrap().isolated().await.unwrap();
-        let (pool, retention) = (connect(urls.postgres.clone()), connect(urls.of(Login::Retention).postgres));
+        let pool = connect(urls.postgres.clone());
         let today = sqlx::query_scalar!(r#"select message_today() as "today!""#).fetch_one(&pool).await.unwrap();
-        let scene = Self { urls, pool, ageing: Ageing::new(retention.clone()), retention, today };
+        let scene = Self::of(urls, today);
         for days_ago in DAYS_AGO {
             let day = scene.day(days_ago);
             sqlx::query!("select make_message_partition($1)", day).fetch_one(&scene.pool).await.unwrap();
@@ -58,6 +60,35 @@ impl Scene {
         }
         steps::record_days(&scene.retention).await.unwrap();
         scene
+    }
+
+    /// A copy of the database; its name.
+    async fn backup(&mut self) -> String {
+        let servers = TestServers::from_env().unwrap();
+        let (backup, urls) = (unique_namespace(), self.urls.clone());
+        let (_, name) = urls.postgres.rsplit_once('/').unwrap();
+        self.pool.close().await;
+        self.retention.close().await;
+        copy_database(&servers.postgres_url, name, &backup).await.unwrap();
+        *self = Self::of(urls, self.today);
+        backup
+    }
+
+    /// The database that was copied, as it was then.
+    fn restored(&self, backup: &str) -> Self {
+        let (server, _) = self.urls.postgres.rsplit_once('/').unwrap();
+        Self::of(Urls { postgres: format!("{server}/{backup}"), ..self.urls.clone() }, self.today)
+    }
+
+    fn of(urls: Urls, today: Date) -> Self {
+        let (pool, retention) = (connect(urls.postgres.clone()), connect(urls.of(Login::Retention).postgres));
+        Self { urls, pool, ageing: Ageing::new(retention.clone()), retention, today }
+    }
+
+    /// The stored keys, those of the youngest days first.
+    async fn keys(&self) -> Vec<Vec<u8>> {
+        let statement = sqlx::raw_sql("select wrapped from content_keys order by day desc");
+        statement.fetch_all(&self.pool).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
     fn day(&self, days_ago: i32) -> Date {
@@ -593,6 +624,48 @@ async fn a_day_that_was_gone_and_has_a_partition_again_ages_out_again() {
     scene.pass_a_week().await;
     scene.age().await;
     scene.assert_aged().await;
+}
+
+#[tokio::test]
+async fn r1_6_a_key_that_was_destroyed_after_a_backup_is_destroyed_again_by_the_first_pass_on_the_backup() {
+    let mut scene = Scene::set().await;
+    scene.pass().await;
+    scene.pass_a_week().await;
+    let backup = scene.backup().await;
+    scene.age().await;
+    scene.assert_aged().await;
+    let mut restored = scene.restored(&backup);
+    assert_eq!(restored.keys().await, DAYS_AGO.map(key), "the backup has the keys of its time");
+    // One pass, as a retention makes that starts after the restore.
+    let pass = restored.pass().await;
+    assert_eq!((pass.failures, pass.faults), (0, 0));
+    assert_eq!(restored.keys().await, DAYS_LEFT.map(key));
+    restored.age().await;
+    restored.assert_aged().await;
+}
+
+#[tokio::test]
+async fn r1_6_the_documented_statements_bring_no_destroyed_key_back_whatever_the_age_of_the_backup() {
+    const DOCUMENT: &str = include_str!("../../../docs/operations.md");
+    const DESTROY: &str = "delete from content_keys where day + 98 <= (now() at time zone 'UTC')::date";
+    const LOAD: &str = "insert into content_keys select * from copy where day > (select max(day) from content_keys)";
+    assert!(DOCUMENT.contains(DESTROY) && DOCUMENT.contains(LOAD));
+    // Days that were hot in the backup are soft-deleted first, and stay for a week.
+    let mut restored = Scene::set().await;
+    let owner = connect(restored.urls.of(Login::Owner).postgres);
+    let mut session = owner.acquire().await.unwrap();
+    let copy = "create temporary table copy (like content_keys);
+         insert into copy select * from content_keys;
+         delete from content_keys where day = message_today()";
+    for statements in [copy, DESTROY, LOAD] {
+        sqlx::raw_sql(statements).execute(&mut *session).await.unwrap();
+    }
+    assert_eq!(restored.keys().await, DAYS_LEFT.map(key));
+    restored.pass().await;
+    assert_eq!(restored.messages().await.0, [91, 91, 97, 97, 98, 98, 99, 99]);
+    restored.pass_a_week().await;
+    restored.age().await;
+    restored.assert_aged().await;
 }
 
 #[tokio::test]

@@ -1,16 +1,14 @@
-//! PostgreSQL goes away: cleanly and for long, or at once and again; or it comes back older.
+//! PostgreSQL goes away: cleanly and for long, or at once and again.
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result};
-use chat_client::ids::UserId;
+use anyhow::Result;
 use tokio::time::Instant;
 
 use crate::{
-    audit::{Check, stored},
-    chaos::{ground::Ground, load::ProbeOutcome, trial::Trial},
+    audit::Check,
+    chaos::{load::ProbeOutcome, trial::Trial},
     servers::Postgres,
-    wait,
 };
 
 /// A line in the log of a server that was not stopped.
@@ -83,71 +81,6 @@ pub async fn crashed(trial: &mut Trial<'_>) -> Result<()> {
     let recovered = recoveries(postgres)? - before;
     trial.bite(recovered == rounds, format!("{recovered} of {rounds} starts had to recover from a crash"));
     Ok(())
-}
-
-/// Messages that are acknowledged after the copy was made, and lost with the server.
-const LOST_MIN: usize = 60;
-/// How long everything may take to be stored again.
-const REPAIR_DEADLINE: Duration = Duration::from_secs(30);
-
-/// It is copied, goes on, is lost, and the copy takes its place; several times.
-pub async fn restored(trial: &mut Trial<'_>) -> Result<()> {
-    for _ in 0..trial.scale.of(3, 1) {
-        restored_once(trial).await?;
-    }
-    Ok(())
-}
-
-async fn restored_once(trial: &mut Trial<'_>) -> Result<()> {
-    let (ground, persister) = (trial.ground, trial.ground.fleet.persister());
-    let postgres = &ground.servers()?.postgres;
-    let repaired_before = persister.counter("chat_persister_repaired_total", "").await?;
-    let copy = postgres.back_up().await?;
-    trial.told.line("a copy of PostgreSQL is made");
-    // Conversations and participants that are younger than the copy.
-    let people: Vec<UserId> = trial.crowd.people().iter().map(|device| device.person.user_id).collect();
-    let maker = trial.crowd.people()[0].person.rest()?;
-    let group = maker.create_group(people[1..4].iter().copied()).await.context("making a group")?.conversation_id;
-    maker.remove_participant(group, people[3]).await.context("removing somebody")?;
-    let accepted = trial.load.ledger.count();
-    trial.load.ledger.until_count(accepted + LOST_MIN).await?;
-    // A change made before the log's changes are back may be replaced by them, as the documents say.
-    trial.load.end_changes().await;
-    let end = ground.stream().await?.cached_info().state.last_sequence;
-    wait::until("the acknowledgement of all that was there", REPAIR_DEADLINE, || async {
-        Ok((ground.acknowledged().await? >= end).then_some(()))
-    })
-    .await?;
-    let had = messages(ground).await?;
-    let since = Instant::now();
-    postgres.kill().await?;
-    postgres.restore(&copy).await?;
-    postgres.start().await?;
-    trial.fault("PostgreSQL is killed with SIGKILL, and its copy takes its place");
-    let members = || async {
-        let conversation = maker.conversation(group).await.ok()?;
-        Some(conversation.participants.iter().map(|participant| participant.user_id).collect::<Vec<_>>())
-    };
-    let is_rebuilt = wait::until("the group that is younger than the copy", REPAIR_DEADLINE, || async {
-        Ok(members().await.filter(|members| *members == people[..3]))
-    })
-    .await;
-    let first =
-        is_rebuilt.is_err().then(|| "a group that is younger than the copy, or who takes part in it".to_owned());
-    trial.promise(Check::NotStored, usize::from(is_rebuilt.is_err()), 1, first);
-    // Whether all messages come back is seen by the audit.
-    _ = wait::until("as many messages as before", REPAIR_DEADLINE, || async {
-        Ok((messages(ground).await? >= had).then_some(()))
-    })
-    .await;
-    nothing_was_refused(trial, since);
-    let repaired = persister.counter("chat_persister_repaired_total", "").await? - repaired_before;
-    trial.bite(repaired > 0, format!("{repaired} of {had} messages were missing in the copy, and are stored again"));
-    Ok(())
-}
-
-async fn messages(ground: &Ground) -> Result<u64> {
-    stored::number(&mut ground.postgres().await?, "select count(*) from messages".to_owned()).await
 }
 
 /// Sending needs neither PostgreSQL nor Redis: whatever else than an acceptance an attempt gets, silence too, is wrong.
