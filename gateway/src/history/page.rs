@@ -150,8 +150,10 @@ impl History {
             .into_iter()
             .filter_map(|stored: StoredMessage| match self.content.open_message(conversation_id, &stored.message) {
                 Ok(text) => Some(Ok(stored.into_message(conversation_id, text))),
-                // Other bytes are in the object store than were stored: the other messages are shown.
-                Err(refusal) if stored.cold.is_some() && refusal.code == ErrorCode::Internal => {
+                // Its text is in no pack, or other bytes are there than were stored: the other messages are shown.
+                Err(refusal)
+                    if (stored.cold.is_some() || stored.lacks_text()) && refusal.code == ErrorCode::Internal =>
+                {
                     cold::count_unreadable(1);
                     None
                 }

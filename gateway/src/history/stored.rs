@@ -87,23 +87,12 @@ struct Row {
     message_id: Uuid,
     sender_id: Uuid,
     envelope: Option<Vec<u8>>,
-    /// The chunk that has the envelope, if there is none here: its pack, place and length.
-    object: Option<String>,
-    place: Option<i32>,
-    length: Option<i32>,
 }
 
 impl TryFrom<Row> for StoredMessage {
     type Error = InvalidId;
 
     fn try_from(row: Row) -> Result<Self, InvalidId> {
-        let cold = match (&row.envelope, row.object, row.place, row.length) {
-            (None, Some(object), Some(place), Some(length)) => {
-                let object: Arc<str> = object.into();
-                Some(ColdPlace { object, place: place.unsigned_abs(), length: length.unsigned_abs() })
-            }
-            _ => None,
-        };
         Ok(Self {
             seq: Seq::from_sql(row.seq),
             sent_at: row.sent_at.into(),
@@ -115,7 +104,7 @@ impl TryFrom<Row> for StoredMessage {
                 // Rows aren't for anybody: whoever shows them looks who takes part.
                 audience: chat_shared::sealing::AudienceTag::default(),
             },
-            cold,
+            cold: None,
         })
     }
 }
@@ -184,7 +173,55 @@ pub(super) async fn rows(
             _ => break,
         }
     }
+    add_places(connection, conversation_id, &mut found).await?;
     Ok(found)
+}
+
+/// Looks where the texts are that are not in their rows. A message is in the last chunk of its day that does not begin
+/// after it.
+async fn add_places(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    found: &mut [(Seq, Option<StoredMessage>)],
+) -> Result<(), RowsError> {
+    let mut cold: Vec<_> =
+        found.iter_mut().filter_map(|(_, message)| message.as_mut()).filter(|message| message.lacks_text()).collect();
+    if cold.is_empty() {
+        return Ok(());
+    }
+    let seqs: Vec<_> = cold.iter().map(|message| message.seq.to_sql()).collect();
+    let days: Vec<_> = cold.iter().map(|message| OffsetDateTime::from(message.sent_at).date()).collect();
+    let chunks = statement(
+        sqlx::query!(
+            r#"select wanted.nth as "nth!", p.object, c.place, c.length
+               from unnest($2::bigint[], $3::date[]) with ordinality as wanted (seq, wanted_day, nth)
+               cross join lateral (
+                   select day, number, place, length from cold_chunks
+                   where day = wanted_day and (conversation_id, first_seq) <= ($1, wanted.seq)
+                   order by conversation_id desc, first_seq desc limit 1
+               ) c
+               join cold_packs p on p.day = c.day and p.number = c.number"#,
+            conversation_id.as_uuid(),
+            &seqs,
+            &days
+        )
+        .fetch_all(connection),
+    )
+    .await?;
+    let mut objects: HashMap<String, Arc<str>> = HashMap::new();
+    for chunk in chunks {
+        let object = objects.entry(chunk.object).or_insert_with_key(|object| object.as_str().into());
+        let place = ColdPlace {
+            object: Arc::clone(object),
+            place: chunk.place.unsigned_abs(),
+            length: chunk.length.unsigned_abs(),
+        };
+        let at = usize::try_from(chunk.nth - 1).unwrap_or(usize::MAX);
+        if let Some(message) = cold.get_mut(at) {
+            message.cold = Some(place);
+        }
+    }
+    Ok(())
 }
 
 async fn rows_in_window(
@@ -195,18 +232,10 @@ async fn rows_in_window(
 ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
     let rows = statement(
         sqlx::query!(
-            r#"select m.seq, m.sent_at, m.message_id, m.sender_id, m.envelope, m.deleted_at is not null as "is_deleted!",
-                   cold.object as "object?", cold.place as "place?", cold.length as "length?"
-               from messages m
-               left join lateral (
-                   select p.object, c.place, c.length
-                   from cold_chunks c join cold_packs p using (day, number)
-                   where m.envelope is null and c.day = (m.sent_at at time zone 'UTC')::date
-                       and (c.conversation_id, c.first_seq) <= (m.conversation_id, m.seq)
-                   order by c.conversation_id desc, c.first_seq desc limit 1
-               ) cold on true
-               where m.conversation_id = $1 and m.seq between $2 and $3 and m.sent_at > $4 and m.sent_at <= $5
-               order by m.seq"#,
+            r#"select seq, sent_at, message_id, sender_id, envelope, deleted_at is not null as "is_deleted!"
+               from messages
+               where conversation_id = $1 and seq between $2 and $3 and sent_at > $4 and sent_at <= $5
+               order by seq"#,
             conversation_id.as_uuid(),
             wanted.first.to_sql(),
             wanted.last.to_sql(),
@@ -222,17 +251,8 @@ async fn rows_in_window(
             if row.is_deleted {
                 return Ok((seq, None));
             }
-            let row = Row {
-                seq: row.seq,
-                sent_at: row.sent_at,
-                message_id: row.message_id,
-                sender_id: row.sender_id,
-                envelope: row.envelope,
-                object: row.object,
-                place: row.place,
-                length: row.length,
-            };
-            Ok((seq, Some(row.try_into()?)))
+            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
+            Ok((seq, Some(Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?)))
         })
         .collect()
 }
@@ -268,17 +288,9 @@ pub async fn last_messages(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let message = Row {
-                seq: row.seq,
-                sent_at: row.sent_at,
-                message_id: row.message_id,
-                sender_id: row.sender_id,
-                envelope: row.envelope,
-                object: None,
-                place: None,
-                length: None,
-            };
-            Ok((row.conversation_id, message.try_into()?))
+            let (sent_at, message_id, sender_id, envelope) = (row.sent_at, row.message_id, row.sender_id, row.envelope);
+            let message = Row { seq: row.seq, sent_at, message_id, sender_id, envelope }.try_into()?;
+            Ok((row.conversation_id, message))
         })
         .collect()
 }
@@ -352,11 +364,9 @@ pub async fn find_stored(
     let row = statement(
         sqlx::query_as!(
             Row,
-            r#"select seq, sent_at, message_id, sender_id, envelope,
-                   null::text as object, null::integer as place, null::integer as length
-               from messages
-               where conversation_id = $1 and message_id = $2 and sent_at >= $3
-               order by seq limit 1"#,
+            "select seq, sent_at, message_id, sender_id, envelope from messages
+             where conversation_id = $1 and message_id = $2 and sent_at >= $3
+             order by seq limit 1",
             conversation_id.as_uuid(),
             message_id.as_uuid(),
             last_message_at - REPEAT_AGE_MAX,
