@@ -1,4 +1,5 @@
 //! What a store that fails looks like, through a proxy that makes it fail.
+#![expect(clippy::single_range_in_vec_init, reason = "one range of bytes is asked for, and not many numbers")]
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;

@@ -1,4 +1,5 @@
 //! The store against a server that speaks the protocol of S3.
+#![expect(clippy::single_range_in_vec_init, reason = "one range of bytes is asked for, and not many numbers")]
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;

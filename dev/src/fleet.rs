@@ -28,7 +28,7 @@ use crate::{
     ports::Ports,
     process::{Launch, Process, last_lines},
     push_services::{PushPorts, PushServices},
-    servers::{Binaries, Durability, Login, NatsServers, Scope, Servers, Urls},
+    servers::{Binaries, Durability, Login, NatsServers, Scope, Seaweedfs, Servers, Urls, seaweedfs},
     terminal,
 };
 
@@ -45,7 +45,7 @@ pub const DATABASE: &str = "chat";
 /// Directory of the data of a fleet's own servers, in the fleet's.
 pub const DATA: &str = "data";
 
-/// Whose NATS, Postgres and Redis a fleet uses.
+/// Whose servers a fleet uses.
 #[derive(Debug, Clone)]
 pub enum ServerSource {
     /// Starts its own under `dir/data`, which can be broken at will.
@@ -71,6 +71,8 @@ pub struct FleetOptions {
     pub is_migrated: bool,
     /// Three NATS servers instead of one, if the fleet has its own.
     pub nats: NatsServers,
+    /// With an object store and the worker that moves bodies of old messages there.
+    pub has_cold: bool,
     /// More settings, for every service.
     pub env: Vec<(String, String)>,
     /// More settings, for single services by name; they override the others.
@@ -109,6 +111,7 @@ impl Default for FleetOptions {
             servers: ServerSource::Own(Durability::ThrowAway),
             is_migrated: false,
             nats: NatsServers::One,
+            has_cold: false,
             env: Vec::new(),
             service_env: Vec::new(),
             gateway_files_max: None,
@@ -128,6 +131,7 @@ pub struct Fleet {
     notifier: Service,
     persister: Service,
     retention: Service,
+    cold: Option<Service>,
     kaha: Kaha,
     push_services: Box<PushServices>,
     servers: Option<Servers>,
@@ -174,11 +178,27 @@ impl Fleet {
         };
         std::fs::create_dir_all(dir.join("logs"))?;
         let (servers, urls) = match options.servers {
-            ServerSource::Borrowed(urls) => (None, urls),
+            ServerSource::Borrowed(urls) => {
+                if options.has_cold {
+                    let store = urls.store.as_deref().context("the servers have no object store")?;
+                    seaweedfs::wait_ready(store).await?;
+                }
+                (None, urls)
+            }
             ServerSource::Own(durability) => {
                 let scope = Scope::Only(&options.namespace);
-                let binaries = options.binaries;
-                let servers = own_servers(scope, binaries, &dir, durability, options.nats, &options.ports).await?;
+                let binaries = match options.binaries {
+                    Some(binaries) => binaries,
+                    None => Binaries::find_or_fetch().await?,
+                };
+                let data = dir.join(DATA);
+                let store = async {
+                    let start = Seaweedfs::start_in(&binaries, &data, &options.ports);
+                    if options.has_cold { Ok(Some(start.await?)) } else { Ok(None) }
+                };
+                let servers = own_servers(scope, &binaries, &data, durability, options.nats, &options.ports);
+                let (mut servers, store) = tokio::try_join!(servers, store)?;
+                servers.store = store;
                 let urls = servers.urls(DATABASE);
                 (Some(servers), urls)
             }
@@ -197,6 +217,7 @@ impl Fleet {
             kaha: &kaha,
             push_services: &push_services,
             keys,
+            has_cold: options.has_cold,
             extra: &options.env,
             of_services: &options.service_env,
             is_readable: options.is_on_terminal,
@@ -222,6 +243,7 @@ impl Fleet {
             notifier: make.service(Role::Notifier, "notifier", 3)?,
             persister: make.service(Role::Persister, "persister", 4)?,
             retention: make.service(Role::Retention, "retention", 5)?,
+            cold: options.has_cold.then(|| make.service(Role::Cold, "cold", 2)).transpose()?,
             kaha,
             push_services: Box::new(push_services),
             servers,
@@ -260,6 +282,11 @@ impl Fleet {
         &self.retention
     }
 
+    /// The worker that moves bodies of old messages, if the fleet has one.
+    pub fn cold(&self) -> Option<&Service> {
+        self.cold.as_ref()
+    }
+
     /// The stand-in for kaha-main-v3, which also mints tokens.
     pub fn kaha(&self) -> &Kaha {
         &self.kaha
@@ -275,7 +302,7 @@ impl Fleet {
         self.servers.as_ref()
     }
 
-    /// Where Postgres (with the database), NATS and Redis are, for the administrator.
+    /// Where the servers are, with the database of Postgres, for the administrator.
     pub fn urls(&self) -> &Urls {
         &self.urls
     }
@@ -292,13 +319,14 @@ impl Fleet {
 
     /// All services: workers first, since gateways need what retention prepares.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        [&self.retention, &self.persister, &self.notifier].into_iter().chain(&self.gateways)
+        [&self.retention, &self.persister, &self.notifier].into_iter().chain(&self.cold).chain(&self.gateways)
     }
 
     /// Stops everything cleanly: those who take in work first, those who finish it last.
     pub async fn stop(&self) -> Result<()> {
         let mut failures = Vec::new();
-        for service in self.gateways.iter().chain([&self.notifier, &self.persister, &self.retention]) {
+        let workers = [&self.notifier, &self.persister, &self.retention];
+        for service in self.gateways.iter().chain(&self.cold).chain(workers) {
             if let Err(error) = service.stop().await {
                 failures.push(format!("{error:#}"));
             }
@@ -328,6 +356,7 @@ impl Fleet {
         match (name, &self.servers) {
             ("postgres", Some(servers)) => servers.postgres.start().await,
             ("redis", Some(servers)) => servers.redis.start().await,
+            ("seaweedfs", Some(Servers { store: Some(store), .. })) => store.start().await,
             (_, Some(servers)) => match servers.all_nats().find(|nats| nats.process().name() == name) {
                 Some(nats) => nats.start().await,
                 None => bail!("the fleet has no process called {name}"),
@@ -358,17 +387,13 @@ fn push_ports(ports: &Ports) -> Result<PushPorts> {
 
 async fn own_servers(
     scope: Scope<'_>,
-    binaries: Option<Binaries>,
-    dir: &Path,
+    binaries: &Binaries,
+    data: &Path,
     durability: Durability,
     nats: NatsServers,
     ports: &Ports,
 ) -> Result<Servers> {
-    let binaries = match binaries {
-        Some(binaries) => binaries,
-        None => Binaries::find_or_fetch().await?,
-    };
-    let servers = Servers::start_for(scope, &binaries, &dir.join(DATA), durability, nats, ports).await?;
+    let servers = Servers::start_for(scope, binaries, data, durability, nats, ports).await?;
     servers.postgres.ensure_database(DATABASE).await?;
     Ok(servers)
 }
@@ -391,10 +416,10 @@ impl Maker<'_> {
                 clients: self.ports.get(name)?,
                 internal: self.ports.get(&format!("{name}-internal"))?,
             }),
-            Role::Persister | Role::Notifier | Role::Retention => None,
+            Role::Persister | Role::Notifier | Role::Retention | Role::Cold => None,
         };
-        let mut launch = self.launch(role, name);
-        launch.env = self.settings.of(role, ports, metrics_port);
+        let mut launch = self.launch(role, name).args(role.arguments());
+        launch.env = self.settings.of(role, ports, metrics_port)?;
         launch.env.extend(self.settings.of_service(name));
         launch.files_max = self.gateway_files_max.filter(|_| role == Role::Gateway);
         launch.prefix = self.is_on_terminal.then(|| terminal::Prefix::new(name, position));
@@ -405,7 +430,7 @@ impl Maker<'_> {
     async fn run_once(&self, command: &str, login: Login) -> Result<()> {
         let name = format!("retention-{command}");
         let mut launch = self.launch(Role::Retention, &name).args([command]);
-        launch.env = self.settings.of(Role::Retention, None, 0);
+        launch.env = self.settings.of(Role::Retention, None, 0)?;
         launch.env.push(("CHAT_POSTGRES_URL".to_owned(), self.settings.urls.of(login).postgres));
         let process = Process::new(launch);
         process.start()?;

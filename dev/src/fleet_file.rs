@@ -37,6 +37,8 @@ pub struct FleetFile {
     pub redis_url: String,
     /// The broker.
     pub nats_url: String,
+    /// The bucket of the object store and the prefix, if there is one.
+    pub store_url: Option<String>,
     /// The broker's monitoring endpoint, if the fleet has its own broker.
     pub nats_monitor_url: Option<String>,
     /// The stand-in for kaha-main-v3.
@@ -134,6 +136,7 @@ impl FleetFile {
             postgres_url: fleet.urls().postgres.clone(),
             redis_url: fleet.urls().redis.clone(),
             nats_url: fleet.urls().nats.clone(),
+            store_url: fleet.urls().store.clone(),
             nats_monitor_url: fleet.servers().map(|servers| servers.nats.monitor_url()),
             kaha_url: fleet.kaha().url(),
             push_service_urls: Platform::ALL

@@ -96,7 +96,7 @@ pub struct Servers {
     pub nats_peers: Vec<Nats>,
     /// Redis without persistence.
     pub redis: Redis,
-    /// The object store, if somebody added one.
+    /// The object store, if one was added.
     pub store: Option<Seaweedfs>,
 }
 

@@ -85,7 +85,7 @@ impl From<StoreError> for PutError {
 /// Whether a range may have been refused because the object ends before it.
 pub(super) fn is_short(error: &object_store::Error) -> bool {
     let is_generic = matches!(error, object_store::Error::Generic { .. });
-    let is_of_transport = causes(error).any(|cause| cause.is::<HttpError>());
+    let is_of_transport = causes(error).any(<dyn Error>::is::<HttpError>);
     is_generic && !is_of_transport && matches!(status(error), None | Some(416))
 }
 

@@ -204,7 +204,7 @@ fn is_more_than_a_place(url: &Url) -> bool {
 fn with_credentials_of_platform(builder: AmazonS3Builder) -> AmazonS3Builder {
     std::env::vars_os().fold(builder, |builder, (name, value)| {
         let named = name.to_str().filter(|name| name.starts_with("AWS_"));
-        let key = named.and_then(|name| name.to_ascii_lowercase().parse().ok()).filter(is_of_platform);
+        let key = named.and_then(|name| name.to_ascii_lowercase().parse().ok()).filter(|key| is_of_platform(*key));
         match (key, value.into_string()) {
             (Some(key), Ok(value)) => builder.with_config(key, value),
             _ => builder,
@@ -212,7 +212,7 @@ fn with_credentials_of_platform(builder: AmazonS3Builder) -> AmazonS3Builder {
     })
 }
 
-const fn is_of_platform(key: &AmazonS3ConfigKey) -> bool {
+const fn is_of_platform(key: AmazonS3ConfigKey) -> bool {
     use AmazonS3ConfigKey as Key;
     matches!(
         key,

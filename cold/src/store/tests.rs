@@ -1,3 +1,5 @@
+#![expect(clippy::single_range_in_vec_init, reason = "one range of bytes is asked for, and not many numbers")]
+
 use chat_shared::secret::Secret;
 use clap::{CommandFactory, Parser};
 

@@ -16,6 +16,7 @@ use crate::{
     fleet::{self, Fleet, FleetOptions, Profile, Programs, ServerSource, ServiceEnv},
     process::Process,
     servers::{Binaries, Durability, Login, NatsServers, Servers, faketime::Faketime, logins::Passwords},
+    store_proxy::StoreProxy,
 };
 
 /// How long a question to JetStream may take. Short, since nobody answers for one that was just killed.
@@ -52,6 +53,9 @@ pub enum GroundKind {
     Clocks,
     /// Redis is behind an address that can lead elsewhere.
     RedisLine,
+    /// Bodies of old messages go to an object store, which is behind a proxy.
+    #[expect(dead_code, reason = "no scenario breaks the store yet")]
+    Cold,
 }
 
 /// What grounds are made of.
@@ -79,6 +83,9 @@ pub struct Ground {
     pub persister_line: Line,
     /// The notifier's way to Redis; where that is behind a line, the gateways' too.
     pub notifier_line: Line,
+    /// The services' way to the object store, where there is one.
+    #[expect(dead_code, reason = "no scenario breaks the store yet")]
+    pub store_proxy: Option<StoreProxy>,
     /// Dropped after the fleet, which uses it.
     _disk: Option<Disk>,
 }
@@ -117,7 +124,7 @@ impl Ground {
             name: "CHAT_NATS_URL".to_owned(),
             value: passwords.url("nats", Login::Persister, &persister_line.address()),
         };
-        let mut disk = None;
+        let (mut disk, mut store_proxy) = (None, None);
         match kind {
             GroundKind::SmallDisk => {
                 disk = Some(Disk::mount(&means.dir.join(name).join(fleet::DATA).join("nats"), SMALL_DISK_BYTES)?);
@@ -133,6 +140,12 @@ impl Ground {
                 let to_redis = passwords.url("redis", Login::Gateway, &notifier_line.address());
                 options.env.push(("CHAT_REDIS_URL".to_owned(), to_redis));
             }
+            GroundKind::Cold => {
+                let proxy = StoreProxy::open().await?;
+                options.has_cold = true;
+                options.env.push(("CHAT_COLD_STORE_ENDPOINT".to_owned(), proxy.url()));
+                store_proxy = Some(proxy);
+            }
             GroundKind::Clocks => {
                 let faketime = Faketime::find_or_fetch().await?;
                 options.service_env.extend(faketime.env(&format!("gateway-{}", GATEWAY_AHEAD + 1), AHEAD_S));
@@ -141,8 +154,11 @@ impl Ground {
         let fleet = Fleet::assemble(options).await?;
         persister_line.lead_to(fleet.servers().map(|servers| servers.nats.address()));
         notifier_line.lead_to(fleet.servers().map(|servers| servers.redis.address()));
+        if let (Some(proxy), Some(Servers { store: Some(store), .. })) = (&store_proxy, fleet.servers()) {
+            proxy.lead_to(store.address());
+        }
         fleet.start_services().await?;
-        Ok(Self { fleet, persister_line, notifier_line, _disk: disk })
+        Ok(Self { fleet, persister_line, notifier_line, store_proxy, _disk: disk })
     }
 
     /// Its NATS, Postgres and Redis.

@@ -27,10 +27,12 @@ pub enum Role {
     Notifier,
     /// Makes partitions and content keys ahead of time.
     Retention,
+    /// Moves bodies of old messages to the object store.
+    Cold,
 }
 
 impl Role {
-    /// All of them.
+    /// Those of every fleet.
     pub const ALL: [Self; 4] = [Self::Gateway, Self::Persister, Self::Notifier, Self::Retention];
 
     /// The name of its package and of its program.
@@ -39,7 +41,15 @@ impl Role {
             Self::Gateway => "chat-gateway",
             Self::Persister => "chat-persister",
             Self::Notifier => "chat-notifier",
-            Self::Retention => "chat-retention",
+            Self::Retention | Self::Cold => "chat-retention",
+        }
+    }
+
+    /// What its program is started with.
+    pub fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Cold => &["cold"],
+            Self::Gateway | Self::Persister | Self::Notifier | Self::Retention => &[],
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The environment variables that the services are started with: the contract
 //! between this crate and their `config.rs`.
 
+use anyhow::Result;
+
 use super::{Role, ServiceEnv, keys::Keys, service::GatewayPorts};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
     push_services::PushServices,
-    servers::{Login, Urls},
+    servers::{Login, Urls, seaweedfs},
 };
 
 /// Bytes of a fleet's log. Small enough that many fleets share one NATS server, which sets the room aside.
@@ -22,6 +24,8 @@ pub struct Settings<'a> {
     pub kaha: &'a Kaha,
     pub push_services: &'a PushServices,
     pub keys: Keys,
+    /// Bodies of old messages are in the object store.
+    pub has_cold: bool,
     /// Added last, so that it can override.
     pub extra: &'a [(String, String)],
     /// Added after those, to single services.
@@ -32,9 +36,9 @@ pub struct Settings<'a> {
 
 impl Settings<'_> {
     /// The variables of one service. Gateways listen on `ports`.
-    pub fn of(&self, role: Role, ports: Option<GatewayPorts>, metrics_port: u16) -> Vec<(String, String)> {
+    pub fn of(&self, role: Role, ports: Option<GatewayPorts>, metrics_port: u16) -> Result<Vec<(String, String)>> {
         let mut env = self.common(metrics_port);
-        env.extend(self.urls_of(role));
+        env.extend(self.urls_of(role)?);
         if matches!(role, Role::Gateway | Role::Notifier | Role::Retention) {
             env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
         }
@@ -59,10 +63,10 @@ impl Settings<'_> {
         let mut env: Vec<_> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         match role {
             Role::Notifier => env.extend(self.push_services.settings()),
-            Role::Gateway | Role::Persister | Role::Retention => {}
+            Role::Gateway | Role::Persister | Role::Retention | Role::Cold => {}
         }
         env.extend_from_slice(self.extra);
-        env
+        Ok(env)
     }
 
     /// What one service is told besides, by its name.
@@ -72,7 +76,7 @@ impl Settings<'_> {
     }
 
     /// Where a service finds the servers that it needs, with a name and password of its own.
-    fn urls_of(&self, role: Role) -> Vec<(&'static str, String)> {
+    fn urls_of(&self, role: Role) -> Result<Vec<(&'static str, String)>> {
         let own = self.of_services.iter().map(|setting| (&setting.name, &setting.value));
         let mut settings = self.extra.iter().map(|(name, value)| (name, value)).chain(own);
         let shows_text = settings.any(|(name, value)| name == "CHAT_NOTIFICATION_CONTENT" && value == "text");
@@ -82,16 +86,20 @@ impl Settings<'_> {
             Role::Notifier if shows_text => Login::TextNotifier,
             Role::Notifier => Login::Notifier,
             Role::Retention => Login::Retention,
+            Role::Cold => Login::Cold,
         };
-        let Urls { postgres, nats, redis, store: _ } = self.urls.of(login);
+        let Urls { postgres, nats, redis, store } = self.urls.of(login);
         let mut urls = vec![("CHAT_POSTGRES_URL", postgres)];
-        if role != Role::Retention {
+        if matches!(role, Role::Gateway | Role::Persister | Role::Notifier) {
             urls.push(("CHAT_NATS_URL", nats));
         }
         if matches!(role, Role::Gateway | Role::Notifier) {
             urls.push(("CHAT_REDIS_URL", redis));
         }
-        urls
+        if let Some(url) = store.filter(|_| self.has_cold && matches!(role, Role::Gateway | Role::Cold)) {
+            urls.extend(seaweedfs::environment(&url)?);
+        }
+        Ok(urls)
     }
 
     fn common(&self, metrics_port: u16) -> Vec<(&'static str, String)> {

@@ -82,6 +82,7 @@ impl Chat {
             dir: Some(directory.to_path_buf()),
             servers: ServerSource::Borrowed(servers.urls(fleet::DATABASE)),
             programs: Some(programs),
+            has_cold: servers.store.is_some(),
             env,
             ..FleetOptions::default()
         }))

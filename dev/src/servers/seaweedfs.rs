@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Binaries, START_DEADLINE, STOP_DEADLINE,
-    logins::{ADMIN, Login, Passwords, url_as},
+    logins::{ADMIN, Login, Passwords},
     start_and_wait,
 };
 use crate::{
@@ -90,8 +90,7 @@ impl Seaweedfs {
         })
     }
 
-    /// Address of its bucket for clients, as the administrator, whom it does not know: take one made from it with
-    /// [`Urls::of`](super::Urls::of).
+    /// Address of its bucket for clients, as the administrator.
     pub fn url(&self) -> String {
         format!("http://{ADMIN}:{}@{}/{BUCKET}", self.passwords.admin(), self.address())
     }
@@ -110,7 +109,7 @@ impl Seaweedfs {
     pub async fn start(&self) -> Result<()> {
         self.sockets.remove();
         let bucket = format!("http://127.0.0.1:{}/buckets/{BUCKET}/", self.filer_port);
-        let store = open(&url_as(&self.url(), Login::Cold), Purpose::Reading)?;
+        let store = open(&self.url(), Purpose::Reading)?;
         let client = reqwest::Client::new();
         start_and_wait(&self.process, || async {
             // Makes the bucket, or finds that it is there.
@@ -149,16 +148,17 @@ impl Seaweedfs {
 
 /// What clients may do with the bucket.
 fn identities_of(passwords: &Passwords) -> serde_json::Value {
-    let of = |login: Login, actions: &[&str]| {
+    let identity = |name: &str, secret: String, actions: &[&str]| {
         let actions: Vec<_> = actions.iter().map(|action| format!("{action}:{BUCKET}")).collect();
-        json!({
-            "name": login.name(),
-            "credentials": [{ "accessKey": login.name(), "secretKey": passwords.of(login) }],
-            "actions": actions,
-        })
+        json!({ "name": name, "credentials": [{ "accessKey": name, "secretKey": secret }], "actions": actions })
     };
-    // To write is to delete too.
-    json!({ "identities": [of(Login::Cold, &["Read", "Write", "List"]), of(Login::Gateway, &["Read"])] })
+    let service = |login: Login, actions: &[&str]| identity(login.name(), passwords.of(login), actions);
+    json!({ "identities": [
+        identity(ADMIN, passwords.admin().to_owned(), &["Admin"]),
+        // To write is to delete too.
+        service(Login::Cold, &["Read", "Write", "List"]),
+        service(Login::Gateway, &["Read"]),
+    ] })
 }
 
 /// Whether an object can be written, read and deleted. It has bytes, or it would need only a part of the server.
@@ -208,7 +208,7 @@ pub fn open(url: &str, purpose: Purpose) -> Result<Store> {
 
 /// Waits until the store at `url`, which is the administrator's, can be used.
 pub async fn wait_ready(url: &str) -> Result<()> {
-    let store = open(&url_as(url, Login::Cold), Purpose::Reading)?;
+    let store = open(url, Purpose::Reading)?;
     wait::until("an object store that can be used", START_DEADLINE, || async {
         Ok(is_usable(&store).await.then_some(()))
     })

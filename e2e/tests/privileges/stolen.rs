@@ -217,6 +217,7 @@ fn r6_4_no_process_is_given_more_than_its_own_credentials() -> Result<()> {
                 chat_dev::fleet::Role::Persister => Login::Persister,
                 chat_dev::fleet::Role::Notifier => Login::Notifier,
                 chat_dev::fleet::Role::Retention => Login::Retention,
+                chat_dev::fleet::Role::Cold => Login::Cold,
             };
             let environment = eventually("the environment of a process", || async {
                 let pid = service.pid().context("it runs")?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use chat_dev::{
-    fleet::Role::{self, Gateway, Notifier, Persister, Retention},
+    fleet::Role::{self, Cold, Gateway, Notifier, Persister, Retention},
     ports::{self, Ports},
     servers::{Login, Redis},
 };
@@ -71,6 +71,7 @@ fn r10_4_r10_5_a_running_fleet_finds_everything_in_order() -> Result<()> {
                 Persister => &["PostgreSQL 1", "NATS 2", "log and PostgreSQL"],
                 Notifier => &["PostgreSQL 1", "NATS 2", "Redis ", "master key ", "notifications: "],
                 Retention => &["PostgreSQL 1", "master key ", "partitions of messages: days can", "content keys open"],
+                Cold => &["PostgreSQL 1", "no master key", "object store"],
             };
             for thing in expected {
                 ensure!(said.of("ok").iter().any(|line| line.starts_with(thing)), "no {thing:?} in: {}", said.out);

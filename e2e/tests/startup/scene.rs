@@ -61,6 +61,7 @@ impl Scene {
             Role::Persister => Login::Persister,
             Role::Notifier => Login::Notifier,
             Role::Retention => Login::Retention,
+            Role::Cold => Login::Cold,
         };
         let urls = self.urls.of(login);
         let local = || ports::free().map(|port| format!("127.0.0.1:{port}"));
@@ -69,10 +70,10 @@ impl Scene {
             ("CHAT_METRICS_LISTEN", local()?),
             ("CHAT_MASK_KEY", format!("{HUSHED} mask key")),
         ];
-        if role != Role::Retention {
+        if !matches!(role, Role::Retention | Role::Cold) {
             settings.extend([("CHAT_NATS_URL", urls.nats), ("CHAT_NAMESPACE", self.namespace.clone())]);
         }
-        if role != Role::Persister {
+        if !matches!(role, Role::Persister | Role::Cold) {
             settings.push(("CHAT_MASTER_KEY", MASTER_KEY.to_owned()));
         }
         if matches!(role, Role::Gateway | Role::Notifier) {
@@ -117,7 +118,7 @@ pub async fn run(
     settings: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Said> {
     let mut command = Command::new(servers.programs.of(role));
-    command.args(arguments).env_clear().envs(settings).kill_on_drop(true);
+    command.args(role.arguments()).args(arguments).env_clear().envs(settings).kill_on_drop(true);
     let what = format!("the end of {} {arguments:?}", role.package());
     let Output { status, stdout, stderr } = in_time(&what, command.output()).await??;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -24,6 +24,9 @@ pub fn print(fleet: &FleetFile, file: &Path, stop: &str) {
     line("Postgres", &fleet.postgres_url);
     line("NATS", &fleet.nats_url);
     line("Redis", &fleet.redis_url);
+    if let Some(url) = &fleet.store_url {
+        line("SeaweedFS", url);
+    }
     line("logs", &fleet.logs.display().to_string());
     let names: Vec<&str> = fleet.users.iter().map(|user| user.name.as_str()).collect();
     line("people", &format!("{}   (ids and tokens in {})", names.join(", "), file.display()));
