@@ -87,6 +87,7 @@ async fn start(state_dir: &Path, options: &Options) -> Result<Fleet> {
         binaries: Some(binaries),
         programs: Some(programs),
         ports: Ports::remembered(state_dir.join("ports.json")),
+        has_cold: true,
         is_on_terminal: true,
         ..FleetOptions::default()
     })
