@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (nats_url, redis_url) = (config.nats.url()?, config.redis.url()?);
     let pool = postgres::connect(&config.postgres, "chat-gateway")?;
     let master_keys = Arc::new(config.master_key.read()?);
+    let cold = ColdBodies::new(Store::open(&config.cold_store, Purpose::Reading)?);
     let (tokens, signer) = (config.tokens.verifier()?, config.profiles.signer()?);
     let tasks = Tasks::default();
     let health = shared_telemetry::start(&config.telemetry, &tasks).await?;
@@ -81,11 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let jobs = Jobs::open(&nats, &config.namespace.namespace, config.nats.replicas()).await?;
     let redis = Redis::open(redis_url.expose(), &config.namespace.namespace)?;
     let (clock, inboxes) = (Clock::System, Inboxes::on(&redis));
-    match inboxes.check().await {
-        Ok(()) => {}
-        Err(RedisUnfit::Unreachable(error)) => tracing::warn!(%error, "chat goes on without Redis until it is back"),
-        Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
-    }
+    check_redis(&inboxes).await;
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_keys), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
@@ -117,12 +114,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let state = AppState::from(Parts {
         businesses: conversations.businesses(tail.log().clone()),
         conversations,
-        history: History::new(
-            database.clone(),
-            tail.clone(),
-            content.clone(),
-            ColdBodies::new(Store::open(&config.cold_store, Purpose::Reading)?),
-        ),
+        history: History::new(database.clone(), tail.clone(), content.clone(), cold),
         receipts: Arc::new(Receipts::new(tail, sender.clone(), database.clone(), clock.clone())),
         devices: Devices::new(
             database.clone(),
@@ -160,6 +152,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serve(&config, state, &tasks).await?;
     listening.set(true);
     tasks.run_with_pause(config.shutdown_pause(), DRAIN_MAX).await
+}
+
+/// Logs what is wrong with Redis, without which chat goes on.
+async fn check_redis(inboxes: &Inboxes) {
+    match inboxes.check().await {
+        Ok(()) => {}
+        Err(RedisUnfit::Unreachable(error)) => tracing::warn!(%error, "chat goes on without Redis until it is back"),
+        Err(RedisUnfit::Problem(problem)) => tracing::error!(%problem, "Redis has to be set up differently"),
+    }
 }
 
 /// Starts the tasks that run beside requests, until the gateway drains.

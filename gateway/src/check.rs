@@ -68,7 +68,7 @@ async fn cold_store(report: &mut Report, config: &Config, pool: Option<&PgPool>)
             );
         }
         (Ok(Some(object)), Some(store)) => {
-            report.part("object store", store.read_ranges(&object, &[0..1]).await.map(drop));
+            report.part("object store", store.read_ranges(&object, std::slice::from_ref(&(0..1))).await.map(drop));
         }
         (Ok(None), Some(_)) => report.ok("object store: not tried, as there are no packs yet"),
         (Err(error), _) => report.wrong(format_args!("table cold_packs: {error}")),

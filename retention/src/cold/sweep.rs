@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use chat_cold::store::Store;
+use chat_shared::clock::Clock;
 use futures_util::TryStreamExt;
 use metrics::{counter, gauge};
 use sqlx::PgPool;
@@ -25,7 +26,7 @@ pub struct Swept {
 
 /// Goes through the whole store.
 pub async fn sweep(pool: &PgPool, store: &Store) -> Result<Swept, ColdError> {
-    sweep_at(pool, store, OffsetDateTime::now_utc()).await
+    sweep_at(pool, store, Clock::System.now().into()).await
 }
 
 pub(super) async fn sweep_at(pool: &PgPool, store: &Store, now: OffsetDateTime) -> Result<Swept, ColdError> {

@@ -8,7 +8,7 @@ use chat_dev::{
     servers::{Login, Urls},
     test_servers::TestServers,
 };
-use chat_shared::{ids::ConversationId, postgres, settings::PostgresSettings};
+use chat_shared::{clock::Clock, ids::ConversationId, postgres, settings::PostgresSettings};
 use futures_util::TryStreamExt;
 use sqlx::Executor;
 use time::OffsetDateTime;
@@ -40,7 +40,7 @@ fn connect(url: String) -> PgPool {
 }
 
 fn code<T: std::fmt::Debug>(outcome: sqlx::Result<T>) -> String {
-    outcome.unwrap_err().as_database_error().and_then(|error| error.code()).unwrap().into_owned()
+    outcome.unwrap_err().as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap().into_owned()
 }
 
 impl Scene {
@@ -393,7 +393,7 @@ async fn r12_3_objects_that_no_row_names_are_deleted_after_a_day() {
         sweep::Swept::default(),
         "it may be about to be recorded"
     );
-    let tomorrow = OffsetDateTime::now_utc() + time::Duration::hours(25);
+    let tomorrow = OffsetDateTime::from(Clock::System.now()) + time::Duration::hours(25);
     assert_eq!(
         sweep::sweep_at(&scene.own, &scene.store, tomorrow).await.unwrap(),
         sweep::Swept { orphans: 1, missing: 0 }
