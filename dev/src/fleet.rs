@@ -71,6 +71,8 @@ pub struct FleetOptions {
     pub is_migrated: bool,
     /// Three NATS servers instead of one, if the fleet has its own.
     pub nats: NatsServers,
+    /// Replicas of PostgreSQL that gateways read from, if the fleet has its own servers.
+    pub replicas: usize,
     /// More settings, for every service.
     pub env: Vec<(String, String)>,
     /// More settings, for single services by name; they override the others.
@@ -109,6 +111,7 @@ impl Default for FleetOptions {
             servers: ServerSource::Own(Durability::ThrowAway),
             is_migrated: false,
             nats: NatsServers::One,
+            replicas: 0,
             env: Vec::new(),
             service_env: Vec::new(),
             gateway_files_max: None,
@@ -173,14 +176,15 @@ impl Fleet {
             (scratch.path().to_path_buf(), Some(scratch))
         };
         std::fs::create_dir_all(dir.join("logs"))?;
-        let (servers, urls) = match options.servers {
-            ServerSource::Borrowed(urls) => (None, urls),
+        let (servers, urls, replica_urls) = match options.servers {
+            ServerSource::Borrowed(urls) => (None, urls, Vec::new()),
             ServerSource::Own(durability) => {
                 let scope = Scope::Only(&options.namespace);
                 let binaries = options.binaries;
-                let servers = own_servers(scope, binaries, &dir, durability, options.nats, &options.ports).await?;
-                let urls = servers.urls(DATABASE);
-                (Some(servers), urls)
+                let mut servers = own_servers(scope, binaries, &dir, durability, options.nats, &options.ports).await?;
+                servers.start_replicas(options.replicas, &dir.join(DATA), durability, &options.ports).await?;
+                let (urls, replica_urls) = (servers.urls(DATABASE), servers.replica_urls(DATABASE));
+                (Some(servers), urls, replica_urls)
             }
         };
         let keys = keys::Keys::ensure(&dir.join("keys"))?;
@@ -193,6 +197,7 @@ impl Fleet {
         }
         let settings = settings::Settings {
             urls: &urls,
+            replica_urls: &replica_urls,
             namespace: &options.namespace,
             kaha: &kaha,
             push_services: &push_services,
@@ -324,6 +329,10 @@ impl Fleet {
     pub async fn start_again(&self, name: &str) -> Result<()> {
         if let Some(service) = self.services().find(|service| service.name() == name) {
             return service.start_ready().await;
+        }
+        let mut replicas = self.servers.iter().flat_map(|servers| &servers.replicas);
+        if let Some(replica) = replicas.find(|replica| replica.process().name() == name) {
+            return replica.start().await;
         }
         match (name, &self.servers) {
             ("postgres", Some(servers)) => servers.postgres.start().await,

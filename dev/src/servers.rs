@@ -79,6 +79,8 @@ pub enum NatsServers {
 /// One of each, and perhaps more of NATS.
 #[derive(Debug)]
 pub struct Servers {
+    /// Streaming replicas of PostgreSQL. Before it, since a server that ends waits for what follows it.
+    pub replicas: Vec<Postgres>,
     /// PostgreSQL 18.
     pub postgres: Postgres,
     /// NATS with JetStream.
@@ -121,7 +123,27 @@ impl Servers {
             nats,
             Redis::start_for(scope, binaries, directory, ports),
         )?;
-        Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis })
+        Ok(Self { replicas: Vec::new(), postgres, nats: nats.remove(0), nats_peers: nats, redis })
+    }
+
+    /// Starts so many replicas of PostgreSQL, with their logs in `directory`.
+    pub async fn start_replicas(
+        &mut self,
+        count: usize,
+        directory: &Path,
+        durability: Durability,
+        ports: &Ports,
+    ) -> Result<()> {
+        for number in 1..=count {
+            let name = format!("postgres-replica-{number}");
+            self.replicas.push(self.postgres.start_replica(directory, &name, durability, ports).await?);
+        }
+        Ok(())
+    }
+
+    /// Addresses of the replicas for the administrator.
+    pub fn replica_urls(&self, database: &str) -> Vec<String> {
+        self.replicas.iter().map(|replica| replica.database_url(database)).collect()
     }
 
     /// All NATS servers.
@@ -137,6 +159,9 @@ impl Servers {
 
     /// Stops all of them cleanly.
     pub async fn stop(&self) -> Result<()> {
+        for replica in &self.replicas {
+            replica.stop().await?;
+        }
         tokio::try_join!(self.postgres.stop(), self.nats.stop(), self.redis.stop())?;
         for peer in &self.nats_peers {
             peer.stop().await?;
@@ -146,7 +171,8 @@ impl Servers {
 
     /// Their processes, to watch over.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        [self.postgres.process(), self.redis.process()].into_iter().chain(self.all_nats().map(Nats::process))
+        let postgres = std::iter::once(&self.postgres).chain(&self.replicas).map(Postgres::process);
+        postgres.chain([self.redis.process()]).chain(self.all_nats().map(Nats::process))
     }
 }
 

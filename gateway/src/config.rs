@@ -11,6 +11,7 @@ use clap::{Args, Parser};
 
 use crate::{
     auth::{KeySource, VerifierSettings},
+    database::ReplicaSettings,
     edge::EdgeSettings,
     internal::InternalSettings,
     profiles::ProfileSettings,
@@ -63,6 +64,8 @@ pub struct Config {
     pub namespace: NamespaceSettings,
     #[command(flatten)]
     pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub replicas: ReplicaSettings,
     #[command(flatten)]
     pub nats: NatsSettings,
     #[command(flatten)]

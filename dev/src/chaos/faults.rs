@@ -21,5 +21,6 @@ pub mod providers;
 pub mod queue;
 pub mod redis;
 pub mod repeats;
+pub mod replicas;
 pub mod retire;
 pub mod services;
