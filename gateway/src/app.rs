@@ -88,10 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_keys), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
-    let replicas = Replicas::open(&config.replicas, config.postgres.postgres_connections_max, &inboxes)?;
-    if let Some(replicas) = &replicas {
-        replicas.start(&pool.connect_options(), &tasks);
-    }
+    let replicas = Replicas::start(&config.replicas, &config.postgres, &pool, &inboxes, &tasks)?;
     let database = Database::new(pool).with_replicas(replicas);
     let rate = RateLimits::start(config.edge.handshakes_per_second_max, &tasks);
     let quotas = Quotas::start(&config.quotas, redis.clone(), clock.clone(), &tasks);

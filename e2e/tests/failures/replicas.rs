@@ -162,12 +162,13 @@ fn r12_1_history_has_what_was_just_accepted_and_the_log_says_who_reads_it() -> R
         // Without the log only the primary says who takes part.
         let nats = &fleet.servers().context("the fleet has its own servers")?.nats;
         database::wait_until_stored(&fleet.urls().postgres, group, 20).await?;
+        set_replay(fleet, true).await?;
+        until_read_from_replica(fleet).await?;
         nats.stop().await?;
         ensure!(fleet.api(&bikram, 1).get(&history).await?.status == 404, "a removed user reads history");
         ensure!(fleet.api(&asha, 1).history(group, "limit=100").await?.messages.len() == 20);
         ensure!(reads(fleet, RIGHTS).await? > 0);
-        nats.start().await?;
-        set_replay(fleet, true).await
+        nats.start().await
     })
 }
 

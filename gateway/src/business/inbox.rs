@@ -67,12 +67,11 @@ impl Businesses {
             }
             None => None,
         };
-        let found = match on_replica {
-            Some(found) => Some(found),
-            None => {
-                let mut connection = self.database.connection().await?;
-                self.read_inbox(&mut connection, by, business_id, query, after).await?
-            }
+        let found = if on_replica.is_some() {
+            on_replica
+        } else {
+            let mut connection = self.database.connection().await?;
+            self.read_inbox(&mut connection, by, business_id, query, after).await?
         };
         let Found { cases, mut messages, has_more } = found.ok_or_else(Refusal::no_such_business)?;
         let next_cursor = cases

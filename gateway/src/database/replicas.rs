@@ -18,6 +18,7 @@ use chat_shared::{
     position::Lsn,
     postgres::{self, PostgresError},
     secret::Secret,
+    settings::PostgresSettings,
 };
 use parking_lot::Mutex;
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
@@ -38,7 +39,7 @@ const CONNECTION_WAIT_MAX: Duration = Duration::from_millis(250);
 /// How long a request waits for what it reads on a replica.
 const READ_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What is exported as the lag of a replica that is further behind, or away.
-const LAG_SHOWN_MAX: Duration = Duration::from_secs(60);
+const LAG_SHOWN_MAX: Duration = Duration::from_mins(1);
 
 /// Where something was read that replicas may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,13 +122,17 @@ pub struct Lent {
 }
 
 impl Replicas {
-    /// Those of the settings; `None` if there are none. Nothing is read from them before [`start`](Self::start).
-    pub fn open(
+    /// Those of the settings; `None` if there are none. They and the primary are asked how far they are, again and again, for
+    /// as long as the gateway takes work.
+    pub fn start(
         settings: &ReplicaSettings,
-        connections_max: u32,
+        of_primary: &PostgresSettings,
+        primary: &PgPool,
         inboxes: &Inboxes,
+        tasks: &Tasks,
     ) -> Result<Option<Arc<Self>>, PostgresError> {
         let open = |url: &Secret| {
+            let connections_max = of_primary.postgres_connections_max;
             let pool = postgres::connect_replica(url.expose(), "chat-gateway", connections_max)?;
             Ok(Replica { pool, breaker: Breaker::default(), replayed: Mutex::default() })
         };
@@ -137,12 +142,16 @@ impl Replicas {
         }
         let lag_max = settings.lag_max();
         let minimums = Minimums::new(inboxes.clone(), lag_max);
-        Ok(Some(Arc::new(Self { list, lag_max, samples: Mutex::default(), minimums, turn: AtomicUsize::default() })))
+        let replicas = Self { list, lag_max, samples: Mutex::default(), minimums, turn: AtomicUsize::default() };
+        let replicas = Arc::new(replicas);
+        replicas.watch(&primary.connect_options(), tasks);
+        Ok(Some(replicas))
     }
 
-    /// Asks the primary and the replicas how far they are, again and again, for as long as the gateway takes work.
-    pub fn start(self: &Arc<Self>, primary: &PgConnectOptions, tasks: &Tasks) {
-        ReadFrom::ALL.into_iter().for_each(|from| from.count(0));
+    fn watch(self: &Arc<Self>, primary: &PgConnectOptions, tasks: &Tasks) {
+        for from in ReadFrom::ALL {
+            from.count(0);
+        }
         let (replicas, draining) = (Arc::clone(self), tasks.draining().clone());
         let mut line = Line::new(primary.clone());
         tasks.best_effort("primary_samples", async move {
@@ -241,9 +250,9 @@ impl Lent {
     pub async fn read<T, E: From<DatabaseError>>(self, reading: impl Future<Output = Result<T, E>>) -> Option<T> {
         let found = self.bounded(reading).await.ok();
         if found.is_some() {
-            ReadFrom::Replica.count(1)
+            ReadFrom::Replica.count(1);
         } else {
-            ReadFrom::Failed.count(1)
+            ReadFrom::Failed.count(1);
         }
         found
     }

@@ -303,9 +303,7 @@ impl Source {
     ) -> Result<Option<Membership>, DatabaseError> {
         match self {
             Self::Primary(database) => membership(&mut *database.connection().await?, conversation_id, user_id).await,
-            Self::Replica(connection, lent) => {
-                lent.bounded(membership(&mut **connection, conversation_id, user_id)).await
-            }
+            Self::Replica(connection, lent) => lent.bounded(membership(connection, conversation_id, user_id)).await,
         }
     }
 

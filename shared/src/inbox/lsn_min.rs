@@ -11,7 +11,7 @@ use super::{InboxError, Inboxes, bounded, millis};
 use crate::position::Lsn;
 
 /// How long a minimum counts: longer than a replica that is read from may be behind.
-pub const LSN_MIN_AGE_MAX: Duration = Duration::from_secs(60);
+pub const LSN_MIN_AGE_MAX: Duration = Duration::from_mins(1);
 
 static RAISE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/raise_lsn.lua")));
 
