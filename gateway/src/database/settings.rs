@@ -22,7 +22,7 @@ pub struct ReplicaSettings {
     /// Written like that of PostgreSQL, one for each replica, with the same user. A replica that fails or lacks what the user
     /// has changed or was pushed costs no request: the primary answers. The same for all gateways: each sets what the others
     /// need. An option is seen by everybody on the machine: give secrets by the environment or a file.
-    #[arg(long, env = "CHAT_POSTGRES_REPLICA_URLS", hide_env_values = true, value_name = "URLS")]
+    #[arg(long, env = "CHAT_POSTGRES_REPLICA_URLS", hide_env_values = true, value_name = "URL")]
     pub postgres_replica_urls: Option<Secret>,
     /// File that holds the addresses of the replicas, instead of the addresses themselves. Optional.
     ///
