@@ -69,8 +69,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Starts a streaming replica of this server, called `name`, copied anew, with its data beside this server's and its log
-    /// in `directory`.
+    /// Starts a streaming replica of this server, called `name`, copied anew, with data and log in `directory`, or where that
+    /// stands for as with this server.
     pub async fn start_replica(
         &self,
         directory: &Path,
@@ -78,7 +78,7 @@ impl Postgres {
         durability: Durability,
         ports: &Ports,
     ) -> Result<Self> {
-        let data = self.data.with_file_name(name);
+        let data = account::reachable(&directory.join(name), self.account.as_ref());
         if data.exists() {
             tokio::fs::remove_dir_all(&data).await?;
         }
