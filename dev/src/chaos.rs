@@ -13,6 +13,7 @@ mod faults;
 mod ground;
 mod guests;
 mod line;
+mod listers;
 mod load;
 mod loss;
 mod outcome;

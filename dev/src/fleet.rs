@@ -73,6 +73,8 @@ pub struct FleetOptions {
     pub nats: NatsServers,
     /// With an object store and the worker that moves bodies of old messages there.
     pub has_cold: bool,
+    /// Replicas of PostgreSQL that gateways read from, if the fleet has its own servers.
+    pub replicas: usize,
     /// More settings, for every service.
     pub env: Vec<(String, String)>,
     /// More settings, for single services by name; they override the others.
@@ -112,6 +114,7 @@ impl Default for FleetOptions {
             is_migrated: false,
             nats: NatsServers::One,
             has_cold: false,
+            replicas: 0,
             env: Vec::new(),
             service_env: Vec::new(),
             gateway_files_max: None,
@@ -177,13 +180,13 @@ impl Fleet {
             (scratch.path().to_path_buf(), Some(scratch))
         };
         std::fs::create_dir_all(dir.join("logs"))?;
-        let (servers, urls) = match options.servers {
+        let (servers, urls, replica_urls) = match options.servers {
             ServerSource::Borrowed(urls) => {
                 if options.has_cold {
                     let store = urls.store.as_deref().context("the servers have no object store")?;
                     seaweedfs::wait_ready(store).await?;
                 }
-                (None, urls)
+                (None, urls, Vec::new())
             }
             ServerSource::Own(durability) => {
                 let scope = Scope::Only(&options.namespace);
@@ -199,8 +202,9 @@ impl Fleet {
                 let servers = own_servers(scope, &binaries, &data, durability, options.nats, &options.ports);
                 let (mut servers, store) = tokio::try_join!(servers, store)?;
                 servers.store = store;
-                let urls = servers.urls(DATABASE);
-                (Some(servers), urls)
+                servers.start_replicas(options.replicas, &data, durability, &options.ports).await?;
+                let (urls, replica_urls) = (servers.urls(DATABASE), servers.replica_urls(DATABASE));
+                (Some(servers), urls, replica_urls)
             }
         };
         let keys = keys::Keys::ensure(&dir.join("keys"))?;
@@ -213,6 +217,7 @@ impl Fleet {
         }
         let settings = settings::Settings {
             urls: &urls,
+            replica_urls: &replica_urls,
             namespace: &options.namespace,
             kaha: &kaha,
             push_services: &push_services,
@@ -352,6 +357,10 @@ impl Fleet {
     pub async fn start_again(&self, name: &str) -> Result<()> {
         if let Some(service) = self.services().find(|service| service.name() == name) {
             return service.start_ready().await;
+        }
+        let mut replicas = self.servers.iter().flat_map(|servers| &servers.replicas);
+        if let Some(replica) = replicas.find(|replica| replica.process().name() == name) {
+            return replica.start().await;
         }
         match (name, &self.servers) {
             ("postgres", Some(servers)) => servers.postgres.start().await,

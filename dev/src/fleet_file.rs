@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    fleet::Fleet,
+    fleet::{DATABASE, Fleet},
     kaha::{Person, TOKEN_TTL},
     process::Process,
     servers::Servers,
@@ -33,6 +33,9 @@ pub struct FleetFile {
     pub processes: Vec<ProcessEntry>,
     /// With the database.
     pub postgres_url: String,
+    /// PostgreSQL's replicas.
+    #[serde(default)]
+    pub replica_urls: Vec<String>,
     /// Redis.
     pub redis_url: String,
     /// The broker.
@@ -134,6 +137,7 @@ impl FleetFile {
             gateways: gateways.collect(),
             processes: processes(fleet),
             postgres_url: fleet.urls().postgres.clone(),
+            replica_urls: fleet.servers().map(|servers| servers.replica_urls(DATABASE)).unwrap_or_default(),
             redis_url: fleet.urls().redis.clone(),
             nats_url: fleet.urls().nats.clone(),
             store_url: fleet.urls().store.clone(),

@@ -88,6 +88,8 @@ pub enum NatsServers {
 /// One of each, and perhaps more of NATS.
 #[derive(Debug)]
 pub struct Servers {
+    /// Streaming replicas of PostgreSQL. Before it, since a server that ends waits for what follows it.
+    pub replicas: Vec<Postgres>,
     /// PostgreSQL 18.
     pub postgres: Postgres,
     /// NATS with JetStream.
@@ -132,7 +134,27 @@ impl Servers {
             nats,
             Redis::start_for(scope, binaries, directory, ports),
         )?;
-        Ok(Self { postgres, nats: nats.remove(0), nats_peers: nats, redis, store: None })
+        Ok(Self { replicas: Vec::new(), postgres, nats: nats.remove(0), nats_peers: nats, redis, store: None })
+    }
+
+    /// Starts so many replicas of PostgreSQL, with their logs in `directory`.
+    pub async fn start_replicas(
+        &mut self,
+        count: usize,
+        directory: &Path,
+        durability: Durability,
+        ports: &Ports,
+    ) -> Result<()> {
+        for number in 1..=count {
+            let name = format!("postgres-replica-{number}");
+            self.replicas.push(self.postgres.start_replica(directory, &name, durability, ports).await?);
+        }
+        Ok(())
+    }
+
+    /// Addresses of the replicas for the administrator.
+    pub fn replica_urls(&self, database: &str) -> Vec<String> {
+        self.replicas.iter().map(|replica| replica.database_url(database)).collect()
     }
 
     /// All NATS servers.
@@ -153,6 +175,9 @@ impl Servers {
 
     /// Stops all of them cleanly.
     pub async fn stop(&self) -> Result<()> {
+        for replica in &self.replicas {
+            replica.stop().await?;
+        }
         tokio::try_join!(self.postgres.stop(), self.nats.stop(), self.redis.stop())?;
         for peer in &self.nats_peers {
             peer.stop().await?;
@@ -165,9 +190,9 @@ impl Servers {
 
     /// Their processes, to watch over.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let postgres = std::iter::once(&self.postgres).chain(&self.replicas).map(Postgres::process);
         let store = self.store.as_ref().map(Seaweedfs::process);
-        let others = [self.postgres.process(), self.redis.process()].into_iter().chain(store);
-        others.chain(self.all_nats().map(Nats::process))
+        postgres.chain([self.redis.process()]).chain(store).chain(self.all_nats().map(Nats::process))
     }
 }
 

@@ -27,6 +27,7 @@ const TOKEN_TTL: Duration = Duration::from_hours(1);
 #[derive(Debug, Default)]
 pub struct Setup {
     has_own_servers: bool,
+    replicas: usize,
     env: Vec<(String, String)>,
     expected_faults: Vec<&'static str>,
 }
@@ -36,6 +37,14 @@ impl Setup {
     #[must_use]
     pub fn with_own_servers(mut self) -> Self {
         self.has_own_servers = true;
+        self
+    }
+
+    /// With servers of its own and so many replicas of Postgres.
+    #[must_use]
+    pub fn with_replicas(mut self, count: usize) -> Self {
+        self.has_own_servers = true;
+        self.replicas = count;
         self
     }
 
@@ -75,6 +84,7 @@ impl TestFleet {
         let servers = TestServers::from_env()?;
         let mut options: FleetOptions =
             if setup.has_own_servers { servers.private_fleet() } else { servers.shared_fleet().await? };
+        options.replicas = setup.replicas;
         // Tests stand before the gateways as a proxy does, and say where its clients are.
         options.env =
             [("CHAT_LOG_BYTES_MAX", LOG_BYTES_MAX.to_string()), ("CHAT_TRUSTED_PROXIES", "127.0.0.0/8".to_owned())]
@@ -111,9 +121,14 @@ impl TestFleet {
 
     /// A new group that the first person owns.
     pub async fn group(&self, owner: &Person, others: &[&Person]) -> Result<ConversationId> {
+        self.group_at(owner, others, 0).await
+    }
+
+    /// As `group`, made at a gateway.
+    pub async fn group_at(&self, owner: &Person, others: &[&Person], gateway: usize) -> Result<ConversationId> {
         let user_ids: Vec<_> = others.iter().map(|person| person.id).collect();
         let body = json!({ "kind": "group", "user_ids": user_ids });
-        let made: Conversation = self.api(owner, 0).post("conversations", &body).await?.ok()?;
+        let made: Conversation = self.api(owner, gateway).post("conversations", &body).await?.ok()?;
         Ok(made.conversation_id)
     }
 

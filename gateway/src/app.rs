@@ -27,7 +27,7 @@ use crate::{
     connection::{self, Registry},
     content::Content,
     conversations::Conversations,
-    database::Database,
+    database::{Database, Replicas},
     delivery,
     devices::Devices,
     edge::{self, Edge, Waits},
@@ -86,7 +86,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let latch = health.latch("content keys");
     let content = Content::start(pool.clone(), Arc::clone(&master_keys), clock.clone(), latch, &tasks);
     tasks.essential("log_watch", watch_log(pool.clone(), log.clone(), tasks.draining().clone()));
-    let database = Database::new(pool);
+    let replicas = Replicas::start(&config.replicas, &config.postgres, &pool, &inboxes, &tasks)?;
+    let database = Database::new(pool).with_replicas(replicas);
     let rate = RateLimits::start(config.edge.handshakes_per_second_max, &tasks);
     let quotas = Quotas::start(&config.quotas, redis.clone(), clock.clone(), &tasks);
     let tail = Tail::new(log, rate.clone());

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::{config::Config, database::check_replicas};
 
 const APPLICATION: &str = "chat-gateway";
 /// What this service does with tables of PostgreSQL.
@@ -47,6 +47,7 @@ pub async fn run(config: &Config) -> ExitCode {
     let log = Box::pin(config_check::nats(&mut report, &config.nats, &config.namespace, APPLICATION)).await;
     let pool = Box::pin(config_check::postgres(&mut report, &config.postgres, APPLICATION)).await;
     config_check::rights(&mut report, pool.as_ref(), RIGHTS).await;
+    check_replicas(&mut report, &config.replicas, pool.as_ref()).await;
     config_check::log_and_database(&mut report, pool.as_ref(), log.as_ref()).await;
     config_check::content_keys(&mut report, pool.as_ref(), master_keys.as_ref(), &Clock::System).await;
     Box::pin(config_check::redis(&mut report, &config.redis, &config.namespace)).await;

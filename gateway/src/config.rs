@@ -12,6 +12,7 @@ use clap::{Args, Parser};
 
 use crate::{
     auth::{KeySource, VerifierSettings},
+    database::ReplicaSettings,
     edge::EdgeSettings,
     internal::InternalSettings,
     profiles::ProfileSettings,
@@ -64,6 +65,8 @@ pub struct Config {
     pub namespace: NamespaceSettings,
     #[command(flatten)]
     pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub replicas: ReplicaSettings,
     #[command(flatten)]
     pub nats: NatsSettings,
     #[command(flatten)]

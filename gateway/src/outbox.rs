@@ -14,6 +14,7 @@ use chat_shared::{
     ids::{ConversationId, InvalidId},
     lifecycle::Tasks,
     mask,
+    position::Lsn,
 };
 use futures_util::{StreamExt, stream};
 use sqlx::{Connection, PgConnection};
@@ -116,7 +117,8 @@ async fn publish_pending(
     let mut connection = database.connection().await?;
     // The rows stay locked until they are deleted, so changes of one conversation are published one after another.
     let mut transaction = bounded(connection.begin()).await?;
-    let pending = match lock(&mut transaction, conversations, when_locked).await {
+    let asks_lsn = database.has_replicas();
+    let pending = match lock(&mut transaction, conversations, when_locked, asks_lsn).await {
         Err(error) if error.is_locked() => return Ok(Vec::new()),
         other => other?,
     };
@@ -141,36 +143,42 @@ async fn publish_pending(
     Ok(failed.collect())
 }
 
-/// Locks the pending changes of conversations: of each, oldest version first.
+/// Locks the pending changes of conversations: of each, oldest version first. With a place in PostgreSQL's log after them, if
+/// that is asked for.
 async fn lock(
     connection: &mut PgConnection,
     conversations: &[ConversationId],
     when_locked: WhenLocked,
-) -> Result<BTreeMap<Uuid, Vec<Vec<u8>>>, DatabaseError> {
+    asks_lsn: bool,
+) -> Result<BTreeMap<Uuid, Vec<Pending>>, DatabaseError> {
     let ids: Vec<_> = conversations.iter().map(|id| id.as_uuid()).collect();
     let rows = match when_locked {
         WhenLocked::Wait => {
             let rows = sqlx::query_as!(
                 Pending,
-                "select conversation_id, event from outbox where conversation_id = any($1)
+                "select conversation_id, event, case when $2 then (pg_current_wal_lsn() - '0/0')::bigint end as lsn
+                 from outbox where conversation_id = any($1)
                  order by conversation_id, version for update",
-                &ids
+                &ids,
+                asks_lsn
             );
             statement(rows.fetch_all(connection)).await?
         }
         WhenLocked::Skip => {
             let rows = sqlx::query_as!(
                 Pending,
-                "select conversation_id, event from outbox where conversation_id = any($1)
+                "select conversation_id, event, case when $2 then (pg_current_wal_lsn() - '0/0')::bigint end as lsn
+                 from outbox where conversation_id = any($1)
                  order by conversation_id, version for update nowait",
-                &ids
+                &ids,
+                asks_lsn
             );
             statement(rows.fetch_all(connection)).await?
         }
     };
     let mut pending: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for Pending { conversation_id, event } in rows {
-        pending.entry(conversation_id).or_default().push(event);
+    for row in rows {
+        pending.entry(row.conversation_id).or_default().push(row);
     }
     Ok(pending)
 }
@@ -179,14 +187,16 @@ async fn lock(
 struct Pending {
     conversation_id: Uuid,
     event: Vec<u8>,
+    /// The row is read after its commit, so this is past it.
+    lsn: Option<i64>,
 }
 
 /// Appends the changes of a conversation in their order, up to the first that fails: the last version that is in the log, and the
 /// failure.
-async fn append(sender: &Sender, id: Uuid, changes: &[Vec<u8>]) -> (Uuid, Option<i64>, Option<PublishError>) {
+async fn append(sender: &Sender, id: Uuid, changes: &[Pending]) -> (Uuid, Option<i64>, Option<PublishError>) {
     let mut version = None;
-    for bytes in changes {
-        match publish_change(sender, bytes).await {
+    for pending in changes {
+        match publish_change(sender, pending).await {
             Ok(published) => version = i64::try_from(published).ok(),
             Err(error) => return (id, version, Some(error)),
         }
@@ -195,8 +205,9 @@ async fn append(sender: &Sender, id: Uuid, changes: &[Vec<u8>]) -> (Uuid, Option
 }
 
 /// Appends a change to the log; its version.
-async fn publish_change(sender: &Sender, bytes: &[u8]) -> Result<u64, PublishError> {
-    let change = Event::decode(bytes)?;
+async fn publish_change(sender: &Sender, pending: &Pending) -> Result<u64, PublishError> {
+    let mut change = Event::decode(&pending.event)?;
+    change.set_lsn(pending.lsn.map(Lsn::from_sql));
     if !change.is_writable() {
         return Err(PublishError::LaterVersion);
     }

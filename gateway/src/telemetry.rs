@@ -49,6 +49,10 @@ pub const COLD_FAILURES_TOTAL: &str = "chat_gateway_cold_failures_total";
 pub const HISTORY_UNREADABLE_TOTAL: &str = "chat_gateway_history_unreadable_total";
 /// Statements sent to PostgreSQL by requests.
 pub const STATEMENTS_TOTAL: &str = "chat_gateway_sql_statements_total";
+/// Reads that replicas may be asked for, by `from` (`replica` or `primary`) and `reason`; none without replicas.
+pub const READS_TOTAL: &str = "chat_gateway_reads_total";
+/// How old what a replica has may be, by `replica`: its place among the addresses.
+pub const REPLICA_LAG_SECONDS: &str = "chat_gateway_replica_lag_seconds";
 /// Commands refused, by `code`.
 pub const REJECTED_TOTAL: &str = "chat_gateway_rejected_total";
 /// Changes of conversations that the log has yet to hear of.
@@ -157,6 +161,8 @@ pub fn describe() {
         "Removals, blocks and logouts answered before every live gateway had taken them in"
     );
     describe_counter!(STATEMENTS_TOTAL, "Statements sent to PostgreSQL by requests");
+    describe_counter!(READS_TOTAL, "Reads that replicas of PostgreSQL may be asked for");
+    describe_gauge!(REPLICA_LAG_SECONDS, "Age of what a replica of PostgreSQL has; 60 if it is older, or away");
     describe_counter!(REJECTED_TOTAL, "Commands refused");
     describe_gauge!(OUTBOX_PENDING, "Changes of conversations that the log has yet to hear of");
     describe_gauge!(OUTBOX_OLDEST_SECONDS, "Age of the oldest of them in seconds");

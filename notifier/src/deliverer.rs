@@ -191,6 +191,7 @@ impl Means {
                     user_id: *user_id,
                     event: &addressed.event,
                     delivered: None,
+                    lsn: addressed.lsn,
                 })
             })
             .collect();

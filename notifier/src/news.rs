@@ -183,7 +183,8 @@ mod tests {
     use crate::plan::Addressed;
 
     fn delivering(audience: &[UserId], news: News) -> Delivering {
-        let addressed = Addressed { event: Bytes::new(), stream_seq: StreamSeq::ZERO, audience: audience.to_vec() };
+        let addressed =
+            Addressed { event: Bytes::new(), stream_seq: StreamSeq::ZERO, audience: audience.to_vec(), lsn: None };
         Delivering { addressed, news, sent_at: Timestamp(0), is_fresh: true }
     }
 
@@ -278,7 +279,7 @@ mod tests {
     fn the_agent_alone_is_notified_of_an_assignment_r7_2() {
         let [customer_id, agent_id, other] = [(); 3].map(|()| UserId::random());
         let of = |added: Vec<UserId>, removed: Vec<UserId>, seq| {
-            let fact = ParticipantsChanged { added: added.clone(), removed, returned: added };
+            let fact = ParticipantsChanged { added: added.clone(), removed, returned: added, lsn: None };
             of_business(customer_id, agent_id, seq, Fact::ParticipantsChanged(fact)).1
         };
         for seq in [0, 7] {

@@ -10,7 +10,7 @@ use chat_shared::{
     delivery::{Delivery, NumberedEvent, Recipient},
     ids::{GatewayId, UserId},
     inbox::Routed,
-    position::StreamSeq,
+    position::{Lsn, StreamSeq},
 };
 use serde_bytes::ByteBuf;
 
@@ -34,6 +34,8 @@ pub struct Addressed {
     pub stream_seq: StreamSeq,
     /// The users, each once.
     pub audience: Vec<UserId>,
+    /// Of a change: up to where PostgreSQL's log has it.
+    pub lsn: Option<Lsn>,
 }
 
 /// The deliveries for each gateway, from the inboxes' answers: one for each user of each event, in order.
@@ -138,7 +140,7 @@ mod tests {
             let (mut addressed, mut routed, mut expected) = (Vec::new(), Vec::new(), Pushed::new());
             for (index, (size, audience)) in (0_u8..).zip(&events) {
                 let event = Bytes::from(vec![index; size + 1]);
-                addressed.push(Addressed { event, stream_seq: StreamSeq(u64::MAX), audience: users[..audience.len()].to_vec() });
+                addressed.push(Addressed { event, stream_seq: StreamSeq(u64::MAX), audience: users[..audience.len()].to_vec(), lsn: None });
                 for (user, held) in audience.iter().enumerate() {
                     let cursor = Cursor(routed.len() as u64);
                     for gateway in held.iter().flatten() {
@@ -188,8 +190,12 @@ mod tests {
     #[test]
     fn small_events_share_one_delivery_and_an_event_for_nobody_makes_none() {
         let (user_id, gateway_id, epoch) = (UserId::random(), GatewayId::random(), Epoch::random());
-        let addressed =
-            Addressed { event: Bytes::from_static(b"event"), stream_seq: StreamSeq(7), audience: vec![user_id] };
+        let addressed = Addressed {
+            event: Bytes::from_static(b"event"),
+            stream_seq: StreamSeq(7),
+            audience: vec![user_id],
+            lsn: None,
+        };
         let at = |cursor| Routed::At { epoch, cursor: Cursor(cursor), gateways: vec![gateway_id], may_notify: true };
         let planned = numbered(&vec![addressed.clone(); 100], (1..=100).map(at).collect());
         assert_eq!(planned[&gateway_id].len(), 1);

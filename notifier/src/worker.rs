@@ -95,6 +95,7 @@ fn delivering(entry: &Entry, shows_text: bool) -> Result<Delivering, NotAnEntry>
         event: entry.payload().clone(),
         stream_seq: entry.stream_seq,
         audience: event.audience().collect(),
+        lsn: event.lsn(),
     };
     let (sent_at, is_fresh) = (event.sent_at, entry.deliveries == 1);
     Ok(Delivering { addressed, sent_at, is_fresh, news: News::of(event, shows_text) })

@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     ids::{BusinessId, ConversationId, MessageId, UserId},
     packed,
-    position::{Seq, StreamSeq},
+    position::{Lsn, Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
     wire::{Case, ConversationKind, Participant, Role},
 };
@@ -172,6 +172,9 @@ pub struct ParticipantsChanged {
     /// Those of `added` that took part before: they continue with their read marks. The others start at `Event::seq`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returned: Vec<UserId>,
+    /// PostgreSQL's log up to here has the change; none unless lists are read from replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
 }
 
 /// One of a pair has blocked the other, or ceased to; the event's `participants` say how it is after it.
@@ -179,6 +182,9 @@ pub struct ParticipantsChanged {
 pub struct BlocksChanged {
     /// Who did it. Nobody else is told.
     pub user_id: UserId,
+    /// PostgreSQL's log up to here has the change; none unless lists are read from replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
 }
 
 /// A participant has read further. Receipts overtake each other; the one that is furthest counts.
@@ -227,6 +233,24 @@ impl Event {
         has_known_names(self.kind, &self.participants.list)
     }
 
+    /// Up to where PostgreSQL's log has the change, if that is known.
+    pub const fn lsn(&self) -> Option<Lsn> {
+        match &self.fact {
+            Fact::ParticipantsChanged(change) => change.lsn,
+            Fact::BlocksChanged(change) => change.lsn,
+            Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => None,
+        }
+    }
+
+    /// Notes up to where PostgreSQL's log has the change. Other facts have no such place.
+    pub const fn set_lsn(&mut self, lsn: Option<Lsn>) {
+        match &mut self.fact {
+            Fact::ParticipantsChanged(change) => change.lsn = lsn,
+            Fact::BlocksChanged(change) => change.lsn = lsn,
+            Fact::MessageSent(_) | Fact::ReadAdvanced(_) | Fact::DeliveredAdvanced(_) | Fact::Unknown => {}
+        }
+    }
+
     /// The users who are told: the participants, and those who have just ceased to be. Of a delivery only the others are,
     /// of a block only who made it, of what was read while there is one only the reader, and of an unknown kind nobody.
     pub fn audience(&self) -> impl Iterator<Item = UserId> + '_ {
@@ -249,6 +273,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// An earlier version reads a change with an LSN, and this one a change without.
+    #[test]
+    fn r12_1_the_lsn_of_a_change_is_an_optional_field() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Earlier {
+            added: Vec<UserId>,
+            removed: Vec<UserId>,
+        }
+        let bare = ParticipantsChanged { added: vec![UserId::random()], ..ParticipantsChanged::default() };
+        let earlier = Earlier { added: bare.added.clone(), removed: Vec::new() };
+        assert_eq!(rmp_serde::to_vec_named(&bare).unwrap(), rmp_serde::to_vec_named(&earlier).unwrap());
+        let located = ParticipantsChanged { lsn: Some(Lsn(u64::MAX)), ..bare };
+        let bytes = rmp_serde::to_vec_named(&located).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Earlier>(&bytes).unwrap(), earlier);
+        assert_eq!(rmp_serde::from_slice::<ParticipantsChanged>(&bytes).unwrap(), located);
+    }
 
     #[test]
     fn an_event_of_an_unknown_kind_is_read_but_for_its_fact() {

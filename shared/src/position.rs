@@ -51,6 +51,10 @@ position!(
     StreamSeq
 );
 position!(
+    /// A place in PostgreSQL's write-ahead log, in bytes from its beginning.
+    Lsn
+);
+position!(
     /// A push's position in its user's inbox: 1, 2, 3 … within one epoch.
     Cursor
 );

@@ -55,6 +55,9 @@ pub enum PostgresError {
     /// The address leads to a server in recovery.
     #[error("PostgreSQL at the address is a standby, which takes no writes; let the address lead to the primary")]
     Standby,
+    /// The address of a replica leads to a server that is not in recovery.
+    #[error("PostgreSQL at the address of a replica is a primary; let the address lead to a standby")]
+    Primary,
     /// The server is too old.
     #[error("PostgreSQL {found} is too old: 15 or later is needed; upgrade the server")]
     TooOld {
@@ -133,23 +136,47 @@ pub enum CheckpointError {
 
 /// How the settings say to connect.
 pub fn options(settings: &PostgresSettings) -> Result<PgConnectOptions, PostgresError> {
-    Ok(PgConnectOptions::from_str(settings.url()?.expose())
-        .map_err(PostgresError::Address)?
-        .disable_statement_logging())
+    parsed(settings.url()?.expose())
+}
+
+fn parsed(url: &str) -> Result<PgConnectOptions, PostgresError> {
+    Ok(PgConnectOptions::from_str(url).map_err(PostgresError::Address)?.disable_statement_logging())
 }
 
 /// Opens a pool. It connects when it is first used, and again after a disconnection.
 pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool, PostgresError> {
-    let options = options(settings)?
-        .application_name(application)
-        .options([("statement_timeout", limits::STATEMENT_WAIT_MAX.as_millis().to_string())]);
-    Ok(PgPoolOptions::new()
-        .max_connections(settings.postgres_connections_max)
+    let options = options(settings)?.application_name(application);
+    // During a fail-over the address may lead to a standby. Its connection would stay open, and refuse every write.
+    Ok(pool(options, settings.postgres_connections_max, ServerKind::Primary))
+}
+
+/// Opens a pool of a replica. It connects when it is first used, and again after a disconnection.
+pub fn connect_replica(url: &str, application: &str, connections_max: u32) -> Result<PgPool, PostgresError> {
+    Ok(pool(parsed(url)?.application_name(application), connections_max, ServerKind::Replica))
+}
+
+/// A connection to a replica, for a check.
+pub async fn connect_replica_once(url: &str) -> Result<PgConnection, PostgresError> {
+    let mut connection = connect_once(&parsed(url)?).await?;
+    refuse_other(&mut connection, ServerKind::Replica).await?;
+    Ok(connection)
+}
+
+/// What an address has to lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServerKind {
+    Primary,
+    Replica,
+}
+
+fn pool(options: PgConnectOptions, connections_max: u32, kind: ServerKind) -> PgPool {
+    let options = options.options([("statement_timeout", limits::STATEMENT_WAIT_MAX.as_millis().to_string())]);
+    PgPoolOptions::new()
+        .max_connections(connections_max)
         .acquire_timeout(CONNECT_WAIT_MAX)
-        // During a fail-over the address may lead to a standby. Its connection would stay open, and refuse every write.
-        .after_connect(|connection, _| {
+        .after_connect(move |connection, _| {
             Box::pin(async move {
-                refuse_standby(connection).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+                refuse_other(connection, kind).await.map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
         // A connection that is cut off without a word must not keep its place until TCP gives up.
@@ -159,7 +186,7 @@ pub fn connect(settings: &PostgresSettings, application: &str) -> Result<PgPool,
                 answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
             })
         })
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }
 
 /// A server that can be used.
@@ -194,14 +221,18 @@ async fn connect_once(options: &PgConnectOptions) -> Result<PgConnection, Postgr
     }
 }
 
-async fn refuse_standby(connection: &mut PgConnection) -> Result<(), PostgresError> {
+async fn refuse_other(connection: &mut PgConnection, kind: ServerKind) -> Result<(), PostgresError> {
     let is_standby =
         sqlx::query_scalar!(r#"select pg_is_in_recovery() as "is_standby!""#).fetch_one(connection).await?;
-    if is_standby { Err(PostgresError::Standby) } else { Ok(()) }
+    match (kind, is_standby) {
+        (ServerKind::Primary, true) => Err(PostgresError::Standby),
+        (ServerKind::Replica, false) => Err(PostgresError::Primary),
+        _ => Ok(()),
+    }
 }
 
 async fn examine(connection: &mut PgConnection) -> Result<Server, PostgresError> {
-    refuse_standby(&mut *connection).await?;
+    refuse_other(&mut *connection, ServerKind::Primary).await?;
     let version = sqlx::query!(
         r#"select current_setting('server_version') as "text!", current_setting('server_version_num')::int as "number!""#
     )

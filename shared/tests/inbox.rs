@@ -6,7 +6,7 @@ use chat_shared::{
     ids::{DeviceId, Epoch, GatewayId, SessionId, UserId},
     inbox::{Ended, Inboxes, Page, Registration, Replaced, Routed, Routing, Session},
     limits,
-    position::Cursor,
+    position::{Cursor, Lsn},
     wire::Resume,
 };
 
@@ -30,7 +30,7 @@ fn at(registration: &Registration, cursor: u64) -> Resume {
 async fn route(inboxes: &Inboxes, user_id: UserId, numbers: std::ops::RangeInclusive<u64>) -> Result<Vec<Routed>> {
     let events: Vec<String> = numbers.map(|number| number.to_string()).collect();
     let routings: Vec<_> =
-        events.iter().map(|event| Routing { user_id, event: event.as_bytes(), delivered: None }).collect();
+        events.iter().map(|event| Routing { user_id, event: event.as_bytes(), delivered: None, lsn: None }).collect();
     Ok(inboxes.route(&routings).await?)
 }
 
@@ -65,7 +65,7 @@ async fn a_broken_inbox_fails_no_others_and_can_be_reset() -> Result<()> {
     let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
     let entries = format!("{namespace}:{{{}}}:entries", broken.as_uuid().simple());
     redis::cmd("SET").arg(entries).arg("spoilt").exec_async(&mut connection).await?;
-    let to = |user_id| Routing { user_id, event: b"event", delivered: None };
+    let to = |user_id| Routing { user_id, event: b"event", delivered: None, lsn: None };
     let routed = inboxes.route(&[to(broken), to(whole), to(broken)]).await?;
     assert!(
         matches!(&routed[..], [Routed::Broken, Routed::At { cursor: Cursor(1), .. }, Routed::Broken]),
@@ -127,7 +127,7 @@ async fn an_inbox_is_bounded_by_bytes_too() -> Result<()> {
     let large = vec![7; 8 * 1024];
     let fitting = limits::INBOX_BYTES_MAX / large.len();
     for _ in 0..fitting {
-        inboxes.route(&[Routing { user_id, event: &large, delivered: None }; 3]).await?;
+        inboxes.route(&[Routing { user_id, event: &large, delivered: None, lsn: None }; 3]).await?;
     }
     let head = 3 * fitting as u64;
     // The oldest one is beside the bound.
@@ -160,7 +160,10 @@ async fn an_event_of_any_bytes_comes_out_as_it_went_in() -> Result<()> {
     let registered = inboxes.register(user_id, session(), None).await?;
     let event: Vec<u8> = (0..=255).collect();
     inboxes
-        .route(&[Routing { user_id, event: &event, delivered: None }, Routing { user_id, event: b"", delivered: None }])
+        .route(&[
+            Routing { user_id, event: &event, delivered: None, lsn: None },
+            Routing { user_id, event: b"", delivered: None, lsn: None },
+        ])
         .await?;
     let Page::Entries(entries) = inboxes.read(user_id, registered.epoch, Cursor(0), 10).await? else {
         panic!("lost");
@@ -354,5 +357,31 @@ async fn a_device_that_connects_again_replaces_its_older_session_only() -> Resul
     gateways.sort_unstable();
     let routed = route(&inboxes, user_id, 1..=1).await?;
     assert!(matches!(&routed[..], [Routed::At { gateways: found, .. }] if *found == gateways), "{routed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn r12_1_a_pushed_change_and_an_own_one_raise_the_minimum_lsn_of_a_user() -> Result<()> {
+    let inboxes = inboxes().await?;
+    let [pushed, other, business] = [UserId::random(), UserId::random(), UserId::random()].map(UserId::as_uuid);
+    let user_id = UserId::try_from(pushed)?;
+    let change = |lsn| Routing { user_id, event: b"event", delivered: None, lsn: Some(Lsn(lsn)) };
+    // Also without an inbox: the user may list conversations before connecting.
+    assert_eq!(inboxes.route(&[change(0xfff)]).await?, [Routed::NoInbox]);
+    assert_eq!(inboxes.lsn_min(&[pushed]).await?, Some(Lsn(0xfff)));
+    inboxes.register(user_id, session(), None).await?;
+    let message = Routing { user_id, event: b"event", delivered: None, lsn: None };
+    inboxes.route(&[change(0x1000), change(9), message]).await?;
+    assert_eq!(inboxes.lsn_min(&[pushed]).await?, Some(Lsn(0x1000)), "the highest stays");
+    assert_eq!(inboxes.lsn_min(&[other]).await?, None);
+    inboxes.raise_lsn_min(&[business, pushed], Lsn(0x1001)).await?;
+    inboxes.raise_lsn_min(&[pushed], Lsn(7)).await?;
+    assert_eq!(inboxes.lsn_min(&[other, pushed]).await?, Some(Lsn(0x1001)));
+    inboxes.raise_lsn_min(&[business], Lsn(u64::MAX)).await?;
+    assert_eq!(
+        inboxes.lsn_min(&[pushed, business]).await?,
+        Some(Lsn(u64::MAX)),
+        "the highest of all that are asked for"
+    );
     Ok(())
 }

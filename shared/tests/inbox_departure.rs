@@ -30,7 +30,7 @@ impl Scene {
     }
 
     async fn route(&self, events: usize) -> Result<()> {
-        let routing = Routing { user_id: self.user_id, event: b"event", delivered: None };
+        let routing = Routing { user_id: self.user_id, event: b"event", delivered: None, lsn: None };
         self.inboxes.route(&vec![routing; events]).await?;
         Ok(())
     }

@@ -27,7 +27,7 @@ fn session() -> Session {
 }
 
 async fn route_delivery(inboxes: &Inboxes, user_id: UserId, conversation: ConversationId, seq: u64) -> Result<Routed> {
-    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(seq))) };
+    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(seq))), lsn: None };
     Ok(inboxes.route(&[routing]).await?.remove(0))
 }
 
@@ -57,7 +57,7 @@ async fn a_message_moves_no_delivery() -> Result<()> {
     let inboxes = inboxes().await?;
     let (user_id, conversation_id) = (UserId::random(), ConversationId::random());
     inboxes.register(user_id, session(), None).await?;
-    inboxes.route(&[Routing { user_id, event: b"message", delivered: None }]).await?;
+    inboxes.route(&[Routing { user_id, event: b"message", delivered: None, lsn: None }]).await?;
     assert_eq!(inboxes.delivered(user_id, &[conversation_id]).await?, [None]);
     Ok(())
 }
@@ -67,7 +67,8 @@ async fn that_there_are_no_devices_counts_only_while_nothing_else_is_known() -> 
     let inboxes = inboxes().await?;
     let user_id = UserId::random();
     let may_notify = async || {
-        let routed = inboxes.route(&[Routing { user_id, event: b"message", delivered: None }]).await?.remove(0);
+        let routed =
+            inboxes.route(&[Routing { user_id, event: b"message", delivered: None, lsn: None }]).await?.remove(0);
         let Routed::At { may_notify, .. } = routed else { anyhow::bail!("the inbox is gone") };
         anyhow::Ok(may_notify)
     };
@@ -221,7 +222,7 @@ async fn a_users_standing_is_what_any_device_confirmed_and_since_when_all_are_aw
     assert_eq!(nobody, Standing { now: nobody.now, ..Standing::default() });
     let epoch = inboxes.register(user_id, phone, None).await?.epoch;
     inboxes.register(user_id, laptop, None).await?;
-    inboxes.route(&[Routing { user_id, event: b"message", delivered: None }; 5]).await?;
+    inboxes.route(&[Routing { user_id, event: b"message", delivered: None, lsn: None }; 5]).await?;
     inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(4)).await?;
     inboxes.confirm(user_id, epoch, phone.device_id, Cursor(2)).await?;
     let here = inboxes.standing(user_id).await?;
@@ -304,7 +305,7 @@ async fn what_no_device_has_confirmed_is_told_of_many_users_at_once() -> Result<
         let (phone, laptop) = (session(), session());
         let epoch = inboxes.register(user_id, phone, None).await?.epoch;
         inboxes.register(user_id, laptop, None).await?;
-        inboxes.route(&[Routing { user_id, event: b"message", delivered: None }; 5]).await?;
+        inboxes.route(&[Routing { user_id, event: b"message", delivered: None, lsn: None }; 5]).await?;
         inboxes.confirm(user_id, epoch, phone.device_id, Cursor(1)).await?;
         let furthest = if user_id == done { 5 } else { 3 };
         inboxes.confirm(user_id, epoch, laptop.device_id, Cursor(furthest)).await?;

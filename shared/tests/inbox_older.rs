@@ -59,7 +59,7 @@ fn at(registration: &Registration, cursor: u64) -> Resume {
 }
 
 async fn route(inboxes: &Inboxes, user_id: UserId, count: usize) -> Result<Vec<Routed>> {
-    Ok(inboxes.route(&vec![Routing { user_id, event: b"event", delivered: None }; count]).await?)
+    Ok(inboxes.route(&vec![Routing { user_id, event: b"event", delivered: None, lsn: None }; count]).await?)
 }
 
 #[tokio::test]

@@ -288,7 +288,7 @@ async fn an_inbox_is_kept_for_14_days_from_each_sign_of_life_and_few_are_written
     let epoch = scene.inboxes.register(user_id, session, None).await?.epoch;
     scene.inboxes.confirm(user_id, epoch, session.device_id, Cursor(0)).await?;
     let conversation = ConversationId::random();
-    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(1))) };
+    let routing = Routing { user_id, event: b"delivery", delivered: Some((conversation, Seq(1))), lsn: None };
     scene.inboxes.route(&[routing]).await?;
     let idle = i64::try_from(limits::INBOX_IDLE_MAX.as_millis())?;
     let is_kept = |left: &i64| *left > idle;

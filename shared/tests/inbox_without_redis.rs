@@ -49,7 +49,7 @@ fn session() -> Session {
 }
 
 async fn route(inboxes: &Inboxes, user_id: UserId) -> Result<Routed, InboxError> {
-    Ok(inboxes.route(&[Routing { user_id, event: b"event", delivered: None }]).await?.remove(0))
+    Ok(inboxes.route(&[Routing { user_id, event: b"event", delivered: None, lsn: None }]).await?.remove(0))
 }
 
 #[tokio::test]

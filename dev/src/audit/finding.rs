@@ -97,6 +97,10 @@ pub enum Check {
     AgedTooEarly,
     /// Rows, keys and partitions that are there, undeleted or shown after their time.
     AgedTooLate,
+    /// Lists from before a change that their user had made or was pushed.
+    ListsStale,
+    /// Reads that a healthy replica left to the primary, if they are too many.
+    OnPrimary,
     /// Copies of texts whose day is gone that a key opens, and such texts and their keys in files.
     CanaryOpened,
 }
@@ -149,6 +153,8 @@ impl Check {
             Self::Faults => "faults",
             Self::AgedTooEarly => "aged too early",
             Self::AgedTooLate => "aged too late",
+            Self::ListsStale => "lists stale",
+            Self::OnPrimary => "on primary",
             Self::CanaryOpened => "canary opened",
         }
     }
@@ -214,6 +220,8 @@ impl Check {
             Self::Faults => "lines of logs tell of a fault or of a violated constraint",
             Self::AgedTooEarly => "things that are not due have aged out",
             Self::AgedTooLate => "things that are due have not aged out",
+            Self::ListsStale => "lists were from before a change that their user had made or was pushed",
+            Self::OnPrimary => "reads left more to the primary than a healthy replica may",
             Self::CanaryOpened => "tries to read texts of days that are gone succeeded",
         }
     }

@@ -21,6 +21,7 @@ pub mod providers;
 pub mod queue;
 pub mod redis;
 pub mod repeats;
+pub mod replicas;
 pub mod restore;
 pub mod retire;
 pub mod services;

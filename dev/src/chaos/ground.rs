@@ -36,6 +36,9 @@ pub const AHEAD_S: u64 = 3600;
 /// The gateway whose clock that is.
 pub const GATEWAY_AHEAD: usize = 1;
 
+/// How far a replica may be behind. Less than it is paused for.
+const LAG_MAX_MS: u64 = 2000;
+
 /// What kind of fleet a scenario needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroundKind {
@@ -51,6 +54,8 @@ pub enum GroundKind {
     FewFiles,
     /// One gateway's clock is an hour ahead.
     Clocks,
+    /// PostgreSQL has a replica, from which gateways read.
+    Replica,
     /// Redis is behind an address that can lead elsewhere.
     RedisLine,
     /// Bodies of old messages go to an object store, which is behind a proxy.
@@ -136,6 +141,10 @@ impl Ground {
                 options.env.push(("CHAT_LOG_REPLICAS".to_owned(), "3".to_owned()));
             }
             GroundKind::SmallLog => options.env.push(("CHAT_LOG_BYTES_MAX".to_owned(), SMALL_LOG_BYTES.to_string())),
+            GroundKind::Replica => {
+                options.replicas = 1;
+                options.env.push(("CHAT_REPLICA_LAG_MAX_MS".to_owned(), LAG_MAX_MS.to_string()));
+            }
             GroundKind::RedisLine => {
                 let to_redis = passwords.url("redis", Login::Gateway, &notifier_line.address());
                 options.env.push(("CHAT_REDIS_URL".to_owned(), to_redis));

@@ -110,6 +110,8 @@ scenarios! {
         "agents of two businesses vanish while customers wait for them, and everything behind them is killed or emptied";
     Retire "retire" Plain faults::retire::aged_out,
         "days of messages age out while retention, PostgreSQL and readers get in the way";
+    Replicas "replicas" Replica faults::replicas::broken,
+        "a replica of PostgreSQL stops replaying, is killed, frozen and flaps: lists stay as fresh, and no request fails";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }

@@ -31,6 +31,9 @@ pub struct Options {
     /// How many gateways
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     gateways: u8,
+    /// How many replicas of PostgreSQL, which gateways read from; copied anew at each start
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=4))]
+    replicas: u8,
     /// Throw away all data of earlier runs first
     #[arg(long)]
     fresh: bool,
@@ -82,6 +85,7 @@ async fn start(state_dir: &Path, options: &Options) -> Result<Fleet> {
     terminal::progress("starting servers and services");
     let fleet = Fleet::start(FleetOptions {
         gateways: options.gateways.into(),
+        replicas: options.replicas.into(),
         dir: Some(state_dir.to_path_buf()),
         servers: ServerSource::Own(Durability::Kept),
         binaries: Some(binaries),

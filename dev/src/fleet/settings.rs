@@ -7,7 +7,7 @@ use super::{Role, ServiceEnv, keys::Keys, service::GatewayPorts};
 use crate::{
     kaha::{AUDIENCE, ISSUER, Kaha},
     push_services::PushServices,
-    servers::{Login, Urls, seaweedfs},
+    servers::{Login, Urls, logins, seaweedfs},
 };
 
 /// Bytes of a fleet's log. Small enough that many fleets share one NATS server, which sets the room aside.
@@ -20,6 +20,8 @@ const PER_ADDRESS_MAX: usize = 1_000_000;
 #[derive(Debug)]
 pub struct Settings<'a> {
     pub urls: &'a Urls,
+    /// Of PostgreSQL's replicas, for the administrator.
+    pub replica_urls: &'a [String],
     pub namespace: &'a str,
     pub kaha: &'a Kaha,
     pub push_services: &'a PushServices,
@@ -41,6 +43,10 @@ impl Settings<'_> {
         env.extend(self.urls_of(role)?);
         if matches!(role, Role::Gateway | Role::Notifier | Role::Retention) {
             env.push(("CHAT_MASTER_KEY_FILE", self.keys.master.display().to_string()));
+        }
+        if role == Role::Gateway && !self.replica_urls.is_empty() {
+            let urls: Vec<_> = self.replica_urls.iter().map(|url| logins::url_as(url, Login::Gateway)).collect();
+            env.push(("CHAT_POSTGRES_REPLICA_URLS", urls.join(",")));
         }
         if let Some(GatewayPorts { clients: port, internal }) = ports {
             env.extend([

@@ -61,20 +61,35 @@ impl Postgres {
             move || make_cluster(&tools, &data, account.as_ref(), &passwords)
         })
         .await??;
-        let mut launch = Launch::new("postgres", &tools.join("postgres"), directory.join("postgres.log"))
-            .args([Path::new("-D"), &data])
-            .args(["-p", &port.to_string()]);
-        for setting in settings(durability) {
-            launch = launch.args(["-c", setting]);
-        }
-        launch.account.clone_from(&account);
-        // A fast shutdown: does not wait for clients to leave.
-        launch.stop_signal = Signal::INT;
-        launch.has_family = true;
-        let postgres = Self { process: Process::new(launch), port, tools, data, account, passwords };
+        let launch = Launch::new("postgres", &tools.join("postgres"), directory.join("postgres.log"));
+        let process = process(launch, &data, port, durability, account.as_ref());
+        let postgres = Self { process, port, tools, data, account, passwords };
         postgres.start().await?;
         postgres.make_logins().await?;
         Ok(postgres)
+    }
+
+    /// Starts a streaming replica of this server, called `name`, copied anew, with data and log in `directory`, or where that
+    /// stands for as with this server.
+    pub async fn start_replica(
+        &self,
+        directory: &Path,
+        name: &str,
+        durability: Durability,
+        ports: &Ports,
+    ) -> Result<Self> {
+        let data = account::reachable(&directory.join(name), self.account.as_ref());
+        if data.exists() {
+            tokio::fs::remove_dir_all(&data).await?;
+        }
+        self.copy_to(&data, &["--write-recovery-conf"]).await?;
+        let port = ports.get(name)?;
+        let launch = Launch::new(name, &self.tools.join("postgres"), directory.join(format!("{name}.log")));
+        let process = process(launch, &data, port, durability, self.account.as_ref());
+        let (tools, account, passwords) = (self.tools.clone(), self.account.clone(), self.passwords.clone());
+        let replica = Self { process, port, tools, data, account, passwords };
+        replica.start().await?;
+        Ok(replica)
     }
 
     /// Address of the maintenance database, as the superuser.
@@ -129,23 +144,29 @@ impl Postgres {
     /// Copies the running cluster to a directory beside its own.
     pub async fn back_up(&self) -> Result<PathBuf> {
         let copy = self.data.with_extension("backup");
-        std::fs::create_dir_all(&copy).with_context(|| format!("cannot make {}", copy.display()))?;
-        std::fs::set_permissions(&copy, Permissions::from_mode(0o700))?;
+        self.copy_to(&copy, &[]).await?;
+        Ok(copy)
+    }
+
+    async fn copy_to(&self, copy: &Path, options: &[&str]) -> Result<()> {
+        std::fs::create_dir_all(copy).with_context(|| format!("cannot make {}", copy.display()))?;
+        std::fs::set_permissions(copy, Permissions::from_mode(0o700))?;
         let mut command = tokio::process::Command::new(self.tools.join("pg_basebackup"));
         command
             .args(["--checkpoint=fast", "--wal-method=stream", "--no-sync"])
             .args(["--host=127.0.0.1", &format!("--port={}", self.port), &format!("--username={SUPERUSER}")])
+            .args(options)
             .arg("--pgdata")
-            .arg(&copy)
+            .arg(copy)
             .env("PGPASSWORD", self.passwords.admin())
             .current_dir("/");
         if let Some(account) = &self.account {
-            account.own(&copy)?;
+            account.own(copy)?;
             command.uid(account.uid).gid(account.gid);
         }
         let output = command.output().await.context("cannot run pg_basebackup")?;
         ensure!(output.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(copy)
+        Ok(())
     }
 
     /// Puts a copy in the place of the cluster, whose server doesn't run.
@@ -253,6 +274,18 @@ fn is_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(code)
 }
 
+fn process(launch: Launch, data: &Path, port: u16, durability: Durability, account: Option<&Account>) -> Process {
+    let mut launch = launch.args([Path::new("-D"), data]).args(["-p", &port.to_string()]);
+    for setting in settings(durability) {
+        launch = launch.args(["-c", setting]);
+    }
+    launch.account = account.cloned();
+    // A fast shutdown: does not wait for clients to leave.
+    launch.stop_signal = Signal::INT;
+    launch.has_family = true;
+    Process::new(launch)
+}
+
 fn settings(durability: Durability) -> impl Iterator<Item = &'static str> {
     let sync = match durability {
         Durability::Kept => [].as_slice(),
@@ -266,6 +299,10 @@ fn settings(durability: Durability) -> impl Iterator<Item = &'static str> {
         // A statement may touch a hundred partitions, each with its indexes.
         "max_locks_per_transaction=256",
         "max_wal_size=512MB",
+        // A replica that is paused or down for a while follows again.
+        "wal_keep_size=256MB",
+        "wal_retrieve_retry_interval=200ms",
+        "max_standby_streaming_delay=1s",
         "timezone=UTC",
         "log_timezone=UTC",
     ]

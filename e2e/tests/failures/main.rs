@@ -6,3 +6,4 @@ mod nats;
 mod postgres;
 mod processes;
 mod redis;
+mod replicas;

@@ -204,7 +204,7 @@ impl Move {
     /// The fact for the log. An agent begins with a read mark of its own, so counts as returned.
     pub fn fact(&self) -> ParticipantsChanged {
         let added: Vec<_> = self.added().into_iter().collect();
-        ParticipantsChanged { returned: added.clone(), added, removed: self.removed().into_iter().collect() }
+        ParticipantsChanged { returned: added.clone(), added, removed: self.removed().into_iter().collect(), lsn: None }
     }
 }
 

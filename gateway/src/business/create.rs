@@ -33,7 +33,8 @@ impl Businesses {
         if let Some(conversation_id) = existing {
             // If its maker's gateway died, this publishes it.
             self.outbox.publish(conversation_id).await;
-            let conversation = self.conversations.get(customer_id, conversation_id).await?;
+            self.database.note_change(&[customer_id.as_uuid()]).await;
+            let conversation = self.conversations.get_changed(customer_id, conversation_id).await?;
             return Ok(Created { conversation, is_new: false });
         }
         quotas.check(customer_id, Resource::Conversations)?;
@@ -44,11 +45,12 @@ impl Businesses {
             quotas.count(customer_id, Resource::LogBytes, EVENT_BYTES);
             self.note_changed(business_id);
         }
+        self.database.note_change(&[customer_id.as_uuid()]).await;
         self.outbox.publish(conversation_id).await;
         if let Err(refusal) = self.route(business_id, &[]).await {
             tracing::debug!(%refusal, "a new case is left to the sweep");
         }
-        let conversation = self.conversations.get(customer_id, conversation_id).await?;
+        let conversation = self.conversations.get_changed(customer_id, conversation_id).await?;
         Ok(Created { conversation, is_new })
     }
 

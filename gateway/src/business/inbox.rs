@@ -1,10 +1,12 @@
 //! The inbox of a business: its conversations, as its staff list them (R7.1). An agent reads the texts of its own ones alone.
 
+use std::collections::HashMap;
+
 use chat_shared::{
     clock::Timestamp,
     ids::{BusinessId, ConversationId, UserId},
     limits,
-    wire::{BusinessConversation, BusinessConversationPage, CaseState},
+    wire::{BusinessConversation, BusinessConversationPage, CaseState, Message},
 };
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -57,26 +59,25 @@ impl Businesses {
         business_id: BusinessId,
         query: InboxQuery<'_>,
     ) -> Result<BusinessConversationPage, Refusal> {
-        let InboxQuery { state, agent_id, limit, cursor } = query;
-        let after = cursor.map(InboxCursor::decode).transpose()?;
-        let mut connection = self.database.connection().await?;
-        let member = member(&mut connection, business_id, by).await?.ok_or_else(Refusal::no_such_business)?;
-        let leads = member.role.leads();
-        // Other agents' cases are none of an agent's; which ones wait is.
-        let agent_id = if leads || state == CaseState::Waiting { agent_id } else { Some(by) };
-        let mut ids = page(&mut connection, by, business_id, state, agent_id, after, limit + 1).await?;
-        let has_more = ids.len() > limit;
-        ids.truncate(limit);
-        let cases = store::cases(&mut connection, &ids).await?;
-        drop(connection);
+        let after = query.cursor.map(InboxCursor::decode).transpose()?;
+        let of = [by.as_uuid(), business_id.as_uuid()];
+        let on_replica = match self.database.lend(&of).await {
+            Some((mut connection, lent)) => {
+                lent.find(self.read_inbox(&mut connection, by, business_id, query, after)).await
+            }
+            None => None,
+        };
+        let found = if on_replica.is_some() {
+            on_replica
+        } else {
+            let mut connection = self.database.connection().await?;
+            self.read_inbox(&mut connection, by, business_id, query, after).await?
+        };
+        let Found { cases, mut messages, has_more } = found.ok_or_else(Refusal::no_such_business)?;
         let next_cursor = cases
             .last()
             .filter(|_| has_more)
             .map(|last| InboxCursor { at: sorted_by(last), conversation_id: last.conversation_id }.encode());
-        // Supervisors read the history of other cases, which is recorded.
-        let is_read = |case: &CaseRow| case.agent_id == Some(by);
-        let readable: Vec<_> = cases.iter().filter(|case| is_read(case)).map(|case| case.conversation_id).collect();
-        let mut messages = self.conversations.last_messages(&readable).await?;
         let customers: Vec<_> = cases.iter().map(|case| case.customer_id).collect();
         let customers = self.profiles.users(by, &customers).await;
         let conversations = cases.into_iter().zip(customers).map(|(case, customer)| {
@@ -95,6 +96,38 @@ impl Businesses {
         });
         Ok(BusinessConversationPage { conversations: conversations.collect(), next_cursor })
     }
+
+    /// None if the user is not on the staff.
+    async fn read_inbox(
+        &self,
+        connection: &mut PgConnection,
+        by: UserId,
+        business_id: BusinessId,
+        InboxQuery { state, agent_id, limit, .. }: InboxQuery<'_>,
+        after: Option<InboxCursor>,
+    ) -> Result<Option<Found>, Refusal> {
+        let Some(member) = member(connection, business_id, by).await? else { return Ok(None) };
+        let leads = member.role.leads();
+        // Other agents' cases are none of an agent's; which ones wait is.
+        let agent_id = if leads || state == CaseState::Waiting { agent_id } else { Some(by) };
+        let mut ids = page(connection, by, business_id, state, agent_id, after, limit + 1).await?;
+        let has_more = ids.len() > limit;
+        ids.truncate(limit);
+        let cases = store::cases(connection, &ids).await?;
+        // Supervisors read the history of other cases, which is recorded.
+        let is_read = |case: &CaseRow| case.agent_id == Some(by);
+        let readable: Vec<_> = cases.iter().filter(|case| is_read(case)).map(|case| case.conversation_id).collect();
+        let messages = self.conversations.last_messages(connection, &readable).await?;
+        Ok(Some(Found { cases, messages, has_more }))
+    }
+}
+
+/// A page as it is stored.
+struct Found {
+    cases: Vec<CaseRow>,
+    /// The last messages of the user's own cases.
+    messages: HashMap<ConversationId, Message>,
+    has_more: bool,
 }
 
 /// The moment that sorts a case in the list of its state.

@@ -47,7 +47,7 @@ use std::sync::Arc;
 use chat_shared::{
     clock::Timestamp,
     delivery::Delivery,
-    ids::{BusinessId, ConversationId},
+    ids::{BusinessId, ConversationId, UserId},
     inbox::Inboxes,
     log::Log,
     position::Seq,
@@ -161,8 +161,16 @@ impl Businesses {
         bounded(transaction.commit()).await?;
         drop(connection);
         drop(turn);
+        self.note_moves(business_id, &moves).await;
         let is_heard = self.publish(&moves).await;
         Ok((found, is_heard))
+    }
+
+    /// Notes that the staff of the business and whoever a change concerns have to see what was committed.
+    async fn note_moves(&self, business_id: BusinessId, moves: &[Move]) {
+        let of_move = |change: &Move| [Some(change.after.customer_id), change.after.agent_id, change.removed()];
+        let users = moves.iter().flat_map(of_move).flatten().map(UserId::as_uuid);
+        self.database.note_change(&users.chain([business_id.as_uuid()]).collect::<Vec<_>>()).await;
     }
 
     /// Brings changes to the log, and waits until nothing more is pushed to agents that take part no longer. False if a gateway

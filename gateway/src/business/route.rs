@@ -90,6 +90,9 @@ impl Businesses {
             metrics::histogram!(telemetry::ASSIGNMENT_WAIT_SECONDS)
                 .record(std::time::Duration::from_millis(waited.unsigned_abs()));
         }
+        if !moves.is_empty() {
+            self.note_moves(business_id, &moves).await;
+        }
         self.publish(&moves).await;
         Ok(Pass { has_more })
     }

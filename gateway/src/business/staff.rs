@@ -290,6 +290,8 @@ impl Businesses {
         );
         statement(noting.execute(&mut *transaction)).await?;
         bounded(transaction.commit()).await?;
+        drop(connection);
+        self.database.note_change(&[business_id.as_uuid()]).await;
         Ok(Found::Replaced)
     }
 

@@ -69,6 +69,7 @@ impl Conversations {
         }
         bounded(transaction.commit()).await?;
         drop(connection);
+        self.database.note_change(&[by.as_uuid()]).await;
         // Also if nothing has changed: whoever changed it may have died before anybody was told.
         if let Some(conversation_id) = conversation_id {
             self.outbox.publish(conversation_id).await;
@@ -232,6 +233,6 @@ async fn leave_in_outbox(
     let list = members.into_iter().map(|user_id| Participant { user_id, role: Role::Member }).collect();
     let blocked_by = blocked_by(connection, pair).await?;
     let participants = Participants { version, list, blocked_by, business: None };
-    let fact = Fact::BlocksChanged(BlocksChanged { user_id: by });
+    let fact = Fact::BlocksChanged(BlocksChanged { user_id: by, lsn: None });
     insert_outbox(connection, conversation_id, ConversationKind::Direct, participants, fact, now).await
 }

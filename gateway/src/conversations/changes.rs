@@ -49,7 +49,7 @@ impl Conversations {
             rules::addition(locked.kind, &locked.participants, by, user_ids)
         };
         self.change(by, conversation_id, user_ids, addition).await?;
-        self.get(by, conversation_id).await
+        self.get_changed(by, conversation_id).await
     }
 
     /// Removes a user from a group; oneself is leaving. Of a user who left, the owner so ends the right to come back.
@@ -97,7 +97,13 @@ impl Conversations {
             lock_pairs(&mut transaction, by, named).await?;
         }
         let locked = lock(&mut transaction, conversation_id, by).await?;
-        let Some(change) = decide(&locked)? else { return Ok(()) };
+        let Some(change) = decide(&locked)? else {
+            // It was changed before, perhaps by a user of whom this one has been pushed nothing.
+            drop(transaction);
+            drop(connection);
+            self.database.note_change(&[by.as_uuid()]).await;
+            return Ok(());
+        };
         if change.added.iter().any(|user_id| *user_id != by) {
             check_added(&mut transaction, conversation_id, by, &change.added).await?;
         }
@@ -107,6 +113,7 @@ impl Conversations {
         insert_change(&mut transaction, conversation_id, locked.kind, version, change, returned, now).await?;
         bounded(transaction.commit()).await?;
         drop(connection);
+        self.database.note_change(&[by.as_uuid()]).await;
         self.outbox.publish(conversation_id).await;
         if let Some(user_id) = removed {
             self.tell_of_removal(conversation_id, user_id, version).await;
@@ -293,7 +300,7 @@ pub(super) async fn insert_change(
 ) -> Result<(), Refusal> {
     let participants = Participants { version, list: change.participants, ..Participants::default() };
     let removed = change.removed.into_iter().collect();
-    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: change.added, removed, returned });
+    let fact = Fact::ParticipantsChanged(ParticipantsChanged { added: change.added, removed, returned, lsn: None });
     insert_outbox(connection, conversation_id, kind, participants, fact, changed_at).await
 }
 

@@ -61,6 +61,7 @@ impl Conversations {
             }
             inserted
         };
+        self.database.note_change(&[creator.as_uuid()]).await;
         // If it exists and its maker's gateway died, this publishes it.
         self.outbox.publish(conversation_id).await;
         if is_new {
@@ -68,7 +69,7 @@ impl Conversations {
             self.profiles.dress(creator, std::slice::from_mut(&mut conversation)).await;
             return Ok(Created { conversation, is_new });
         }
-        Ok(Created { conversation: self.get(creator, conversation_id).await?, is_new })
+        Ok(Created { conversation: self.get_changed(creator, conversation_id).await?, is_new })
     }
 
     fn draft(&self, creator: UserId, request: &CreateConversation) -> Result<Draft, Refusal> {

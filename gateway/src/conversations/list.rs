@@ -66,12 +66,38 @@ struct Row {
 impl Conversations {
     /// One of the user's conversations.
     pub async fn get(&self, user_id: UserId, conversation_id: ConversationId) -> Result<Conversation, Refusal> {
+        let on_replica = match self.database.lend(&[user_id.as_uuid()]).await {
+            Some((mut connection, lent)) => lent.find(self.read_one(&mut connection, user_id, conversation_id)).await,
+            None => None,
+        };
+        match on_replica {
+            Some(shown) => self.dressed(user_id, shown).await,
+            None => self.get_changed(user_id, conversation_id).await,
+        }
+    }
+
+    /// As `get`, as the primary has it: for the answer to a change.
+    pub async fn get_changed(&self, user_id: UserId, conversation_id: ConversationId) -> Result<Conversation, Refusal> {
         let mut connection = self.database.connection().await?;
-        let now = self.clock.now().into();
-        let row = select_one(&mut connection, user_id, conversation_id, now).await?;
-        let row = row.ok_or_else(Refusal::no_such_conversation)?;
-        let mut shown = self.show(user_id, &mut connection, vec![row]).await?;
+        let shown = self.read_one(&mut connection, user_id, conversation_id).await?;
         drop(connection);
+        self.dressed(user_id, shown.ok_or_else(Refusal::no_such_conversation)?).await
+    }
+
+    async fn read_one(
+        &self,
+        connection: &mut PgConnection,
+        user_id: UserId,
+        conversation_id: ConversationId,
+    ) -> Result<Option<Vec<Conversation>>, Refusal> {
+        let row = select_one(connection, user_id, conversation_id, self.clock.now().into()).await?;
+        match row {
+            Some(row) => Ok(Some(self.show(user_id, connection, vec![row]).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn dressed(&self, user_id: UserId, mut shown: Vec<Conversation>) -> Result<Conversation, Refusal> {
         self.add_delivered(user_id, &mut shown).await;
         self.profiles.dress(user_id, &mut shown).await;
         shown.pop().ok_or_else(Refusal::no_such_conversation)
@@ -80,12 +106,14 @@ impl Conversations {
     /// A page of the user's conversations, latest activity first.
     pub async fn list(&self, user_id: UserId, limit: usize, cursor: Option<&str>) -> Result<ConversationPage, Refusal> {
         let after = cursor.map(ListCursor::decode).transpose()?;
-        let mut connection = self.database.connection().await?;
-        let mut rows = select_page(&mut connection, user_id, limit + 1, after, self.clock.now().into()).await?;
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
-        let mut conversations = self.show(user_id, &mut connection, rows).await?;
-        drop(connection);
+        let on_replica = match self.database.lend(&[user_id.as_uuid()]).await {
+            Some((mut connection, lent)) => lent.read(self.read_page(&mut connection, user_id, limit, after)).await,
+            None => None,
+        };
+        let (mut conversations, has_more) = match on_replica {
+            Some(found) => found,
+            None => self.read_page(&mut *self.database.connection().await?, user_id, limit, after).await?,
+        };
         self.add_delivered(user_id, &mut conversations).await;
         self.profiles.dress(user_id, &mut conversations).await;
         let next_cursor = conversations.last().filter(|_| has_more).map(|last| {
@@ -95,13 +123,27 @@ impl Conversations {
         Ok(ConversationPage { conversations, next_cursor })
     }
 
+    /// Conversations of a page, and whether there are more.
+    async fn read_page(
+        &self,
+        connection: &mut PgConnection,
+        user_id: UserId,
+        limit: usize,
+        after: Option<ListCursor>,
+    ) -> Result<(Vec<Conversation>, bool), Refusal> {
+        let mut rows = select_page(connection, user_id, limit + 1, after, self.clock.now().into()).await?;
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok((self.show(user_id, connection, rows).await?, has_more))
+    }
+
     /// The last message of each of these conversations in clear, whoever takes part.
     pub async fn last_messages(
         &self,
+        connection: &mut PgConnection,
         conversations: &[ConversationId],
     ) -> Result<HashMap<ConversationId, Message>, Refusal> {
         let ids: Vec<_> = conversations.iter().map(|id| id.as_uuid()).collect();
-        let mut connection = self.database.connection().await?;
         let rows = statement(
             sqlx::query!(
                 r#"select conversation_id, last_seq, last_message_at as "last_message_at!" from conversations
@@ -113,7 +155,7 @@ impl Conversations {
         .await?;
         let wanted: Vec<_> =
             rows.iter().map(|row| (row.conversation_id, Seq::from_sql(row.last_seq), row.last_message_at)).collect();
-        let messages = last_messages(&mut connection, &wanted).await?;
+        let messages = last_messages(connection, &wanted).await?;
         let open = |(id, stored): (Uuid, StoredMessage)| {
             let conversation_id = ConversationId::try_from(id).ok()?;
             Some((conversation_id, self.open(conversation_id, stored)?))
@@ -123,27 +165,14 @@ impl Conversations {
 
     /// What the user has not read, over the [`limits::UNREAD_CONVERSATIONS_MAX`] conversations with the latest activity.
     pub async fn unread(&self, user_id: UserId) -> Result<UnreadTotal, Refusal> {
-        let mut connection = self.database.connection().await?;
-        let total = statement(
-            sqlx::query!(
-                r#"select coalesce(sum(unread), 0)::bigint as "messages!", count(*) as "conversations!"
-                   from (
-                       select unread_count(c.last_seq, c.floor_seq, p.read_seq, p.own_runs) as unread
-                       from (
-                           select conversation_id, read_seq, own_runs from participants where user_id = $1
-                           order by listed_at desc
-                           limit $2
-                       ) p
-                       join conversations c using (conversation_id)
-                   ) of_each
-                   where unread > 0"#,
-                user_id.as_uuid(),
-                limits::UNREAD_CONVERSATIONS_MAX
-            )
-            .fetch_one(&mut *connection),
-        )
-        .await?;
-        Ok(UnreadTotal { messages: total.messages.unsigned_abs(), conversations: total.conversations.unsigned_abs() })
+        let on_replica = match self.database.lend(&[user_id.as_uuid()]).await {
+            Some((mut connection, lent)) => lent.read(count_unread(&mut connection, user_id)).await,
+            None => None,
+        };
+        Ok(match on_replica {
+            Some(total) => total,
+            None => count_unread(&mut *self.database.connection().await?, user_id).await?,
+        })
     }
 
     /// Adds what has reached the others in direct conversations. It is at least what they have read, and all of it is
@@ -234,6 +263,29 @@ impl Conversations {
         let text = self.content.open_message(conversation_id, &stored.message).ok()?;
         Some(stored.into_message(conversation_id, text))
     }
+}
+
+async fn count_unread(connection: &mut PgConnection, user_id: UserId) -> Result<UnreadTotal, DatabaseError> {
+    let total = statement(
+        sqlx::query!(
+            r#"select coalesce(sum(unread), 0)::bigint as "messages!", count(*) as "conversations!"
+               from (
+                   select unread_count(c.last_seq, c.floor_seq, p.read_seq, p.own_runs) as unread
+                   from (
+                       select conversation_id, read_seq, own_runs from participants where user_id = $1
+                       order by listed_at desc
+                       limit $2
+                   ) p
+                   join conversations c using (conversation_id)
+               ) of_each
+               where unread > 0"#,
+            user_id.as_uuid(),
+            limits::UNREAD_CONVERSATIONS_MAX
+        )
+        .fetch_one(connection),
+    )
+    .await?;
+    Ok(UnreadTotal { messages: total.messages.unsigned_abs(), conversations: total.conversations.unsigned_abs() })
 }
 
 async fn select_one(

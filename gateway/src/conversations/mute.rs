@@ -49,6 +49,11 @@ impl Conversations {
             until
         );
         let updated = statement(update.execute(&mut *connection)).await?;
-        if updated.rows_affected() == 0 { Err(Refusal::no_such_conversation()) } else { Ok(()) }
+        drop(connection);
+        if updated.rows_affected() == 0 {
+            return Err(Refusal::no_such_conversation());
+        }
+        self.database.note_change(&[user_id.as_uuid()]).await;
+        Ok(())
     }
 }

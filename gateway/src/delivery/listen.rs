@@ -120,6 +120,8 @@ fn deliver(state: &AppState, delivery: Delivery) {
             }
         }
         Delivery::Unnumbered(events) => {
+            // Redis did not take the LSNs of these changes.
+            state.database.doubt_replicas();
             for event in &events {
                 _ = one(|| deliver_unnumbered(state, event));
             }

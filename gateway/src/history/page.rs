@@ -16,18 +16,19 @@ use chat_shared::{
     position::Seq,
     wire::{ErrorCode, HistoryPage},
 };
+use sqlx::{Postgres, pool::PoolConnection};
 
 use super::{
     cold::{self, ColdBodies},
     range::{Extent, Place, Range},
-    stored::{self, StoredMessage},
+    stored::{self, RowsError, Search, StoredMessage},
     tail::{End, Tail, TailError},
     times::Times,
 };
 use crate::{
     content::Content,
     conversations::{Membership, membership},
-    database::{Database, DatabaseError},
+    database::{Database, DatabaseError, Lent, ReadFrom},
     refusal::Refusal,
     telemetry,
 };
@@ -53,6 +54,21 @@ enum Reader {
     Participant,
     /// The staff of the business was asked before.
     Staff,
+}
+
+/// Where a page reads what is stored: all of it from one server, since a fresher number beside staler rows would show holes.
+enum Source {
+    /// Whose connections are not held while the log is asked.
+    Primary(Database),
+    Replica(PoolConnection<Postgres>, Lent),
+}
+
+/// Why a page was not made.
+#[derive(Debug)]
+enum NotMade {
+    Refused(Refusal),
+    /// A replica does not suffice for it.
+    OnReplica(ReadFrom),
 }
 
 /// What was found of a page so far; a deleted message without itself.
@@ -118,8 +134,40 @@ impl History {
         limit: usize,
         reader: Reader,
     ) -> Result<HistoryPage, Refusal> {
-        let (log, postgres) = tokio::join!(self.newest(conversation_id), self.membership(conversation_id, user_id));
+        if let Some((connection, lent)) = self.database.lend(&[]).await {
+            let mut source = Source::Replica(connection, lent);
+            match self.read_from(&mut source, user_id, conversation_id, place, limit, reader).await {
+                Ok(page) => {
+                    ReadFrom::Replica.count(1);
+                    return Ok(page);
+                }
+                Err(NotMade::OnReplica(from)) => from.count(1),
+                Err(NotMade::Refused(_)) => ReadFrom::Failed.count(1),
+            }
+        }
+        let mut source = Source::Primary(self.database.clone());
+        let page = self.read_from(&mut source, user_id, conversation_id, place, limit, reader).await;
+        page.map_err(|not_made| match not_made {
+            NotMade::Refused(refusal) => refusal,
+            NotMade::OnReplica(_) => Refusal::unavailable("this part of the history", &OutOfReach),
+        })
+    }
+
+    async fn read_from(
+        &self,
+        source: &mut Source,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: Place,
+        limit: usize,
+        reader: Reader,
+    ) -> Result<HistoryPage, NotMade> {
+        let membership = source.membership(conversation_id, user_id);
+        let (log, postgres) = tokio::join!(self.newest(conversation_id), membership);
         let mut sides = Sides { log: log?, postgres };
+        // Without an event in the log, or without the log, PostgreSQL says who takes part: as it is now.
+        source.suffices_if(matches!(sides.log, Ok(Some(_))), ReadFrom::Rights)?;
+        source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;
         if sides.is_log_behind() {
             // Between the two questions somebody sent and it was stored. Whoever may not see that must not.
             sides.log = self.newest(conversation_id).await?;
@@ -133,8 +181,11 @@ impl History {
         let (messages, shown) = match wanted {
             None => (Vec::new(), None),
             Some(wanted) => {
-                let mut found = self.stored(conversation_id, place, wanted, &mut sides).await?;
+                let mut found = self.stored(source, conversation_id, place, wanted, &mut sides).await?;
+                source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;
                 let tail = self.add_tail(user_id, wanted, &sides, &mut found).await?;
+                let is_whole = wanted.numbers().all(|seq| found.contains_key(&seq));
+                source.suffices_if(is_whole, ReadFrom::Behind)?;
                 let shown = show(wanted, place, &found, tail)?;
                 found.retain(|seq, _| shown.contains(*seq));
                 let shown = self.add_cold(conversation_id, place, shown, &mut found).await?;
@@ -144,7 +195,7 @@ impl History {
         // Without the log nobody knows whether there are later ones, and a client that fills a gap must not think so.
         let is_current = sides.log.is_ok() || !matches!(place, Place::After(_));
         if !is_current && shown.is_none() {
-            return Err(Refusal::unavailable("the end of the history", &LogAway));
+            return Err(Refusal::unavailable("the end of the history", &LogAway).into());
         }
         let messages = messages
             .into_iter()
@@ -173,14 +224,6 @@ impl History {
         })
     }
 
-    async fn membership(
-        &self,
-        conversation_id: ConversationId,
-        user_id: UserId,
-    ) -> Result<Option<Membership>, DatabaseError> {
-        membership(&mut *self.database.connection().await?, conversation_id, user_id).await
-    }
-
     /// The newest event, or that the log is away; at once while that is known.
     async fn newest(&self, conversation_id: ConversationId) -> Result<Result<Option<Event>, LogAway>, Refusal> {
         let asked_at = Instant::now();
@@ -206,6 +249,7 @@ impl History {
     /// What PostgreSQL has of the range. If it goes away meanwhile, that is noted.
     async fn stored(
         &self,
+        source: &mut Source,
         conversation_id: ConversationId,
         place: Place,
         wanted: Range,
@@ -216,14 +260,10 @@ impl History {
         };
         let Some(wanted) = wanted.up_to(last_seq) else { return Ok(Found::new()) };
         let search = self.times.search(conversation_id, place, last_message_at);
-        let rows = async {
-            let mut connection = self.database.connection().await?;
-            stored::rows(&mut connection, conversation_id, wanted, search).await
-        };
-        match rows.await {
+        match source.rows(conversation_id, wanted, search).await {
             Ok(rows) => Ok(rows.into_iter().collect()),
-            Err(stored::RowsError::Unreadable(error)) => Err(Refusal::internal(&error)),
-            Err(stored::RowsError::Database(error)) => {
+            Err(RowsError::Unreadable(error)) => Err(Refusal::internal(&error)),
+            Err(RowsError::Database(error)) => {
                 sides.postgres = Err(error);
                 Ok(Found::new())
             }
@@ -294,6 +334,49 @@ impl History {
             Err(TailError::TooMany(wait)) => Ok(Added::Bounded(wait)),
             Ok(End::StepsSpent) | Err(TailError::Log(_)) => Ok(Added::Part),
         }
+    }
+}
+
+impl Source {
+    /// Of a replica: refuses it unless it suffices. There is nothing behind the primary.
+    fn suffices_if(&self, suffices: bool, otherwise: ReadFrom) -> Result<(), NotMade> {
+        match self {
+            Self::Replica(..) if !suffices => Err(NotMade::OnReplica(otherwise)),
+            Self::Replica(..) | Self::Primary(_) => Ok(()),
+        }
+    }
+
+    async fn membership(
+        &mut self,
+        conversation_id: ConversationId,
+        user_id: UserId,
+    ) -> Result<Option<Membership>, DatabaseError> {
+        match self {
+            Self::Primary(database) => membership(&mut *database.connection().await?, conversation_id, user_id).await,
+            Self::Replica(connection, lent) => lent.bounded(membership(connection, conversation_id, user_id)).await,
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        conversation_id: ConversationId,
+        wanted: Range,
+        search: Search,
+    ) -> Result<Vec<(Seq, Option<StoredMessage>)>, RowsError> {
+        match self {
+            Self::Primary(database) => {
+                stored::rows(&mut *database.connection().await?, conversation_id, wanted, search).await
+            }
+            Self::Replica(connection, lent) => {
+                lent.bounded(stored::rows(&mut *connection, conversation_id, wanted, search)).await
+            }
+        }
+    }
+}
+
+impl From<Refusal> for NotMade {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 

@@ -167,7 +167,7 @@ async fn tell_events(state: &AppState, events: &[Event]) -> Result<(), NotTold> 
         .iter()
         .flat_map(|(event, bytes)| {
             let delivered = Some((event.conversation_id, event.seq));
-            event.audience().map(move |user_id| Routing { user_id, event: bytes, delivered })
+            event.audience().map(move |user_id| Routing { user_id, event: bytes, delivered, lsn: None })
         })
         .collect();
     let routed = state.inboxes.route(&routings).await?;

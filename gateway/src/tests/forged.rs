@@ -21,7 +21,7 @@ use crate::{connection::simulated::Client, refusal::Refusal, send::Sender};
 /// Puts an event in a user's inbox and hands it to their gateways, whoever it is for.
 async fn hand_on(place: &Place, at: StreamSeq, event: &Event, to: UserId) {
     let bytes = event.encode();
-    let routing = Routing { user_id: to, event: &bytes, delivered: None };
+    let routing = Routing { user_id: to, event: &bytes, delivered: None, lsn: None };
     let Routed::At { epoch, cursor, gateways, .. } = place.inboxes.route(&[routing]).await.unwrap().remove(0) else {
         panic!("the user has an inbox")
     };

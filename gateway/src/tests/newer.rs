@@ -13,7 +13,7 @@ use crate::history::Place as PageOf;
 /// Appends an event with a number of its own, and with `later` in place of the name `known`.
 async fn append_newer(place: &Place, conversation_id: ConversationId, [known, later]: [&[u8]; 2]) {
     let (previous, event) = place.log.newest(conversation_id).await.unwrap().unwrap();
-    let fact = Fact::BlocksChanged(BlocksChanged { user_id: event.participants.list[0].user_id });
+    let fact = Fact::BlocksChanged(BlocksChanged { user_id: event.participants.list[0].user_id, lsn: None });
     let bytes = Event { previous, seq: event.seq.next(), fact, ..event }.encode();
     let at = bytes.windows(known.len()).position(|bytes| bytes == known).unwrap();
     let newer = [&bytes[..at], later, &bytes[at + known.len()..]].concat();

@@ -70,7 +70,8 @@ pub fn is_online(presence: &[Presence]) -> Vec<(UserId, bool)> {
 async fn push_unconfirmed(place: &Place, to: UserId, conversation_id: ConversationId) {
     let (_, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
     let event = newest.encode();
-    let routed = place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None }]).await.unwrap();
+    let routed =
+        place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None, lsn: None }]).await.unwrap();
     assert!(matches!(&routed[0], Routed::At { gateways, .. } if gateways.len() == 1));
 }
 

@@ -415,8 +415,10 @@ async fn marking_by_rest_answers_once_it_is_written_r8_5() {
 pub async fn notify(place: &Place, at: StreamSeq, event: &Event) {
     let bytes = event.encode();
     let audience: Vec<_> = event.audience().collect();
-    let routings: Vec<_> =
-        audience.iter().map(|user_id| Routing { user_id: *user_id, event: &bytes, delivered: None }).collect();
+    let routings: Vec<_> = audience
+        .iter()
+        .map(|user_id| Routing { user_id: *user_id, event: &bytes, delivered: None, lsn: None })
+        .collect();
     let routed = place.inboxes.route(&routings).await.unwrap();
     for (user_id, routed) in audience.into_iter().zip(routed) {
         let Routed::At { epoch, cursor, gateways, .. } = routed else { continue };

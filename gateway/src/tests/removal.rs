@@ -197,7 +197,7 @@ async fn what_cannot_be_read_is_skipped_so_that_no_cursor_is_missing() {
     let device_id = DeviceId::random();
     let (phone, ready) = Client::hello(&here, ana, Hello { device_id, resume: None }).await;
     phone.leave(Parting::Final).await;
-    let garbage = Routing { user_id: ana, event: b"garbage", delivered: None };
+    let garbage = Routing { user_id: ana, event: b"garbage", delivered: None, lsn: None };
     place.inboxes.route(&[garbage, garbage]).await.unwrap();
     let mut client = resume(&here, ana, device_id, &ready).await;
     assert_eq!([client.push().await, client.push().await], [1, 2].map(|at| Push::Skipped { cursor: Cursor(at) }));

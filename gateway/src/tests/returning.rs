@@ -31,7 +31,8 @@ fn lease(place: &Place, state: &AppState) -> String {
 async fn route(place: &Place, to: UserId, conversation_id: ConversationId) -> usize {
     let (_, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
     let event = newest.encode();
-    let routed = place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None }]).await.unwrap();
+    let routed =
+        place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None, lsn: None }]).await.unwrap();
     let Routed::At { gateways, .. } = &routed[0] else { panic!("there is an inbox") };
     gateways.len()
 }

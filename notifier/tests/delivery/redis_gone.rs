@@ -82,8 +82,10 @@ async fn a_flushed_redis_disturbs_nobody_who_connects_again() -> Result<()> {
         let mut connection = redis::Client::open(servers.redis.url())?.get_multiplexed_async_connection().await?;
         let () = redis::cmd("FLUSHALL").query_async(&mut connection).await?;
         let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await?;
-        let routed =
-            installation.inboxes.route(&[chat_shared::inbox::Routing { user_id, event: b"", delivered: None }]).await?;
+        let routed = installation
+            .inboxes
+            .route(&[chat_shared::inbox::Routing { user_id, event: b"", delivered: None, lsn: None }])
+            .await?;
         assert_eq!(routed, [Routed::NoInbox]);
     }
     assert_eq!(notifier.count("chat_notifier_redis_failures_total").await?, 0);

@@ -187,7 +187,8 @@ impl Conversation {
     pub async fn assign(&mut self, stage: &Stage, agent_id: UserId) -> Result<()> {
         self.join(stage, agent_id, Role::Agent).await?;
         self.participants.version += 1;
-        let fact = ParticipantsChanged { added: vec![agent_id], removed: Vec::new(), returned: vec![agent_id] };
+        let fact =
+            ParticipantsChanged { added: vec![agent_id], removed: Vec::new(), returned: vec![agent_id], lsn: None };
         let event = self.event(Fact::ParticipantsChanged(fact));
         let Appended::At(head) = stage.log.append(&event, &Uuid::new_v4().to_string()).await? else {
             bail!("appended twice")

@@ -84,7 +84,7 @@ fn a_delivery_should_it_ever_come_moves_only_the_checkpoint() {
 
 #[test]
 fn a_fact_of_a_later_version_moves_only_the_checkpoint() {
-    let blocked = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random() }), 5);
+    let blocked = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random(), lsn: None }), 5);
     let subject = log::subject_of("chat", &blocked);
     let (bytes, name) = (blocked.encode(), b"BlocksChanged");
     let at = bytes.windows(name.len()).position(|window| window == name).unwrap();

@@ -135,7 +135,8 @@ async fn remove(place: &Place, user: UserId, read_seq: i64) {
 
 /// The change by which users join after the messages of a talk.
 fn joining(talk: &Talk, added: &[UserId], returned: &[UserId]) -> Event {
-    let change = ParticipantsChanged { added: added.to_vec(), returned: returned.to_vec(), removed: Vec::new() };
+    let change =
+        ParticipantsChanged { added: added.to_vec(), returned: returned.to_vec(), removed: Vec::new(), lsn: None };
     let event = talk.unnumbered(talk.events.len() as u64, now());
     let participants = Participants { version: 2, ..Participants::default() };
     Event { participants, fact: Fact::ParticipantsChanged(change), ..event }

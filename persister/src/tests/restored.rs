@@ -240,7 +240,7 @@ async fn a_rebuilt_pair_stays_unique_and_keeps_its_blocks() {
     let (one, other) = (UserId::random(), UserId::random());
     let (direct, second) = (Talk::new(), Talk::new());
     let blocked = Event {
-        fact: Fact::BlocksChanged(BlocksChanged { user_id: one }),
+        fact: Fact::BlocksChanged(BlocksChanged { user_id: one, lsn: None }),
         ..change(&direct, ConversationKind::Direct, participants(2, &[one, other], &[one]))
     };
     assert_eq!(rebuild(&place.own_pool, &Roster::newest([blocked])).await.unwrap(), (1, 0));

@@ -13,6 +13,7 @@ mod broken;
 mod check;
 mod delivered;
 mod lease;
+mod lsn_min;
 mod notified;
 mod presence;
 mod read;
@@ -21,6 +22,7 @@ mod sessions;
 
 pub use check::{RedisProblem, RedisServer, RedisUnfit};
 pub use lease::Lease;
+pub use lsn_min::LSN_MIN_AGE_MAX;
 pub use notified::{Claim, Notice, Occasion, Standing};
 pub use presence::Seen;
 pub use read::{InboxEntry, Page};

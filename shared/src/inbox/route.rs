@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use redis::{RedisResult, Script, Value, from_redis_value};
 use tokio::time::timeout;
 
-use super::{InboxError, Inboxes, bounded};
+use super::{InboxError, Inboxes, bounded, lsn_min};
 use crate::{
     ids::{ConversationId, Epoch, GatewayId, UserId},
     limits,
-    position::{Cursor, Seq},
+    position::{Cursor, Lsn, Seq},
 };
 
 static ROUTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/route.lua")));
@@ -23,6 +23,9 @@ pub struct Routing<'a> {
     pub event: &'a [u8],
     /// Of a delivery: where and up to which message, so that one that is behind is passed over.
     pub delivered: Option<(ConversationId, Seq)>,
+    /// Of a change that PostgreSQL's log has up to here: the user's minimum from now on, unless that is higher. A delivery has
+    /// none.
+    pub lsn: Option<Lsn>,
 }
 
 /// Where an event went.
@@ -65,16 +68,18 @@ impl Inboxes {
             pipeline
                 .cmd("EVALSHA")
                 .arg(ROUTE.get_hash())
-                .arg(4)
+                .arg(if routing.lsn.is_some() { 5 } else { 4 })
                 .arg(keys.meta)
                 .arg(keys.entries)
                 .arg(keys.sessions)
-                .arg(keys.delivered)
-                .arg(redis.run())
-                .arg(routing.event)
-                .arg(limits::INBOX_ENTRIES_MAX)
-                .arg(limits::INBOX_BYTES_MAX);
-            if let Some((conversation_id, seq)) = routing.delivered {
+                .arg(keys.delivered);
+            if routing.lsn.is_some() {
+                pipeline.arg(self.lsn_key(routing.user_id.as_uuid()));
+            }
+            pipeline.arg(redis.run()).arg(routing.event).arg(limits::INBOX_ENTRIES_MAX).arg(limits::INBOX_BYTES_MAX);
+            if let Some(lsn) = routing.lsn {
+                pipeline.arg(lsn_min::text(lsn)).arg(super::millis(lsn_min::LSN_MIN_AGE_MAX));
+            } else if let Some((conversation_id, seq)) = routing.delivered {
                 pipeline.arg(conversation_id.as_uuid().simple().to_string()).arg(seq.0);
             }
         }

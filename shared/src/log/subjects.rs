@@ -93,7 +93,7 @@ mod tests {
         let (user_id, message_id) = (UserId::random(), MessageId::random());
         let (in_order, alone) = (format!("chat.10.message.{ID}"), "chat.10.fact".to_owned());
         let facts = [
-            (Fact::BlocksChanged(BlocksChanged { user_id }), &in_order),
+            (Fact::BlocksChanged(BlocksChanged { user_id, lsn: None }), &in_order),
             (Fact::ParticipantsChanged(ParticipantsChanged::default()), &in_order),
             (Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(1) }), &alone),
             (Fact::DeliveredAdvanced(DeliveredAdvanced { user_id, delivered_seq: Seq(1) }), &alone),
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_fact_of_a_later_version_is_read_on_either_of_its_subjects() {
-        let known = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random() }));
+        let known = event(Fact::BlocksChanged(BlocksChanged { user_id: UserId::random(), lsn: None }));
         let name = b"BlocksChanged";
         let at = known.windows(name.len()).position(|bytes| bytes == name).unwrap();
         let newer = [&known[..at], b"PinnedMessage", &known[at + name.len()..]].concat();

@@ -33,6 +33,7 @@ pub async fn start(state_dir: &Path, options: &Options) -> Result<FleetFile> {
     let log = File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["up", "--in-background", "--gateways", &options.gateways.to_string()]);
+    command.args(["--replicas", &options.replicas.to_string()]);
     if options.fresh {
         command.arg("--fresh");
     }

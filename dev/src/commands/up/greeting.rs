@@ -22,6 +22,9 @@ pub fn print(fleet: &FleetFile, file: &Path, stop: &str) {
         fleet.push_service_urls.iter().map(|(platform, url)| format!("{platform} {url}")).collect();
     line("phones", &format!("{}   (stand-ins; GET lists the last notifications)", push_services.join("  ")));
     line("Postgres", &fleet.postgres_url);
+    for replica in &fleet.replica_urls {
+        line("replica", replica);
+    }
     line("NATS", &fleet.nats_url);
     line("Redis", &fleet.redis_url);
     if let Some(url) = &fleet.store_url {

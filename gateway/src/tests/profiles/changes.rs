@@ -131,7 +131,8 @@ async fn what_comes_too_late_for_an_answer_is_pushed_r3_5() {
 async fn deliver(place: &Place, state: &AppState, to: UserId, conversation_id: ConversationId) {
     let (stream_seq, newest) = place.log.newest(conversation_id).await.unwrap().unwrap();
     let event = newest.encode();
-    let routed = place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None }]).await.unwrap();
+    let routed =
+        place.inboxes.route(&[Routing { user_id: to, event: &event, delivered: None, lsn: None }]).await.unwrap();
     let [Routed::At { epoch, cursor, .. }] = routed[..] else { panic!("{to:?} has an inbox") };
     let recipients = vec![Recipient { user_id: to, epoch, cursor }];
     let delivery = Delivery::Numbered(vec![NumberedEvent { event: event.into(), stream_seq, recipients }]);

@@ -1,8 +1,18 @@
 -- Appends an event to a user's inbox and says which gateways hold their sessions.
--- KEYS: meta, entries, sessions, delivered
--- ARGV: run, event, entries_max, bytes_max; for a delivery also: conversation, number
+-- KEYS: meta, entries, sessions, delivered; for a change with an LSN also: lsn
+-- ARGV: run, event, entries_max, bytes_max; for a delivery also: conversation, number; for a change with an LSN also: that,
+-- and for how long it counts
 -- Returns: nothing if the user has no inbox, or knows of a later delivery; else epoch, cursor, whether devices are known
 -- to be registered for notifications ('1', '0', or '' for unknown), then "gateway device head" of each session.
+if KEYS[5] then
+    -- Also for a user without an inbox, who lists conversations all the same. All LSNs are of one length, so they compare as
+    -- texts; a value of another type is replaced.
+    local lsn, before = ARGV[5], redis.pcall('GET', KEYS[5])
+    if type(before) == 'string' and before > lsn then
+        lsn = before
+    end
+    redis.call('PSETEX', KEYS[5], ARGV[6], lsn)
+end
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'run', 'devices')
 local epoch = meta[1]
 if not epoch then
@@ -20,7 +30,7 @@ local function end_with_inbox(key)
         redis.call('PEXPIRE', key, left)
     end
 end
-if ARGV[5] then
+if ARGV[5] and not KEYS[5] then
     local before = redis.call('HGET', KEYS[4], ARGV[5])
     if before and tonumber(before) >= tonumber(ARGV[6]) then
         return {}

@@ -9,7 +9,7 @@ use chat_shared::{
     },
     ids::LoginId,
     jobs::{AssignedJob, Job, MessageJob, ReadUpTo, WaitingJob},
-    position::{Cursor, Seq, StreamSeq},
+    position::{Cursor, Lsn, Seq, StreamSeq},
     sealing::{AudienceTag, Envelope},
     wire::{ConversationKind, Participant, Presence, Role, Typing},
 };
@@ -32,16 +32,20 @@ fn times() -> impl Strategy<Value = Timestamp> {
     any::<i64>().prop_map(Timestamp)
 }
 
+fn lsns() -> impl Strategy<Value = Option<Lsn>> {
+    option::of(any::<u64>().prop_map(Lsn))
+}
+
 fn facts() -> impl Strategy<Value = Fact> {
     prop_oneof![
         (id(), id(), envelopes(), numbers()).prop_map(|(message_id, sender_id, envelope, seen)| {
             let (audience, seen_seq) = (AudienceTag::default(), Seq(seen));
             Fact::MessageSent(MessageSent { message_id, sender_id, envelope, seen_seq, audience })
         }),
-        (vec(id(), 0..4), vec(id(), 0..4), vec(id(), 0..2)).prop_map(|(added, removed, returned)| {
-            Fact::ParticipantsChanged(ParticipantsChanged { added, removed, returned })
+        (vec(id(), 0..4), vec(id(), 0..4), vec(id(), 0..2), lsns()).prop_map(|(added, removed, returned, lsn)| {
+            Fact::ParticipantsChanged(ParticipantsChanged { added, removed, returned, lsn })
         }),
-        id().prop_map(|user_id| Fact::BlocksChanged(BlocksChanged { user_id })),
+        (id(), lsns()).prop_map(|(user_id, lsn)| Fact::BlocksChanged(BlocksChanged { user_id, lsn })),
         (id(), id(), numbers()).prop_map(|(user_id, message_id, seq)| {
             Fact::ReadAdvanced(ReadAdvanced { user_id, message_id, read_seq: Seq(seq) })
         }),
