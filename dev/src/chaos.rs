@@ -15,6 +15,7 @@ mod guests;
 mod line;
 mod load;
 mod loss;
+mod old_texts;
 mod outcome;
 mod past;
 mod phone;

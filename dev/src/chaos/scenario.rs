@@ -110,6 +110,8 @@ scenarios! {
         "agents of two businesses vanish while customers wait for them, and everything behind them is killed or emptied";
     Retire "retire" Plain faults::retire::aged_out,
         "days of messages age out while retention, PostgreSQL and readers get in the way";
+    Cold "cold" Cold faults::cold::moved,
+        "old texts move to an object store that fails, while their worker is killed and messages come late";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }
@@ -137,6 +139,7 @@ impl Scenario {
                 | Self::BadFrames
                 | Self::Agents
                 | Self::Retire
+                | Self::Cold
                 | Self::Restore
         )
     }
