@@ -142,6 +142,7 @@ impl OldTexts {
             match reader.rest.history(room.id, range, Some(PAGE)).await {
                 Ok(page) => {
                     paged.answered += 1;
+                    paged.shorter += usize::from(page.has_more && page.messages.len() < PAGE);
                     paged.wrong.extend(check(&page, range, talk).err());
                 }
                 Err(error) if error.retry_after().is_some() => paged.refused += 1,
@@ -279,6 +280,8 @@ impl OldTexts {
 #[derive(Debug, Default)]
 pub struct Paged {
     pub answered: usize,
+    /// Those among them that end though there is more and fewer messages than asked for.
+    pub shorter: usize,
     /// For now.
     pub refused: usize,
     /// What is wrong with pages, and what was refused for good.
@@ -289,6 +292,7 @@ impl Paged {
     /// Both together.
     pub fn and(mut self, other: Self) -> Self {
         self.answered += other.answered;
+        self.shorter += other.shorter;
         self.refused += other.refused;
         self.wrong.extend(other.wrong);
         self

@@ -173,7 +173,13 @@ async fn page_without_store(trial: &mut Trial<'_>, worker: &Worker<'_>, texts: &
         all = all.and(paged);
     }
     proxy.heal();
-    trial.bite(all.answered > 0, format!("{} pages were answered without the store", all.answered));
+    trial.bite(
+        all.shorter > 0,
+        format!(
+            "{} pages were answered without the store, {} of them shorter than asked for",
+            all.answered, all.shorter
+        ),
+    );
     let of = all.answered + all.refused;
     trial.promise(Check::PagesWrong, all.wrong.len(), of.max(all.wrong.len()), all.wrong.into_iter().next());
     Ok(())
