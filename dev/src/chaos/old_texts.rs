@@ -137,8 +137,9 @@ impl OldTexts {
     async fn page_through_as(&self, reader: &Reader, until: Instant) -> Paged {
         let mut paged = Paged::default();
         let talks = self.talks.iter().filter(|(room, _)| room.members.contains(&reader.user_id));
-        let pages: Vec<_> = talks.flat_map(|(room, talk)| ranges(talk).map(move |range| (room, talk, range))).collect();
-        for (room, talk, range) in pages.into_iter().cycle() {
+        let requests: Vec<_> =
+            talks.flat_map(|(room, talk)| ranges(talk).map(move |range| (room, talk, range))).collect();
+        for (room, talk, range) in requests.into_iter().cycle() {
             match reader.rest.history(room.id, range, Some(PAGE)).await {
                 Ok(page) => {
                     paged.answered += 1;

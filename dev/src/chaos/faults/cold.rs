@@ -37,7 +37,7 @@ const FAULTS_OF_GATEWAYS: [StoreFault; 4] =
 /// How long the worker may take to run into a fault.
 const FELT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a step of all days may take, once nothing is broken any more.
-const MOVED_DEADLINE: Duration = Duration::from_secs(60);
+const MOVED_DEADLINE: Duration = Duration::from_mins(1);
 /// How long one look of the worker may take before it is started again, for the next one.
 const LOOK: Duration = Duration::from_secs(4);
 /// After a start: from before its first statement to its last.
