@@ -8,6 +8,7 @@ mod actions;
 mod ageing;
 mod cases;
 mod checks;
+mod cold;
 mod diary;
 mod evidence;
 mod finding;
@@ -24,7 +25,8 @@ pub use self::{
         DELETED_FROM, GONE_FROM,
     },
     cases::{Case, CaseEvidence, Informed, Lease, Resolved, Searched},
-    checks::{are_told, audit, audit_ageing, audit_cases},
+    checks::{are_told, audit, audit_ageing, audit_cases, audit_cold},
+    cold::{ColdDay, ColdEvidence, ColdMessage, ColdObject, ColdPack, TextPlace},
     diary::{Diary, News},
     evidence::{AwayDevice, DeviceRecord, Evidence, Listed, Observed, Pushed, ReadMark, Room, Row, Sight},
     finding::{Check, Finding, ensure_held},

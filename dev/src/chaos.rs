@@ -16,6 +16,7 @@ mod line;
 mod listers;
 mod load;
 mod loss;
+mod old_texts;
 mod outcome;
 mod past;
 mod phone;

@@ -5,6 +5,7 @@
 mod ageing;
 mod cases;
 mod changes;
+mod cold;
 mod realtime;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use chat_client::{
     wire::Message,
 };
 
-pub use self::{ageing::audit_ageing, cases::audit_cases};
+pub use self::{ageing::audit_ageing, cases::audit_cases, cold::audit_cold};
 use self::{
     changes::{accepted_wrongly, audience_wrong, change_not_told, marks_wrong, members_wrong, pushed_too_often},
     realtime::{notified_twice, presence_wrong},

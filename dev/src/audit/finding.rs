@@ -103,6 +103,15 @@ pub enum Check {
     OnPrimary,
     /// Copies of texts whose day is gone that a key opens, and such texts and their keys in files.
     CanaryOpened,
+    /// Old texts that are neither in a row nor in a pack, packs that the object store lacks or has damaged, and packs that were
+    /// recorded, or rows with texts dropped, though reading back failed.
+    TextsLost,
+    /// Texts that stay in rows of days whose texts have moved, beyond those that have to, and days that have not moved.
+    TextsLeft,
+    /// Old texts in clear in objects of the store.
+    TextsInClear,
+    /// Pages of old history with a hole, another text or a wrong end, and requests for pages that were refused for good.
+    PagesWrong,
 }
 
 impl Check {
@@ -156,6 +165,10 @@ impl Check {
             Self::ListsStale => "lists stale",
             Self::OnPrimary => "on primary",
             Self::CanaryOpened => "canary opened",
+            Self::TextsLost => "texts lost",
+            Self::TextsLeft => "texts left",
+            Self::TextsInClear => "texts in clear",
+            Self::PagesWrong => "pages wrong",
         }
     }
 
@@ -223,6 +236,10 @@ impl Check {
             Self::ListsStale => "lists were from before a change that their user had made or was pushed",
             Self::OnPrimary => "reads left more to the primary than a healthy replica may",
             Self::CanaryOpened => "tries to read texts of days that are gone succeeded",
+            Self::TextsLost => "old texts and packs are lost, or were relied on without being read back",
+            Self::TextsLeft => "rows and days keep texts that should have moved to the object store",
+            Self::TextsInClear => "objects of the store have an old text in clear",
+            Self::PagesWrong => "pages of old history are wrong",
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod agents;
 pub mod clients;
 pub mod clocks;
 pub mod cluster;
+pub mod cold;
 pub mod commit;
 pub mod departures;
 pub mod failovers;

@@ -58,8 +58,7 @@ pub enum GroundKind {
     Replica,
     /// Redis is behind an address that can lead elsewhere.
     RedisLine,
-    /// Bodies of old messages go to an object store, which is behind a proxy.
-    #[expect(dead_code, reason = "no scenario breaks the store yet")]
+    /// Bodies of old messages go to an object store, which is behind proxies.
     Cold,
 }
 
@@ -88,11 +87,17 @@ pub struct Ground {
     pub persister_line: Line,
     /// The notifier's way to Redis; where that is behind a line, the gateways' too.
     pub notifier_line: Line,
-    /// The services' way to the object store, where there is one.
-    #[expect(dead_code, reason = "no scenario breaks the store yet")]
-    pub store_proxy: Option<StoreProxy>,
+    /// The services' ways to the object store, where there is one.
+    pub store_proxies: Option<StoreProxies>,
     /// Dropped after the fleet, which uses it.
     _disk: Option<Disk>,
+}
+
+/// What stands before an object store.
+#[derive(Debug)]
+pub struct StoreProxies {
+    pub of_worker: StoreProxy,
+    pub of_gateways: StoreProxy,
 }
 
 /// How far a worker's consumer of the log is.
@@ -129,7 +134,7 @@ impl Ground {
             name: "CHAT_NATS_URL".to_owned(),
             value: passwords.url("nats", Login::Persister, &persister_line.address()),
         };
-        let (mut disk, mut store_proxy) = (None, None);
+        let (mut disk, mut store_proxies) = (None, None);
         match kind {
             GroundKind::SmallDisk => {
                 disk = Some(Disk::mount(&means.dir.join(name).join(fleet::DATA).join("nats"), SMALL_DISK_BYTES)?);
@@ -150,10 +155,16 @@ impl Ground {
                 options.env.push(("CHAT_REDIS_URL".to_owned(), to_redis));
             }
             GroundKind::Cold => {
-                let proxy = StoreProxy::open().await?;
+                let proxies =
+                    StoreProxies { of_worker: StoreProxy::open().await?, of_gateways: StoreProxy::open().await? };
                 options.has_cold = true;
-                options.env.push(("CHAT_COLD_STORE_ENDPOINT".to_owned(), proxy.url()));
-                store_proxy = Some(proxy);
+                options.env.push(("CHAT_COLD_STORE_ENDPOINT".to_owned(), proxies.of_gateways.url()));
+                options.service_env.push(ServiceEnv {
+                    service: "cold".to_owned(),
+                    name: "CHAT_COLD_STORE_ENDPOINT".to_owned(),
+                    value: proxies.of_worker.url(),
+                });
+                store_proxies = Some(proxies);
             }
             GroundKind::Clocks => {
                 let faketime = Faketime::find_or_fetch().await?;
@@ -163,11 +174,12 @@ impl Ground {
         let fleet = Fleet::assemble(options).await?;
         persister_line.lead_to(fleet.servers().map(|servers| servers.nats.address()));
         notifier_line.lead_to(fleet.servers().map(|servers| servers.redis.address()));
-        if let (Some(proxy), Some(Servers { store: Some(store), .. })) = (&store_proxy, fleet.servers()) {
-            proxy.lead_to(store.address());
+        if let (Some(proxies), Some(Servers { store: Some(store), .. })) = (&store_proxies, fleet.servers()) {
+            proxies.of_worker.lead_to(store.address());
+            proxies.of_gateways.lead_to(store.address());
         }
         fleet.start_services().await?;
-        Ok(Self { fleet, persister_line, notifier_line, store_proxy, _disk: disk })
+        Ok(Self { fleet, persister_line, notifier_line, store_proxies, _disk: disk })
     }
 
     /// Its NATS, Postgres and Redis.

@@ -6,16 +6,15 @@
 //! through a real gateway whose clock is 98 days behind.
 
 mod canary;
+pub mod days;
 mod evidence;
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use chat_client::{
-    clock::Timestamp,
     ids::{ConversationId, MessageId, UserId},
     positions::Seq,
-    runs::Runs,
     wire::{ConversationKind, Participant, Role},
 };
 use chat_shared::{
@@ -23,17 +22,18 @@ use chat_shared::{
     event::{Event, Fact, MessageSent, Participants},
     log::subject_of,
     position::StreamSeq,
-    sealing::{AudienceTag, ContentKey, Envelope, MasterKey, Sealed, WrappedKey},
+    sealing::AudienceTag,
 };
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, types::time::Date};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use self::canary::Canary;
+use self::{
+    canary::Canary,
+    days::{Days, Old, date, mark, partition, store},
+};
 use super::ground::Ground;
 use crate::{
-    audit::{GONE_FROM, Key, Room, stored},
-    content_keys,
-    copy::{Rows, copy},
+    audit::{GONE_FROM, Room},
     fleet::Fleet,
 };
 
@@ -71,17 +71,6 @@ const ENTRIES: [(&str, i32, Option<i32>); 15] = [
 ];
 /// Dead letters among them that have to stay.
 pub const LETTERS_KEPT: u64 = 2;
-const MS_PER_DAY: i64 = 86_400_000;
-
-/// A message of the past.
-#[derive(Debug, Clone)]
-pub struct Old {
-    key: Key,
-    seq: Seq,
-    sent_at: Timestamp,
-    text: String,
-    envelope: Envelope,
-}
 
 /// A row of another table.
 #[derive(Debug, Clone, Copy)]
@@ -95,12 +84,7 @@ struct Entry {
 
 /// Everything that was put there.
 pub struct Past {
-    /// By the clock of PostgreSQL.
-    today: Day,
-    master_key: MasterKey,
-    /// As they were stored.
-    wrapped: BTreeMap<Day, WrappedKey>,
-    keys: BTreeMap<Day, ContentKey>,
+    days: Days,
     canary: Canary,
     /// Conversations of people who write there now.
     pub busy: Vec<Room>,
@@ -122,19 +106,8 @@ impl Past {
     pub async fn prepare(ground: &Ground) -> Result<Self> {
         let fleet = &ground.fleet;
         fleet.retention().stop().await?;
-        let mut postgres = ground.postgres().await?;
-        let today = today(&mut postgres).await?;
-        let master_key = MasterKey::parse(&std::fs::read_to_string(fleet.dir().join("keys/master.key"))?)?;
-        let (mut wrapped, mut keys) = (BTreeMap::new(), BTreeMap::new());
-        for day in DAYS_AGO.map(|days_ago| today.plus(-days_ago)) {
-            make_day(&mut postgres, day).await?;
-            let generated = master_key.generate(day)?;
-            keys.insert(day, master_key.unwrap(&generated)?);
-            wrapped.insert(day, generated);
-        }
-        content_keys::store(&mut postgres, wrapped.values()).await?;
-        // As autovacuum does long before a key is destroyed.
-        postgres.execute("analyze content_keys").await?;
+        let days = Days::make(ground, &DAYS_AGO).await?;
+        let (today, mut postgres) = (days.today, ground.postgres().await?);
         let canary = Canary::send(ground, today.plus(-GONE_FROM)).await.context("a gateway of 98 days ago")?;
         for gateway in fleet.gateways() {
             gateway.stop().await?;
@@ -147,20 +120,7 @@ impl Past {
         postgres.execute("select record_message_days()").await?;
         let messages = vec![canary.message.clone()];
         let (busy, quiet, strangers) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self {
-            today,
-            master_key,
-            wrapped,
-            keys,
-            canary,
-            busy,
-            quiet,
-            strangers,
-            messages,
-            late: None,
-            entries,
-            entries_of,
-        })
+        Ok(Self { days, canary, busy, quiet, strangers, messages, late: None, entries, entries_of })
     }
 
     /// Makes conversations of these people, and so many of others. The people are not connected yet: they find the
@@ -173,12 +133,12 @@ impl Past {
         let mut talks = Vec::new();
         for members in BUSY {
             let room = room(members);
-            talks.push(self.talk(&room, &DAYS_AGO, A_DAY)?);
+            talks.push(self.days.talk(&room, &DAYS_AGO, A_DAY)?);
             self.busy.push(room);
         }
         for (members, days_ago) in QUIET {
             let room = room(members);
-            talks.push(self.talk(&room, days_ago, A_DAY)?);
+            talks.push(self.days.talk(&room, days_ago, A_DAY)?);
             self.quiet.push(room);
         }
         for number in 0..strangers {
@@ -192,7 +152,7 @@ impl Past {
                 _ if number % 4 == 1 => &DAYS_AGO[..],
                 _ => &DAYS_AGO[..5],
             };
-            let mut talk = self.talk(&room, days_ago, 2)?;
+            let mut talk = self.days.talk(&room, days_ago, 2)?;
             if number == 0 {
                 self.late = talk.pop();
             }
@@ -210,33 +170,6 @@ impl Past {
         }
         self.messages.extend(talks.into_iter().flatten());
         Ok(())
-    }
-
-    /// Messages of these days in a conversation: each day has one in its first millisecond, and one in its last if it has
-    /// several.
-    fn talk(&self, room: &Room, days_ago: &[i32], a_day: u64) -> Result<Vec<Old>> {
-        let mut talk = Vec::new();
-        for days_ago in days_ago {
-            let day = self.today.plus(-days_ago);
-            for number in 0..a_day {
-                let last = if number + 1 == a_day && number > 0 { MS_PER_DAY - 1 } else { 0 };
-                let sent_at = Timestamp(day.start().0 + last.max(number.cast_signed() * 3_600_000));
-                let seq = Seq(talk.len() as u64 + 1);
-                talk.push(self.old(room, seq, sent_at)?);
-            }
-        }
-        Ok(talk)
-    }
-
-    /// A message of one of the participants, who take turns.
-    fn old(&self, room: &Room, seq: Seq, sent_at: Timestamp) -> Result<Old> {
-        let turn = usize::try_from(seq.0)? % room.members.len();
-        let place = Sealed { conversation_id: room.id, message_id: MessageId::random(), sender_id: room.members[turn] };
-        let text = format!("number {} of {} days ago", seq.0, self.today.0 - sent_at.day().0);
-        let key = self.keys.get(&sent_at.day()).context("a day has no key")?;
-        let envelope = key.seal(&place, text.as_bytes())?;
-        let Sealed { conversation_id, message_id, sender_id } = place;
-        Ok(Old { key: Key { conversation_id, sender_id, message_id }, seq, sent_at, text, envelope })
     }
 
     /// Puts the message that could not be stored in its time where persisters put such: it is a dead letter.
@@ -267,7 +200,7 @@ impl Past {
             "insert into dead_letters (stream_name, stream_seq, subject, payload, reason, created_at) \
              values ('late {}', 1, '{subject}', {}, 'it could not be stored', now())",
             late.key.message_id.as_uuid(),
-            bytea(&event.encode()),
+            days::bytea(&event.encode()),
         );
         ground.postgres().await?.execute(AssertSqlSafe(statement)).await?;
         self.messages.push(late);
@@ -276,7 +209,7 @@ impl Past {
 
     /// The name of the partition of a day.
     pub fn partition(&self, days_ago: i32) -> String {
-        partition(self.today.plus(-days_ago))
+        partition(self.days.today.plus(-days_ago))
     }
 
     /// Messages of conversations of these people, each with its conversation.
@@ -291,38 +224,6 @@ impl Past {
     pub fn copies(&self) -> (usize, usize) {
         (self.canary.in_files, self.canary.copies.len())
     }
-}
-
-async fn today(postgres: &mut PgConnection) -> Result<Day> {
-    let statement = "select (message_today() - date '1970-01-01')::bigint".to_owned();
-    Ok(Day(i32::try_from(stored::number(postgres, statement).await?)?))
-}
-
-fn date(day: Day) -> String {
-    Date::from(day).to_string()
-}
-
-fn partition(day: Day) -> String {
-    format!("messages_{}", date(day).replace('-', ""))
-}
-
-fn bytea(bytes: &[u8]) -> String {
-    let mut text = "'\\x".to_owned();
-    for byte in bytes {
-        _ = write!(text, "{byte:02x}");
-    }
-    text + "'"
-}
-
-/// Makes an empty partition, and removes the traces of the day that an earlier run on the same fleet has left.
-async fn make_day(postgres: &mut PgConnection, day: Day) -> Result<()> {
-    let (partition, date) = (partition(day), date(day));
-    let statements = format!(
-        "drop table if exists {partition}, {partition}_retired; delete from content_keys where day = '{date}'; \
-         delete from message_days where day = '{date}'; select make_message_partition('{date}')"
-    );
-    postgres.execute(AssertSqlSafe(statements)).await.with_context(|| partition)?;
-    Ok(())
 }
 
 async fn store_entries(
@@ -364,50 +265,5 @@ async fn store_entries(
         };
     }
     postgres.execute(AssertSqlSafe(statements)).await.context("rows of other tables")?;
-    Ok(())
-}
-
-/// Conversations and their messages, each in the state in which persisters leave it after its last message.
-async fn store(postgres: &mut PgConnection, rooms: impl Iterator<Item = &Room>, talks: &[Vec<Old>]) -> Result<()> {
-    let (mut conversations, mut participants, mut messages) = (Rows::new(), Rows::new(), Rows::new());
-    for (Room { id, members }, talk) in rooms.zip(talks) {
-        let (first, last) = talk.first().zip(talk.last()).context("a conversation is empty")?;
-        conversations.row(7).uuid(id.as_uuid()).bytes(b"group").bigint(last.seq.0.cast_signed());
-        conversations.uuid(last.key.message_id.as_uuid()).time(last.sent_at).time(first.sent_at).time(last.sent_at);
-        for user_id in members {
-            participants.row(4).uuid(id.as_uuid()).uuid(user_id.as_uuid()).bytes(b"member").time(first.sent_at);
-        }
-        for Old { key, seq, sent_at, envelope, .. } in talk {
-            messages.row(6).uuid(id.as_uuid()).bigint(seq.0.cast_signed()).time(*sent_at);
-            messages.uuid(key.message_id.as_uuid()).uuid(key.sender_id.as_uuid()).bytes(envelope.as_bytes());
-        }
-    }
-    let columns = "conversations (conversation_id, kind, last_seq, last_message_id, last_message_at, created_at, \
-                   last_activity_at)";
-    copy(postgres, columns, conversations).await?;
-    copy(postgres, "participants (conversation_id, user_id, role, joined_at)", participants).await?;
-    copy(postgres, "messages (conversation_id, seq, sent_at, message_id, sender_id, envelope)", messages).await
-}
-
-/// Read marks: the first participant has read up to a number, the others nothing but what they wrote.
-async fn mark(postgres: &mut PgConnection, room: &Room, talk: &[Old], read: u64) -> Result<()> {
-    let mut statements = String::new();
-    for (turn, user_id) in room.members.iter().enumerate() {
-        let own = talk.iter().filter(|message| message.key.sender_id == *user_id);
-        let mut runs = Runs::of(own.map(|message| (message.seq, message.seq)));
-        let read = runs.settle(Seq(if turn == 0 { read } else { 0 }));
-        let runs = talk.iter().filter(|message| message.key.sender_id == *user_id && message.seq > read);
-        let runs: Vec<_> = runs.map(|message| format!("[{0},{0}]", message.seq.0)).collect();
-        _ = write!(
-            statements,
-            "update participants set read_seq = {}, own_runs = '{{{}}}' \
-             where conversation_id = '{}' and user_id = '{}';",
-            read.0,
-            runs.join(","),
-            room.id.as_uuid(),
-            user_id.as_uuid()
-        );
-    }
-    postgres.execute(AssertSqlSafe(statements)).await?;
     Ok(())
 }

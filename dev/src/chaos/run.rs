@@ -10,6 +10,7 @@ use super::{
     crowd::Crowd,
     ground::Ground,
     load::Load,
+    old_texts::OldTexts,
     outcome::{Outcome, Verdict},
     past::Past,
     scenario::Scenario,
@@ -18,7 +19,7 @@ use super::{
     trial::{Bite, Scale, Trial},
 };
 use crate::{
-    audit::{Check, Finding, audit, audit_ageing, search::logs_in, stored},
+    audit::{Check, Finding, audit, audit_ageing, audit_cold, search::logs_in, stored},
     fleet::READY_DEADLINE,
 };
 
@@ -62,6 +63,10 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         Scenario::Retire => Some(Past::prepare(ground).await.context("making days of the past")?),
         _ => None,
     };
+    let mut old_texts = match scenario {
+        Scenario::Cold => Some(OldTexts::prepare(ground).await.context("making old texts")?),
+        _ => None,
+    };
     let strangers = scale.of(STRANGERS_FULL, STRANGERS_QUICK);
     let whispers = scale.of(WHISPERS_FULL, WHISPERS_QUICK);
     let mut crowd = Crowd::gather(&ground.fleet, send_wait_max, whispers, past.as_mut().map(|past| (past, strangers)))
@@ -79,6 +84,7 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
         rng: StdRng::seed_from_u64(seed),
         told: told.clone(),
         past: past.as_mut(),
+        old_texts: old_texts.as_mut(),
         bites: Vec::new(),
         findings: Vec::new(),
         dead_letters_expected: 0,
@@ -111,6 +117,9 @@ async fn try_play(ground: &Ground, scenario: Scenario, scale: Scale, seed: u64, 
     if let Some(past) = &past {
         evidence.attempts.extend(past.attempts());
         findings.extend(audit_ageing(&past.evidence(ground, &crowd.readers()?, &evidence).await?));
+    }
+    if let Some(texts) = &old_texts {
+        findings.extend(audit_cold(&texts.evidence(ground).await?));
     }
     findings.splice(0..0, audit(&evidence));
     findings.push(refused(&load));

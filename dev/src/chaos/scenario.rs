@@ -112,6 +112,8 @@ scenarios! {
         "days of messages age out while retention, PostgreSQL and readers get in the way";
     Replicas "replicas" Replica faults::replicas::broken,
         "a replica of PostgreSQL stops replaying, is killed, frozen and flaps: lists stay as fresh, and no request fails";
+    Cold "cold" Cold faults::cold::moved,
+        "old texts move to an object store that fails, while their worker is killed and messages come late";
     Clocks "clocks" Clocks faults::clocks::apart,
         "one gateway's clock is an hour ahead, and the gateway dies";
 }
@@ -139,6 +141,7 @@ impl Scenario {
                 | Self::BadFrames
                 | Self::Agents
                 | Self::Retire
+                | Self::Cold
                 | Self::Restore
         )
     }

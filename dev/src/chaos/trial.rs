@@ -14,6 +14,7 @@ use super::{
     ground::Ground,
     load::{Load, Voice},
     loss::Loss,
+    old_texts::OldTexts,
     past::Past,
     told::Told,
 };
@@ -69,6 +70,8 @@ pub struct Trial<'a> {
     pub told: Told,
     /// Days of the past, in the scenario in which days age out.
     pub past: Option<&'a mut Past>,
+    /// Texts of the past, in the scenario in which they move to an object store.
+    pub old_texts: Option<&'a mut OldTexts>,
     pub bites: Vec<Bite>,
     /// Findings of the scenario's own.
     pub findings: Vec<Finding>,

@@ -3,6 +3,7 @@
 
 mod ageing;
 mod cases;
+mod cold;
 
 use std::time::Duration;
 

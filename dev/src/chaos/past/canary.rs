@@ -17,7 +17,7 @@ use chat_shared::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{MS_PER_DAY, Old};
+use super::days::{MS_PER_DAY, Old};
 use crate::{
     audit::{Key, search::bytes_in},
     chaos::ground::Ground,

@@ -9,13 +9,16 @@ use anyhow::{Result, ensure};
 use chat_client::{ids::ConversationId, positions::Seq};
 use chat_shared::{
     clock::Day,
-    sealing::{ContentKey, Envelope, Sealed, WrappedKey},
+    sealing::{ContentKey, Envelope, WrappedKey},
 };
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row as _, postgres::PgRow};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{DAYS_AGO, Old, Past, date, partition, today};
+use super::{
+    DAYS_AGO, Past,
+    days::{Old, date, partition, today},
+};
 use crate::{
     audit::{
         AgedCopy, AgedDay, AgedEntry, AgedFloor, AgedListing, AgedMessage, AgedRow, AgedSearch, AgeingEvidence,
@@ -53,15 +56,15 @@ impl Past {
     /// all people, and the history of the conversations where they write.
     pub async fn evidence(&self, ground: &Ground, readers: &[Reader], gathered: &Evidence) -> Result<AgeingEvidence> {
         let mut postgres = ground.postgres().await?;
-        let is_same_day = today(&mut postgres).await? == self.today;
+        let is_same_day = today(&mut postgres).await? == self.days.today;
         ensure!(
             is_same_day,
             "midnight (UTC) has passed since the days were made, and others are due now: play it again"
         );
         let wrapped = content_keys::stored(&mut postgres).await?;
         let keys: BTreeMap<Day, ContentKey> =
-            wrapped.iter().filter_map(|key| Some((key.day, self.master_key.unwrap(key).ok()?))).collect();
-        let rows = rows(&mut postgres, self.today.plus(-DAYS_AGO[0]), self.today).await?;
+            wrapped.iter().filter_map(|key| Some((key.day, self.days.master_key.unwrap(key).ok()?))).collect();
+        let rows = rows(&mut postgres, self.days.today.plus(-DAYS_AGO[0]), self.days.today).await?;
         let mut read: BTreeSet<Key> = gathered.history.iter().map(key_of).collect();
         for room in &self.quiet {
             let reader = readers.iter().find(|reader| room.members.contains(&reader.user_id));
@@ -73,7 +76,7 @@ impl Past {
         let messages = self.messages.iter().map(|message| {
             let Key { conversation_id, sender_id, .. } = message.key;
             let row = rows.get(&(conversation_id, message.seq)).map(|(is_deleted, envelope)| {
-                let opened = keys.get(&message.sent_at.day()).and_then(|key| key.open(&place(message), envelope).ok());
+                let opened = keys.get(&message.sent_at.day()).and_then(|key| key.open(&message.place(), envelope).ok());
                 AgedRow {
                     is_deleted: *is_deleted,
                     is_opened: opened.is_some_and(|text| text == message.text.as_bytes()),
@@ -93,13 +96,13 @@ impl Past {
     }
 
     fn days_ago(&self, message: &Old) -> i32 {
-        self.today.0 - message.sent_at.day().0
+        self.days.today.0 - message.sent_at.day().0
     }
 
     async fn days(&self, postgres: &mut PgConnection, keys: &[WrappedKey]) -> Result<Vec<AgedDay>> {
         let mut days = Vec::new();
         for days_ago in DAYS_AGO {
-            let day = self.today.plus(-days_ago);
+            let day = self.days.today.plus(-days_ago);
             let (partition, date) = (partition(day), date(day));
             let relations = format!(
                 "select (select count(*) from pg_class where relname like '{partition}%') \
@@ -163,7 +166,7 @@ impl Past {
         let rows = rows.map(|message| (message, "in its row", &message.envelope));
         let copies = self.canary.copies.iter().map(|(found, envelope)| (&self.canary.message, *found, envelope));
         let tried = rows.chain(copies).map(|(message, found, envelope)| {
-            let opens = |key: &&ContentKey| key.open(&place(message), &as_of(envelope, key.day())).is_ok();
+            let opens = |key: &&ContentKey| key.open(&message.place(), &as_of(envelope, key.day())).is_ok();
             AgedCopy {
                 name: format!("a text of {} days ago, {found}", self.days_ago(message)),
                 keys: keys.len() as u64,
@@ -185,8 +188,8 @@ impl Past {
             ("the canary in files of the fleet".to_owned(), ground.fleet.dir().to_path_buf(), text.clone()),
             ("the canary in files of PostgreSQL".to_owned(), data.clone(), text),
         ];
-        for (day, key) in self.wrapped.iter().filter(|(day, _)| self.today.0 - day.0 > GONE_FROM) {
-            let name = format!("the key of {} days ago in tables of PostgreSQL", self.today.0 - day.0);
+        for (day, key) in self.days.wrapped.iter().filter(|(day, _)| self.days.today.0 - day.0 > GONE_FROM) {
+            let name = format!("the key of {} days ago in tables of PostgreSQL", self.days.today.0 - day.0);
             wanted.push((name, data.join("base"), key.bytes.clone()));
         }
         let search = |(name, directory, needle): (String, PathBuf, Vec<u8>)| -> Result<AgedSearch> {
@@ -200,11 +203,6 @@ impl Past {
 fn key_of(message: &chat_client::wire::Message) -> Key {
     let (conversation_id, sender_id, message_id) = (message.conversation_id, message.sender_id, message.message_id);
     Key { conversation_id, sender_id, message_id }
-}
-
-const fn place(message: &Old) -> Sealed {
-    let Key { conversation_id, sender_id, message_id } = message.key;
-    Sealed { conversation_id, message_id, sender_id }
 }
 
 /// The same content under the name of another day, whose key is refused otherwise before it is tried.
