@@ -14,6 +14,7 @@ const SERVICES: [Login; 6] = [Gateway, Persister, Notifier, TextNotifier, Retent
 const NO_RIGHT: &str = "42501";
 
 const ALL: &[Login] = &SERVICES;
+const ALL_BUT_COLD: &[Login] = &[Gateway, Persister, Notifier, TextNotifier, Retention];
 const NOBODY: &[Login] = &[];
 const OF_GATEWAY: &[Login] = &[Gateway];
 const OF_PERSISTER: &[Login] = &[Persister];
@@ -78,7 +79,7 @@ const AGEING: &[Line] = &[
 const CONVERSATIONS: &[Line] = &[
     ("select created_at from conversations", OF_GATEWAY),
     ("select direct_low from conversations", &[Gateway, Notifier, TextNotifier]),
-    ("select last_seq from conversations", ALL),
+    ("select last_seq from conversations", ALL_BUT_COLD),
     (
         "insert into conversations (conversation_id, kind, created_at, last_activity_at)
          values (gen_random_uuid(), 'group', now(), now())",
@@ -101,14 +102,14 @@ const CONVERSATIONS: &[Line] = &[
     ("update conversations set business_id = null, customer_id = null where kind = 'business'", NOBODY),
     ("delete from conversations", NOBODY),
     ("select role from participants", OF_GATEWAY),
-    ("select user_id from participants", ALL),
+    ("select user_id from participants", ALL_BUT_COLD),
     ("select muted_until from participants", &[Gateway, Notifier, TextNotifier]),
     (
         "insert into participants (conversation_id, user_id, role, joined_at)
          select conversation_id, gen_random_uuid(), 'member', now() from conversations where kind = 'group'",
         OF_GATEWAY,
     ),
-    ("select listed_at from participants", ALL),
+    ("select listed_at from participants", ALL_BUT_COLD),
     ("update participants set listed_at = now()", OF_PERSISTER),
     ("update participants set muted_until = now()", OF_GATEWAY),
     ("update participants set role = 'owner'", OF_GATEWAY),
