@@ -128,7 +128,7 @@ async fn objects_outlast_a_stop_and_a_kill_and_a_frozen_server_is_out_of_reach()
     let binaries = TestServers::from_env().map_or(Binaries::find_or_fetch().await?, |servers| servers.binaries);
     let server = Seaweedfs::start_in(&binaries, scratch.path(), &Ports::fresh()).await?;
     let log = std::fs::read_to_string(server.process().log())?;
-    ensure!(log.contains("becomes leader"), "its log is elsewhere");
+    ensure!(log.contains("I am the leader"), "its log is elsewhere");
     ensure!(!log.contains("anonymous cluster statistics"), "it reports to its makers");
 
     let worker = seaweedfs::open(&url_as(&server.url(), Login::Cold), Purpose::Writing)?;

@@ -64,7 +64,8 @@ impl Seaweedfs {
             .args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
             // Else it reports to those who make it.
             .args(["-master.telemetry=false"])
-            .args(["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"])
+            // Else it waits for others, and its parts try again only after five seconds.
+            .args(["-master.peers=none"])
             .args(["-master.volumeSizeLimitMB=1024", "-volume.max=100"])
             .args(["-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args([format!("-dir={}", data.display()), format!("-s3.config={}", identities.display())]);
@@ -78,7 +79,8 @@ impl Seaweedfs {
             part_ports.push(port);
         }
         launch.env = vec![("GOMEMLIMIT".to_owned(), MEMORY.to_owned())];
-        // On SIGTERM it waits 15 s for streams between its own parts. What it has acknowledged is in its files by then.
+        // On SIGTERM it waits for streams between its own parts, 15 s or for good. What it has acknowledged is in its files
+        // by then.
         launch.stop_signal = Signal::KILL;
         Ok(Self {
             process: Process::new(launch),

@@ -6,6 +6,7 @@ mod postgres;
 mod redis;
 mod restarts;
 mod stolen;
+mod store;
 
 use anyhow::{Result, ensure};
 use chat_dev::servers::Login;
