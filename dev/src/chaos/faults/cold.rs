@@ -164,7 +164,7 @@ async fn page_without_store(trial: &mut Trial<'_>, worker: &Worker<'_>, texts: &
         let faults = proxy.faults();
         proxy.fail(fault, None);
         trial.fault(&format!("requests of gateways to the store run into: {fault:?}"));
-        let paged = texts.page_through(Instant::now() + trial.scale.seconds(10, 2)).await;
+        let paged = texts.page_through(Instant::now() + trial.scale.seconds(10, 1)).await;
         let felt = proxy.faults() - faults;
         trial.bite(
             felt > 0 && paged.refused > 0,
