@@ -78,7 +78,7 @@ fn seqs(range: std::ops::RangeInclusive<u64>) -> Vec<u64> {
 
 #[tokio::test]
 async fn r12_3_a_page_of_old_messages_takes_two_statements_and_one_read_and_the_next_one_none() {
-    let scene = scene().await;
+    let scene = Box::pin(scene()).await;
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _recording = metrics::set_default_local_recorder(&recorder);
@@ -98,7 +98,7 @@ async fn r12_3_a_page_of_old_messages_takes_two_statements_and_one_read_and_the_
 
 #[tokio::test]
 async fn r12_3_without_the_store_newer_pages_are_shown_and_older_ones_are_unavailable() {
-    let scene = scene().await;
+    let scene = Box::pin(scene()).await;
     let closed = StoreSettings {
         cold_store_url: Some("s3://bucket/prefix".parse().unwrap()),
         cold_store_endpoint: Some("http://127.0.0.1:9".parse().unwrap()),
@@ -135,7 +135,7 @@ async fn r12_3_without_the_store_newer_pages_are_shown_and_older_ones_are_unavai
 
 #[tokio::test]
 async fn r12_3_other_bytes_in_the_store_cost_the_messages_that_they_were() {
-    let scene = scene().await;
+    let scene = Box::pin(scene()).await;
     let whole = scene.place.store.read(&scene.object).await.unwrap();
     let texts = async |history: &History| {
         let page = history.page(scene.ana, scene.id(), PageOf::Newest, 100).await.unwrap();
@@ -178,7 +178,7 @@ async fn r12_3_a_page_over_many_packs_is_shorter_and_goes_on() {
 
 #[tokio::test]
 async fn r12_3_a_repeat_of_a_message_whose_text_has_moved_gets_the_first_answer() {
-    let scene = scene().await;
+    let scene = Box::pin(scene()).await;
     // Only those of a conversation's last eight days are looked for.
     let (place, [ana, ben]) = (&scene.place, users());
     let conversation = place.direct(ana, ben).await;
