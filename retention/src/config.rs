@@ -85,7 +85,7 @@ pub struct ColdSettings {
     /// Repeats of messages are compared by their text for eight days, so that nothing younger moves. A smaller number spares
     /// PostgreSQL more; pages of history beyond it are read from the object store.
     #[arg(long, env = "CHAT_COLD_AFTER_DAYS", default_value_t = 14, value_name = "DAYS")]
-    #[arg(value_parser = clap::value_parser!(i32).range(9..=90))]
+    #[arg(value_parser = clap::value_parser!(i32).range(9..=90), help_heading = "Object store")]
     pub cold_after_days: i32,
     #[command(flatten)]
     pub postgres: PostgresSettings,
@@ -101,7 +101,7 @@ pub struct DaySettings {
     /// The day, in UTC, such as 2026-05-01.
     ///
     /// `cold_packs` lists the days that have packs.
-    #[arg(long, value_parser = read_day, value_name = "YYYY-MM-DD")]
+    #[arg(long, value_parser = read_day, value_name = "YYYY-MM-DD", help_heading = "Object store")]
     pub day: Date,
     #[command(flatten)]
     pub postgres: PostgresSettings,
