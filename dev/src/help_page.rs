@@ -3,13 +3,14 @@
 use clap::{Arg, ArgAction, Command};
 
 /// What a number, an address or a text may be counted or written in.
-const UNITS: [&str; 24] = [
+const UNITS: [&str; 25] = [
     "ADDRESS:PORT",
     "BASE64",
     "BYTES",
     "CONNECTIONS",
     "CONTACT",
     "CONVERSATIONS",
+    "DAYS",
     "FILE",
     "FILES",
     "FILTER",
@@ -52,7 +53,7 @@ pub fn assert_complete(mut program: Command) {
 
 /// What a person says to the program at once, and nobody leaves set.
 fn is_switch(argument: &Arg) -> bool {
-    matches!(argument.get_id().as_str(), "help" | "version" | "check_config" | "yes")
+    matches!(argument.get_id().as_str(), "help" | "version" | "check_config" | "yes" | "day")
 }
 
 fn assert_described(argument: &Arg) {
