@@ -100,7 +100,7 @@ async fn one_instance_at_a_time_reads_everything_in_order() -> Result<()> {
     let (log, other) = (open(&namespace).await?, open(&namespace).await?);
     let mut instances = [log.consumer(spec(true)).await?, other.consumer(spec(true)).await?];
     let mut heads = conversations(5);
-    let (mut seen, mut shares) = (Seen::default(), [0, 0]);
+    let (mut seen, mut readers) = (Seen::default(), Vec::new());
     for _ in 0..5 {
         append(&log, &mut heads, 20).await?;
         let expected: u64 = heads.values().map(|(seq, _)| seq).sum();
@@ -111,11 +111,14 @@ async fn one_instance_at_a_time_reads_everything_in_order() -> Result<()> {
                 entries = batch(second) => (entries?, 1),
             };
             seen.take(&entries).await?;
-            shares[instance] += entries.len();
+            readers.push(instance);
         }
     }
     assert_eq!(seen.inversions(), 0);
-    assert!(shares.contains(&0) && shares.contains(&500), "{shares:?}");
+    // A machine that pauses for longer than the time-out of a pin makes the other instance take over, rightly. Without a pin
+    // the instances take turns at 25 batches or more.
+    readers.dedup();
+    assert!(readers.len() <= 3, "{readers:?}");
     Ok(())
 }
 
