@@ -9,16 +9,16 @@ use std::ops::Range;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use chat_shared::packed;
-use serde_bytes::{ByteArray, Bytes as Body};
+use serde_bytes::{ByteArray, ByteBuf, Bytes as Body};
 use uuid::Uuid;
 
 /// The first bytes of every pack; the last one is the form's version.
 pub const MAGIC: &[u8] = b"CHATPACK\x01";
-/// Bytes of a chunk, unless one body alone is longer: what a page of old history reads at least.
+/// Bytes of a chunk, unless one body alone is longer: the least that a page of old history reads.
 pub const CHUNK_BYTES_MAX: usize = 128 * 1024;
-/// What the MessagePack around a body takes at the most.
+/// Bytes of MessagePack around a body, at most.
 const ENTRY_OVERHEAD: usize = 1 + 9 + 5;
-/// What it takes around a run, with the conversation's id.
+/// Bytes around a run, with the conversation's id.
 const RUN_OVERHEAD: usize = 1 + 2 + 16 + 5;
 
 type RunOf<B> = (ByteArray<16>, Vec<(u64, B)>);
@@ -29,7 +29,7 @@ pub struct Draft {
     bytes: Vec<u8>,
     chunks: Vec<Chunk>,
     messages: u64,
-    runs: Vec<RunOf<Vec<u8>>>,
+    runs: Vec<RunOf<ByteBuf>>,
     /// Bytes of the runs, once they are written.
     runs_len: usize,
     first: Option<Key>,
@@ -59,8 +59,10 @@ pub struct Chunk {
 /// A whole pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pack {
-    /// What the store keeps.
+    /// The object in the store.
     pub bytes: Bytes,
+    /// The SHA-256 of the bytes.
+    pub sha256: Vec<u8>,
     /// Its chunks, in order.
     pub chunks: Vec<Chunk>,
     /// Bodies in it.
@@ -111,11 +113,11 @@ impl Draft {
         self.runs_len += ENTRY_OVERHEAD + body.len();
         match (self.runs.last_mut(), self.last) {
             (Some((_, run)), Some(last)) if last.conversation_id == key.conversation_id => {
-                run.push((key.seq - last.seq, body));
+                run.push((key.seq - last.seq, ByteBuf::from(body)));
             }
             _ => {
                 self.runs_len += RUN_OVERHEAD;
-                self.runs.push((ByteArray::new(*key.conversation_id.as_bytes()), vec![(key.seq, body)]));
+                self.runs.push((ByteArray::new(*key.conversation_id.as_bytes()), vec![(key.seq, ByteBuf::from(body))]));
             }
         }
         self.messages += 1;
@@ -132,30 +134,18 @@ impl Draft {
         let last = self.last?;
         self.close_chunk();
         let Self { bytes, chunks, messages, .. } = self;
-        Some(Pack { bytes: bytes.into(), chunks, messages, last })
+        Some(Pack { sha256: sha256(&bytes), bytes: bytes.into(), chunks, messages, last })
     }
 
     fn close_chunk(&mut self) {
         let Some(first) = self.first.take() else { return };
         let place = self.bytes.len();
-        let runs: Vec<_> = self
-            .runs
-            .iter()
-            .map(|(id, run)| (id, run.iter().map(|(step, body)| (step, Body::new(body))).collect::<Vec<_>>()))
-            .collect();
-        rmp_serde::encode::write(&mut self.bytes, &runs).expect("memory takes what is written");
+        rmp_serde::encode::write(&mut self.bytes, &self.runs).expect("memory takes what is written");
         let length = self.bytes.len() - place;
         let short = |number: usize| u32::try_from(number).expect("packs are shorter than 4 GiB");
         self.chunks.push(Chunk { first, place: short(place), length: short(length) });
         self.runs.clear();
         self.runs_len = 0;
-    }
-}
-
-impl Pack {
-    /// Its SHA-256.
-    pub fn sha256(&self) -> Vec<u8> {
-        sha256(&self.bytes)
     }
 }
 

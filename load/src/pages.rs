@@ -64,6 +64,8 @@ pub enum Depth {
     Newest,
     /// Anywhere in the conversation, as when somebody searches or scrolls far.
     Anywhere,
+    /// Anywhere up to the message with this number.
+    Until(u64),
 }
 
 /// What the process says, a line each.
@@ -197,12 +199,14 @@ impl Request {
         let turn = number / plan.talks.len();
         let token = talk.tokens.get(turn % talk.tokens.len().max(1)).context("the plan names nobody who reads")?;
         let gateway = plan.gateways.get(number % plan.gateways.len().max(1)).context("the plan names no gateway")?;
+        let anywhere = |until: u64| {
+            let last = rand::rng().random_range(limit.min(until)..=until);
+            (format!("&before={}", last + 1), last)
+        };
         let (before, last) = match plan.depth {
             Depth::Newest => (String::new(), last_seq),
-            Depth::Anywhere => {
-                let before = rand::rng().random_range(limit.min(last_seq) + 1..=last_seq + 1);
-                (format!("&before={before}"), before - 1)
-            }
+            Depth::Anywhere => anywhere(last_seq),
+            Depth::Until(until) => anywhere(until.min(last_seq)),
         };
         Ok(Self {
             url: format!("{gateway}/v1/conversations/{}/messages?limit={limit}{before}", talk.conversation_id),
@@ -258,10 +262,12 @@ mod tests {
 
     #[test]
     fn pages_from_anywhere_are_full_and_within_the_conversation() {
-        for number in 0..1000 {
-            let expected = Request::new(&plan(Depth::Anywhere, 60), number).unwrap().expected;
-            assert!(*expected.start() >= 1 && *expected.end() <= 60, "{expected:?}");
-            assert_eq!(expected.count(), 50);
+        for (depth, last_seq) in [(Depth::Anywhere, 60), (Depth::Until(60), 1000)] {
+            for number in 0..1000 {
+                let expected = Request::new(&plan(depth, last_seq), number).unwrap().expected;
+                assert!(*expected.start() >= 1 && *expected.end() <= 60, "{expected:?}");
+                assert_eq!(expected.count(), 50);
+            }
         }
     }
 

@@ -208,7 +208,7 @@ impl Cold {
         // Of an attempt whose outcome is unknown the next one has another name.
         let object = format!("{}{number}-{:016x}.pack", prefix(day), rand::random::<u64>());
         self.store.put_new(&object, pack.bytes.clone()).await?;
-        self.read_back(&object, &pack.sha256()).await?;
+        self.read_back(&object, &pack.sha256).await?;
         steps::record(&self.pool, day, self.holder, number, &object, &pack).await?;
         counter!(COLD_MESSAGES_TOTAL).increment(pack.messages);
         counter!(COLD_BYTES_TOTAL).increment(u64::try_from(pack.bytes.len()).unwrap_or(u64::MAX));

@@ -122,6 +122,18 @@ impl Chat {
         Ok(PgConnection::connect(&self.fleet.urls().postgres).await?)
     }
 
+    /// A counter of the gateways without labels, all of them together.
+    pub(super) async fn counted(&self, name: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for gateway in self.fleet.gateways() {
+            let metrics = gateway.metrics().await?;
+            let line = metrics.lines().find(|line| line.split_whitespace().next() == Some(name));
+            let value = line.and_then(|line| line.split_whitespace().nth(1));
+            sum += value.with_context(|| format!("a gateway doesn't count {name}"))?.parse::<f64>()?;
+        }
+        Ok(sum)
+    }
+
     /// Somebody new, with a token.
     pub(super) fn user(&self) -> Result<(UserId, String)> {
         let id = UserId::random();
@@ -181,7 +193,8 @@ impl Subject for Chat {
             watched(self.servers.nats.process(), false, true),
             watched(self.servers.redis.process(), false, false),
         ];
-        services.chain(servers).collect()
+        let store = self.servers.store.iter().map(|store| watched(store.process(), false, false));
+        services.chain(servers).chain(store).collect()
     }
 
     fn holder(&self) -> Result<Watched> {
@@ -260,7 +273,7 @@ pub(super) fn seat((id, token): (UserId, String), conversation: String, address:
     Seat { user: id.as_uuid().to_string(), secret: token, device: Uuid::new_v4(), conversation, address }
 }
 
-fn watched(process: &Process, has_family: bool, counts_syncs: bool) -> Result<Watched> {
+pub(super) fn watched(process: &Process, has_family: bool, counts_syncs: bool) -> Result<Watched> {
     let name = process.name().to_owned();
     let pid = process.pid().with_context(|| format!("{name} has ended"))?;
     Ok(Watched { name, pid, has_family, counts_syncs })

@@ -59,14 +59,7 @@ async fn as_gateway(chat: &Chat) -> Result<()> {
 
 /// Statements by the gateways' counters since they started.
 pub async fn counted(chat: &Chat) -> Result<f64> {
-    let mut sum = 0.0;
-    for gateway in chat.fleet().gateways() {
-        let metrics = gateway.metrics().await?;
-        let line = metrics.lines().find(|line| line.split_whitespace().next() == Some(STATEMENTS));
-        let value = line.and_then(|line| line.split_whitespace().nth(1)).context("the gateway counts no statements")?;
-        sum += value.parse::<f64>()?;
-    }
-    Ok(sum)
+    chat.counted(STATEMENTS).await
 }
 
 /// Has Postgres log every statement with the name of the program that sent it.

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     fleet::{Profile, Programs},
     paths,
-    servers::{Binaries, Servers},
+    ports::Ports,
+    servers::{Binaries, Servers, seaweedfs::Seaweedfs},
     terminal,
 };
 
@@ -54,9 +55,25 @@ impl Setting {
 
     /// Starts this backend, and measures the floors on its servers before anything else uses them.
     pub async fn chat(&self, options: ChatOptions) -> Result<(Chat, Option<Floors>)> {
-        let directory = self.directory("chat");
+        let servers = self.servers().await?;
+        self.chat_on(servers, options).await
+    }
+
+    /// The same with an object store for old bodies, and the cold worker.
+    pub async fn chat_with_store(&self, options: ChatOptions) -> Result<(Chat, Option<Floors>)> {
+        let mut servers = self.servers().await?;
+        let data = self.directory("chat").join("data");
+        servers.store = Some(Seaweedfs::start_in(&self.binaries, &data, &Ports::fresh()).await?);
+        self.chat_on(servers, options).await
+    }
+
+    async fn servers(&self) -> Result<Servers> {
         terminal::progress("starting servers and services of its own");
-        let servers = chat::start_servers(&self.binaries, &directory).await?;
+        chat::start_servers(&self.binaries, &self.directory("chat")).await
+    }
+
+    async fn chat_on(&self, servers: Servers, options: ChatOptions) -> Result<(Chat, Option<Floors>)> {
+        let directory = self.directory("chat");
         let floors = if self.measures_floors { Some(self.floors(&servers).await?) } else { None };
         let (binaries, programs) = (self.binaries.clone(), self.programs.clone());
         Ok((Chat::start_on(servers, binaries, programs, &directory, options).await?, floors))

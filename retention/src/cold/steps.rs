@@ -152,7 +152,7 @@ pub async fn record(
         object,
         i64::try_from(pack.bytes.len()).unwrap_or(i64::MAX),
         to_sql(pack.messages),
-        pack.sha256(),
+        pack.sha256,
         pack.last.conversation_id,
         to_sql(pack.last.seq),
         &conversations,
