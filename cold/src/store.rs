@@ -73,6 +73,11 @@ impl Store {
         self.in_time(put).await
     }
 
+    /// Whether the store keeps earlier and deleted versions of this object: then deleting it removes nothing.
+    pub async fn keeps_versions(&self, name: &str) -> Result<bool, StoreError> {
+        self.in_time(async { Ok(self.objects.head(&Path::from(name)).await?.version.is_some()) }).await
+    }
+
     /// All bytes of an object, which has [`OBJECT_BYTES_MAX`] at the most.
     pub async fn read(&self, name: &str) -> Result<Bytes, StoreError> {
         self.in_time(async { collect(self.objects.get(&Path::from(name)).await?, OBJECT_BYTES_MAX).await }).await

