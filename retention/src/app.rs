@@ -116,13 +116,13 @@ pub async fn check_cold(settings: &ColdSettings) -> ExitCode {
     let mut report = Report::default();
     report.telemetry(&settings.telemetry);
     report.part("no master key", refuse_master_key());
-    if let Some(store) = report.part("settings of the object store", store(&settings.store)) {
-        if report.part("object store", cold::check_store(&store).await) == Some(true) {
-            report.note(
+    if let Some(store) = report.part("settings of the object store", store(&settings.store))
+        && report.part("object store", cold::check_store(&store).await) == Some(true)
+    {
+        report.note(
                 "the bucket keeps versions: bodies of deleted packs stay readable for those that have the content key, or a \
                  backup of it; turn versioning off, or let old versions expire after a day",
             );
-        }
     }
     let pool = config_check::postgres(&mut report, &settings.postgres, COLD_APPLICATION).await;
     config_check::rights(&mut report, pool.as_ref(), COLD_RIGHTS).await;

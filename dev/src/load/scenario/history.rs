@@ -81,8 +81,7 @@ pub async fn run(options: &Options, setting: &Setting) -> Result<ExitCode> {
     }
     let mut outcome = Outcome::begin("history", settings(options))?;
     let chat = ChatOptions { gateways: GATEWAYS, handshakes_per_second: Some(HANDSHAKES_PER_SECOND) };
-    let (chat, floors) =
-        if options.cold { setting.chat_with_store(chat).await? } else { setting.chat(chat).await? };
+    let (chat, floors) = if options.cold { setting.chat_with_store(chat).await? } else { setting.chat(chat).await? };
     outcome.floors(floors);
     outcome.versions(chat.versions().await?);
     terminal::heading("history of chat");
@@ -134,7 +133,12 @@ async fn cold(
 }
 
 fn aim(outcome: &mut Outcome, name: &str, max: f64, unit: &str, measured: f64) {
-    outcome.aim(name, format!("≤ {max} {unit}").trim_end(), format!("{measured:.1} {unit}").trim_end().to_owned(), measured <= max);
+    outcome.aim(
+        name,
+        format!("≤ {max} {unit}").trim_end(),
+        format!("{measured:.1} {unit}").trim_end().to_owned(),
+        measured <= max,
+    );
 }
 
 /// Measures one kind of page. The wait of 99 of 100.

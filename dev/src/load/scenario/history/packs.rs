@@ -1,6 +1,9 @@
 //! Moves the bodies of old days into packs of an object store, as the cold worker does over weeks, and measures the move (R12.3).
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use chat_load::clock;
@@ -19,7 +22,7 @@ use crate::{
     terminal, wait,
 };
 
-/// Days whose bodies stay in PostgreSQL: the default of CHAT_COLD_AFTER_DAYS.
+/// Days whose bodies stay in PostgreSQL: the default of `CHAT_COLD_AFTER_DAYS`.
 const WARM_DAYS: u16 = 14;
 /// How long moving all bodies may take.
 const DEADLINE: Duration = Duration::from_hours(2);
@@ -58,7 +61,10 @@ pub struct Moved {
 /// Fails if no day of so many is old enough to move.
 pub fn ensure_days(days: u16) -> Result<()> {
     let needed = WARM_DAYS + 1;
-    ensure!(days >= needed, "--cold needs --days {needed} or more: bodies move when their day is over for {WARM_DAYS} days");
+    ensure!(
+        days >= needed,
+        "--cold needs --days {needed} or more: bodies move when their day is over for {WARM_DAYS} days"
+    );
     Ok(())
 }
 
@@ -115,13 +121,12 @@ fn worker(chat: &Chat) -> Result<&Service> {
 }
 
 async fn until_moved(chat: &Chat) -> Result<()> {
-    let mut reported = u64::MAX;
-    wait::until("moving bodies into packs", DEADLINE, || async {
+    let reported = Cell::new(u64::MAX);
+    wait::until("moving bodies into packs", DEADLINE, async || {
         let mut database = chat.database().await?;
         let due = integer(&mut database, DUE, 0).await?;
         database.close().await?;
-        if due != reported {
-            reported = due;
+        if reported.replace(due) != due {
             terminal::progress(&format!("{due} days have bodies to move"));
         }
         Ok((due == 0).then_some(()))
@@ -152,8 +157,7 @@ pub async fn scroll(chat: &Chat, archive: &Archive, last_cold_seq: u64) -> Resul
             chat.fleet().gateway(0).url(),
             conversation_id.as_uuid()
         );
-        let page: HistoryPage =
-            http.get(url).bearer_auth(&tokens[0]).send().await?.error_for_status()?.json().await?;
+        let page: HistoryPage = http.get(url).bearer_auth(&tokens[0]).send().await?.error_for_status()?.json().await?;
         let first = page.messages.first().context("a page of old messages is empty")?;
         next = first.seq.0;
     }
@@ -176,7 +180,12 @@ impl Moved {
                 "At the same cost for each.",
             ),
             ("memory of the cold worker", self.memory_mib(), "MiB", "The most that was seen, once a second."),
-            ("PostgreSQL bytes per message before", of_each(self.bytes_before), "", "Tables and indexes of these days."),
+            (
+                "PostgreSQL bytes per message before",
+                of_each(self.bytes_before),
+                "",
+                "Tables and indexes of these days.",
+            ),
             ("PostgreSQL bytes per message after", of_each(self.bytes_after), "", "The same, without bodies."),
             ("bytes per message in packs", of_each(self.pack_bytes), "", "Objects in the store."),
         ]
