@@ -36,10 +36,10 @@ async fn an_agent_that_does_not_answer_loses_the_case_which_keeps_its_age() {
         since.fetch_one(&shop.place.pool).await.unwrap()
     };
     let before = since().await;
-    shop.pass(id, 599).await;
+    shop.pass(id, 500).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "ten minutes, since it has to be notified");
-    shop.pass(id, 2).await;
+    shop.pass(id, 150).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await, ("assigned".to_owned(), 1, Some(shop.agents[1])));
     assert_eq!(since().await, before);
@@ -99,11 +99,11 @@ async fn an_answer_that_is_not_stored_yet_keeps_the_case() {
 async fn accepting_a_case_gives_the_time_of_later_answers_and_ends_none() {
     let (shop, _, id) = assigned().await;
     shop.businesses().accept(shop.agents[0], id).await.unwrap();
-    shop.pass(id, 890).await;
+    shop.pass(id, 800).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]));
     shop.businesses().accept(shop.agents[0], id).await.unwrap();
-    shop.pass(id, 11).await;
+    shop.pass(id, 150).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]), "a second acceptance gives no more time");
     assert_eq!(released(&shop).await, [Some("reply_missed".to_owned()), None]);
@@ -114,10 +114,10 @@ async fn a_silent_customer_frees_the_agent() {
     let (shop, _, id) = assigned().await;
     shop.write(shop.agents[0], id).await.unwrap();
     shop.store(id).await;
-    shop.pass(id, 1799).await;
+    shop.pass(id, 1700).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.0, "assigned");
-    shop.pass(id, 2).await;
+    shop.pass(id, 150).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await, ("resolved".to_owned(), 1, None));
     assert_eq!(released(&shop).await, [Some("quiet".to_owned())]);
@@ -130,10 +130,10 @@ async fn a_pause_of_the_sweep_costs_no_agent_a_case() {
     shop.sql("update case_sweeps set swept_at = now() - interval '5 minutes'").await;
     shop.sweep_only().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "nothing was looked at for five minutes");
-    shop.pass(id, 590).await;
+    shop.pass(id, 500).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the clock began after the pause");
-    shop.pass(id, 20).await;
+    shop.pass(id, 150).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
 }
@@ -147,10 +147,10 @@ async fn while_no_notifier_runs_no_case_is_given_back() {
     let gateway = shop.place.conversations.businesses(shop.place.log.clone());
     let jobs = shop.place.jobs().await;
     until("a sweep", async || gateway.sweep(&jobs, true).await.is_ok()).await;
-    shop.pass(id, 590).await;
+    shop.pass(id, 500).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[0]), "the clock began with the first beacon");
-    shop.pass(id, 20).await;
+    shop.pass(id, 150).await;
     shop.sweep().await;
     assert_eq!(shop.case(id).await.2, Some(shop.agents[1]));
 }
