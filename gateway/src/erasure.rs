@@ -6,11 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use chat_shared::{
-    clock::Timestamp,
-    ids::UserId,
-    wire::ErrorCode,
-};
+use chat_shared::{clock::Timestamp, ids::UserId, wire::ErrorCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 

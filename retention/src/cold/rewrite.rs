@@ -1,6 +1,6 @@
 //! Removes bodies of users who are erased from packs: a pack is written anew without them, and the old one is deleted.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use chat_cold::pack::{Draft, Key, Pack, chunk_of, entries};
 use metrics::counter;
@@ -25,12 +25,12 @@ impl Cold {
                 steps::replace(&self.pool, day, self.holder, None, None, &erased).await?;
                 continue;
             };
-            let erased: HashSet<Key> = erased.into_iter().filter(|key| *key <= last).collect();
+            let erased: BTreeSet<Key> = erased.into_iter().filter(|key| *key <= last).collect();
             self.rewrite_pack(day, &row, &erased).await?;
         }
     }
 
-    async fn rewrite_pack(&self, day: Date, row: &PackRow, erased: &HashSet<Key>) -> Result<(), ColdError> {
+    async fn rewrite_pack(&self, day: Date, row: &PackRow, erased: &BTreeSet<Key>) -> Result<(), ColdError> {
         let keys: Vec<Key> = erased.iter().copied().collect();
         let (pack, dropped) = self.without(day, row, erased).await?;
         if dropped == 0 {
@@ -50,11 +50,11 @@ impl Cold {
     }
 
     /// A pack as it is without some bodies, none if it had no others; and how many of them it had.
-    async fn without(
+    pub(super) async fn without(
         &self,
         day: Date,
         row: &PackRow,
-        erased: &HashSet<Key>,
+        erased: &BTreeSet<Key>,
     ) -> Result<(Option<Pack>, u64), ColdError> {
         let bytes = read_equal(&self.store, &row.object, &row.sha256).await?;
         let (mut draft, mut dropped) = (Draft::default(), 0);

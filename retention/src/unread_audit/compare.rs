@@ -157,10 +157,10 @@ async fn count(
                select count(*) from messages
                where messages.conversation_id = wanted.conversation_id and seq > wanted.after
                  and sent_at > $3 and sent_at <= $4
-                 -- A tombstone of an erased user keeps its number. A message of a day that is soft-deleted does not count.
-                 and (deleted_at is null or not exists (
+                 -- A tombstone of an erased user counts, a message of a day that is soft-deleted does not.
+                 and (deleted_at is null or exists (
                      select from message_days
-                     where day = (sent_at at time zone 'UTC')::date and soft_deleted_at is not null
+                     where day = (sent_at at time zone 'UTC')::date and soft_deleted_at is null
                  ))
            ) as "count!"
            from unnest($1::uuid[], $2::bigint[]) with ordinality as wanted (conversation_id, after, place)
