@@ -101,6 +101,32 @@ begin
 end
 $$;
 
+-- Tombstones that a participant has not read are left out of what is unread, as own messages are: nothing of them is shown
+-- that could be read. Rows are locked in the order in which the persister locks them.
+create function leave_unread_out(conversation_ids uuid[], seqs bigint[]) returns void
+language sql set search_path = public, pg_temp as $$
+    with erased as materialized (
+        select * from unnest(conversation_ids, seqs) as erased (conversation_id, seq)
+    ),
+    locked as materialized (
+        select p.conversation_id, p.user_id, p.read_seq, p.own_runs from participants p
+        where p.conversation_id = any (conversation_ids)
+            and exists (select from erased e where e.conversation_id = p.conversation_id and e.seq > p.read_seq)
+        order by p.conversation_id, p.user_id for no key update
+    ),
+    known as (
+        select conversation_id, user_id, read_seq, own_runs, range_agg(int8range(seq, seq + 1)) as left_out
+        from locked join erased using (conversation_id)
+        group by conversation_id, user_id, read_seq, own_runs
+    )
+    update participants p
+    set read_seq = settled.read_seq, own_runs = settled.own_runs,
+        last_read_message_id = case when settled.read_seq = known.read_seq then p.last_read_message_id end
+    from known
+    cross join lateral settle_read(known.read_seq, known.own_runs + known.left_out) as settled
+    where p.conversation_id = known.conversation_id and p.user_id = known.user_id
+$$;
+
 -- The next step of the pass: removes the texts in the next blocks of a day, at most so many of 8 KiB; how many. Begins a
 -- pass if none runs. Null if nothing is due, or another instance is at it.
 create function erase_messages(blocks_max integer) returns bigint
@@ -111,7 +137,8 @@ declare
     partition text;
     blocks bigint;
     until_block bigint;
-    erased bigint;
+    erased_ids uuid[];
+    erased_seqs bigint[];
 begin
     select * into pass from erasure_passes for update skip locked;
     if not found then
@@ -153,15 +180,18 @@ begin
             where exists (select from cold_days where day = $3)
             on conflict do nothing
         )
-        select count(*) from erased
+        select array_agg(conversation_id), array_agg(seq) from erased
     $statement$, partition)
-    into erased
+    into erased_ids, erased_seqs
     using format('(%s,0)', pass.next_block), format('(%s,0)', until_block), next_day;
+    if erased_ids is not null then
+        perform leave_unread_out(erased_ids, erased_seqs);
+    end if;
     update erasure_passes
     set day = case when until_block < blocks then next_day else next_day - 1 end,
         partition_id = case when until_block < blocks then partition::regclass::oid end,
         next_block = case when until_block < blocks then until_block else 0 end;
-    return erased;
+    return coalesce(cardinality(erased_ids), 0);
 end
 $$;
 
@@ -271,7 +301,7 @@ end
 $$;
 
 revoke all on function request_erasure (uuid), finish_account_erasure (uuid), erasure_late_max (), erased_until (erasures),
-    begin_erasure_pass (), erase_messages (integer),
+    begin_erasure_pass (), leave_unread_out (uuid[], bigint[]), erase_messages (integer),
     replace_cold_pack (
         date, uuid, integer, text, bigint, bigint, bytea, uuid[], bigint[], integer[], integer[], uuid[], bigint[]
     )

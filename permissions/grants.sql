@@ -22,7 +22,8 @@ revoke all on function
     record_cold_pack (date, uuid, integer, text, bigint, bigint, bytea, uuid, bigint, uuid[], bigint[], integer[], integer[]),
     finish_cold_packs (date, uuid), copy_cold_day (date, uuid), swap_cold_day (date, uuid), drop_warm_day (date, uuid),
     warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date), request_erasure (uuid),
-    finish_account_erasure (uuid), erasure_late_max (), erased_until (erasures), begin_erasure_pass (), erase_messages (integer),
+    finish_account_erasure (uuid), erasure_late_max (), erased_until (erasures), begin_erasure_pass (),
+    leave_unread_out (uuid[], bigint[]), erase_messages (integer),
     replace_cold_pack (
         date, uuid, integer, text, bigint, bigint, bytea, uuid[], bigint[], integer[], integer[], uuid[], bigint[]
     )

@@ -13,7 +13,7 @@ use chat_shared::{
     ids::{BusinessId, ConversationId, DeviceId, MessageId, UserId},
     position::Seq,
     wire::{
-        CloseCode, ConversationList, ErrorCode, MarkRead, Mute, NotificationAddress, RegisterDevice, SendMessage,
+        CloseCode, ConversationPage, ErrorCode, MarkRead, Mute, NotificationAddress, RegisterDevice, SendMessage,
     },
 };
 use reqwest::Method;
@@ -32,6 +32,9 @@ use crate::{
     erasure,
     history::{ColdBodies, History, Place as PageOf},
 };
+
+/// Has an example of the state.
+const DOCUMENT: &str = include_str!("../../../docs/kaha.md");
 
 impl Stand {
     async fn erasure(&self, method: Method, user_id: UserId, token: &str, body: &str) -> (u16, Value) {
@@ -83,6 +86,10 @@ async fn an_erasure_asks_for_its_scope_and_a_repeat_changes_nothing_r6_3() {
     sweep(&stand.gateway.place).await;
     let (_, swept) = stand.erasure(Method::GET, ana, &token, "").await;
     assert!(swept["swept_at"].is_i64() && swept["erased_at"].is_null());
+    let (_, example) = DOCUMENT.split_once("```json erasure\n").unwrap();
+    let example: Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
+    let names = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&swept), names(&example));
 }
 
 /// An account with something of everything, in a business with an agent.
@@ -196,12 +203,12 @@ async fn a_message_without_its_text_is_a_gap_in_history_no_preview_and_counts_as
     };
     let first = place.sender.send(ana, command(false)).await.unwrap();
     place.store(id, 3, &[]).await;
-    let list = async || -> ConversationList {
+    let list = async || -> ConversationPage {
         let (_, body) = gateway.ask(ben, Method::GET, "/v1/conversations", None).await;
         serde_json::from_value(body).unwrap()
     };
     let before = list().await.conversations.remove(0);
-    assert_eq!(before.last_message.as_ref().unwrap().text, "3");
+    assert_eq!((before.last_message.as_ref().unwrap().text.as_str(), before.unread), ("3", 3));
     Box::pin(erasure::request(&gateway.state, ana)).await.unwrap();
     sweep(place).await;
     // History, from the log's tail too.
@@ -214,7 +221,7 @@ async fn a_message_without_its_text_is_a_gap_in_history_no_preview_and_counts_as
     assert!(place.history.page(ben, id, PageOf::After(Seq(2)), 50).await.unwrap().messages.is_empty());
     let after = list().await.conversations.remove(0);
     assert!(after.last_message.is_none());
-    assert_eq!((after.unread, after.last_seq), (before.unread, Seq(3)));
+    assert_eq!((after.unread, after.last_seq), (2, Seq(3)), "nothing of it could be read");
     // A repeat gets the first answer, and a client marks all as read by the message or by its number.
     let repeat = place.sender.send(ana, command(true)).await.unwrap();
     assert_eq!((repeat.seq, repeat.sent_at, repeat.is_repeat), (first.seq, first.sent_at, true));
