@@ -38,8 +38,12 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("erasures", &["select"]),
 ];
 /// The same of the cold worker.
-const COLD_RIGHTS: &[(&str, &[&str])] =
-    &[("messages", &["select"]), ("cold_packs", &["select"]), ("cold_chunks", &["select"]), ("cold_erasures", &["select"])];
+const COLD_RIGHTS: &[(&str, &[&str])] = &[
+    ("messages", &["select"]),
+    ("cold_packs", &["select"]),
+    ("cold_chunks", &["select"]),
+    ("cold_erasures", &["select"]),
+];
 const COLD_APPLICATION: &str = "chat-retention cold";
 
 /// Runs the service until it is told to stop.

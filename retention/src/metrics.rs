@@ -113,11 +113,7 @@ pub fn describe() {
         Unit::Count,
         "Messages whose texts were removed because their senders are erased"
     );
-    describe_counter!(
-        ERASURE_FAILURES_TOTAL,
-        Unit::Count,
-        "Steps of removing texts of erased users that failed"
-    );
+    describe_counter!(ERASURE_FAILURES_TOTAL, Unit::Count, "Steps of removing texts of erased users that failed");
     gauge!(ERASURES_PENDING).set(0);
     gauge!(ERASURES_OLDEST_SECONDS).set(0);
     counter!(ERASED_MESSAGES_TOTAL).absolute(0);

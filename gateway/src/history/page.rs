@@ -319,9 +319,8 @@ impl History {
         bodies: &mut Bodies,
     ) {
         let lost = wanted.iter().filter(|(seq, _)| matches!(bodies.get(seq), Some(None)));
-        let lost: Vec<_> = lost
-            .filter_map(|(seq, place)| Some((*seq, found.get(seq)?.as_ref()?.sent_at, place)))
-            .collect();
+        let lost: Vec<_> =
+            lost.filter_map(|(seq, place)| Some((*seq, found.get(seq)?.as_ref()?.sent_at, place))).collect();
         if lost.is_empty() {
             return;
         }

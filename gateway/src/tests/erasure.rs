@@ -12,9 +12,7 @@ use chat_shared::{
     event::Fact,
     ids::{BusinessId, ConversationId, DeviceId, MessageId, UserId},
     position::Seq,
-    wire::{
-        CloseCode, ConversationPage, ErrorCode, MarkRead, Mute, NotificationAddress, RegisterDevice, SendMessage,
-    },
+    wire::{CloseCode, ConversationPage, ErrorCode, MarkRead, Mute, NotificationAddress, RegisterDevice, SendMessage},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -194,13 +192,8 @@ async fn a_message_without_its_text_is_a_gap_in_history_no_preview_and_counts_as
     let id = place.direct(ana, ben).await.conversation_id;
     place.send_many(ben, id, 2).await;
     let message_id = MessageId::random();
-    let command = |is_repeat| SendMessage {
-        conversation_id: id,
-        message_id,
-        text: "3".to_owned(),
-        is_repeat,
-        seen_seq: None,
-    };
+    let command =
+        |is_repeat| SendMessage { conversation_id: id, message_id, text: "3".to_owned(), is_repeat, seen_seq: None };
     let first = place.sender.send(ana, command(false)).await.unwrap();
     place.store(id, 3, &[]).await;
     let list = async || -> ConversationPage {
@@ -252,7 +245,8 @@ async fn r12_3_a_page_that_meets_a_pack_which_was_replaced_reads_the_new_one() {
     let mut settings = seaweedfs::settings(&url_as(&url, Login::Gateway)).unwrap();
     settings.cold_store_endpoint = Some(proxy.url().parse().unwrap());
     let store = Store::open(&settings, Purpose::Reading).unwrap();
-    let history = History::new(place.database.clone(), place.tail.clone(), place.content.clone(), ColdBodies::new(store));
+    let history =
+        History::new(place.database.clone(), place.tail.clone(), place.content.clone(), ColdBodies::new(store));
     worker.put_new(&object, bytes.clone()).await.unwrap();
     let (reading, id) = (history.clone(), conversation.conversation_id);
     let page = tokio::spawn(async move { reading.page(ana, id, PageOf::Newest, 50).await });
@@ -265,8 +259,11 @@ async fn r12_3_a_page_that_meets_a_pack_which_was_replaced_reads_the_new_one() {
     assert_eq!(page.await.unwrap().unwrap().messages.len(), 20);
     // One that is gone costs its messages, and no more than its messages.
     worker.delete("new.pack").await.unwrap();
-    let history = History::new(place.database.clone(), place.tail.clone(), place.content.clone(), ColdBodies::new(
-        Store::open(&settings, Purpose::Reading).unwrap(),
-    ));
+    let history = History::new(
+        place.database.clone(),
+        place.tail.clone(),
+        place.content.clone(),
+        ColdBodies::new(Store::open(&settings, Purpose::Reading).unwrap()),
+    );
     assert_eq!(history.page(ana, id, PageOf::Newest, 50).await.unwrap().messages.len(), 1, "the newest is in its row");
 }

@@ -196,10 +196,7 @@ pub async fn erasures(pool: &PgPool, day: Date, rows_max: i64) -> sqlx::Result<V
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Key { conversation_id: row.conversation_id, seq: row.seq.unsigned_abs() })
-        .collect())
+    Ok(rows.into_iter().map(|row| Key { conversation_id: row.conversation_id, seq: row.seq.unsigned_abs() }).collect())
 }
 
 /// The pack that may have the body of a message: the first one that does not end before it.

@@ -47,7 +47,8 @@ impl Scene {
         let urls = TestServers::from_env().unwrap().isolated().await.unwrap();
         let connect = |url| postgres::connect(&PostgresSettings::new(url, 4), "test").unwrap();
         let pool = connect(urls.postgres.clone());
-        let (own, persister) = (connect(urls.of(Login::Retention).postgres), connect(urls.of(Login::Persister).postgres));
+        let (own, persister) =
+            (connect(urls.of(Login::Retention).postgres), connect(urls.of(Login::Persister).postgres));
         let today = sqlx::query_scalar!(r#"select message_today() as "today!""#).fetch_one(&pool).await.unwrap();
         let conversation_id = ConversationId::random().as_uuid();
         let scene = Self { pool, own, persister, conversation_id, today };
@@ -172,7 +173,8 @@ fn users<const N: usize>() -> [Uuid; N] {
 /// The rows as they have to be after the texts of these users up to a moment are erased.
 fn erased(rows: &[Row], users: &[Uuid], until: OffsetDateTime) -> Vec<Row> {
     let is_erased = |row: &Row| users.contains(&row.sender_id) && row.sent_at <= until;
-    let after = |row: &Row| if is_erased(row) { Row { envelope: None, is_deleted: true, ..row.clone() } } else { row.clone() };
+    let after =
+        |row: &Row| if is_erased(row) { Row { envelope: None, is_deleted: true, ..row.clone() } } else { row.clone() };
     rows.iter().map(after).collect()
 }
 
@@ -180,7 +182,8 @@ fn erased(rows: &[Row], users: &[Uuid], until: OffsetDateTime) -> Vec<Row> {
 async fn exactly_the_texts_of_erased_users_go_and_a_replay_of_the_log_brings_none_back() {
     let [ana, ben, eve, kim] = users();
     let scene = Scene::set(&[ana, ben, eve, kim]).await;
-    let now = scene.pool.fetch_one("select now()").await.map(|row| sqlx::Row::get::<OffsetDateTime, _>(&row, 0)).unwrap();
+    let now =
+        scene.pool.fetch_one("select now()").await.map(|row| sqlx::Row::get::<OffsetDateTime, _>(&row, 0)).unwrap();
     let later = now + time::Duration::minutes(30);
     scene.make_partition(-1).await;
     scene.send(&[ana, ben], 2, 10_000, later).await;
