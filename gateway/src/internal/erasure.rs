@@ -67,7 +67,7 @@ impl<S: Send + Sync> FromRequest<S> for NoFields {
     path = "/internal/v1/users/{user_id}/erasure",
     tag = "users",
     security(("service" = ["users:erase"])),
-    params(("user_id" = UserId, Path, description = "Who")),
+    params(("user_id" = UserId, Path, description = "Which user")),
     responses(
         (status = 202, description = "The account is erased; the texts follow", body = Erasure),
         AnyRefusal,
@@ -91,7 +91,7 @@ pub async fn request(
     path = "/internal/v1/users/{user_id}/erasure",
     tag = "users",
     security(("service" = ["users:erase"])),
-    params(("user_id" = UserId, Path, description = "Who")),
+    params(("user_id" = UserId, Path, description = "Which user")),
     responses(
         (status = 200, description = "The state", body = Erasure),
         (status = 404, description = "`not_found`: it was never requested", body = ErrorBody),

@@ -320,7 +320,7 @@ async fn days_that_age_out_lose_the_texts_too_and_the_rest_goes_on() {
 async fn retention_removes_texts_of_erased_users_alone() {
     let [ana, ben] = users();
     let scene = Scene::set(&[ana, ben]).await;
-    assert_eq!(scene.pass().await, 0, "nobody is erased");
+    assert_eq!(scene.pass().await, 0, "no user is erased");
     for statement in [
         "select request_erasure(gen_random_uuid())",
         "select finish_account_erasure(gen_random_uuid())",
