@@ -42,6 +42,44 @@ begin
 end
 $$;
 
+CREATE FUNCTION public.begin_erasure_pass() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare
+    first date;
+    last date;
+begin
+    delete from cold_erasures c where not exists (select from cold_days d where d.day = c.day);
+    update erasures set erased_at = now()
+    where erased_at is null and swept_at >= account_erased_at + erasure_late_max()
+        and not exists (select from cold_erasures c where c.user_id = erasures.user_id);
+    update erasures e set in_pass = true
+    from (
+        select user_id from erasures
+        where erased_at is null and account_erased_at is not null
+            and (
+                swept_at is null
+                or swept_at < account_erased_at + erasure_late_max() and now() >= account_erased_at + erasure_late_max()
+            )
+        order by requested_at limit 10000
+    ) due
+    where e.user_id = due.user_id;
+    if not found then
+        return false;
+    end if;
+    -- What is stored late was sent while the log kept it.
+    select min(case when swept_at is null then '-infinity' else (account_erased_at - erasure_late_max())::date end),
+        max(erased_until(e)::date)
+    into first, last
+    from erasures e where in_pass;
+    update erasure_passes
+    set started_at = now(), day = last, first_day = first, partition_id = null, next_block = 0;
+    return true;
+end
+$$;
+
 CREATE TABLE public.message_days (
     day date NOT NULL,
     state text DEFAULT 'hot'::text NOT NULL,
@@ -308,7 +346,10 @@ CREATE FUNCTION public.due_cold_steps(after_days integer) RETURNS TABLE(day date
                 case when exists (select from cold_packs p where p.day = d.day) then 'delete_packs' end
             when d.state <> 'hot' or d.day + 91 <= message_today() then null
             when c.swapped_at is not null then
-                case when c.dropped_at is null and c.swapped_at < now() - interval '1 day' then 'drop_warm' end
+                case
+                    when c.dropped_at is null and c.swapped_at < now() - interval '1 day' then 'drop_warm'
+                    when exists (select from cold_erasures e where e.day = d.day) then 'rewrite'
+                end
             when d.day + greatest(after_days, cold_age_min()) >= message_today() then null
             when c.packed_at is null then 'pack'
             when c.copied_at is null then 'copy'
@@ -346,6 +387,100 @@ CREATE FUNCTION public.due_day_steps() RETURNS TABLE(day date, step text)
     order by d.day
 $$;
 
+CREATE FUNCTION public.erase_messages(blocks_max integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET lock_timeout TO '500ms'
+    AS $_$
+declare
+    pass erasure_passes;
+    next_day date;
+    partition text;
+    blocks bigint;
+    until_block bigint;
+    erased_ids uuid[];
+    erased_seqs bigint[];
+begin
+    select * into pass from erasure_passes for update skip locked;
+    if not found then
+        return null;
+    end if;
+    if pass.day is null then
+        return case when begin_erasure_pass() then 0 end;
+    end if;
+    -- Before the partition, in the order of all other statements. Until the transaction ends the table of the day stays
+    -- the same, and no move of its bodies begins: what is asked of `cold_days` below is true for all rows.
+    lock table only messages in row exclusive mode;
+    select p.day, p.partition_name into next_day, partition from message_partitions() p
+    where p.day between pass.first_day and pass.day and not p.is_pending
+    order by p.day desc limit 1;
+    if next_day is null then
+        update erasures set in_pass = false, swept_at = pass.started_at where in_pass;
+        update erasure_passes set day = null, started_at = null, first_day = null, partition_id = null, next_block = 0;
+        return 0;
+    end if;
+    execute format('lock table %I in row exclusive mode', partition);
+    if pass.partition_id is distinct from partition::regclass::oid then
+        pass.next_block := 0;
+    end if;
+    blocks := pg_relation_size(partition::regclass) / current_setting('block_size')::bigint;
+    until_block := pass.next_block + least(greatest(blocks_max, 1), 1024);
+    -- A day that is soft-deleted has its packs until its key is destroyed; only the texts in its rows are removed.
+    execute format($statement$
+        with erased as (
+            update only %I m set envelope = null, deleted_at = coalesce(m.deleted_at, now())
+            from erasures e
+            where m.ctid >= $1::tid and m.ctid < $2::tid
+                and e.in_pass and m.sender_id = e.user_id and m.sent_at <= erased_until(e)
+                and (m.envelope is not null or m.deleted_at is null)
+            returning m.conversation_id, m.seq, m.sender_id
+        ),
+        packed as (
+            insert into cold_erasures (day, conversation_id, seq, user_id)
+            select $3, conversation_id, seq, sender_id from erased
+            where exists (select from cold_days where day = $3)
+            on conflict do nothing
+        )
+        select array_agg(conversation_id), array_agg(seq) from erased
+    $statement$, partition)
+    into erased_ids, erased_seqs
+    using format('(%s,0)', pass.next_block), format('(%s,0)', until_block), next_day;
+    if erased_ids is not null then
+        perform leave_unread_out(erased_ids, erased_seqs);
+    end if;
+    update erasure_passes
+    set day = case when until_block < blocks then next_day else next_day - 1 end,
+        partition_id = case when until_block < blocks then partition::regclass::oid end,
+        next_block = case when until_block < blocks then until_block else 0 end;
+    return coalesce(cardinality(erased_ids), 0);
+end
+$_$;
+
+CREATE TABLE public.erasures (
+    user_id uuid NOT NULL,
+    requested_at timestamp with time zone DEFAULT now() NOT NULL,
+    account_erased_at timestamp with time zone,
+    in_pass boolean DEFAULT false NOT NULL,
+    swept_at timestamp with time zone,
+    erased_at timestamp with time zone
+);
+
+CREATE FUNCTION public.erased_until(erasure public.erasures) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS $$ select erasure.account_erased_at + interval '1 minute' $$;
+
+CREATE FUNCTION public.erasure_late_max() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    AS $$ select interval '8 days' $$;
+
+CREATE FUNCTION public.finish_account_erasure(wanted uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    update erasures set account_erased_at = now() where user_id = wanted and account_erased_at is null
+$$;
+
 CREATE FUNCTION public.finish_cold_packs(wanted date, wanted_holder uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
@@ -364,6 +499,7 @@ begin
     if (select state from message_days where day = wanted) not in ('retiring', 'gone') then
         raise exception 'the key of % is not destroyed', wanted using errcode = 'object_not_in_prerequisite_state';
     end if;
+    delete from cold_erasures where day = wanted;
     delete from cold_chunks where day = wanted;
     delete from cold_packs where day = wanted;
 end
@@ -471,6 +607,32 @@ begin
     where day = wanted and (holder is null or holder = wanted_holder or held_until < now());
     return found;
 end
+$$;
+
+CREATE FUNCTION public.leave_unread_out(conversation_ids uuid[], seqs bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    with erased as materialized (
+        select * from unnest(conversation_ids, seqs) as erased (conversation_id, seq)
+    ),
+    locked as materialized (
+        select p.conversation_id, p.user_id, p.read_seq, p.own_runs from participants p
+        where p.conversation_id = any (conversation_ids)
+            and exists (select from erased e where e.conversation_id = p.conversation_id and e.seq > p.read_seq)
+        order by p.conversation_id, p.user_id for no key update
+    ),
+    known as (
+        select conversation_id, user_id, read_seq, own_runs, range_agg(int8range(seq, seq + 1)) as left_out
+        from locked join erased using (conversation_id)
+        group by conversation_id, user_id, read_seq, own_runs
+    )
+    update participants p
+    set read_seq = settled.read_seq, own_runs = settled.own_runs,
+        last_read_message_id = case when settled.read_seq = known.read_seq then p.last_read_message_id end
+    from known
+    cross join lateral settle_read(known.read_seq, known.own_runs + known.left_out) as settled
+    where p.conversation_id = known.conversation_id and p.user_id = known.user_id
 $$;
 
 CREATE FUNCTION public.make_message_partition(day date) RETURNS boolean
@@ -700,6 +862,55 @@ begin
     get diagnostics recorded = row_count;
     return recorded;
 end
+$$;
+
+CREATE FUNCTION public.replace_cold_pack(wanted date, wanted_holder uuid, wanted_number integer, new_object text, new_bytes bigint, new_messages bigint, new_sha256 bytea, chunk_conversations uuid[], chunk_seqs bigint[], chunk_places integer[], chunk_lengths integer[], erased_conversations uuid[], erased_seqs bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+declare
+    held cold_days;
+    erased bigint;
+    old_messages bigint;
+begin
+    held := held_cold_day(wanted, wanted_holder);
+    if held.swapped_at is null then
+        raise exception 'the bodies of % are in their rows', wanted using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    delete from cold_erasures e
+    using unnest(erased_conversations, erased_seqs) as gone (conversation_id, seq)
+    where e.day = wanted and e.conversation_id = gone.conversation_id and e.seq = gone.seq;
+    get diagnostics erased = row_count;
+    if wanted_number is null then
+        return;
+    end if;
+    select messages into old_messages from cold_packs where day = wanted and number = wanted_number for update;
+    if old_messages is null or coalesce(new_messages, 0) + erased < old_messages then
+        raise exception 'pack % of % has bodies that are not erased', wanted_number, wanted
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    delete from cold_chunks where day = wanted and number = wanted_number;
+    if new_object is null then
+        delete from cold_packs where day = wanted and number = wanted_number;
+        return;
+    end if;
+    update cold_packs set object = new_object, bytes = new_bytes, messages = new_messages, sha256 = new_sha256
+    where day = wanted and number = wanted_number;
+    insert into cold_chunks (day, conversation_id, first_seq, number, place, length)
+    select wanted, chunk.conversation_id, chunk.first_seq, wanted_number, chunk.place, chunk.length
+    from unnest(chunk_conversations, chunk_seqs, chunk_places, chunk_lengths)
+        as chunk (conversation_id, first_seq, place, length);
+end
+$$;
+
+CREATE FUNCTION public.request_erasure(wanted uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+    insert into erasures (user_id) values (wanted)
+    on conflict (user_id) do update
+    set requested_at = now(), account_erased_at = null, swept_at = null, erased_at = null
+    where erasures.erased_at is not null
 $$;
 
 CREATE FUNCTION public.restore_conversation(restored_id uuid, restored_kind text, restored_version bigint, user_ids uuid[], roles text[], blocker_ids uuid[], restored_at timestamp with time zone, restored_business uuid DEFAULT NULL::uuid, restored_case integer DEFAULT NULL::integer, restored_state text DEFAULT NULL::text, restored_waiting timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS boolean
@@ -953,6 +1164,9 @@ begin
     if (select swapped_at from cold_days where day = wanted) is null then
         raise exception 'the bodies of % are in their rows', wanted using errcode = 'object_not_in_prerequisite_state';
     end if;
+    update erasure_passes
+    set day = greatest(day, wanted), first_day = least(first_day, wanted), partition_id = null, next_block = 0
+    where day <= wanted;
     update messages m set envelope = body.envelope
     from unnest(conversation_ids, seqs, envelopes) as body (conversation_id, seq, envelope)
     where m.conversation_id = body.conversation_id and m.seq = body.seq and m.envelope is null and m.deleted_at is null
@@ -1070,6 +1284,13 @@ CREATE TABLE public.cold_chunks (
     length integer NOT NULL
 );
 
+CREATE TABLE public.cold_erasures (
+    day date NOT NULL,
+    conversation_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    user_id uuid NOT NULL
+);
+
 CREATE TABLE public.cold_packs (
     day date NOT NULL,
     number integer NOT NULL,
@@ -1146,6 +1367,16 @@ ALTER TABLE public.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.erasure_passes (
+    only_one boolean DEFAULT true NOT NULL,
+    started_at timestamp with time zone,
+    day date,
+    first_day date,
+    partition_id oid,
+    next_block bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT erasure_passes_only_one_check CHECK (only_one)
 );
 
 CREATE TABLE public.former_participants (
@@ -1305,6 +1536,9 @@ ALTER TABLE ONLY public.cold_chunks
 ALTER TABLE ONLY public.cold_days
     ADD CONSTRAINT cold_days_pkey PRIMARY KEY (day);
 
+ALTER TABLE ONLY public.cold_erasures
+    ADD CONSTRAINT cold_erasures_pkey PRIMARY KEY (day, conversation_id, seq);
+
 ALTER TABLE ONLY public.cold_packs
     ADD CONSTRAINT cold_packs_object_key UNIQUE (object);
 
@@ -1325,6 +1559,12 @@ ALTER TABLE ONLY public.dead_letters
 
 ALTER TABLE ONLY public.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (dead_letter_id);
+
+ALTER TABLE ONLY public.erasure_passes
+    ADD CONSTRAINT erasure_passes_pkey PRIMARY KEY (only_one);
+
+ALTER TABLE ONLY public.erasures
+    ADD CONSTRAINT erasures_pkey PRIMARY KEY (user_id);
 
 ALTER TABLE ONLY public.former_participants
     ADD CONSTRAINT former_participants_pkey PRIMARY KEY (conversation_id, user_id);
@@ -1382,9 +1622,17 @@ CREATE INDEX cases_resolved ON public.cases USING btree (business_id, resolved_a
 
 CREATE INDEX cases_waiting ON public.cases USING btree (business_id, waiting_since, conversation_id) WHERE (state = 'waiting'::text);
 
+CREATE INDEX cold_erasures_of_user ON public.cold_erasures USING btree (user_id);
+
 CREATE UNIQUE INDEX conversations_business_customer ON public.conversations USING btree (business_id, customer_id) WHERE (business_id IS NOT NULL);
 
 CREATE INDEX conversations_unresolved ON public.conversations USING btree (business_id) WHERE ((business_id IS NOT NULL) AND (customer_seq > resolved_seq));
+
+CREATE INDEX erasures_in_pass ON public.erasures USING btree (user_id) WHERE in_pass;
+
+CREATE INDEX erasures_pending ON public.erasures USING btree (requested_at) WHERE (erased_at IS NULL);
+
+CREATE INDEX former_participants_by_user ON public.former_participants USING btree (user_id);
 
 CREATE INDEX messages_by_message ON ONLY public.messages USING btree (conversation_id, message_id);
 

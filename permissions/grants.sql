@@ -4,7 +4,8 @@
 revoke all on table
     conversations, participants, former_participants, outbox, messages, content_keys, dead_letters, log_checkpoints,
     notification_devices, blocks, log_gaps, businesses, staff, cases, assignments, staff_reads, case_sweeps,
-    message_days, cold_days, cold_packs, cold_chunks, cold_changes, _sqlx_migrations
+    message_days, cold_days, cold_packs, cold_chunks, cold_changes, erasures, erasure_passes, cold_erasures,
+    _sqlx_migrations
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 revoke all on function
     make_message_partition (date), participants_count (), participants_listed (), conversations_direct_has_two (),
@@ -20,7 +21,12 @@ revoke all on function
     held_cold_day (date, uuid),
     record_cold_pack (date, uuid, integer, text, bigint, bigint, bytea, uuid, bigint, uuid[], bigint[], integer[], integer[]),
     finish_cold_packs (date, uuid), copy_cold_day (date, uuid), swap_cold_day (date, uuid), drop_warm_day (date, uuid),
-    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date)
+    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date), request_erasure (uuid),
+    finish_account_erasure (uuid), erasure_late_max (), erased_until (erasures), begin_erasure_pass (),
+    leave_unread_out (uuid[], bigint[]), erase_messages (integer),
+    replace_cold_pack (
+        date, uuid, integer, text, bigint, bigint, bytea, uuid[], bigint[], integer[], integer[], uuid[], bigint[]
+    )
     from public, chat_gateway, chat_persister, chat_notifier, chat_notifier_text, chat_retention, chat_retention_cold;
 
 -- Every service compares the schema with the one it was built for.
@@ -55,6 +61,10 @@ grant execute on function own_after (int8multirange, bigint), unread_count (bigi
 grant insert (conversation_id, version, event, created_at), update (outbox_id), delete on table outbox to chat_gateway;
 grant insert, update, delete on table notification_devices to chat_gateway;
 grant insert, delete on table blocks to chat_gateway;
+-- It requests the erasure of a user and ends what the account has. How far the texts are it reads, and says nothing of it.
+grant execute on function request_erasure (uuid), finish_account_erasure (uuid) to chat_gateway;
+grant select (user_id, requested_at, account_erased_at, swept_at, erased_at) on table erasures to chat_gateway;
+grant select (user_id) on table cold_erasures to chat_gateway;
 
 -- The persister stores what it can't open: it has no content keys.
 grant insert on table messages to chat_persister;
@@ -101,6 +111,9 @@ grant execute on function message_partition_faults (), record_message_days (), d
     detach_day (date), drop_day (date), forget_day (date, integer)
     to chat_retention;
 grant select on table message_days to chat_retention;
+-- The same with texts of users who are erased: the function removes those alone.
+grant execute on function erase_messages (integer) to chat_retention;
+grant select (requested_at, erased_at) on table erasures to chat_retention;
 grant select, insert on table content_keys to chat_retention;
 grant select (conversation_id, last_seq, floor_seq, last_message_at, last_activity_at) on table conversations
     to chat_retention;
@@ -111,8 +124,12 @@ grant select (conversation_id, seq, sent_at, deleted_at) on table messages to ch
 -- a day that is young, and a body that is in no pack.
 grant select (conversation_id, seq, sent_at, envelope, deleted_at) on table messages to chat_retention_cold;
 grant select on table cold_packs, cold_chunks to chat_retention_cold;
+grant select (day, conversation_id, seq) on table cold_erasures to chat_retention_cold;
 grant execute on function due_cold_steps (integer), hold_cold_day (date, uuid),
     record_cold_pack (date, uuid, integer, text, bigint, bigint, bytea, uuid, bigint, uuid[], bigint[], integer[], integer[]),
     finish_cold_packs (date, uuid), copy_cold_day (date, uuid), swap_cold_day (date, uuid), drop_warm_day (date, uuid),
-    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date)
+    warm_messages (date, uuid[], bigint[], bytea[]), forget_cold_packs (date),
+    replace_cold_pack (
+        date, uuid, integer, text, bigint, bigint, bytea, uuid[], bigint[], integer[], integer[], uuid[], bigint[]
+    )
     to chat_retention_cold;

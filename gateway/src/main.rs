@@ -14,6 +14,7 @@ mod delivery;
 mod devices;
 mod distinct;
 mod edge;
+mod erasure;
 mod history;
 mod internal;
 mod kaha;

@@ -116,6 +116,17 @@ impl Refusal {
         Self::new(ErrorCode::NotFound, "one of these users shares no conversation with you")
     }
 
+    /// The erasure of this user was never requested.
+    pub fn no_such_erasure() -> Self {
+        Self::new(ErrorCode::NotFound, "the erasure of this user was not requested")
+    }
+
+    /// What an account has is more than one request ends.
+    pub fn unfinished_erasure() -> Self {
+        let message = "the account has more than one request ends; repeat the request, which goes on, after the delay";
+        Self { retry_after: Some(RETRY_AFTER_UNAVAILABLE), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
     /// Nothing answers at this path.
     pub fn no_such_route() -> Self {
         Self::new(ErrorCode::NotFound, "there is nothing at this path; /openapi.json lists what there is")

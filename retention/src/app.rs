@@ -17,6 +17,7 @@ use crate::{
     ageing::{self, Ageing},
     cold::{self, Cold},
     config::{ColdSettings, DaySettings, MigrateSettings, PrepareSettings, RunSettings, refuse_master_key},
+    erasure::Erasing,
     metrics, migrate, prepare,
     prepare::{KEY_DAYS_AHEAD, PARTITION_DAYS_AHEAD},
     rewrap::{self, DEVICES_MAX},
@@ -34,10 +35,15 @@ const RIGHTS: &[(&str, &[&str])] = &[
     ("participants", &["select"]),
     ("messages", &["select"]),
     ("message_days", &["select"]),
+    ("erasures", &["select"]),
 ];
 /// The same of the cold worker.
-const COLD_RIGHTS: &[(&str, &[&str])] =
-    &[("messages", &["select"]), ("cold_packs", &["select"]), ("cold_chunks", &["select"])];
+const COLD_RIGHTS: &[(&str, &[&str])] = &[
+    ("messages", &["select"]),
+    ("cold_packs", &["select"]),
+    ("cold_chunks", &["select"]),
+    ("cold_erasures", &["select"]),
+];
 const COLD_APPLICATION: &str = "chat-retention cold";
 
 /// Runs the service until it is told to stop.
@@ -54,6 +60,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     };
     tasks.essential("preparation", worker.run(tasks.draining().clone()));
     tasks.best_effort("ageing", Ageing::new(pool.clone()).run(tasks.draining().clone()));
+    tasks.best_effort("erasure", Erasing::new(pool.clone()).run(tasks.draining().clone()));
     tasks.best_effort("unread audit", UnreadAudit::new(pool, Clock::System).run(tasks.draining().clone()));
     tasks.run(DRAIN_MAX).await
 }

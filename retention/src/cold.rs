@@ -6,6 +6,7 @@
 //! instances may end anywhere; a lease in PostgreSQL keeps two from packing the same day.
 
 mod by_hand;
+mod rewrite;
 pub mod steps;
 mod sweep;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chat_cold::{
-    pack::{Draft, Pack, sha256},
+    pack::{Draft, Malformed, Pack, sha256},
     store::{PutError, Store, StoreError},
 };
 use chat_shared::telemetry::Latch;
@@ -71,6 +72,9 @@ pub enum ColdError {
         /// The name in the store.
         object: String,
     },
+    /// A pack that is as it was stored can't be read as one.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
 }
 
 /// The work of one pass.
@@ -175,6 +179,7 @@ impl Cold {
                 steps::drop_warm(&self.pool, day, self.holder).await?;
                 tracing::info!(%day, "the bodies of a day are only in the object store");
             }
+            Step::Rewrite => self.rewrite(day).await?,
             Step::DeletePacks => {}
         }
         Ok(true)
@@ -205,15 +210,21 @@ impl Cold {
     }
 
     async fn store_pack(&self, day: Date, number: i32, pack: Pack) -> Result<(), ColdError> {
-        // Of an attempt whose outcome is unknown the next one has another name.
-        let object = format!("{}{number}-{:016x}.pack", prefix(day), rand::random::<u64>());
-        self.store.put_new(&object, pack.bytes.clone()).await?;
-        self.read_back(&object, &pack.sha256).await?;
+        let object = self.put(day, number, &pack).await?;
         steps::record(&self.pool, day, self.holder, number, &object, &pack).await?;
         counter!(COLD_MESSAGES_TOTAL).increment(pack.messages);
         counter!(COLD_BYTES_TOTAL).increment(u64::try_from(pack.bytes.len()).unwrap_or(u64::MAX));
         tracing::info!(%day, number, messages = pack.messages, bytes = pack.bytes.len(), "a pack is stored");
         Ok(())
+    }
+
+    /// Stores a pack and reads it back; the name it has.
+    async fn put(&self, day: Date, number: i32, pack: &Pack) -> Result<String, ColdError> {
+        // Of an attempt whose outcome is unknown the next one has another name.
+        let object = format!("{}{number}-{:016x}.pack", prefix(day), rand::random::<u64>());
+        self.store.put_new(&object, pack.bytes.clone()).await?;
+        self.read_back(&object, &pack.sha256).await?;
+        Ok(object)
     }
 
     async fn read_back(&self, object: &str, expected: &[u8]) -> Result<(), ColdError> {

@@ -5,6 +5,7 @@ mod ageing;
 mod app;
 mod cold;
 mod config;
+mod erasure;
 mod grants;
 mod keys;
 mod metrics;

@@ -30,6 +30,14 @@ pub const FLOORS_RAISED_TOTAL: &str = "chat_retention_floors_raised_total";
 pub const KEYS_DESTROYED_TOTAL: &str = "chat_retention_keys_destroyed_total";
 /// Alert when it rises for an hour: days are late.
 pub const AGEING_FAILURES_TOTAL: &str = "chat_retention_ageing_failures_total";
+/// Erasures that have not ended.
+pub const ERASURES_PENDING: &str = "chat_retention_erasures_pending";
+/// Alert above ten days: texts of erased users are left.
+pub const ERASURES_OLDEST_SECONDS: &str = "chat_retention_erasures_oldest_seconds";
+/// Messages whose texts were removed because their senders are erased.
+pub const ERASED_MESSAGES_TOTAL: &str = "chat_retention_erased_messages_total";
+/// Alert when it rises for an hour: texts of erased users stay.
+pub const ERASURE_FAILURES_TOTAL: &str = "chat_retention_erasure_failures_total";
 /// Days whose bodies should move; alert above 2 for a day.
 pub const COLD_DAYS_DUE: &str = "chat_retention_cold_days_due";
 /// Bodies that were packed.
@@ -43,6 +51,9 @@ pub const COLD_ORPHANS_TOTAL: &str = "chat_retention_cold_orphans_total";
 /// Alert above zero: messages can't be read.
 pub const COLD_OBJECTS_MISSING: &str = "chat_retention_cold_objects_missing";
 
+/// Packs that were replaced by others without the bodies of erased users.
+pub const COLD_REWRITTEN_TOTAL: &str = "chat_retention_cold_rewritten_total";
+
 /// Describes those of the cold worker and sets them to zero.
 pub fn describe_cold() {
     describe_gauge!(COLD_DAYS_DUE, Unit::Count, "Days with a step of moving bodies that is due");
@@ -54,10 +65,15 @@ pub fn describe_cold() {
         "Steps of moving bodies that failed, and passes without an answer"
     );
     describe_counter!(COLD_ORPHANS_TOTAL, Unit::Count, "Objects of the store that no row named, deleted");
+    describe_counter!(
+        COLD_REWRITTEN_TOTAL,
+        Unit::Count,
+        "Packs that were replaced by others without the bodies of erased users"
+    );
     describe_gauge!(COLD_OBJECTS_MISSING, Unit::Count, "Packs that the object store does not have");
     gauge!(COLD_DAYS_DUE).set(0);
     gauge!(COLD_OBJECTS_MISSING).set(0);
-    for name in [COLD_MESSAGES_TOTAL, COLD_BYTES_TOTAL, COLD_FAILURES_TOTAL, COLD_ORPHANS_TOTAL] {
+    for name in [COLD_MESSAGES_TOTAL, COLD_BYTES_TOTAL, COLD_FAILURES_TOTAL, COLD_ORPHANS_TOTAL, COLD_REWRITTEN_TOTAL] {
         counter!(name).absolute(0);
     }
 }
@@ -90,6 +106,18 @@ pub fn describe() {
         Unit::Count,
         "Steps of ageing out that failed, and passes without an answer"
     );
+    describe_gauge!(ERASURES_PENDING, Unit::Count, "Erasures of users that have not ended");
+    describe_gauge!(ERASURES_OLDEST_SECONDS, Unit::Seconds, "Time since the oldest of them was requested");
+    describe_counter!(
+        ERASED_MESSAGES_TOTAL,
+        Unit::Count,
+        "Messages whose texts were removed because their senders are erased"
+    );
+    describe_counter!(ERASURE_FAILURES_TOTAL, Unit::Count, "Steps of removing texts of erased users that failed");
+    gauge!(ERASURES_PENDING).set(0);
+    gauge!(ERASURES_OLDEST_SECONDS).set(0);
+    counter!(ERASED_MESSAGES_TOTAL).absolute(0);
+    counter!(ERASURE_FAILURES_TOTAL).absolute(0);
     gauge!(PARTITIONS_AHEAD_DAYS).set(0);
     gauge!(KEYS_AHEAD_DAYS).set(0);
     gauge!(KEYS_DAMAGED).set(0);

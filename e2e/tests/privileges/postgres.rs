@@ -98,6 +98,32 @@ const COLD: &[Line] = &[
     ("select held_cold_day(current_date, gen_random_uuid()) where false", NOBODY),
 ];
 
+/// Nothing is done here. The functions remove no text but those of erased users: `retention/src/erasure/tests.rs`.
+const ERASURE: &[Line] = &[
+    ("select user_id from erasures", OF_GATEWAY),
+    ("select requested_at, erased_at from erasures", &[Gateway, Retention]),
+    ("select in_pass from erasures", NOBODY),
+    ("insert into erasures (user_id) values (gen_random_uuid())", NOBODY),
+    ("update erasures set erased_at = now()", NOBODY),
+    ("delete from erasures", NOBODY),
+    ("select day from erasure_passes", NOBODY),
+    ("update erasure_passes set day = current_date", NOBODY),
+    ("select user_id from cold_erasures", OF_GATEWAY),
+    ("select conversation_id, seq from cold_erasures", OF_COLD),
+    ("insert into cold_erasures values (current_date, gen_random_uuid(), 1, gen_random_uuid())", NOBODY),
+    ("delete from cold_erasures", NOBODY),
+    ("select request_erasure(gen_random_uuid()) where false", OF_GATEWAY),
+    ("select finish_account_erasure(gen_random_uuid()) where false", OF_GATEWAY),
+    ("select erase_messages(1) where false", OF_RETENTION),
+    ("select begin_erasure_pass() where false", NOBODY),
+    ("select leave_unread_out('{}', '{}') where false", NOBODY),
+    (
+        "select replace_cold_pack(current_date, gen_random_uuid(), 1, null, null, null, null, '{}', '{}', '{}', '{}', '{}', '{}')
+         where false",
+        OF_COLD,
+    ),
+];
+
 const CONVERSATIONS: &[Line] = &[
     ("select created_at from conversations", OF_GATEWAY),
     ("select direct_low from conversations", &[Gateway, Notifier, TextNotifier]),
@@ -270,7 +296,7 @@ fn r6_4_each_service_does_in_postgres_what_it_needs_and_nothing_else() -> Result
         let mut found = Vec::new();
         for login in SERVICES {
             let mut connection = PgConnection::connect(&fleet.urls().of(login).postgres).await?;
-            let lines = [MESSAGES, KEYS, AGEING, COLD, CONVERSATIONS, BUSINESSES, REST, SERVER];
+            let lines = [MESSAGES, KEYS, AGEING, COLD, ERASURE, CONVERSATIONS, BUSINESSES, REST, SERVER];
             for (statement, allowed) in lines.into_iter().flatten() {
                 let tried = statement
                     .replace("{partition}", &partition)

@@ -13,6 +13,7 @@ mod compare;
 mod create;
 mod decide;
 mod due;
+mod erase;
 mod hours;
 mod inbox;
 mod ledger;

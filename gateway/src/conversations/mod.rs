@@ -7,6 +7,7 @@ mod blocks;
 mod changes;
 mod create;
 mod cursor;
+mod erase;
 mod list;
 mod mute;
 mod record;

@@ -49,7 +49,7 @@ pub struct ColdBodies {
     readers: Arc<Semaphore>,
 }
 
-/// The bodies of a page; `None` for one that the store has lost or damaged. Those that were not read are missing.
+/// The bodies of a page; `None` for one that the store does not have there, or has damaged. Those that were not read are missing.
 pub type Bodies = HashMap<Seq, Option<Envelope>>;
 
 impl ColdBodies {
@@ -117,10 +117,9 @@ impl ColdBodies {
                             }
                         }
                         // No waiting brings it back: its messages are passed over like deleted ones.
-                        Err(error @ StoreError::Missing) => {
-                            tracing::error!(%error, "a pack of old bodies is missing");
+                        Err(StoreError::Missing) => {
                             for (_, seqs) in chunks {
-                                lose(&seqs, &mut bodies);
+                                bodies.extend(seqs.iter().map(|seq| (*seq, None)));
                             }
                         }
                         Err(error) => failure = Some(error.to_string()),
@@ -157,24 +156,17 @@ impl ColdBodies {
     }
 }
 
-/// Takes bodies from a chunk; false if it is no chunk. Those that it lacks are lost.
+/// Takes bodies from a chunk; false if it is no chunk. Those that it lacks are `None`.
 fn add(conversation_id: ConversationId, chunk: &[u8], seqs: &[Seq], bodies: &mut Bodies) -> bool {
     let entries = pack::entries(chunk);
     let is_chunk = entries.is_ok();
     let entries = entries.unwrap_or_default();
     for seq in seqs {
         let key = Key { conversation_id: conversation_id.as_uuid(), seq: seq.0 };
-        match entries.binary_search_by_key(&key, |entry| entry.key) {
-            Ok(at) => _ = bodies.insert(*seq, Some(Envelope::from_bytes(entries[at].body.to_vec()))),
-            Err(_) => lose(&[*seq], bodies),
-        }
+        let found = entries.binary_search_by_key(&key, |entry| entry.key).ok();
+        bodies.insert(*seq, found.map(|at| Envelope::from_bytes(entries[at].body.to_vec())));
     }
     is_chunk
-}
-
-fn lose(seqs: &[Seq], bodies: &mut Bodies) {
-    count_unreadable(seqs.len());
-    bodies.extend(seqs.iter().map(|seq| (*seq, None)));
 }
 
 /// Counts messages whose bodies are lost or damaged.

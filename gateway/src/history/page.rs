@@ -19,7 +19,7 @@ use chat_shared::{
 use sqlx::{Postgres, pool::PoolConnection};
 
 use super::{
-    cold::{self, ColdBodies},
+    cold::{self, Bodies, ColdBodies, ColdPlace},
     range::{Extent, Place, Range},
     stored::{self, RowsError, Search, StoredMessage},
     tail::{End, Tail, TailError},
@@ -287,6 +287,11 @@ impl History {
             wanted.reverse();
         }
         let mut bodies = self.cold.read(conversation_id, &wanted).await;
+        self.read_moved(conversation_id, &wanted, found, &mut bodies).await;
+        let lost = bodies.values().filter(|body| body.is_none()).count();
+        if lost > 0 {
+            cold::count_unreadable(lost);
+        }
         let mut unread = BTreeSet::new();
         for (seq, _) in wanted {
             let Some(message) = found.get_mut(&seq) else { continue };
@@ -303,6 +308,38 @@ impl History {
         let shown = shown.ok_or_else(|| Refusal::unavailable("this part of the history", &ColdAway))?;
         found.retain(|seq, _| shown.contains(*seq));
         Ok(shown)
+    }
+
+    /// Reads once more what the store did not have where the rows said: a pack may have been replaced since they were read.
+    async fn read_moved(
+        &self,
+        conversation_id: ConversationId,
+        wanted: &[(Seq, ColdPlace)],
+        found: &Found,
+        bodies: &mut Bodies,
+    ) {
+        let lost = wanted.iter().filter(|(seq, _)| matches!(bodies.get(seq), Some(None)));
+        let lost: Vec<_> =
+            lost.filter_map(|(seq, place)| Some((*seq, found.get(seq)?.as_ref()?.sent_at, place))).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let messages: Vec<_> = lost.iter().map(|(seq, sent_at, _)| (*seq, *sent_at)).collect();
+        let Ok(mut connection) = self.database.connection().await else { return };
+        let Ok(places) = stored::places(&mut connection, conversation_id, &messages).await else { return };
+        drop(connection);
+        let moved = lost.iter().zip(places).filter_map(|((seq, _, before), now)| {
+            let now = now?;
+            (now.object != before.object).then_some((*seq, now))
+        });
+        let moved: Vec<_> = moved.collect();
+        if moved.is_empty() {
+            return;
+        }
+        for (seq, _) in &moved {
+            bodies.remove(seq);
+        }
+        bodies.extend(self.cold.read(conversation_id, &moved).await);
     }
 
     /// Adds what only the log has.

@@ -177,8 +177,7 @@ pub(super) async fn rows(
     Ok(found)
 }
 
-/// Looks where the texts are that are not in their rows. A message is in the last chunk of its day that does not begin
-/// after it.
+/// Looks where the texts are that are not in their rows.
 async fn add_places(
     connection: &mut PgConnection,
     conversation_id: ConversationId,
@@ -189,8 +188,22 @@ async fn add_places(
     if cold.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<_> = cold.iter().map(|message| message.seq.to_sql()).collect();
-    let days: Vec<_> = cold.iter().map(|message| OffsetDateTime::from(message.sent_at).date()).collect();
+    let wanted: Vec<_> = cold.iter().map(|message| (message.seq, message.sent_at)).collect();
+    for (message, place) in cold.iter_mut().zip(places(connection, conversation_id, &wanted).await?) {
+        message.cold = place;
+    }
+    Ok(())
+}
+
+/// Where the texts of messages are, given by number and time, in the order given. A message is in the last chunk of its day
+/// that does not begin after it.
+pub(super) async fn places(
+    connection: &mut PgConnection,
+    conversation_id: ConversationId,
+    wanted: &[(Seq, Timestamp)],
+) -> Result<Vec<Option<ColdPlace>>, DatabaseError> {
+    let seqs: Vec<_> = wanted.iter().map(|(seq, _)| seq.to_sql()).collect();
+    let days: Vec<_> = wanted.iter().map(|(_, sent_at)| OffsetDateTime::from(*sent_at).date()).collect();
     let chunks = statement(
         sqlx::query!(
             r#"select wanted.nth as "nth!", p.object, c.place, c.length
@@ -209,6 +222,7 @@ async fn add_places(
     )
     .await?;
     let mut objects: HashMap<String, Arc<str>> = HashMap::new();
+    let mut places = vec![None; wanted.len()];
     for chunk in chunks {
         let object = objects.entry(chunk.object).or_insert_with_key(|object| object.as_str().into());
         let place = ColdPlace {
@@ -217,11 +231,11 @@ async fn add_places(
             length: chunk.length.unsigned_abs(),
         };
         let at = usize::try_from(chunk.nth - 1).unwrap_or(usize::MAX);
-        if let Some(message) = cold.get_mut(at) {
-            message.cold = Some(place);
+        if let Some(wanted) = places.get_mut(at) {
+            *wanted = Some(place);
         }
     }
-    Ok(())
+    Ok(places)
 }
 
 async fn rows_in_window(

@@ -18,6 +18,7 @@ use utoipa::{
         (name = "businesses", description = "Staff, and whether a business takes conversations"),
         (name = "profiles", description = "Names and pictures"),
         (name = "sessions", description = "Logouts"),
+        (name = "users", description = "What is kept of a user"),
         (name = "keys", description = "What the chat backend's own tokens are checked with"),
     ),
     modifiers(&ServiceToken)

@@ -5,6 +5,7 @@
 
 mod businesses;
 mod describe;
+mod erasure;
 mod keys;
 mod profiles;
 mod service;
@@ -118,6 +119,8 @@ fn described() -> OpenApiRouter<Internal> {
         .routes(routes!(businesses::set_staff))
         .routes(routes!(profiles::invalidate))
         .routes(routes!(sessions::close))
+        .routes(routes!(erasure::request))
+        .routes(routes!(erasure::state))
         .routes(routes!(keys::list))
 }
 
@@ -168,6 +171,7 @@ mod tests {
             ("/internal/v1/businesses/{business_id}/staff", Some("businesses:write")),
             ("/internal/v1/profiles/invalidate", Some("profiles:invalidate")),
             ("/internal/v1/sessions/close", Some("sessions:close")),
+            ("/internal/v1/users/{user_id}/erasure", Some("users:erase")),
         ];
         assert_eq!(scopes, expected.map(|(path, scope)| (path.to_owned(), scope.map(str::to_owned))));
     }

@@ -6,6 +6,7 @@ mod content;
 mod conversations;
 mod devices;
 mod edge;
+mod erasure;
 mod forged;
 pub mod gateway;
 mod handshakes;

@@ -25,6 +25,8 @@ pub enum Step {
     Swap,
     /// The rows with bodies go, a day later.
     DropWarm,
+    /// Bodies of users who are erased go from packs.
+    Rewrite,
     /// The packs of a day that ages out go.
     DeletePacks,
 }
@@ -36,6 +38,7 @@ impl Step {
             "copy" => Self::Copy,
             "swap" => Self::Swap,
             "drop_warm" => Self::DropWarm,
+            "rewrite" => Self::Rewrite,
             "delete_packs" => Self::DeletePacks,
             _ => return None,
         })
@@ -139,11 +142,7 @@ pub async fn record(
     object: &str,
     pack: &Pack,
 ) -> sqlx::Result<()> {
-    let conversations: Vec<_> = pack.chunks.iter().map(|chunk| chunk.first.conversation_id).collect();
-    let seqs: Vec<_> = pack.chunks.iter().map(|chunk| to_sql(chunk.first.seq)).collect();
-    let short = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    let places: Vec<_> = pack.chunks.iter().map(|chunk| short(chunk.place)).collect();
-    let lengths: Vec<_> = pack.chunks.iter().map(|chunk| short(chunk.length)).collect();
+    let chunks = Chunks::of(Some(pack));
     sqlx::query!(
         "select record_cold_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         day,
@@ -155,10 +154,97 @@ pub async fn record(
         pack.sha256,
         pack.last.conversation_id,
         to_sql(pack.last.seq),
+        &chunks.conversations,
+        &chunks.seqs,
+        &chunks.places,
+        &chunks.lengths
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(())
+}
+
+/// The chunks of a pack in columns.
+#[derive(Default)]
+struct Chunks {
+    conversations: Vec<Uuid>,
+    seqs: Vec<i64>,
+    places: Vec<i32>,
+    lengths: Vec<i32>,
+}
+
+impl Chunks {
+    fn of(pack: Option<&Pack>) -> Self {
+        let short = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let mut columns = Self::default();
+        for chunk in pack.into_iter().flat_map(|pack| &pack.chunks) {
+            columns.conversations.push(chunk.first.conversation_id);
+            columns.seqs.push(to_sql(chunk.first.seq));
+            columns.places.push(short(chunk.place));
+            columns.lengths.push(short(chunk.length));
+        }
+        columns
+    }
+}
+
+/// Messages of a day whose bodies have to go from packs, in the order of packs.
+pub async fn erasures(pool: &PgPool, day: Date, rows_max: i64) -> sqlx::Result<Vec<Key>> {
+    let rows = sqlx::query!(
+        "select conversation_id, seq from cold_erasures where day = $1 order by conversation_id, seq limit $2",
+        day,
+        rows_max
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| Key { conversation_id: row.conversation_id, seq: row.seq.unsigned_abs() }).collect())
+}
+
+/// The pack that may have the body of a message: the first one that does not end before it.
+pub async fn pack_of(pool: &PgPool, day: Date, key: Key) -> sqlx::Result<Option<(PackRow, Key)>> {
+    let row = sqlx::query!(
+        "select number, object, messages, sha256, last_conversation_id, last_seq from cold_packs
+         where day = $1 and (last_conversation_id, last_seq) >= ($2, $3) order by number limit 1",
+        day,
+        key.conversation_id,
+        to_sql(key.seq)
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| {
+        let last = Key { conversation_id: row.last_conversation_id, seq: row.last_seq.unsigned_abs() };
+        (PackRow { number: row.number, object: row.object, messages: row.messages, sha256: row.sha256 }, last)
+    }))
+}
+
+/// Puts a pack without the bodies of `erased` in the place of pack `number`; without a pack it is removed. Without a number
+/// no pack has the bodies of `erased`.
+pub async fn replace(
+    pool: &PgPool,
+    day: Date,
+    holder: Uuid,
+    number: Option<i32>,
+    new: Option<(&str, &Pack)>,
+    erased: &[Key],
+) -> sqlx::Result<()> {
+    let (object, pack) = new.unzip();
+    let chunks = Chunks::of(pack);
+    let conversations: Vec<_> = erased.iter().map(|key| key.conversation_id).collect();
+    let seqs: Vec<_> = erased.iter().map(|key| to_sql(key.seq)).collect();
+    sqlx::query!(
+        "select replace_cold_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        day,
+        holder,
+        number,
+        object,
+        pack.map(|pack| i64::try_from(pack.bytes.len()).unwrap_or(i64::MAX)),
+        pack.map(|pack| to_sql(pack.messages)),
+        pack.map(Pack::sha256),
+        &chunks.conversations,
+        &chunks.seqs,
+        &chunks.places,
+        &chunks.lengths,
         &conversations,
-        &seqs,
-        &places,
-        &lengths
+        &seqs
     )
     .fetch_one(pool)
     .await?;

@@ -1,7 +1,9 @@
 //! Tests with a real PostgreSQL and a store in memory: each body is in the database or in a pack, whatever fails
 //! meanwhile. The days are those before today, since PostgreSQL decides by its own clock.
 
-use std::collections::HashMap;
+mod erasure;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chat_cold::pack::{Key, entries};
 use chat_dev::{
@@ -118,7 +120,8 @@ impl Scene {
                        and (c.conversation_id, c.first_seq) <= (m.conversation_id, m.seq)
                    order by c.conversation_id desc, c.first_seq desc limit 1
                ) c on m.envelope is null
-               left join cold_packs p using (day, number)"#
+               left join cold_packs p using (day, number)
+               where m.deleted_at is null"#
         )
         .fetch_all(&self.pool)
         .await
@@ -284,6 +287,9 @@ async fn r12_3_the_worker_can_neither_move_young_days_nor_drop_bodies_nor_open_t
         "delete from cold_packs",
         "update cold_days set swapped_at = now()",
         "select sender_id from messages",
+        "select user_id from cold_erasures",
+        "insert into cold_erasures values (now(), gen_random_uuid(), 1, gen_random_uuid())",
+        "delete from cold_erasures",
     ] {
         assert_eq!(code(own.execute(statement).await), NOT_ALLOWED, "{statement}");
     }

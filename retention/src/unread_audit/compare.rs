@@ -156,7 +156,12 @@ async fn count(
         r#"select (
                select count(*) from messages
                where messages.conversation_id = wanted.conversation_id and seq > wanted.after
-                 and sent_at > $3 and sent_at <= $4 and deleted_at is null
+                 and sent_at > $3 and sent_at <= $4
+                 -- A tombstone of an erased user counts, a message of a day that is soft-deleted does not.
+                 and (deleted_at is null or exists (
+                     select from message_days
+                     where day = (sent_at at time zone 'UTC')::date and soft_deleted_at is null
+                 ))
            ) as "count!"
            from unnest($1::uuid[], $2::bigint[]) with ordinality as wanted (conversation_id, after, place)
            order by wanted.place"#,

@@ -150,6 +150,22 @@ async fn whatever_lists_show_wrongly_drifts_until_it_is_mended() {
     assert_eq!(scene.drifting().await, 3, "both don't see a message that counts");
     scene.delete(deleted, 1).await;
     assert_eq!(scene.drifting().await, 5, "deleted, and the floor not raised");
+    let record = async |soft_deleted_at: Option<OffsetDateTime>| {
+        sqlx::query!(
+            "insert into message_days (day, soft_deleted_at) values ($1, $2)
+             on conflict (day) do update set soft_deleted_at = $2",
+            noon(9).date(),
+            soft_deleted_at
+        )
+        .execute(&scene.pool)
+        .await
+        .unwrap();
+    };
+    record(Some(noon(0))).await;
+    assert_eq!(scene.audit.look().await.unwrap().len(), 5, "the same");
+    record(None).await;
+    assert_eq!(scene.audit.look().await.unwrap().len(), 3, "a tombstone of an erased user keeps its number");
+    record(Some(noon(0))).await;
     scene.raise_floor(deleted, 1).await;
     scene.read(too_far, 3).await;
     assert_eq!(scene.drifting().await, 2);

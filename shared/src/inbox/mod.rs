@@ -74,6 +74,18 @@ impl Inboxes {
         self.redis.opened()
     }
 
+    /// Removes what is kept of a user who is erased: the inbox, when they were last seen, what was notified. Sessions go with
+    /// their connections, and then note nothing, since there is no inbox.
+    pub async fn forget(&self, user_id: UserId) -> Result<(), InboxError> {
+        let Keys { meta, entries, devices, delivered, .. } = self.keys(user_id);
+        let mut keys = vec![meta, entries, devices, delivered];
+        keys.extend(self.notified_keys(user_id));
+        let mut delete = redis::cmd("DEL");
+        delete.arg(keys);
+        let mut redis = self.redis.link().await?;
+        bounded(delete.exec_async(&mut redis)).await
+    }
+
     fn keys(&self, user_id: UserId) -> Keys {
         let user = format!("{}:{{{}}}", self.redis.namespace(), user_id.as_uuid().simple());
         Keys {

@@ -273,6 +273,11 @@ impl Inboxes {
         bounded(note.invoke_async(&mut redis)).await
     }
 
+    /// The keys of this room.
+    pub(super) fn notified_keys(&self, user_id: UserId) -> [String; 4] {
+        [self.claims_key(user_id), self.shown_key(user_id), self.read_key(user_id), self.badge_key(user_id)]
+    }
+
     fn claims_key(&self, user_id: UserId) -> String {
         format!("{}:{{{}}}:notified", self.redis.namespace(), user_id.as_uuid().simple())
     }
