@@ -178,7 +178,6 @@ pub fn describe() {
     describe_counter!(COLD_FAILURES_TOTAL, "Pages that did not get all old texts from the object store");
     describe_counter!(
         HISTORY_UNREADABLE_TOTAL,
-        EXPORTED_MESSAGES_TOTAL,
         "Messages not shown because the object store lost or damaged their texts"
     );
     describe_counter!(EXPORTED_MESSAGES_TOTAL, "Messages in answered pages of exports");
@@ -209,6 +208,7 @@ pub fn describe() {
         COLD_READS_TOTAL,
         COLD_FAILURES_TOTAL,
         HISTORY_UNREADABLE_TOTAL,
+        EXPORTED_MESSAGES_TOTAL,
         OUTBOX_FAILURES_TOTAL,
         LOG_READS_BOUNDED_TOTAL,
         PRESENCE_ANNOUNCED_TOTAL,

@@ -1,7 +1,9 @@
 //! The internal interface: services only, each with the scopes that its token names, on a port of its own (R6.3).
 
 use anyhow::Result;
-use chat_dev::kaha::{CLOSE_PATH, INVALIDATE_PATH, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_EXPORT, SCOPE_INVALIDATE, staff_path};
+use chat_dev::kaha::{
+    CLOSE_PATH, INVALIDATE_PATH, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_EXPORT, SCOPE_INVALIDATE, staff_path,
+};
 use chat_e2e::{Setup, TestFleet, on_own_fleet, on_shared_fleet, traces};
 use chat_shared::ids::{BusinessId, UserId};
 use reqwest::Method;

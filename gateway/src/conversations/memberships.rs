@@ -4,7 +4,7 @@ use chat_shared::{
     clock::Timestamp,
     ids::{BusinessId, ConversationId, MessageId, UserId},
     position::Seq,
-    wire::{ConversationKind, Mute, Role},
+    wire::{ConversationKind, Mute, MuteFields, Role},
 };
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -51,7 +51,7 @@ pub struct ExportedConversation {
     pub last_read_message_id: Option<MessageId>,
     /// How long it is muted. Absent if it isn't.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(value_type = Option<MuteFields>, nullable = false)]
     pub mute: Option<Mute>,
 }
 

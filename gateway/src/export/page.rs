@@ -102,8 +102,7 @@ impl Page {
 
     fn add(&mut self, line: &ExportLine, place: ExportCursor) -> Result<bool, Refusal> {
         let line = encode(line)?;
-        let has_room =
-            self.lines < self.bounds.lines_max && self.bytes.len() + line.len() <= self.bounds.bytes_max;
+        let has_room = self.lines < self.bounds.lines_max && self.bytes.len() + line.len() <= self.bounds.bytes_max;
         if !has_room && self.lines > 0 {
             return Ok(false);
         }

@@ -289,7 +289,9 @@ async fn old_texts_come_from_packs_and_lost_ones_are_null_with_a_reason() {
         let part = history.export(ana, id, after).await.unwrap();
         for message in &part.messages {
             let line = serde_json::to_value(message).unwrap();
-            *reasons.entry((line.get("text").cloned().map(|text| text.is_null()), line["reason"].to_string())).or_insert(0) += 1;
+            *reasons
+                .entry((line.get("text").cloned().map(|text| text.is_null()), line["reason"].to_string()))
+                .or_insert(0) += 1;
         }
         let Some(next) = part.next else { break };
         after = next;
@@ -311,7 +313,10 @@ async fn a_text_whose_key_is_destroyed_is_null_and_one_whose_key_is_only_missing
     let exports = exports(&place, Bounds::default()).await;
     // Days end one by one, so another day's key is left.
     let wrapped = master_key().generate(Clock::System.now().day().plus(1)).unwrap();
-    sqlx::raw_sql("create table kept as table content_keys; delete from content_keys").execute(&place.pool).await.unwrap();
+    sqlx::raw_sql("create table kept as table content_keys; delete from content_keys")
+        .execute(&place.pool)
+        .await
+        .unwrap();
     sqlx::query!(
         "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
         time::Date::from(wrapped.day),
@@ -383,7 +388,9 @@ async fn an_export_asks_for_its_scope_and_a_cursor_of_its_own() {
     }
     let cursor = ExportCursor::end_of(ConversationId::random()).encode();
     assert_eq!(get(&stand, &path(ana, &format!("?cursor={cursor}")), "users:export").await.0, 200);
-    for query in ["?cursor=", "?cursor=garbage", "?cursor=%00", "?curser=", "?cursor=a&cursor=b", &format!("?cursor={cursor}A")] {
+    for query in
+        ["?cursor=", "?cursor=garbage", "?cursor=%00", "?curser=", "?cursor=a&cursor=b", &format!("?cursor={cursor}A")]
+    {
         let (status, code, _) = get(&stand, &path(ana, query), "users:export").await;
         assert_eq!((status, code), (400, Some(ErrorCode::Invalid)), "{query}");
     }
