@@ -139,6 +139,7 @@ mod tests {
     use chat_shared::{
         ids::{ConversationId, MessageId},
         position::Seq,
+        wire::{ConversationKind, Role},
     };
     use serde_json::{Value, json};
 
@@ -159,6 +160,44 @@ mod tests {
 
     fn lines(bytes: &[u8]) -> Vec<Value> {
         std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn lines_look_as_documented() {
+        let document = include_str!("../../../docs/kaha.md").split_once("```ndjson\n").unwrap().1;
+        let documented = lines(document.split("```").next().unwrap().as_bytes());
+        let read = |line: usize, name: &str| documented[line][name].clone();
+        let [ana, ben] = [(2, "sender_id"), (3, "sender_id")].map(|(line, name)| read(line, name));
+        let device = serde_json::from_value(read(0, "devices")[0].clone()).unwrap();
+        let mut page = Page::new(Bounds::default(), None);
+        let (user_id, exported_at) = (serde_json::from_value(ana).unwrap(), Timestamp(1_767_225_600_000));
+        page.begin(ExportedUser { user_id, exported_at, blocks: Vec::new(), devices: vec![device] }).unwrap();
+        let conversation_id = serde_json::from_value(read(1, "conversation_id")).unwrap();
+        let ben = serde_json::from_value(ben).unwrap();
+        let at = Timestamp(1_767_100_000_000);
+        let conversation = ExportedConversation {
+            conversation_id,
+            kind: ConversationKind::Direct,
+            is_participant: true,
+            role: Some(Role::Member),
+            joined_at: Some(at),
+            created_at: at,
+            business_id: None,
+            participants: vec![ben],
+            read_seq: Seq(2),
+            last_read_message_id: None,
+            mute: None,
+        };
+        assert!(page.add_conversation(conversation).unwrap());
+        for (seq, sender_id, text) in [(1, user_id, Some(Some("Namaste".to_owned()))), (2, ben, None)] {
+            let message_id = serde_json::from_value(read(seq + 1, "message_id")).unwrap();
+            let sent_at = serde_json::from_value(read(seq + 1, "sent_at")).unwrap();
+            let seq = Seq(u64::try_from(seq).unwrap());
+            let message = ExportedMessage { conversation_id, message_id, sender_id, seq, sent_at, text, reason: None };
+            assert!(page.add_message(message).unwrap());
+        }
+        let place = page.place.unwrap();
+        assert_eq!(lines(&page.continued(place).unwrap()), documented);
     }
 
     #[test]

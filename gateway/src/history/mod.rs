@@ -13,7 +13,9 @@ mod tail;
 mod times;
 
 pub use cold::ColdBodies;
-pub use export::{ExportedMessage, Unreadable};
+pub use export::ExportedMessage;
+#[cfg(test)]
+pub use export::Unreadable;
 pub use number::number_of;
 pub use page::History;
 pub use range::Place;

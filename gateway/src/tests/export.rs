@@ -118,7 +118,7 @@ async fn a_user_gets_own_texts_and_of_others_what_history_shows_without_texts() 
     send(ben, removed, "hidden 3").await;
     send(cai, strange, "hidden 1").await;
     place.conversations.block(ana, cai).await.unwrap();
-    let address = NotificationAddress::Fcm { token: "address-of-a-device".to_owned() };
+    let address = NotificationAddress::Fcm { token: "the-address-of-a-device-of-ana".to_owned() };
     let device = RegisterDevice { address, app_id: "app".to_owned(), locale: Some("ne".to_owned()) };
     place.devices().register(ana, chat_shared::ids::DeviceId::random(), device).await.unwrap();
     // Whether they are stored or only in the log.
@@ -128,7 +128,7 @@ async fn a_user_gets_own_texts_and_of_others_what_history_shows_without_texts() 
         }
         for lines_max in [1, 3, 1000] {
             let export = Export::of(&exports(&place, bounds(lines_max)).await, ana).await.unwrap();
-            assert!(!export.text.contains("hidden") && !export.text.contains("address-of-a-device"));
+            assert!(!export.text.contains("hidden") && !export.text.contains("the-address"));
             assert_eq!(export.messages(direct), [own(1, "ana 1"), of_another(2)]);
             assert_eq!(export.messages(late), [of_another(1), own(2, "ana 2")], "a late joiner reads all of it");
             for id in [left, removed] {
