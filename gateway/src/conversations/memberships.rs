@@ -21,9 +21,9 @@ use crate::{database::statement, refusal::Refusal};
 /// A conversation of an export.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExportedConversation {
-    /// Which.
+    /// Its id.
     pub conversation_id: ConversationId,
-    /// Of what kind.
+    /// Its kind.
     pub kind: ConversationKind,
     /// False for a group that the user left or was removed from.
     pub is_participant: bool,

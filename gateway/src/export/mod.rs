@@ -20,7 +20,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use self::page::{ExportedUser, Page};
 use crate::{refusal::Refusal, state::AppState, telemetry};
 
-/// Pages that a gateway makes at once, since each reads for seconds what users read too.
+/// Pages that a gateway makes at once, since each reads for seconds from the servers that users read from.
 const PAGES_MAX: usize = 2;
 /// Conversations that one statement reads.
 const CONVERSATIONS_MAX: usize = 100;
@@ -46,12 +46,13 @@ enum Filled {
 }
 
 impl Exports {
-    /// Of what this gateway reads, in pages within `bounds`.
+    /// Pages within `bounds`, of the data that this gateway reads.
     pub fn new(state: AppState, bounds: Bounds) -> Self {
         Self { state, bounds, turns: Arc::new(Semaphore::new(PAGES_MAX)) }
     }
 
-    /// The page after a cursor, or the first one. What can't be read now ends the page, or is refused if the page is empty.
+    /// The page after a cursor, or the first one. A part that can't be read now ends the page; if the
+    /// page is empty, the request is refused.
     pub async fn page(&self, user_id: UserId, after: Option<ExportCursor>) -> Result<Vec<u8>, Refusal> {
         let _turn = self.turns.try_acquire().map_err(|_| Refusal::too_many_exports())?;
         let mut page = Page::new(self.bounds, after);

@@ -21,7 +21,7 @@ pub struct Bounds {
     pub lines_max: usize,
     /// Bytes of all lines but the last one. A page has one line of a conversation or message in any case.
     pub bytes_max: usize,
-    /// Time to gather them: half of what a request has, so that what was gathered is answered.
+    /// Time to gather them: half of the deadline of a request, so that lines that were gathered are answered.
     pub time_max: Duration,
 }
 
@@ -50,10 +50,10 @@ pub enum ExportLine {
     End,
 }
 
-/// What belongs to the user alone.
+/// The user, with data that belongs to no conversation.
 #[derive(Serialize, ToSchema)]
 pub struct ExportedUser {
-    /// Who.
+    /// The id of the user.
     pub user_id: UserId,
     /// When the export began, in milliseconds since 1970.
     pub exported_at: Timestamp,
@@ -112,12 +112,12 @@ impl Page {
         Ok(true)
     }
 
-    /// The whole page, after everything.
+    /// The last page.
     pub fn end(self) -> Result<Vec<u8>, Refusal> {
         self.with_last(&ExportLine::End)
     }
 
-    /// The whole page, before what is at `place`.
+    /// A page; the next one begins after `place`.
     pub fn continued(self, place: ExportCursor) -> Result<Vec<u8>, Refusal> {
         self.with_last(&ExportLine::Next { cursor: place.encode() })
     }

@@ -202,8 +202,8 @@ impl History {
         let membership = source.membership(conversation_id, user_id);
         let (log, postgres) = tokio::join!(self.newest(conversation_id), membership);
         let mut sides = Sides { log: log?, postgres };
-        // Without an event in the log, or without the log, PostgreSQL says who takes part: as it is now. For an export a replica
-        // says it too, as it was seconds ago.
+        // Without an event in the log, or without the log, the primary of PostgreSQL decides who takes part. For an
+        // export a replica that is seconds behind may decide it.
         let has_rights = reader == Reader::Export || matches!(sides.log, Ok(Some(_)));
         source.suffices_if(has_rights, ReadFrom::Rights)?;
         source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;

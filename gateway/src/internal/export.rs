@@ -41,7 +41,7 @@ pub struct ExportQuery {
 /// Export a user's data
 ///
 /// A page of lines, each a JSON object with a `type`. The last line is `end`, or `next` with the cursor for the next request. A
-/// page without either was cut off: repeat the request with the same cursor, and drop what came of that page. Any gateway
+/// page without either was cut off: drop all of it, and repeat the request with the same cursor. Any gateway
 /// answers any cursor. On 429 and 503 repeat the request with the same cursor after `Retry-After`: nothing is lost.
 #[utoipa::path(
     get,

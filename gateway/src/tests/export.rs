@@ -1,4 +1,4 @@
-//! Exports of users' data: everything of the user's own, once, and no text of anybody else.
+//! Exports of users' data: everything of the user's own, once, and no text of another user.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -96,7 +96,7 @@ fn now() -> OffsetDateTime {
 }
 
 #[tokio::test]
-async fn a_user_gets_own_texts_and_of_others_what_history_shows_without_texts() {
+async fn own_texts_are_exported_and_messages_of_others_without_texts() {
     let (place, [ana, ben, cai]) = (Box::pin(Place::new()).await, users());
     let direct = place.direct(ana, ben).await.conversation_id;
     let [late, left, removed] =
@@ -231,7 +231,7 @@ async fn every_line_comes_once_while_messages_are_sent_and_stored() {
         let expected: Vec<_> =
             (1..=32).map(|seq| if seq % 2 == 1 { own(seq, "own") } else { of_another(seq) }).collect();
         let messages = export.messages(id);
-        assert!(messages.len() >= 20, "what was sent before the export is in it");
+        assert!(messages.len() >= 20, "messages from before the export are in it");
         assert_eq!(messages, expected[..messages.len()]);
     }
 }
@@ -271,7 +271,7 @@ async fn old_texts_come_from_packs_and_lost_ones_are_null_with_a_reason() {
         let export = Export::of(&exports(&place, bounds(lines_max)).await, ana).await.unwrap();
         assert_eq!(export.messages(id), expected);
     }
-    // Without the store the export waits for it; what does not need it goes on.
+    // Without the store a part that needs it is refused; another part is not.
     let with = |store: Option<Store>| {
         let (database, tail, content) = (place.database.clone(), place.tail.clone(), place.content.clone());
         History::new(database, tail, content, ColdBodies::new(store))
@@ -305,7 +305,7 @@ async fn old_texts_come_from_packs_and_lost_ones_are_null_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_text_whose_key_is_destroyed_is_null_and_one_whose_key_is_only_missing_here_is_waited_for() {
+async fn a_text_is_null_if_its_key_is_destroyed_and_refused_if_its_key_is_only_missing_here() {
     let (place, [ana, ben]) = (Box::pin(Place::new()).await, users());
     let id = place.direct(ana, ben).await.conversation_id;
     place.send(ana, id, "own").await.unwrap();
@@ -342,7 +342,7 @@ async fn a_text_whose_key_is_destroyed_is_null_and_one_whose_key_is_only_missing
 }
 
 #[tokio::test]
-async fn a_page_ends_in_time_with_what_was_gathered() {
+async fn a_page_ends_in_time_with_the_lines_that_were_gathered() {
     let (place, [ana, ben]) = (Box::pin(Place::new()).await, users());
     let id = place.direct(ana, ben).await.conversation_id;
     place.send(ana, id, "own").await.unwrap();
