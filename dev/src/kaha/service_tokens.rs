@@ -72,7 +72,9 @@ impl ServiceTokens {
 
     /// A token with all scopes and some claims replaced, or with JSON `null` removed.
     pub fn with_claims(&self, changes: &Value) -> Result<String> {
-        lock(&self.keys).current.sign(&changed(claims(&[SCOPE_INVALIDATE, SCOPE_CLOSE, SCOPE_BUSINESSES, SCOPE_EXPORT]), changes))
+        lock(&self.keys)
+            .current
+            .sign(&changed(claims(&[SCOPE_INVALIDATE, SCOPE_CLOSE, SCOPE_BUSINESSES, SCOPE_EXPORT]), changes))
     }
 
     /// Signs with a new key from now on. The one before stays published, the one before that is gone.

@@ -109,13 +109,11 @@ impl Exports {
                 }
             }
             // Numbers that belong to no exported message are passed over too.
-            match part.next {
-                Some(seq) => page.place = Some(ExportCursor { conversation_id, seq }),
-                None => {
-                    page.place = Some(ExportCursor::end_of(conversation_id));
-                    return Ok(Filled::Whole);
-                }
-            }
+            let Some(seq) = part.next else {
+                page.place = Some(ExportCursor::end_of(conversation_id));
+                return Ok(Filled::Whole);
+            };
+            page.place = Some(ExportCursor { conversation_id, seq });
         }
     }
 

@@ -146,6 +146,7 @@ mod tests {
     use super::*;
     use crate::history::Unreadable;
 
+    #[expect(clippy::option_option, reason = "as in the message")]
     fn message(seq: u64, text: Option<Option<String>>) -> ExportedMessage {
         ExportedMessage {
             conversation_id: ConversationId::random(),
