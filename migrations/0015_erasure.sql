@@ -40,7 +40,7 @@ create table cold_erasures (
 );
 create index cold_erasures_of_user on cold_erasures (user_id);
 
--- Rows of a user who is erased are found without reading the table.
+-- Erasure and export find the groups that a user has left without reading the table.
 create index former_participants_by_user on former_participants (user_id);
 
 -- Requests the erasure of a user, once: a repeat changes nothing before it has ended, and begins another one after that.

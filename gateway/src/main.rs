@@ -15,6 +15,7 @@ mod devices;
 mod distinct;
 mod edge;
 mod erasure;
+mod export;
 mod history;
 mod internal;
 mod kaha;

@@ -9,6 +9,7 @@ mod create;
 mod cursor;
 mod erase;
 mod list;
+mod memberships;
 mod mute;
 mod record;
 mod rules;
@@ -16,6 +17,7 @@ mod rules;
 pub use blocks::blocked_among;
 pub use changes::{insert_outbox, insert_participants};
 pub use create::Created;
+pub use memberships::ExportedConversation;
 pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head, stored_id};
 
 use chat_shared::{clock::Clock, inbox::Inboxes, log::Log};

@@ -7,6 +7,7 @@ mod conversations;
 mod devices;
 mod edge;
 mod erasure;
+mod export;
 mod forged;
 pub mod gateway;
 mod handshakes;
