@@ -7,6 +7,9 @@ mod settings;
 
 use crate::{facts::Facts, objects::Objects};
 
+/// Where pods find secrets.
+pub const SECRETS: &str = "/run/secrets/chat/";
+
 /// A build, and what it is compared with.
 pub struct Checks<'a> {
     pub objects: &'a Objects,

@@ -5,6 +5,8 @@ mod checks;
 mod facts;
 mod mistakes;
 mod objects;
+mod rehearsal;
+mod yaml;
 
 use anyhow::Result;
 use checks::Checks;

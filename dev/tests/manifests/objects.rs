@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::yaml;
+
 /// The value at a JSON pointer as text; empty if it is absent.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -36,7 +38,7 @@ pub struct Objects(pub Vec<Value>);
 
 impl Objects {
     pub fn parse(text: &str) -> Result<Self> {
-        Ok(Self(serde_saphyr::from_multiple(text)?))
+        yaml::documents(text).map(Self)
     }
 
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {

@@ -4,14 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Checks, names_of};
+use super::{Checks, SECRETS, names_of};
 use crate::{
     facts::Setting,
     objects::{Workload, list, text, texts, title},
 };
-
-/// Where pods find secrets.
-const SECRETS: &str = "/run/secrets/chat/";
 
 impl Checks<'_> {
     pub(super) fn settings(&self, faults: &mut Vec<String>) {
