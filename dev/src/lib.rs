@@ -19,6 +19,7 @@ pub mod fleet_file;
 pub mod help_page;
 pub mod kaha;
 pub mod load;
+pub mod manifests;
 pub mod paths;
 mod person;
 pub mod ports;

@@ -27,7 +27,7 @@ enum Command {
     Down,
     /// Run all tests on throw-away servers
     Test(test::Options),
-    /// Check format, lints, documents, SQL metadata, schema and dependencies
+    /// Check format, lints, documents, SQL metadata, schema, dependencies and Kubernetes manifests
     Check,
     /// Play a story in which everything dies once, and check every promise
     Demo(demo::Options),

