@@ -1386,6 +1386,8 @@ CREATE UNIQUE INDEX conversations_business_customer ON public.conversations USIN
 
 CREATE INDEX conversations_unresolved ON public.conversations USING btree (business_id) WHERE ((business_id IS NOT NULL) AND (customer_seq > resolved_seq));
 
+CREATE INDEX former_participants_of_user ON public.former_participants USING btree (user_id);
+
 CREATE INDEX messages_by_message ON ONLY public.messages USING btree (conversation_id, message_id);
 
 CREATE INDEX participants_listed ON public.participants USING btree (user_id, listed_at DESC);
