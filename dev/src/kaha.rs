@@ -40,7 +40,7 @@ pub use self::{
     notice::{CHANGED_SUBJECT, CLOSE_PATH, INVALIDATE_PATH, announce_profiles, staff_path},
     people::{People, Person},
     profiles::{PROFILE_MARK, Profile, Profiles},
-    service_tokens::{INTERNAL_AUDIENCE, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_INVALIDATE, ServiceTokens},
+    service_tokens::{INTERNAL_AUDIENCE, SCOPE_BUSINESSES, SCOPE_CLOSE, SCOPE_EXPORT, SCOPE_INVALIDATE, ServiceTokens},
     staff::{Member, StaffList, StaffLists},
     tokens::{AUDIENCE, ISSUER, TOKEN_TTL, Tokens},
 };

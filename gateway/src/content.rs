@@ -131,6 +131,11 @@ impl Content {
         self.keys.read().get(&day).cloned()
     }
 
+    /// Whether there is a key that opens texts of this day.
+    pub fn has_key(&self, day: Day) -> bool {
+        self.key(day).is_some()
+    }
+
     /// Seals a text with today's key, for one place.
     pub fn seal(&self, place: &Sealed, text: &str) -> Result<Envelope, Refusal> {
         let key =

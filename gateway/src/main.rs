@@ -14,6 +14,7 @@ mod delivery;
 mod devices;
 mod distinct;
 mod edge;
+mod export;
 mod history;
 mod internal;
 mod kaha;

@@ -21,6 +21,9 @@ use crate::edge::Full;
 /// How long a client waits before it repeats what failed for want of a part of ours.
 const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
 
+/// How long a service waits for an export to end.
+const RETRY_AFTER_EXPORTS: Duration = Duration::from_secs(2);
+
 /// How long a client waits for a connection of its user to end.
 const RETRY_AFTER_CONNECTIONS: Duration = Duration::from_secs(30);
 
@@ -151,6 +154,12 @@ impl Refusal {
     pub fn too_many_handshakes(retry_after: Duration) -> Self {
         let message = "too many clients connect at once; come back after the delay";
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// This gateway has as many exports in flight as it takes.
+    pub fn too_many_exports() -> Self {
+        let message = "this gateway answers as many exports as it may at once; repeat the request after the delay";
+        Self { retry_after: Some(RETRY_AFTER_EXPORTS), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
     /// The user has as many connections as one may have.

@@ -47,6 +47,8 @@ pub const COLD_READS_TOTAL: &str = "chat_gateway_cold_reads_total";
 pub const COLD_FAILURES_TOTAL: &str = "chat_gateway_cold_failures_total";
 /// Messages that a page did not show because their texts are lost or damaged in the object store.
 pub const HISTORY_UNREADABLE_TOTAL: &str = "chat_gateway_history_unreadable_total";
+/// Messages in answered pages of exports.
+pub const EXPORTED_MESSAGES_TOTAL: &str = "chat_gateway_exported_messages_total";
 /// Statements sent to PostgreSQL by requests.
 pub const STATEMENTS_TOTAL: &str = "chat_gateway_sql_statements_total";
 /// Reads that replicas may be asked for, by `from` (`replica` or `primary`) and `reason`; none without replicas.
@@ -178,6 +180,7 @@ pub fn describe() {
         HISTORY_UNREADABLE_TOTAL,
         "Messages not shown because the object store lost or damaged their texts"
     );
+    describe_counter!(EXPORTED_MESSAGES_TOTAL, "Messages in answered pages of exports");
     describe_counter!(HISTORY_HOLES_TOTAL, "Numbers that neither PostgreSQL nor the log has a message for");
     describe_counter!(LOG_READS_TOTAL, "Questions to the log for events that PostgreSQL may not have yet");
     describe_counter!(LOG_READS_BOUNDED_TOTAL, "Questions not sent because their user has had too many events read");
@@ -205,6 +208,7 @@ pub fn describe() {
         COLD_READS_TOTAL,
         COLD_FAILURES_TOTAL,
         HISTORY_UNREADABLE_TOTAL,
+        EXPORTED_MESSAGES_TOTAL,
         OUTBOX_FAILURES_TOTAL,
         LOG_READS_BOUNDED_TOTAL,
         PRESENCE_ANNOUNCED_TOTAL,

@@ -28,6 +28,9 @@ pub const SCOPE_CLOSE: &str = "sessions:close";
 /// Lets its bearer change businesses.
 pub const SCOPE_BUSINESSES: &str = "businesses:write";
 
+/// Lets its bearer read all that a user has written.
+pub const SCOPE_EXPORT: &str = "users:export";
+
 /// How long a good one lives. At most five minutes are allowed.
 const TTL: Duration = Duration::from_mins(1);
 
@@ -69,7 +72,9 @@ impl ServiceTokens {
 
     /// A token with all scopes and some claims replaced, or with JSON `null` removed.
     pub fn with_claims(&self, changes: &Value) -> Result<String> {
-        lock(&self.keys).current.sign(&changed(claims(&[SCOPE_INVALIDATE, SCOPE_CLOSE, SCOPE_BUSINESSES]), changes))
+        lock(&self.keys)
+            .current
+            .sign(&changed(claims(&[SCOPE_INVALIDATE, SCOPE_CLOSE, SCOPE_BUSINESSES, SCOPE_EXPORT]), changes))
     }
 
     /// Signs with a new key from now on. The one before stays published, the one before that is gone.

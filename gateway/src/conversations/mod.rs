@@ -8,6 +8,7 @@ mod changes;
 mod create;
 mod cursor;
 mod list;
+mod memberships;
 mod mute;
 mod record;
 mod rules;
@@ -15,6 +16,7 @@ mod rules;
 pub use blocks::blocked_among;
 pub use changes::{insert_outbox, insert_participants};
 pub use create::Created;
+pub use memberships::ExportedConversation;
 pub use record::{Membership, UnreadableRow, head, membership, newest_head, stored_head, stored_id};
 
 use chat_shared::{clock::Clock, inbox::Inboxes, log::Log};

@@ -4,6 +4,7 @@
 
 mod backwards;
 mod cold;
+mod export;
 mod number;
 mod page;
 mod range;
@@ -12,6 +13,9 @@ mod tail;
 mod times;
 
 pub use cold::ColdBodies;
+pub use export::ExportedMessage;
+#[cfg(test)]
+pub use export::Unreadable;
 pub use number::number_of;
 pub use page::History;
 pub use range::Place;

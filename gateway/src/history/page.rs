@@ -14,6 +14,7 @@ use chat_shared::{
     limits,
     log::AppendError,
     position::Seq,
+    sealing::Envelope,
     wire::{ErrorCode, HistoryPage},
 };
 use sqlx::{Postgres, pool::PoolConnection};
@@ -39,21 +40,39 @@ const NEWEST_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Reads conversations' messages.
 #[derive(Clone)]
 pub struct History {
-    database: Database,
+    pub(super) database: Database,
     tail: Tail,
     log_breaker: Arc<Breaker>,
-    content: Content,
+    pub(super) content: Content,
     cold: ColdBodies,
     times: Times,
 }
 
 /// As what a user reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reader {
+pub(super) enum Reader {
     /// The newest event says whether the user takes part.
     Participant,
     /// The staff of the business was asked before.
     Staff,
+    /// The user's data is exported: texts of others are never read, and their messages are left out unless the user takes part.
+    Export,
+}
+
+/// A page as it was found, with its texts still sealed.
+pub(super) struct Part {
+    place: Place,
+    extent: Extent,
+    /// The numbers that the page covers; none if there are none.
+    pub(super) shown: Option<Range>,
+    pub(super) found: Found,
+    /// Messages whose texts the object store has lost. `found` has them as deleted ones.
+    pub(super) lost: Vec<StoredMessage>,
+    /// How the user sees it, if that is the customer of a business.
+    pub(super) customer: Option<CustomerView>,
+    /// Whether it is known that `extent` has the last message.
+    is_current: bool,
+    is_participant: bool,
 }
 
 /// Where a page reads what is stored: all of it from one server, since a fresher number beside staler rows would show holes.
@@ -112,7 +131,7 @@ impl History {
         place: Place,
         limit: usize,
     ) -> Result<HistoryPage, Refusal> {
-        self.read(user_id, conversation_id, place, limit, Reader::Participant).await
+        self.open(conversation_id, self.read(user_id, conversation_id, place, limit, Reader::Participant).await?)
     }
 
     /// As `page`, for a user that `businesses.check_reader` has let pass.
@@ -123,37 +142,55 @@ impl History {
         place: Place,
         limit: usize,
     ) -> Result<HistoryPage, Refusal> {
-        self.read(user_id, conversation_id, place, limit, Reader::Staff).await
+        self.open(conversation_id, self.read(user_id, conversation_id, place, limit, Reader::Staff).await?)
     }
 
-    async fn read(
+    /// A part of a conversation, with the sealed texts that the object store has.
+    pub(super) async fn read(
         &self,
         user_id: UserId,
         conversation_id: ConversationId,
         place: Place,
         limit: usize,
         reader: Reader,
-    ) -> Result<HistoryPage, Refusal> {
+    ) -> Result<Part, Refusal> {
+        let mut part = self.find(user_id, conversation_id, place, limit, reader).await?;
+        if reader == Reader::Export {
+            part.leave_out_others(user_id);
+        }
+        self.add_cold(conversation_id, &mut part).await?;
+        self.times.remember(conversation_id, part.found.values().flatten());
+        Ok(part)
+    }
+
+    async fn find(
+        &self,
+        user_id: UserId,
+        conversation_id: ConversationId,
+        place: Place,
+        limit: usize,
+        reader: Reader,
+    ) -> Result<Part, Refusal> {
         if let Some((connection, lent)) = self.database.lend(&[]).await {
             let mut source = Source::Replica(connection, lent);
-            match self.read_from(&mut source, user_id, conversation_id, place, limit, reader).await {
-                Ok(page) => {
+            match self.find_on(&mut source, user_id, conversation_id, place, limit, reader).await {
+                Ok(part) => {
                     ReadFrom::Replica.count(1);
-                    return Ok(page);
+                    return Ok(part);
                 }
                 Err(NotMade::OnReplica(from)) => from.count(1),
                 Err(NotMade::Refused(_)) => ReadFrom::Failed.count(1),
             }
         }
         let mut source = Source::Primary(self.database.clone());
-        let page = self.read_from(&mut source, user_id, conversation_id, place, limit, reader).await;
-        page.map_err(|not_made| match not_made {
+        let part = self.find_on(&mut source, user_id, conversation_id, place, limit, reader).await;
+        part.map_err(|not_made| match not_made {
             NotMade::Refused(refusal) => refusal,
             NotMade::OnReplica(_) => Refusal::unavailable("this part of the history", &OutOfReach),
         })
     }
 
-    async fn read_from(
+    async fn find_on(
         &self,
         source: &mut Source,
         user_id: UserId,
@@ -161,44 +198,54 @@ impl History {
         place: Place,
         limit: usize,
         reader: Reader,
-    ) -> Result<HistoryPage, NotMade> {
+    ) -> Result<Part, NotMade> {
         let membership = source.membership(conversation_id, user_id);
         let (log, postgres) = tokio::join!(self.newest(conversation_id), membership);
         let mut sides = Sides { log: log?, postgres };
-        // Without an event in the log, or without the log, PostgreSQL says who takes part: as it is now.
-        source.suffices_if(matches!(sides.log, Ok(Some(_))), ReadFrom::Rights)?;
+        // Without an event in the log, or without the log, the primary of PostgreSQL decides who takes part. For an
+        // export a replica that is seconds behind may decide it.
+        let has_rights = reader == Reader::Export || matches!(sides.log, Ok(Some(_)));
+        source.suffices_if(has_rights, ReadFrom::Rights)?;
         source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;
         if sides.is_log_behind() {
             // Between the two questions somebody sent and it was stored. Whoever may not see that must not.
             sides.log = self.newest(conversation_id).await?;
         }
-        if reader == Reader::Participant {
-            sides.authorise(user_id)?;
-        }
-        let customer = sides.customer(user_id);
-        let extent = sides.extent();
-        let wanted = extent.page(place, limit);
-        let (messages, shown) = match wanted {
-            None => (Vec::new(), None),
-            Some(wanted) => {
-                let mut found = self.stored(source, conversation_id, place, wanted, &mut sides).await?;
-                source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;
-                let tail = self.add_tail(user_id, wanted, &sides, &mut found).await?;
-                let is_whole = wanted.numbers().all(|seq| found.contains_key(&seq));
-                source.suffices_if(is_whole, ReadFrom::Behind)?;
-                let shown = show(wanted, place, &found, tail)?;
-                found.retain(|seq, _| shown.contains(*seq));
-                let shown = self.add_cold(conversation_id, place, shown, &mut found).await?;
-                (found.into_values().flatten().collect(), Some(shown))
-            }
+        let is_participant = match reader {
+            Reader::Participant | Reader::Export => sides.is_participant(user_id)?,
+            Reader::Staff => false,
         };
+        if reader == Reader::Participant && !is_participant {
+            return Err(Refusal::no_such_conversation().into());
+        }
+        let extent = sides.extent();
+        let (mut shown, mut found) = (None, Found::new());
+        if let Some(wanted) = extent.page(place, limit) {
+            found = self.stored(source, conversation_id, place, wanted, &mut sides).await?;
+            source.suffices_if(sides.postgres.is_ok(), ReadFrom::Failed)?;
+            let tail = self.add_tail(user_id, wanted, &sides, &mut found).await?;
+            let is_whole = wanted.numbers().all(|seq| found.contains_key(&seq));
+            source.suffices_if(is_whole, ReadFrom::Behind)?;
+            let covered = show(wanted, place, &found, tail)?;
+            found.retain(|seq, _| covered.contains(*seq));
+            shown = Some(covered);
+        }
         // Without the log nobody knows whether there are later ones, and a client that fills a gap must not think so.
         let is_current = sides.log.is_ok() || !matches!(place, Place::After(_));
         if !is_current && shown.is_none() {
             return Err(Refusal::unavailable("the end of the history", &LogAway).into());
         }
-        let messages = messages
-            .into_iter()
+        let (customer, lost) = (sides.customer(user_id), Vec::new());
+        Ok(Part { place, extent, shown, found, lost, customer, is_current, is_participant })
+    }
+
+    /// The page in clear.
+    fn open(&self, conversation_id: ConversationId, part: Part) -> Result<HistoryPage, Refusal> {
+        let has_more = part.has_more();
+        let Part { extent, found, customer, .. } = part;
+        let messages = found
+            .into_values()
+            .flatten()
             .filter_map(|stored: StoredMessage| match self.content.open_message(conversation_id, &stored.message) {
                 Ok(text) => Some(Ok(stored.into_message(conversation_id, text))),
                 // Its text is in no pack, or other bytes are there than were stored: the other messages are shown.
@@ -210,18 +257,12 @@ impl History {
                 }
                 Err(refusal) => Some(Err(refusal)),
             })
-            .collect::<Result<Vec<_>, Refusal>>()?;
-        self.times.remember(&messages);
-        let as_shown = |message| match &customer {
-            Some(customer) => customer.message(message),
-            None => message,
-        };
-        Ok(HistoryPage {
-            messages: messages.into_iter().map(as_shown).collect(),
-            has_more: !is_current || shown.is_some_and(|shown| extent.has_more(place, shown)),
-            last_seq: extent.last,
-            floor_seq: extent.floor,
-        })
+            .map(|message| match (message, &customer) {
+                (Ok(message), Some(customer)) => Ok(customer.message(message)),
+                (message, _) => message,
+            })
+            .collect::<Result<_, Refusal>>()?;
+        Ok(HistoryPage { messages, has_more, last_seq: extent.last, floor_seq: extent.floor })
     }
 
     /// The newest event, or that the log is away; at once while that is known.
@@ -271,17 +312,12 @@ impl History {
     }
 
     /// Adds the texts that only the object store has. What can't be read now ends the page.
-    async fn add_cold(
-        &self,
-        conversation_id: ConversationId,
-        place: Place,
-        shown: Range,
-        found: &mut Found,
-    ) -> Result<Range, Refusal> {
+    async fn add_cold(&self, conversation_id: ConversationId, part: &mut Part) -> Result<(), Refusal> {
+        let Part { place, shown: Some(shown), found, lost, .. } = part else { return Ok(()) };
         let cold = found.iter().filter_map(|(seq, message)| Some((*seq, message.as_ref()?.cold.clone()?)));
         let mut wanted: Vec<_> = cold.collect();
         if wanted.is_empty() {
-            return Ok(shown);
+            return Ok(());
         }
         if !matches!(place, Place::After(_)) {
             wanted.reverse();
@@ -292,17 +328,18 @@ impl History {
             let Some(message) = found.get_mut(&seq) else { continue };
             match (bodies.remove(&seq), message.as_mut()) {
                 (Some(Some(envelope)), Some(stored)) => stored.message.envelope = envelope,
-                (Some(_), _) => *message = None,
+                (Some(_), _) => lost.extend(message.take()),
                 (None, _) => _ = unread.insert(seq),
             }
         }
         if unread.is_empty() {
-            return Ok(shown);
+            return Ok(());
         }
-        let shown = shown.unbroken(place, |seq| !unread.contains(&seq)).filter(|shown| has_messages(found, *shown));
-        let shown = shown.ok_or_else(|| Refusal::unavailable("this part of the history", &ColdAway))?;
+        let read = shown.unbroken(*place, |seq| !unread.contains(&seq)).filter(|read| has_messages(found, *read));
+        *shown = read.ok_or_else(|| Refusal::unavailable("this part of the history", &ColdAway))?;
         found.retain(|seq, _| shown.contains(*seq));
-        Ok(shown)
+        lost.retain(|message| shown.contains(message.seq));
+        Ok(())
     }
 
     /// Adds what only the log has.
@@ -374,6 +411,25 @@ impl Source {
     }
 }
 
+impl Part {
+    /// Whether there is more in the page's direction.
+    pub(super) fn has_more(&self) -> bool {
+        !self.is_current || self.shown.is_some_and(|shown| self.extent.has_more(self.place, shown))
+    }
+
+    /// Drops the texts of others, and their messages too if the user does not take part.
+    fn leave_out_others(&mut self, user_id: UserId) {
+        for message in self.found.values_mut() {
+            let Some(stored) = message.as_mut().filter(|stored| stored.message.sender_id != user_id) else { continue };
+            if self.is_participant {
+                (stored.message.envelope, stored.cold) = (Envelope::from_bytes(Vec::new()), None);
+            } else {
+                *message = None;
+            }
+        }
+    }
+}
+
 impl From<Refusal> for NotMade {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
@@ -387,13 +443,12 @@ impl Sides {
     }
 
     /// The log's newest event says who takes part; PostgreSQL does if the log is away or holds nothing any more.
-    fn authorise(&self, user_id: UserId) -> Result<(), Refusal> {
-        let is_participant = match (&self.log, &self.postgres) {
-            (Ok(Some(newest)), _) => newest.participants.find(user_id).is_some(),
-            (_, Ok(stored)) => stored.is_some_and(|stored| stored.is_participant),
-            (_, Err(error)) => return Err(Refusal::unavailable("PostgreSQL", error)),
-        };
-        if is_participant { Ok(()) } else { Err(Refusal::no_such_conversation()) }
+    fn is_participant(&self, user_id: UserId) -> Result<bool, Refusal> {
+        match (&self.log, &self.postgres) {
+            (Ok(Some(newest)), _) => Ok(newest.participants.find(user_id).is_some()),
+            (_, Ok(stored)) => Ok(stored.is_some_and(|stored| stored.is_participant)),
+            (_, Err(error)) => Err(Refusal::unavailable("PostgreSQL", error)),
+        }
     }
 
     /// How the user sees the conversation, if that is the customer of a business.

@@ -1,9 +1,12 @@
 //! Remembers when the messages at the edges of pages were accepted, since the next page begins beside one of them.
 
-use chat_shared::{clock::Timestamp, ids::ConversationId, position::Seq, wire::Message};
+use chat_shared::{clock::Timestamp, ids::ConversationId, position::Seq};
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-use super::{range::Place, stored::Search};
+use super::{
+    range::Place,
+    stored::{Search, StoredMessage},
+};
 
 /// Messages whose times are remembered. The least recently used is dropped, and the page beside it is searched for from
 /// the conversation's newest message.
@@ -21,9 +24,13 @@ impl Default for Times {
 
 impl Times {
     /// Remembers both edges of a page.
-    pub(super) fn remember(&self, page: &[Message]) {
-        for edge in [page.first(), page.last()].into_iter().flatten() {
-            self.0.insert((edge.conversation_id, edge.seq), edge.sent_at);
+    pub(super) fn remember<'a>(
+        &self,
+        conversation_id: ConversationId,
+        mut page: impl DoubleEndedIterator<Item = &'a StoredMessage>,
+    ) {
+        for edge in [page.next(), page.next_back()].into_iter().flatten() {
+            self.0.insert((conversation_id, edge.seq), edge.sent_at);
         }
     }
 

@@ -18,6 +18,7 @@ use utoipa::{
         (name = "businesses", description = "Staff, and whether a business takes conversations"),
         (name = "profiles", description = "Names and pictures"),
         (name = "sessions", description = "Logouts"),
+        (name = "users", description = "A user's data"),
         (name = "keys", description = "What the chat backend's own tokens are checked with"),
     ),
     modifiers(&ServiceToken)

@@ -5,6 +5,7 @@
 
 mod businesses;
 mod describe;
+mod export;
 mod keys;
 mod profiles;
 mod service;
@@ -32,6 +33,7 @@ use self::service::ServiceRates;
 use crate::{
     auth::{ServiceVerifier, Signer},
     edge::{self, Admission, Door, ProxyProtocol, TrustedProxies, Waits},
+    export::{Bounds, Exports},
     refusal::Refusal,
     rest,
     state::AppState,
@@ -48,6 +50,7 @@ pub struct Internal {
     /// None if no service may call.
     services: Option<ServiceVerifier>,
     rates: ServiceRates,
+    exports: Exports,
     /// Those that kaha-main-v3 checks our tokens with.
     public_keys: Arc<Value>,
 }
@@ -57,7 +60,8 @@ impl Internal {
     pub fn new(state: AppState, services: Option<ServiceVerifier>, signer: Option<&Signer>) -> Self {
         let rates = ServiceRates::start(&state.tasks);
         let public_keys = Arc::new(signer.map_or_else(|| json!({ "keys": [] }), Signer::public_keys));
-        Self { state, services, rates, public_keys }
+        let exports = Exports::new(state.clone(), Bounds::default());
+        Self { state, services, rates, exports, public_keys }
     }
 
     /// Whether there is anything to serve.
@@ -118,6 +122,7 @@ fn described() -> OpenApiRouter<Internal> {
         .routes(routes!(businesses::set_staff))
         .routes(routes!(profiles::invalidate))
         .routes(routes!(sessions::close))
+        .routes(routes!(export::page))
         .routes(routes!(keys::list))
 }
 
@@ -150,9 +155,10 @@ mod tests {
                 let security = serde_json::to_value(&operation.security).unwrap();
                 let scope = security[0]["service"][0].as_str().map(str::to_owned);
                 assert!(documented.keys().any(|status| status.starts_with('2')), "{path} succeeds somehow");
-                let refusals: &[&str] = match scope {
-                    Some(_) => &["400", "401", "403", "413", "429", "500", "503"],
-                    None => &["500"],
+                let refusals: &[&str] = match (&scope, &operation.request_body) {
+                    (Some(_), Some(_)) => &["400", "401", "403", "413", "429", "500", "503"],
+                    (Some(_), None) => &["400", "401", "403", "429", "500", "503"],
+                    (None, _) => &["500"],
                 };
                 for status in refusals {
                     let response = serde_json::to_string(documented.get(*status).unwrap()).unwrap();
@@ -168,6 +174,7 @@ mod tests {
             ("/internal/v1/businesses/{business_id}/staff", Some("businesses:write")),
             ("/internal/v1/profiles/invalidate", Some("profiles:invalidate")),
             ("/internal/v1/sessions/close", Some("sessions:close")),
+            ("/internal/v1/users/{user_id}/export", Some("users:export")),
         ];
         assert_eq!(scopes, expected.map(|(path, scope)| (path.to_owned(), scope.map(str::to_owned))));
     }

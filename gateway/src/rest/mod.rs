@@ -18,7 +18,7 @@ mod receipts;
 mod refusals;
 mod tickets;
 
-pub use extract::{Body, InPath};
+pub use extract::{Body, InPath, InQuery};
 pub use refusals::{AnyRefusal, BodyRefusal};
 
 use axum::{

@@ -32,7 +32,7 @@ const CLOSE: &str = "/internal/v1/sessions/close";
 const INVALIDATE: &str = "/internal/v1/profiles/invalidate";
 
 /// Another service's key.
-struct Key {
+pub struct Key {
     private: Vec<u8>,
     public: tempfile::NamedTempFile,
 }
@@ -49,7 +49,7 @@ impl Key {
     }
 
     /// A good token but for these claims; those that are null are left out.
-    fn token(&self, changes: &Value) -> String {
+    pub fn token(&self, changes: &Value) -> String {
         let now = Clock::System.now().0 / 1000;
         let mut claims = json!({
             "iss": "kaha-main-v3", "aud": "chat-internal", "sub": "kaha-accounts", "iat": now, "exp": now + 60,
@@ -69,14 +69,14 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// A gateway with both ports, and the keys of a service that exchanges them.
-struct Stand {
-    gateway: Gateway,
-    address: SocketAddr,
-    keys: [Key; 2],
+pub struct Stand {
+    pub gateway: Gateway,
+    pub address: SocketAddr,
+    pub keys: [Key; 2],
 }
 
 impl Stand {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (gateway, keys) = (Gateway::start().await, [Key::new(), Key::new()]);
         let source = KeySource::PublicKeys(keys.iter().map(|key| key.public.path().to_owned()).collect());
         let (issuer, audience) = ("kaha-main-v3".to_owned(), "chat-internal".to_owned());

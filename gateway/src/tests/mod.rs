@@ -6,6 +6,7 @@ mod content;
 mod conversations;
 mod devices;
 mod edge;
+mod export;
 mod forged;
 pub mod gateway;
 mod handshakes;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     fleet_file::{FleetFile, StaffEntry},
+    kaha::SCOPE_EXPORT,
     push_services::APP_IDS,
     terminal::paint,
 };
@@ -58,7 +59,7 @@ fn examples(fleet: &FleetFile) -> Vec<String> {
     let (Some(gateway), [me, other, ..]) = (fleet.gateways.first(), fleet.users.as_slice()) else {
         return Vec::new();
     };
-    let (kaha, gateway) = (&fleet.kaha_url, &gateway.url);
+    let (kaha, gateway, internal) = (&fleet.kaha_url, &gateway.url, &gateway.internal_url);
     let bearer = "-H \"authorization: Bearer $TOKEN\"";
     let json = JSON;
     vec![
@@ -83,6 +84,13 @@ fn examples(fleet: &FleetFile) -> Vec<String> {
             other.id, other.name
         ),
         format!("curl -s {kaha}/dev/logout {json} -d '{{\"user_id\":\"{}\"}}'", me.id),
+        format!("# export the data of {}", me.name),
+        format!(
+            "curl -s {internal}/internal/v1/users/{}/export -H \"authorization: Bearer $(curl -s {kaha}/dev/service-tokens {json} \
+             -d '{{\"scopes\":[\"{SCOPE_EXPORT}\"]}}' | {})\"",
+            me.id,
+            pick("token")
+        ),
     ]
 }
 
