@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use chat_dev::servers::Postgres;
+use chat_dev::{kaha::SCOPE_EXPORT, servers::Postgres};
 use chat_e2e::{Person, Setup, TestFleet, database, eventually, in_time, on_own_fleet, said};
 use chat_shared::{
     ids::ConversationId,
     wire::{ConversationPage, Mute},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const FROM_REPLICA: &str = "from=\"replica\"";
 const UNREPLAYED: &str = "reason=\"unreplayed\"";
@@ -259,5 +259,44 @@ fn r12_1_check_config_tells_whether_a_replica_follows_the_primary() -> Result<()
         let (is_right, lines) = checked(fleet, &replicas).await?;
         ensure!(!is_right && lines.contains("out of reach"), "{lines}");
         Ok(())
+    })
+}
+
+#[test]
+fn r12_1_an_export_is_read_from_a_replica_and_goes_on_without_it() -> Result<()> {
+    on_own_fleet(Setup::default().with_replicas(1), async |fleet| {
+        until_read_from_replica(fleet).await?;
+        let [asha, bikram] = fleet.people()?;
+        let group = fleet.group(&asha, &[&bikram]).await?;
+        for number in 1..=20 {
+            let sender = if number % 2 == 1 { &asha } else { &bikram };
+            fleet.api(sender, 0).say(group, &said(number)).await?;
+        }
+        database::wait_until_stored(&fleet.urls().postgres, group, 20).await?;
+        let export = async |gateway: usize| {
+            let (base, token) =
+                (fleet.gateway(gateway).internal_url(), fleet.kaha().service_tokens().token(&[SCOPE_EXPORT])?);
+            let url = format!("{base}/internal/v1/users/{}/export", asha.id.as_uuid());
+            let answer = reqwest::Client::new().get(url).bearer_auth(token).send().await?;
+            ensure!(answer.status() == 200, "an export is answered {}", answer.status());
+            let lines = answer.text().await?;
+            let lines = lines.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+            ensure!(lines.first().is_some_and(|line| line["type"] == "user"));
+            ensure!(lines.last().is_some_and(|line| line["type"] == "end"));
+            let messages = lines.into_iter().filter(|line| line["type"] == "message");
+            let texts = messages.map(|line| line.get("text").and_then(Value::as_str).map(str::to_owned));
+            anyhow::Ok(texts.collect::<Vec<_>>())
+        };
+        let expected: Vec<_> = (1..=20).map(|number| (number % 2 == 1).then(|| said(number))).collect();
+        let before = reads(fleet, FROM_REPLICA).await?;
+        for gateway in [0, 1] {
+            ensure!(export(gateway).await? == expected);
+        }
+        ensure!(reads(fleet, FROM_REPLICA).await? >= before + 4, "conversations and messages come from the replica");
+        replica(fleet)?.kill().await?;
+        for gateway in [0, 1] {
+            ensure!(export(gateway).await? == expected, "an export without the replica");
+        }
+        replica(fleet)?.start().await
     })
 }
