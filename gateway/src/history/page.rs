@@ -324,9 +324,9 @@ impl History {
         }
         let mut bodies = self.cold.read(conversation_id, &wanted).await;
         self.read_moved(conversation_id, &wanted, found, &mut bodies).await;
-        let lost = bodies.values().filter(|body| body.is_none()).count();
-        if lost > 0 {
-            cold::count_unreadable(lost);
+        let gone = bodies.values().filter(|body| body.is_none()).count();
+        if gone > 0 {
+            cold::count_unreadable(gone);
         }
         let mut unread = BTreeSet::new();
         for (seq, _) in wanted {
