@@ -238,7 +238,7 @@ pub async fn replace(
         object,
         pack.map(|pack| i64::try_from(pack.bytes.len()).unwrap_or(i64::MAX)),
         pack.map(|pack| to_sql(pack.messages)),
-        pack.map(Pack::sha256),
+        pack.map(|pack| pack.sha256.as_slice()),
         &chunks.conversations,
         &chunks.seqs,
         &chunks.places,
