@@ -291,6 +291,9 @@ async fn a_day_whose_table_is_exchanged_meanwhile_is_read_from_its_beginning() {
          insert into other select * from {name} order by envelope is null, seq desc;
          drop table {name};
          alter table other rename to {name};
+         do $$ begin
+             execute format('alter table {name} owner to %I', (select tableowner from pg_tables where tablename = 'messages'));
+         end $$;
          alter table messages attach partition {name} for values from ('{day} 00:00:00+00') to ('{next} 00:00:00+00');
          commit",
         next = scene.day(-1)

@@ -65,23 +65,24 @@ async fn r12_3_packs_lose_the_texts_of_an_erased_user_and_no_other() {
     scene.store = Store::open(&settings, Purpose::Writing).unwrap().unwrap();
     scene.fill(OLD, 3 * ROWS_MAX).await;
     let user_id = scene.give().await;
-    scene.pass().await;
+    let mut worker = scene.worker();
+    worker.pass().await.unwrap();
     let (packs, bodies) = (scene.packs().await, scene.assert_bodies().await);
     assert!(packs.len() > 2 && scene.texts_in_objects(user_id).await > 1000);
     scene.erase(user_id).await;
     assert!(scene.left().await > 1000);
     let own_in_rows = bodies - scene.assert_bodies().await;
     assert!(own_in_rows > 0, "the texts of young days went from their rows");
-    assert_eq!(scene.pass().await, Pass { done: 1, failures: 0 });
+    assert_eq!(worker.pass().await.unwrap(), Pass { done: 1, failures: 0 });
     assert_eq!((scene.left().await, scene.texts_in_objects(user_id).await), (0, 0));
     scene.assert_bodies().await;
     verify(&scene.own, &scene.store, scene.day(OLD)).await.unwrap();
     let rewritten = scene.packs().await;
     assert!(packs.iter().zip(&rewritten).all(|(old, new)| old.number == new.number && old.object != new.object));
     assert_eq!(scene.objects().await.len(), rewritten.len(), "the old objects are deleted");
-    assert_eq!(scene.pass().await, Pass::default());
+    assert_eq!(worker.pass().await.unwrap(), Pass::default());
     scene.pass_a_day().await;
-    assert_eq!(scene.pass().await, Pass { done: 1, failures: 0 }, "the rows with bodies go as ever");
+    assert_eq!(worker.pass().await.unwrap(), Pass { done: 1, failures: 0 }, "the rows with bodies go as ever");
     warm(&scene.own, &scene.store, scene.day(OLD)).await.unwrap();
     let texts = sqlx::query_scalar!(
         r#"select count(*) as "count!" from messages where sender_id = $1 and envelope is not null"#,
@@ -171,7 +172,8 @@ async fn r12_3_a_damaged_pack_is_not_rewritten_and_one_without_other_texts_goes(
     let scene = Scene::set().await;
     let user_id = UserId::random().as_uuid();
     sqlx::query!("update messages set sender_id = $1", user_id).execute(&scene.pool).await.unwrap();
-    scene.pass().await;
+    let mut worker = scene.worker();
+    worker.pass().await.unwrap();
     let (packs, objects) = (scene.packs().await, scene.objects().await);
     scene.erase(user_id).await;
     let whole = scene.store.read(&packs[0].object).await.unwrap();
@@ -179,15 +181,15 @@ async fn r12_3_a_damaged_pack_is_not_rewritten_and_one_without_other_texts_goes(
     damaged[20] ^= 1;
     scene.store.delete(&packs[0].object).await.unwrap();
     scene.store.put_new(&packs[0].object, damaged.into()).await.unwrap();
-    assert_eq!(scene.pass().await, Pass { done: 0, failures: 1 });
+    assert_eq!(worker.pass().await.unwrap(), Pass { done: 0, failures: 1 });
     assert_eq!(scene.objects().await, objects);
     scene.store.delete(&packs[0].object).await.unwrap();
     scene.store.put_new(&packs[0].object, whole).await.unwrap();
-    assert_eq!(scene.pass().await, Pass { done: 1, failures: 0 });
+    assert_eq!(worker.pass().await.unwrap(), Pass { done: 1, failures: 0 });
     assert!(scene.objects().await.is_empty() && scene.packs().await.is_empty());
     assert_eq!(scene.left().await, 0);
     scene.pass_a_day().await;
-    assert_eq!(scene.pass().await, Pass { done: 1, failures: 0 });
+    assert_eq!(worker.pass().await.unwrap(), Pass { done: 1, failures: 0 });
     scene.assert_bodies().await;
 }
 
