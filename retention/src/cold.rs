@@ -121,7 +121,7 @@ impl Cold {
     pub async fn pass(&mut self) -> Result<Pass, ColdError> {
         let mut pass = Pass::default();
         let days = steps::due(&self.pool, self.after_days).await?;
-        gauge!(COLD_DAYS_DUE).set(u32::try_from(days.len()).unwrap_or(u32::MAX));
+        show_due(&days);
         for (day, _) in days {
             match self.advance(day, &mut pass).await {
                 Ok(()) => {}
@@ -132,8 +132,7 @@ impl Cold {
                 }
             }
         }
-        gauge!(COLD_DAYS_DUE)
-            .set(u32::try_from(steps::due(&self.pool, self.after_days).await?.len()).unwrap_or(u32::MAX));
+        show_due(&steps::due(&self.pool, self.after_days).await?);
         if self.swept_at.is_none_or(|swept_at| swept_at.elapsed() >= SWEEP_INTERVAL) {
             sweep::sweep(&self.pool, &self.store).await?;
             self.swept_at = Some(Instant::now());
@@ -153,13 +152,8 @@ impl Cold {
 
     /// One step; false if another instance is at the day.
     async fn perform(&self, day: Date, step: Step) -> Result<bool, ColdError> {
-        if step == Step::DeletePacks {
-            sweep::delete_day(&self.store, day).await?;
-            steps::forget_packs(&self.pool, day).await?;
-            tracing::info!(%day, "the packs of a day are deleted");
-            return Ok(true);
-        }
-        if !steps::hold(&self.pool, day, self.holder).await? {
+        // No lease is needed: the day has aged out, and deleting is repeatable.
+        if step != Step::DeletePacks && !steps::hold(&self.pool, day, self.holder).await? {
             return Ok(false);
         }
         match step {
@@ -180,7 +174,11 @@ impl Cold {
                 tracing::info!(%day, "the bodies of a day are only in the object store");
             }
             Step::Rewrite => self.rewrite(day).await?,
-            Step::DeletePacks => {}
+            Step::DeletePacks => {
+                sweep::delete_day(&self.store, day).await?;
+                steps::forget_packs(&self.pool, day).await?;
+                tracing::info!(%day, "the packs of a day are deleted");
+            }
         }
         Ok(true)
     }
@@ -230,6 +228,10 @@ impl Cold {
     async fn read_back(&self, object: &str, expected: &[u8]) -> Result<(), ColdError> {
         read_equal(&self.store, object, expected).await.map(drop)
     }
+}
+
+fn show_due(days: &[(Date, Step)]) {
+    gauge!(COLD_DAYS_DUE).set(u32::try_from(days.len()).unwrap_or(u32::MAX));
 }
 
 /// The object, if it has this SHA-256.
