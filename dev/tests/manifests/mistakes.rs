@@ -16,7 +16,7 @@ const MISTAKES: &str = include_str!("mistakes.txt");
 const BUILDS: [&str; 2] = ["overlays/production + cold", "overlays/small"];
 
 #[test]
-fn every_mistake_is_found() -> Result<()> {
+fn every_mistake_in_manifests_is_found() -> Result<()> {
     let facts = Facts::gather()?;
     let mut right = Vec::new();
     for build in chat_dev::manifests::build()?.iter().filter(|build| BUILDS.contains(&build.name.as_str())) {
