@@ -18,6 +18,8 @@ use crate::{
 
 /// The directory of manifests in the checkout.
 const DIRECTORY: &str = "k8s";
+/// The same from a directory in `.dev/`: kustomize takes relative paths only.
+const FROM_WORK: &str = "../../k8s/";
 /// The component that adds a service, and needs secrets of its own.
 const COLD: &str = "cold";
 
@@ -61,7 +63,7 @@ pub fn build() -> Result<Vec<Build>> {
     for overlay in kustomize.directories("overlays")? {
         let overlay = format!("overlays/{overlay}");
         builds.push(build(overlay.clone(), true, false, kustomize.directory(&overlay)?));
-        let with_cold = kustomize.compose(&overlay, &[path(&COLD.to_owned())])?;
+        let with_cold = kustomize.extend(&overlay, &path(&COLD.to_owned()))?;
         builds.push(build(format!("{overlay} + {COLD}"), true, true, with_cold));
     }
     Ok(builds)
@@ -110,15 +112,26 @@ impl Kustomize {
 
     /// Builds a directory of `k8s/` with components.
     fn compose(&self, resource: &str, components: &[String]) -> Result<String> {
-        // Kustomize takes relative paths only.
+        let components: Vec<_> = components.iter().map(|name| format!("{FROM_WORK}{name}")).collect();
+        let kustomization = json!({ "resources": [format!("{FROM_WORK}{resource}")], "components": components });
+        // JSON is YAML.
+        self.text(&kustomization.to_string())
+    }
+
+    /// Builds an overlay with one more component among its own, as an operator adds it.
+    fn extend(&self, overlay: &str, component: &str) -> Result<String> {
+        let text = fs::read_to_string(self.manifests.join(overlay).join("kustomization.yaml"))?;
+        let text = text.replace("\n- ../../", &format!("\n- {FROM_WORK}"));
+        let (before, components) = text.split_once("\ncomponents:\n").context("the overlay has no components")?;
+        self.text(&format!("{before}\ncomponents:\n- {FROM_WORK}{component}\n{components}"))
+    }
+
+    fn text(&self, kustomization: &str) -> Result<String> {
         let state = paths::state_dir()?;
         fs::create_dir_all(&state)?;
         let work = tempfile::Builder::new().prefix("kustomize-").tempdir_in(state)?;
-        let components: Vec<_> = components.iter().map(|name| format!("../../{DIRECTORY}/{name}")).collect();
-        let kustomization = json!({ "resources": [format!("../../{DIRECTORY}/{resource}")], "components": components });
-        // JSON is YAML.
-        fs::write(work.path().join("kustomization.yaml"), kustomization.to_string())?;
-        self.run(work.path()).with_context(|| format!("{resource} with {}", components.join(", ")))
+        fs::write(work.path().join("kustomization.yaml"), kustomization)?;
+        self.run(work.path()).with_context(|| kustomization.to_owned())
     }
 
     fn run(&self, directory: &Path) -> Result<String> {

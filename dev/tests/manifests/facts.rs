@@ -148,7 +148,7 @@ fn stops(operations: &str) -> Result<BTreeMap<String, u64>> {
 
 /// Whose pods may reach a server: the services that have a user there, and the owner of the tables.
 fn users(postgres: &str, nats: &str, redis: &str) -> Result<BTreeMap<&'static str, BTreeSet<String>>> {
-    // A role that a service has besides its own; an operator; kaha-main-v3; nobody.
+    // No services: a second role of the notifier, the operator, kaha-main-v3, the default user.
     let is_service = |user: &&str| !matches!(*user, "chat_notifier_text" | "chat_admin" | "kaha" | "default");
     let workloads = |users: Vec<&str>| {
         users.into_iter().filter(is_service).map(|user| user.replace('_', "-")).collect::<BTreeSet<_>>()

@@ -32,7 +32,7 @@ const PLATFORM: [&str; 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_find_nothing_wrong_with_the_settings_of_their_pods() -> Result<()> {
+async fn programs_find_nothing_wrong_with_the_settings_of_manifests() -> Result<()> {
     let servers = TestServers::from_env()?;
     servers.store().await?;
     let fleet = Fleet::start(FleetOptions { gateways: 1, has_cold: true, ..servers.shared_fleet().await? }).await?;

@@ -53,7 +53,7 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 }
 
 #[test]
-fn documents_are_read_as_kustomize_prints_them() -> Result<()> {
+fn manifests_are_read_as_kustomize_prints_them() -> Result<()> {
     let text = "a: 1\nb:\n- x: \"true\"\n  y: true\n- 2Gi\nc: |-\n  one\n  two\nd: {}\n---\n- null\n";
     let wanted = serde_json::json!([
         {"a": 1, "b": [{"x": "true", "y": true}, "2Gi"], "c": "one\ntwo", "d": {}},
