@@ -127,7 +127,7 @@ pub async fn check_cold(settings: &ColdSettings) -> ExitCode {
         && report.part("object store", cold::check_store(&store).await) == Some(true)
     {
         report.note(
-                "the bucket keeps versions: bodies of deleted packs stay readable for those that have the content key, or a \
+                "the bucket keeps versions: texts of deleted packs stay readable for those that have the content key, or a \
                  backup of it; turn versioning off, or let old versions expire after a day",
             );
     }

@@ -105,7 +105,7 @@ impl Cold {
                 }
                 Ok(_) => failures + 1,
                 Err(error) => {
-                    tracing::warn!(%error, "bodies can't be moved, trying again");
+                    tracing::warn!(%error, "texts can't be moved, trying again");
                     counter!(COLD_FAILURES_TOTAL).increment(1);
                     failures + 1
                 }
@@ -126,7 +126,7 @@ impl Cold {
             match self.advance(day, &mut pass).await {
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, %day, "a step of moving bodies failed, trying again");
+                    tracing::warn!(%error, %day, "a step of moving texts failed, trying again");
                     counter!(COLD_FAILURES_TOTAL).increment(1);
                     pass.failures += 1;
                 }
@@ -160,18 +160,18 @@ impl Cold {
             Step::Pack => self.pack(day).await?,
             Step::Copy => {
                 let messages = steps::copy(&self.pool, day, self.holder).await?;
-                tracing::info!(%day, messages, "the rows of a day are copied without bodies");
+                tracing::info!(%day, messages, "the rows of a day are copied without texts");
             }
             Step::Swap => {
                 steps::swap(&self.pool, day, self.holder).await?;
-                tracing::info!(%day, "the bodies of a day are in the object store");
+                tracing::info!(%day, "the texts of a day are in the object store");
             }
             Step::DropWarm => {
                 for pack in steps::packs(&self.pool, day).await? {
                     self.read_back(&pack.object, &pack.sha256).await?;
                 }
                 steps::drop_warm(&self.pool, day, self.holder).await?;
-                tracing::info!(%day, "the bodies of a day are only in the object store");
+                tracing::info!(%day, "the texts of a day are only in the object store");
             }
             Step::Rewrite => self.rewrite(day).await?,
             Step::DeletePacks => {

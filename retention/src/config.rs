@@ -40,13 +40,13 @@ pub enum Command {
     /// Needs the old one too, as every service does before it runs. Harmless when repeated; ends with 1 if a key or an
     /// address opens with neither. The database's user must own the tables.
     Rewrap(PrepareSettings),
-    /// Run as the cold worker: move the bodies of old messages to the object store, day after day. Any number of instances may
+    /// Run as the cold worker: move the texts of old messages to the object store, day after day. Any number of instances may
     /// run. Refuses to start with a master key, which it must not have.
     Cold(Box<ColdSettings>),
     /// Compare every pack of a day in the object store with what is recorded of it, then exit: with 1 if one is missing or
     /// differs. Changes nothing.
     Verify(DaySettings),
-    /// Put the bodies of a day back into PostgreSQL, then exit. Harmless when repeated; the day is not moved again.
+    /// Put the texts of a day back into PostgreSQL, then exit. Harmless when repeated; the day is not moved again.
     Warm(DaySettings),
 }
 
@@ -80,7 +80,7 @@ pub struct PrepareSettings {
 pub struct ColdSettings {
     #[command(flatten)]
     pub check: CheckSettings,
-    /// Days from the end of a day until its bodies move: 9 to 90.
+    /// Days from the end of a day until its texts move: 9 to 90.
     ///
     /// Repeats of messages are compared by their text for eight days, so that nothing younger moves. A smaller number spares
     /// PostgreSQL more; pages of history beyond it are read from the object store.
@@ -116,7 +116,7 @@ fn read_day(text: &str) -> Result<Date, String> {
 /// Refuses a process that could open what it moves.
 pub fn refuse_master_key() -> anyhow::Result<()> {
     if let Some(variable) = MASTER_KEYS.into_iter().find(|variable| std::env::var_os(variable).is_some()) {
-        bail!("{variable} is set: the cold worker moves bodies that it must not be able to open; start it without");
+        bail!("{variable} is set: the cold worker moves texts that it must not be able to open; start it without");
     }
     Ok(())
 }

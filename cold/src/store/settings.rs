@@ -13,19 +13,19 @@ use object_store::{
 };
 use url::Url;
 
-/// Where bodies of old messages are.
+/// The object store of old texts.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Object store")]
 pub struct StoreSettings {
-    /// Object store for the bodies of old messages: `s3://bucket/prefix`, or `file:///directory` on one machine. Optional.
+    /// Object store for the texts of old messages: `s3://bucket/prefix`, or `file:///directory` on one machine. Optional.
     ///
-    /// Without it bodies stay in PostgreSQL. All services that use it have the same; objects of others under the prefix
+    /// Without it texts stay in PostgreSQL. All services that use it have the same; objects of others under the prefix
     /// are deleted.
     #[arg(long, env = "CHAT_COLD_STORE_URL", hide_env_values = true, value_name = "URL")]
     pub cold_store_url: Option<Url>,
     /// Address of a server that speaks the S3 protocol, such as `https://objects.example.com`. Optional: that of Amazon S3.
     ///
-    /// The bucket is the first part of the path. With `http://` all bytes pass in the clear: bodies are sealed, but other
+    /// The bucket is the first part of the path. With `http://` all bytes pass in the clear: texts are sealed, but other
     /// things, such as who reads how much, can be seen.
     #[arg(long, env = "CHAT_COLD_STORE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     pub cold_store_endpoint: Option<Url>,

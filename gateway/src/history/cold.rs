@@ -91,7 +91,7 @@ impl ColdBodies {
             return bodies;
         }
         let Some(store) = &self.store else {
-            tracing::warn!("old bodies are in an object store, and CHAT_COLD_STORE_URL is missing");
+            tracing::warn!("old texts are in an object store, and CHAT_COLD_STORE_URL is missing");
             return bodies;
         };
         let asked_at = Instant::now();
@@ -171,6 +171,6 @@ fn add(conversation_id: ConversationId, chunk: &[u8], seqs: &[Seq], bodies: &mut
 
 /// Counts messages whose bodies are lost or damaged.
 pub(super) fn count_unreadable(messages: usize) {
-    tracing::error!(messages, "bodies of old messages are lost or damaged in the object store, and are not shown");
+    tracing::error!(messages, "texts of old messages are lost or damaged in the object store, and are not shown");
     metrics::counter!(telemetry::HISTORY_UNREADABLE_TOTAL).increment(u64::try_from(messages).unwrap_or(u64::MAX));
 }

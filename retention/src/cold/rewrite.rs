@@ -45,7 +45,7 @@ impl Cold {
         steps::replace(&self.pool, day, self.holder, Some(row.number), new, &keys).await?;
         self.store.delete(&row.object).await?;
         counter!(COLD_REWRITTEN_TOTAL).increment(1);
-        tracing::info!(%day, number = row.number, bodies = dropped, "bodies of erased users are removed from a pack");
+        tracing::info!(%day, number = row.number, bodies = dropped, "texts of erased users are removed from a pack");
         Ok(())
     }
 
