@@ -127,9 +127,9 @@ pub async fn check_cold(settings: &ColdSettings) -> ExitCode {
         && report.part("object store", cold::check_store(&store).await) == Some(true)
     {
         report.note(
-                "the bucket keeps versions: texts of deleted packs stay readable for those that have the content key, or a \
+            "the bucket keeps versions: texts of deleted packs stay readable for those that have the content key, or a \
                  backup of it; turn versioning off, or let old versions expire after a day",
-            );
+        );
     }
     let pool = config_check::postgres(&mut report, &settings.postgres, COLD_APPLICATION).await;
     config_check::rights(&mut report, pool.as_ref(), COLD_RIGHTS).await;
