@@ -16,6 +16,7 @@ use chat_shared::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor, Row};
 use time::OffsetDateTime;
 
 use super::{
@@ -44,7 +45,8 @@ impl Stand {
 }
 
 async fn count(place: &Place, statement: &'static str, user_id: UserId) -> i64 {
-    sqlx::query_scalar(statement).bind(user_id.as_uuid()).fetch_one(&place.pool).await.unwrap()
+    let statement = statement.replace("$1", &format!("'{}'", user_id.as_uuid()));
+    place.pool.fetch_one(AssertSqlSafe(statement)).await.unwrap().get(0)
 }
 
 /// Removes the texts of erased users, as retention does.
@@ -246,15 +248,18 @@ async fn r12_3_a_page_that_meets_a_pack_which_was_replaced_reads_the_new_one() {
     let history =
         History::new(place.database.clone(), place.tail.clone(), place.content.clone(), ColdBodies::new(store));
     worker.put_new(&object, bytes.clone()).await.unwrap();
-    let (reading, id) = (history.clone(), conversation.conversation_id);
-    let page = tokio::spawn(async move { reading.page(ana, id, PageOf::Newest, 50).await });
-    until("the page asks for the pack", async || proxy.reads() > 0).await;
-    worker.put_new("new.pack", bytes).await.unwrap();
-    sqlx::query!("update cold_packs set object = 'new.pack'").execute(&place.pool).await.unwrap();
-    worker.delete(&object).await.unwrap();
-    let (_, address) = url.rsplit_once('@').unwrap();
-    proxy.lead_to(address.split_once('/').unwrap().0.to_owned());
-    assert_eq!(page.await.unwrap().unwrap().messages.len(), 20);
+    let id = conversation.conversation_id;
+    let page = history.page(ana, id, PageOf::Newest, 50);
+    let replacing = async {
+        until("the page asks for the pack", async || proxy.reads() > 0).await;
+        worker.put_new("new.pack", bytes).await.unwrap();
+        sqlx::query!("update cold_packs set object = 'new.pack'").execute(&place.pool).await.unwrap();
+        worker.delete(&object).await.unwrap();
+        let (_, address) = url.rsplit_once('@').unwrap();
+        proxy.lead_to(address.split_once('/').unwrap().0.to_owned());
+    };
+    let (page, ()) = tokio::join!(page, replacing);
+    assert_eq!(page.unwrap().messages.len(), 20);
     // One that is gone costs its messages, and no more than its messages.
     worker.delete("new.pack").await.unwrap();
     let history = History::new(
