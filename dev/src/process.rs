@@ -248,6 +248,9 @@ impl Process {
             send(*child, signal);
         }
         send(life.pid, signal);
+        if signal == Signal::STOP {
+            family.iter().chain([&life.pid]).for_each(|pid| family::wait_frozen(*pid));
+        }
         family
     }
 
