@@ -271,12 +271,14 @@ async fn past_typing(client: &mut Client) -> Push {
 
 #[tokio::test]
 async fn neither_typing_nor_deliveries_are_told_and_only_readers_hear_of_reading_r6_4() {
-    let (place, [ana, ben]) = (Place::new().await, users());
+    let (place, [ana, ben, eve]) = (Place::new().await, users());
     let here = start(&place).await;
     receipts::start(&here);
     let direct = place.direct(ana, ben).await.conversation_id;
     let group = place.group(ana, &[ben]).await.conversation_id;
+    let aside = place.direct(eve, ben).await.conversation_id;
     let (mut one, mut other) = (Client::connect(&here, ana).await, Client::connect(&here, ben).await);
+    let mut third = Client::connect(&here, eve).await;
     place.send_many(ana, direct, 1).await;
     let message: Event = events(&place, direct).await.pop().unwrap();
     notify(&place, StreamSeq::ZERO, &message).await;
@@ -286,6 +288,15 @@ async fn neither_typing_nor_deliveries_are_told_and_only_readers_hear_of_reading
     place.conversations.block(ben, ana).await.unwrap();
     let typing = |conversation_id| Command::SetTyping(SetTyping { conversation_id, is_typing: true });
     assert_eq!(other.ask(Command::Confirm(Confirm { cursor })).await, Reply::Done { reference: 7 });
+    // Deliveries are told in lots, one after the other: after the second receipt the lot with the blocked one is done.
+    for _ in 0..2 {
+        place.send_many(eve, aside, 1).await;
+        notify(&place, StreamSeq::ZERO, &events(&place, aside).await.pop().unwrap()).await;
+        assert!(matches!(third.push().await, Push::Message { .. }));
+        let Push::Message { cursor: Some(cursor), .. } = other.push().await else { panic!() };
+        assert_eq!(other.ask(Command::Confirm(Confirm { cursor })).await, Reply::Done { reference: 7 });
+        assert!(matches!(third.push().await, Push::Receipt { .. }));
+    }
     assert_eq!(other.ask(typing(direct)).await, Reply::Done { reference: 7 }, "nobody learns that it is of no use");
     assert_eq!(one.ask(typing(direct)).await, Reply::Done { reference: 7 });
     assert_eq!(other.ask(typing(group)).await, Reply::Done { reference: 7 });
