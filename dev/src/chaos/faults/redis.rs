@@ -88,16 +88,21 @@ pub async fn full(trial: &mut Trial<'_>) -> Result<()> {
     trial.pause(300..1500).await;
     let since = Instant::now();
     let mut redis = ground.redis().await?;
-    let before = refused_for_memory(&mut redis).await?;
+    let (before, without_before) = (refused_for_memory(&mut redis).await?, without_inboxes(ground).await?);
     let room: String = config(&mut redis, "maxmemory").await?;
     set(&mut redis, "maxmemory", "1").await?;
     trial.fault(&format!("Redis is full for {} s: it refuses every write", length.as_secs()));
     trial.last(length).await;
     let refused = refused_for_memory(&mut redis).await? - before;
+    let without = without_inboxes(ground).await?.saturating_sub(without_before);
     set(&mut redis, "maxmemory", &room).await?;
     trial.told.line("Redis has room again");
     nothing_was_refused(trial, since);
-    trial.bite(refused > 0, format!("Redis refused {refused} writes of the services for want of memory"));
+    // While a circuit breaker is open, the services send no writes that could be refused.
+    trial.bite(
+        refused > 0 || without > 0,
+        format!("Redis refused {refused} writes for want of memory, {without} events were delivered without an inbox"),
+    );
     Ok(())
 }
 
