@@ -160,6 +160,8 @@ async fn page_in_time(place: &Place, user_id: UserId, id: ConversationId, of: Pa
     let found = parking_lot::Mutex::new(None);
     until("a page", async || {
         let page = place.page(user_id, id, of, 10).await;
+        // Shown if the page does not come in time.
+        let page = page.inspect_err(|refusal| println!("{of:?}: {refusal:?}"));
         let is_there = page.is_ok();
         *found.lock() = page.ok();
         is_there
