@@ -11,7 +11,7 @@ mod audit;
 mod cargo;
 mod chaos;
 pub mod commands;
-mod content_keys;
+pub mod content_keys;
 mod copy;
 pub mod demo;
 pub mod fleet;

@@ -23,7 +23,7 @@ const FROM_WORK: &str = "../../k8s/";
 /// The component that adds a service, and needs secrets of its own.
 const COLD: &str = "cold";
 
-/// What kustomize makes of one directory, or of the base with components.
+/// The output of kustomize for one directory, or for the base with components.
 #[derive(Debug, Clone)]
 pub struct Build {
     /// Such as `overlays/small` or `base + cold`.

@@ -20,7 +20,7 @@ use crate::{
         AGEING_FAILURES_TOTAL, DAYS, FLOORS_RAISED_TOTAL, KEYS_DESTROYED_TOTAL, LOCK_ATTEMPTS_TOTAL, LOCK_SECONDS,
         OLDEST_DAY_AGE_DAYS, PARTITION_FAULTS,
     },
-    worker::retry_delay,
+    pace::{self, Batch, Rhythm},
 };
 
 use steps::Step;
@@ -34,23 +34,17 @@ const ATTEMPTS_MAX: u32 = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// After so many attempts without the lock a pass leaves all steps that need the lock of all days to the next pass.
 const REFUSALS_MAX: u32 = 10;
-/// Raising floors rests this many times as long as it works, so that it takes a tenth of a connection at the most.
-const REST_FACTOR: u32 = 9;
-/// Conversations, or rows of each ledger, of a transaction. Half as many after a failure, for a disk on which that
-/// takes longer than a statement may, and twice as many after a success.
+/// Conversations, or rows of each ledger, of a transaction.
 const BATCH_MAX: i32 = 1000;
 const BATCH_MIN: i32 = 10;
 /// How long PostgreSQL may take to say which partitions have faults, when settings are checked.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// The longest rest.
-const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Ages days out, for as long as it runs.
 #[derive(Debug)]
 pub struct Ageing {
     pool: PgPool,
-    /// Of the next batch.
-    batch_max: i32,
+    batch: Batch,
     /// Faults of the partitions in the pass before.
     faults: Vec<String>,
 }
@@ -71,25 +65,19 @@ pub struct Pass {
 impl Ageing {
     /// Over the tables behind `pool`.
     pub const fn new(pool: PgPool) -> Self {
-        Self { pool, batch_max: BATCH_MAX, faults: Vec::new() }
+        Self { pool, batch: Batch::new(BATCH_MIN, BATCH_MAX), faults: Vec::new() }
     }
 
     /// Works until `draining`. Failed passes and steps are tried again.
     pub async fn run(mut self, draining: CancellationToken) {
-        let mut failures = 0;
-        loop {
-            // Dropping a pass half-way is harmless: each of its statements is a transaction of its own.
-            let Some(pass) = draining.run_until_cancelled(self.pass()).await else { return };
-            failures = match pass {
-                Ok(_) => 0,
-                Err(error) => {
-                    tracing::warn!(%error, "days can't be aged out, trying again");
-                    counter!(AGEING_FAILURES_TOTAL).increment(1);
-                    failures + 1
-                }
-            };
-            let delay = if failures == 0 { INTERVAL } else { retry_delay(failures) };
-            if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+        let mut rhythm = Rhythm::every(INTERVAL);
+        // Dropping a pass half-way is harmless: each of its statements is a transaction of its own.
+        while let Some(pass) = draining.run_until_cancelled(self.pass()).await {
+            if let Err(error) = &pass {
+                tracing::warn!(%error, "days can't be aged out, trying again");
+                counter!(AGEING_FAILURES_TOTAL).increment(1);
+            }
+            if !rhythm.pause(pass.is_ok(), &draining).await {
                 return;
             }
         }
@@ -133,14 +121,13 @@ impl Ageing {
             }
             let started = Instant::now();
             let outcome = self.attempt(day, step, pass).await;
-            let batch_max = if outcome.is_ok() { self.batch_max * 2 } else { self.batch_max / 2 };
-            self.batch_max = batch_max.clamp(BATCH_MIN, BATCH_MAX);
+            self.batch.adapt(outcome.is_ok());
             match outcome {
                 Ok(Some(amount)) => {
                     pass.done += 1;
                     note(day, step, amount);
                     if step == Step::RaiseFloors {
-                        tokio::time::sleep((started.elapsed() * REST_FACTOR).min(REST_MAX)).await;
+                        pace::rest(started.elapsed()).await;
                     }
                 }
                 Ok(None) => return Ok(()),
@@ -166,7 +153,7 @@ impl Ageing {
         let mut attempts = 1;
         loop {
             let started = Instant::now();
-            let outcome = steps::perform(&self.pool, day, step, self.batch_max).await;
+            let outcome = steps::perform(&self.pool, day, step, self.batch.size()).await;
             let is_refused = outcome.as_ref().is_err_and(is_lock_refused);
             if is_refused {
                 pass.refusals += 1;

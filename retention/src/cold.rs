@@ -30,7 +30,7 @@ pub use by_hand::{verify, warm};
 
 use crate::{
     metrics::{COLD_BYTES_TOTAL, COLD_DAYS_DUE, COLD_FAILURES_TOTAL, COLD_MESSAGES_TOTAL},
-    worker::retry_delay,
+    pace::Rhythm,
 };
 use steps::{PackRow, Step};
 
@@ -94,24 +94,18 @@ impl Cold {
 
     /// Works until `draining`, and sets `passed` after the first pass without a failure. Failed passes are tried again.
     pub async fn run(mut self, passed: Latch, draining: CancellationToken) {
-        let mut failures = 0;
-        loop {
-            // Dropping a pass half-way is harmless: an object that is not recorded is swept.
-            let Some(pass) = draining.run_until_cancelled(self.pass()).await else { return };
-            failures = match pass {
-                Ok(Pass { failures: 0, .. }) => {
-                    passed.set(true);
-                    0
-                }
-                Ok(_) => failures + 1,
-                Err(error) => {
-                    tracing::warn!(%error, "texts can't be moved, trying again");
-                    counter!(COLD_FAILURES_TOTAL).increment(1);
-                    failures + 1
-                }
-            };
-            let delay = if failures == 0 { INTERVAL } else { retry_delay(failures) };
-            if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+        let mut rhythm = Rhythm::every(INTERVAL);
+        // Dropping a pass half-way is harmless: an object that is not recorded is swept.
+        while let Some(pass) = draining.run_until_cancelled(self.pass()).await {
+            if let Err(error) = &pass {
+                tracing::warn!(%error, "texts can't be moved, trying again");
+                counter!(COLD_FAILURES_TOTAL).increment(1);
+            }
+            let has_succeeded = pass.is_ok_and(|pass| pass.failures == 0);
+            if has_succeeded {
+                passed.set(true);
+            }
+            if !rhythm.pause(has_succeeded, &draining).await {
                 return;
             }
         }

@@ -12,49 +12,38 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::{ERASED_MESSAGES_TOTAL, ERASURE_FAILURES_TOTAL, ERASURES_OLDEST_SECONDS, ERASURES_PENDING},
-    worker::retry_delay,
+    pace::{self, Batch, Rhythm},
 };
 
 /// Between two looks for what is due.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// Blocks of 8 KiB that one transaction reads. Half as many after a failure, and twice as many after a success.
+/// Blocks of 8 KiB that one transaction reads.
 const BLOCKS_MAX: i32 = 512;
 const BLOCKS_MIN: i32 = 8;
-/// A pass rests this many times as long as it works, so that it takes a tenth of a connection at the most.
-const REST_FACTOR: u32 = 9;
-/// The longest rest.
-const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Removes texts, for as long as it runs.
 #[derive(Debug)]
 pub struct Erasing {
     pool: PgPool,
-    /// Of the next transaction.
-    blocks_max: i32,
+    blocks: Batch,
 }
 
 impl Erasing {
     /// Over the tables behind `pool`.
     pub const fn new(pool: PgPool) -> Self {
-        Self { pool, blocks_max: BLOCKS_MAX }
+        Self { pool, blocks: Batch::new(BLOCKS_MIN, BLOCKS_MAX) }
     }
 
     /// Works until `draining`. A step that fails is tried again.
     pub async fn run(mut self, draining: CancellationToken) {
-        let mut failures = 0;
-        loop {
-            // Dropping a pass half-way is harmless: each of its steps is a transaction of its own.
-            let Some(pass) = draining.run_until_cancelled(self.pass()).await else { return };
-            failures = match pass {
-                Ok(_) => 0,
-                Err(error) => {
-                    tracing::warn!(%error, "texts of erased users can't be removed, trying again");
-                    counter!(ERASURE_FAILURES_TOTAL).increment(1);
-                    failures + 1
-                }
-            };
-            let delay = if failures == 0 { INTERVAL } else { retry_delay(failures) };
-            if draining.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+        let mut rhythm = Rhythm::every(INTERVAL);
+        // Dropping a pass half-way is harmless: each of its steps is a transaction of its own.
+        while let Some(pass) = draining.run_until_cancelled(self.pass()).await {
+            if let Err(error) = &pass {
+                tracing::warn!(%error, "texts of erased users can't be removed, trying again");
+                counter!(ERASURE_FAILURES_TOTAL).increment(1);
+            }
+            if !rhythm.pause(pass.is_ok(), &draining).await {
                 return;
             }
         }
@@ -67,11 +56,10 @@ impl Erasing {
         loop {
             let started = Instant::now();
             let step = self.step().await;
-            let blocks_max = if step.is_ok() { self.blocks_max * 2 } else { self.blocks_max / 2 };
-            self.blocks_max = blocks_max.clamp(BLOCKS_MIN, BLOCKS_MAX);
+            self.blocks.adapt(step.is_ok());
             let Some(texts) = step? else { break };
             removed += texts;
-            tokio::time::sleep((started.elapsed() * REST_FACTOR).min(REST_MAX)).await;
+            pace::rest(started.elapsed()).await;
         }
         self.show().await?;
         Ok(removed)
@@ -79,7 +67,7 @@ impl Erasing {
 
     /// One transaction; how many texts it removed. None if nothing is due, or another instance is at it.
     async fn step(&self) -> sqlx::Result<Option<u64>> {
-        let texts = sqlx::query_scalar!("select erase_messages($1)", self.blocks_max).fetch_one(&self.pool).await?;
+        let texts = sqlx::query_scalar!("select erase_messages($1)", self.blocks.size()).fetch_one(&self.pool).await?;
         let texts = texts.map(i64::unsigned_abs);
         counter!(ERASED_MESSAGES_TOTAL).increment(texts.unwrap_or(0));
         Ok(texts)

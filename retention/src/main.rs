@@ -10,6 +10,7 @@ mod grants;
 mod keys;
 mod metrics;
 mod migrate;
+mod pace;
 mod partitions;
 mod prepare;
 mod rewrap;

@@ -15,14 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::{FAILURES_TOTAL, KEYS_AHEAD_DAYS, KEYS_DAMAGED, PARTITIONS_AHEAD_DAYS},
+    pace::retry_delay,
     prepare::{Prepared, prepare},
 };
 
 const INTERVAL: Duration = Duration::from_hours(1);
 /// Spreads instances that were started together.
 const JITTER_MAX: Duration = Duration::from_mins(5);
-const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-const RETRY_DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// Keeps the coming days prepared.
 pub struct Worker {
@@ -90,27 +89,9 @@ impl Worker {
     }
 }
 
-/// A second at first, so that a database that comes up a little later costs little; then up to a minute.
-pub fn retry_delay(failures: u32) -> Duration {
-    RETRY_DELAY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_DELAY_MAX)
-}
-
 /// Counts from what the last success left, so that the gauges fall while nothing succeeds.
 fn show_days_ahead(last: Option<Prepared>, today: Day) {
     let ahead = |until: Option<Day>| f64::from(until.map_or(0, |until| until.0 - today.0));
     gauge!(PARTITIONS_AHEAD_DAYS).set(ahead(last.map(Prepared::partitions_until)));
     gauge!(KEYS_AHEAD_DAYS).set(ahead(last.map(Prepared::keys_until)));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_delay_after_failures_grows_to_a_minute() {
-        assert_eq!(retry_delay(1), Duration::from_secs(1));
-        assert_eq!(retry_delay(4), Duration::from_secs(8));
-        assert_eq!(retry_delay(7), Duration::from_mins(1));
-        assert_eq!(retry_delay(u32::MAX), Duration::from_mins(1));
-    }
 }

@@ -137,6 +137,17 @@ impl Service {
         Ok(sum_of(&self.metrics().await?, metric, label))
     }
 
+    /// The value of a metric without labels.
+    ///
+    /// # Errors
+    /// If it has no such metric.
+    pub async fn value(&self, metric: &str) -> Result<u64> {
+        let metrics = self.metrics().await?;
+        let values = metrics.lines().filter_map(|line| line.split_once(' '));
+        let value = values.into_iter().find_map(|(found, value)| (found == metric).then_some(value));
+        Ok(value.with_context(|| format!("{} doesn't count {metric}", self.name()))?.parse()?)
+    }
+
     /// Its log file.
     pub fn log(&self) -> &Path {
         self.process.log()

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::{
     calls::RedisWork,
     machine,
+    run::number,
     statements::{self, PostgresWork},
     subject::{Subject, Watched, Work},
 };
@@ -124,14 +125,11 @@ impl Chat {
 
     /// A counter of the gateways without labels, all of them together.
     pub(super) async fn counted(&self, name: &str) -> Result<f64> {
-        let mut sum = 0.0;
+        let mut sum = 0;
         for gateway in self.fleet.gateways() {
-            let metrics = gateway.metrics().await?;
-            let line = metrics.lines().find(|line| line.split_whitespace().next() == Some(name));
-            let value = line.and_then(|line| line.split_whitespace().nth(1));
-            sum += value.with_context(|| format!("a gateway doesn't count {name}"))?.parse::<f64>()?;
+            sum += gateway.value(name).await?;
         }
-        Ok(sum)
+        Ok(number(sum))
     }
 
     /// Somebody new, with a token.

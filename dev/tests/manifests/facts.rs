@@ -1,4 +1,4 @@
-//! What the programs, permissions and documents say, with which the manifests are compared.
+//! Facts of the programs, permissions and documents, with which the manifests are compared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// What it is if it isn't set.
+    /// The default value.
     pub fn default(&self) -> Option<&str> {
         self.description.split_once("[default: ")?.1.split_once(']').map(|(value, _)| value)
     }
@@ -54,7 +54,7 @@ pub struct Facts {
     pub secrets: Vec<SecretRow>,
     /// Seconds that a stop takes, by the row of the table.
     pub stops: BTreeMap<String, u64>,
-    /// Who has a user on a server: workloads, by `postgres`, `nats` and `redis`.
+    /// Workloads that have a user on a server, by `postgres`, `nats` and `redis`.
     pub users: BTreeMap<&'static str, BTreeSet<String>>,
     /// Paths of the port for metrics and health.
     pub probes: BTreeSet<String>,
@@ -146,7 +146,7 @@ fn stops(operations: &str) -> Result<BTreeMap<String, u64>> {
     Ok(stops)
 }
 
-/// Whose pods may reach a server: the services that have a user there, and the owner of the tables.
+/// The workloads that may reach a server: the services that have a user there, and the owner of the tables.
 fn users(postgres: &str, nats: &str, redis: &str) -> Result<BTreeMap<&'static str, BTreeSet<String>>> {
     // No services: a second role of the notifier, the operator, kaha-main-v3, the default user.
     let is_service = |user: &&str| !matches!(*user, "chat_notifier_text" | "chat_admin" | "kaha" | "default");
@@ -187,7 +187,7 @@ pub fn names(expression: &str) -> Vec<&str> {
     found
 }
 
-/// What stands between pairs of a mark.
+/// The texts between pairs of a mark.
 fn quoted(text: &str, mark: char) -> Vec<&str> {
     text.split(mark).skip(1).step_by(2).collect()
 }

@@ -32,7 +32,7 @@ pub fn title(object: &Value) -> String {
     format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"))
 }
 
-/// What kustomize prints.
+/// The objects that kustomize prints.
 #[derive(Debug, Clone)]
 pub struct Objects(pub Vec<Value>);
 
@@ -49,12 +49,12 @@ impl Objects {
         self.0.iter().find(|object| text(object, "/kind") == kind && text(object, "/metadata/name") == name)
     }
 
-    /// What runs pods.
+    /// Deployments and Jobs.
     pub fn workloads(&self) -> impl Iterator<Item = Workload<'_>> {
         self.0.iter().filter(|object| matches!(text(object, "/kind"), "Deployment" | "Job")).map(Workload)
     }
 
-    /// The environment variables of a container. What refers to no `ConfigMap` here is named `missing`.
+    /// The environment variables of a container. A reference to a `ConfigMap` that is absent is named `missing`.
     pub fn settings(&self, container: &Value) -> BTreeMap<String, String> {
         let mut settings = BTreeMap::new();
         for source in list(container, "/envFrom") {

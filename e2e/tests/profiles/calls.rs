@@ -54,9 +54,9 @@ fn r11_1_a_cold_list_of_fifty_costs_one_call_and_a_warm_one_none() -> Result<()>
 /// Asks the second gateway for a page of the conversation list, once, and counts what it asks of PostgreSQL for that.
 async fn list_and_count(fleet: &TestFleet, viewer: &Person) -> Result<u64> {
     let gateway = fleet.gateway(1);
-    let before = view::counter(gateway, "chat_gateway_sql_statements_total").await?;
+    let before = gateway.value("chat_gateway_sql_statements_total").await?;
     let page: ConversationPage = fleet.api(viewer, 1).get(&format!("conversations?limit={ROWS}")).await?.ok()?;
-    let after = view::counter(gateway, "chat_gateway_sql_statements_total").await?;
+    let after = gateway.value("chat_gateway_sql_statements_total").await?;
     assert_eq!(page.conversations.len(), ROWS);
     assert!(page.conversations.iter().all(|row| row.last_message.is_some()), "last messages are asked for too");
     Ok(after - before)

@@ -1,7 +1,6 @@
 //! What clients are shown of users and businesses, what kaha-main-v3 knows of them, and what Redis keeps.
 
 use anyhow::{Context, Result, ensure};
-use chat_dev::fleet::Service;
 use chat_e2e::{Api, Socket, TestFleet, eventually};
 use chat_shared::{
     ids::{BusinessId, UserId},
@@ -11,7 +10,7 @@ use chat_shared::{
 use serde_json::Value;
 
 /// The gateways' counter of calls to kaha-main-v3, by outcome.
-const CALLS: &str = "chat_gateway_profile_calls_total{";
+const CALLS: &str = "chat_gateway_profile_calls_total";
 
 /// Profiles as a gateway shows them at this moment.
 pub async fn shown(api: &Api, users: &[UserId], businesses: &[BusinessId]) -> Result<ProfileList> {
@@ -93,23 +92,10 @@ pub fn calls_for(fleet: &TestFleet, ids: &[UserId]) -> usize {
 pub async fn repeats(fleet: &TestFleet) -> Result<usize> {
     let mut repeats = 0;
     for gateway in fleet.gateways() {
-        repeats += usize::try_from(counter(gateway, "chat_gateway_profiles_overtaken_total").await?)?;
-        for line in gateway.metrics().await?.lines().filter(|line| line.starts_with(CALLS)) {
-            let (labels, count) = line.rsplit_once(' ').context("a counter has a value")?;
-            if !labels.contains("\"answered\"") {
-                repeats += count.parse::<usize>()?;
-            }
-        }
+        repeats += gateway.value("chat_gateway_profiles_overtaken_total").await?;
+        repeats += gateway.counter(CALLS, "").await? - gateway.counter(CALLS, "outcome=\"answered\"").await?;
     }
-    Ok(repeats)
-}
-
-/// What a gateway has counted so far, by the name of a counter without labels.
-pub async fn counter(gateway: &Service, name: &str) -> Result<u64> {
-    let metrics = gateway.metrics().await?;
-    let values = metrics.lines().filter_map(|line| line.split_once(' '));
-    let value = values.into_iter().find_map(|(found, value)| (found == name).then_some(value));
-    Ok(value.with_context(|| format!("a gateway doesn't count {name}"))?.parse()?)
+    Ok(usize::try_from(repeats)?)
 }
 
 /// Checks that kaha-main-v3 was asked for these users in so many calls and in no more.

@@ -1,4 +1,4 @@
-//! What an erasure asks about a user's conversations.
+//! Statements of an erasure about the conversations of a user.
 
 use chat_shared::{
     ids::{ConversationId, UserId},
@@ -9,7 +9,7 @@ use super::{Conversations, record::stored_id};
 use crate::{database::statement, refusal::Refusal};
 
 impl Conversations {
-    /// Some of the blocks by a user and of a user: who has blocked, and who is blocked.
+    /// Some of the blocks by a user and of a user, as blocker and blocked user.
     pub async fn blocks_with(&self, user_id: UserId, rows_max: i64) -> Result<Vec<[UserId; 2]>, Refusal> {
         let mut connection = self.database.connection().await?;
         let listing = sqlx::query!(
@@ -35,7 +35,7 @@ impl Conversations {
         rows.into_iter().map(|id| Ok(stored_id(id)?)).collect()
     }
 
-    /// Removes some of what is kept of groups that a user has left, and of conversations that are muted; how much.
+    /// Removes some of the rows of groups that a user has left, and some mutes. Gives the number of both.
     pub async fn forget_memberships(&self, user_id: UserId, rows_max: i64) -> Result<u64, Refusal> {
         let mut connection = self.database.connection().await?;
         let deletion = sqlx::query!(

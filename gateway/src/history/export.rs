@@ -1,6 +1,6 @@
 //! A user's part of a conversation, for the export of the user's data: own messages with texts, those of others without.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use chat_shared::{
     clock::{Day, Timestamp},
@@ -66,9 +66,6 @@ pub struct ExportPart {
 #[error("the key of a day is stored, and this gateway does not have it or can't open it")]
 struct KeyNotOpened;
 
-/// Days whose keys this gateway does not have, and whether they are stored.
-type KeysStored = BTreeMap<Day, bool>;
-
 impl History {
     /// The messages of a conversation after a number, as far as they belong in the user's export: all if the user takes part in
     /// it now, else own ones alone.
@@ -81,10 +78,10 @@ impl History {
         let place = Place::After(after);
         let part = self.read(user_id, conversation_id, place, limits::PAGE_ROWS_MAX, Reader::Export).await?;
         let next = part.shown.filter(|_| part.has_more()).map(|shown| shown.last);
-        let (mut messages, mut keys_stored) = (Vec::new(), KeysStored::new());
+        let (mut messages, mut destroyed) = (Vec::new(), BTreeSet::new());
         for stored in part.found.into_values().flatten() {
             let text = if stored.message.sender_id == user_id {
-                Some(self.open_own(conversation_id, &stored, &mut keys_stored).await?)
+                Some(self.open_own(conversation_id, &stored, &mut destroyed).await?)
             } else {
                 None
             };
@@ -107,25 +104,24 @@ impl History {
         Ok(ExportPart { messages: messages.into_iter().map(exported).collect(), next })
     }
 
-    /// The text of an own message, or why it can't be read any more. Refused if it may be readable later.
+    /// The text of an own message, or why it can't be read any more; adds its day to `destroyed` if the key is destroyed.
+    /// Refused if it may be readable later.
     async fn open_own(
         &self,
         conversation_id: ConversationId,
         stored: &StoredMessage,
-        keys_stored: &mut KeysStored,
+        destroyed: &mut BTreeSet<Day>,
     ) -> Result<Result<String, Unreadable>, Refusal> {
         let Some(day) = stored.message.envelope.day() else {
             cold::count_unreadable(1);
             return Ok(Err(Unreadable::Lost));
         };
         if !self.content.has_key(day) {
-            let is_stored = match keys_stored.get(&day) {
-                Some(is_stored) => *is_stored,
-                None => self.is_key_stored(day).await?,
-            };
-            keys_stored.insert(day, is_stored);
-            let refused = || Refusal::unavailable("the day's content key", &KeyNotOpened);
-            return if is_stored { Err(refused()) } else { Ok(Err(Unreadable::KeyDestroyed)) };
+            if !destroyed.contains(&day) && self.is_key_stored(day).await? {
+                return Err(Refusal::unavailable("the day's content key", &KeyNotOpened));
+            }
+            destroyed.insert(day);
+            return Ok(Err(Unreadable::KeyDestroyed));
         }
         match self.content.open_message(conversation_id, &stored.message) {
             Err(refusal) if refusal.code == ErrorCode::Internal => {

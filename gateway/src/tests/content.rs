@@ -10,20 +10,8 @@ use chat_shared::{
     wire::ErrorCode,
 };
 
-use super::place::{Place, master_key, until};
+use super::place::{Place, master_key, store_key, until};
 use crate::content::Content;
-
-async fn store(place: &Place, key: WrappedKey) {
-    sqlx::query!(
-        "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
-        time::Date::from(key.day),
-        key.master_key_id,
-        key.bytes
-    )
-    .execute(&place.pool)
-    .await
-    .unwrap();
-}
 
 fn sealed() -> Sealed {
     Sealed { conversation_id: ConversationId::random(), message_id: MessageId::random(), sender_id: UserId::random() }
@@ -39,9 +27,9 @@ fn damaged(day: Day) -> WrappedKey {
 async fn a_key_that_does_not_open_costs_its_day_only() {
     let (place, today) = (Place::new().await, Clock::System.now().day());
     let other = MasterKey::parse("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").unwrap();
-    store(&place, other.generate(today.plus(-1)).unwrap()).await;
-    store(&place, damaged(today.plus(2))).await;
-    store(&place, master_key().generate(today.plus(1)).unwrap()).await;
+    store_key(&place.pool, &other.generate(today.plus(-1)).unwrap()).await;
+    store_key(&place.pool, &damaged(today.plus(2))).await;
+    store_key(&place.pool, &master_key().generate(today.plus(1)).unwrap()).await;
 
     let latch = Latch::default();
     let content =
@@ -60,12 +48,12 @@ async fn a_key_that_does_not_open_costs_its_day_only() {
 async fn without_todays_key_a_gateway_is_not_ready() {
     let (place, today) = (Place::new().await, Clock::System.now().day());
     sqlx::raw_sql("delete from content_keys").execute(&place.pool).await.unwrap();
-    store(&place, damaged(today)).await;
+    store_key(&place.pool, &damaged(today)).await;
     let latch = Latch::default();
     let content =
         Content::start(place.pool.clone(), Arc::new(master_key().into()), Clock::System, latch.clone(), &place.tasks);
     let tomorrow = master_key().generate(today.plus(1)).unwrap();
-    store(&place, tomorrow).await;
+    store_key(&place.pool, &tomorrow).await;
     until("tomorrow's key", async || content.days_ahead() == 1).await;
     assert!(!latch.is_set());
     assert_eq!(content.seal(&sealed(), "today").unwrap_err().code, ErrorCode::Unavailable);
@@ -84,7 +72,7 @@ async fn an_empty_answer_leaves_the_keys_as_they_are_and_a_day_that_is_gone_is_f
     assert!(error.to_string().contains("content_keys is empty"), "{error}");
     assert_eq!(content.open(&at, &envelope).unwrap(), "before");
     content.seal(&at, "still").unwrap();
-    store(&place, master_key().generate(today.plus(1)).unwrap()).await;
+    store_key(&place.pool, &master_key().generate(today.plus(1)).unwrap()).await;
     content.fetch(&place.pool).await.unwrap();
     assert_eq!(content.open(&at, &envelope).unwrap_err().code, ErrorCode::Unavailable, "its key was destroyed");
     assert_eq!(content.seal(&at, "too late").unwrap_err().code, ErrorCode::Unavailable);
@@ -110,8 +98,8 @@ async fn while_the_master_key_is_exchanged_a_gateway_with_the_old_one_alone_keep
     let wrapped = WrappedKey { day: today, master_key_id: row.master_key_id, bytes: row.wrapped };
     let anew = both.rewrap(&wrapped).unwrap().unwrap();
     sqlx::raw_sql("delete from content_keys").execute(&place.pool).await.unwrap();
-    store(&place, anew).await;
-    store(&place, new().generate(today.plus(1)).unwrap()).await;
+    store_key(&place.pool, &anew).await;
+    store_key(&place.pool, &new().generate(today.plus(1)).unwrap()).await;
     place.content.fetch(&place.pool).await.unwrap();
     assert_eq!(place.content.open(&at, &envelope).unwrap(), "before");
     assert_eq!(place.content.days_ahead(), 0, "keys that the new one wrapped meanwhile do not open");

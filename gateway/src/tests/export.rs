@@ -16,7 +16,7 @@ use super::{
     business::Shop,
     gateway::state,
     internal::Stand,
-    place::{Place, master_key, until, users},
+    place::{Place, master_key, store_key, until, users},
 };
 use crate::{
     export::{Bounds, ExportCursor, Exports},
@@ -317,15 +317,7 @@ async fn a_text_is_null_if_its_key_is_destroyed_and_refused_if_its_key_is_only_m
         .execute(&place.pool)
         .await
         .unwrap();
-    sqlx::query!(
-        "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
-        time::Date::from(wrapped.day),
-        wrapped.master_key_id,
-        wrapped.bytes
-    )
-    .execute(&place.pool)
-    .await
-    .unwrap();
+    store_key(&place.pool, &wrapped).await;
     place.content.fetch(&place.pool).await.unwrap();
     let export = Export::of(&exports, ana).await.unwrap();
     assert_eq!(export.messages(id), [(1, Some(Value::Null)), of_another(2)]);

@@ -11,6 +11,7 @@ use chat_cold::{
     store::Store,
 };
 use chat_dev::{
+    content_keys,
     servers::{Login, Urls},
     test_servers::{TestServers, unique_namespace},
     wait,
@@ -26,7 +27,7 @@ use chat_shared::{
     position::Seq,
     postgres,
     redis::Redis,
-    sealing::{MasterKey, MasterKeys, Sealed},
+    sealing::{MasterKey, MasterKeys, Sealed, WrappedKey},
     settings::PostgresSettings,
     telemetry::Latch,
     wire::{Conversation, CreateConversation, SendMessage},
@@ -384,18 +385,15 @@ pub fn master_key() -> MasterKey {
     MasterKey::parse("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=").unwrap()
 }
 
+/// Stores a content key.
+pub async fn store_key(pool: &PgPool, key: &WrappedKey) {
+    content_keys::store(&mut pool.acquire().await.unwrap(), [key].into_iter()).await.unwrap();
+}
+
 /// Content with a key for today.
 async fn content(pool: &PgPool, own_pool: &PgPool, tasks: &Tasks) -> Content {
     let wrapped = master_key().generate(Clock::System.now().day()).unwrap();
-    sqlx::query!(
-        "insert into content_keys (day, master_key_id, wrapped, created_at) values ($1, $2, $3, now())",
-        time::Date::from(wrapped.day),
-        wrapped.master_key_id,
-        wrapped.bytes
-    )
-    .execute(pool)
-    .await
-    .unwrap();
+    store_key(pool, &wrapped).await;
     let latch = Latch::default();
     let content = Content::start(own_pool.clone(), Arc::new(master_key().into()), Clock::System, latch.clone(), tasks);
     until("fetching the key", async || latch.is_set()).await;

@@ -143,7 +143,7 @@ impl Scene {
 
     /// An instance whose transactions read one block.
     fn slow(&self) -> Erasing {
-        Erasing { blocks_max: 1, ..Erasing::new(self.own.clone()) }
+        Erasing { blocks: Batch::new(1, 1), ..Erasing::new(self.own.clone()) }
     }
 
     /// Does what the persister does with entries of the log that it stores again.

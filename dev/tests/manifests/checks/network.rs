@@ -65,7 +65,7 @@ impl Checks<'_> {
         self.objects.find("Deployment", "chat-retention-cold").is_some()
     }
 
-    /// What leads in from outside leads to the port for clients.
+    /// Ingresses and HTTP routes lead to the port for clients alone.
     fn entrances(&self, faults: &mut Vec<String>) {
         let mut backends = Vec::new();
         for ingress in self.objects.of_kind("Ingress") {
@@ -107,7 +107,7 @@ impl Checks<'_> {
     }
 }
 
-/// What is wrong with a policy by itself.
+/// The fault of a policy by itself.
 fn fault_of(policy: &Value) -> Option<&'static str> {
     let name = text(policy, "/metadata/name");
     let spec = &policy["spec"];

@@ -31,12 +31,7 @@ const READS: &str = "chat_gateway_cold_reads_total";
 /// Messages that are scrolled through, and those of each page.
 const SCROLLED: u64 = 1000;
 const PAGE: u64 = 100;
-const DUE: &str = "select count(*) from due_cold_steps(14)";
 const A_DAY_LATER: &str = "update cold_days set swapped_at = swapped_at - interval '25 hours'";
-/// Bytes and messages of days whose bodies move.
-const TABLES: &str = "select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint from pg_inherits
-                      join message_days on inhrelid::regclass::text = 'messages_' || to_char(day, 'YYYYMMDD')
-                      where inhparent = 'messages'::regclass and day + 14 < (now() at time zone 'UTC')::date";
 const PACKS: &str = "select coalesce(sum(messages), 0)::bigint, coalesce(sum(bytes), 0)::bigint from cold_packs";
 
 /// The result of the move.
@@ -82,7 +77,7 @@ pub fn hold(chat: &Chat) -> Result<()> {
 pub async fn move_all(chat: &Chat) -> Result<Moved> {
     let worker = worker(chat)?;
     let mut database = chat.database().await?;
-    let bytes_before = integer(&mut database, TABLES, 0).await?;
+    let bytes_before = bytes_of_tables(&mut database).await?;
     worker.kill().await?;
     let postgres = watched(chat.servers().postgres.process(), true, false)?;
     let postgres_before = cost::cpu_seconds(&postgres)?;
@@ -108,7 +103,7 @@ pub async fn move_all(chat: &Chat) -> Result<Moved> {
         postgres_cpu_seconds,
         memory_peak_bytes,
         bytes_before,
-        bytes_after: integer(&mut database, TABLES, 0).await?,
+        bytes_after: bytes_of_tables(&mut database).await?,
         pack_bytes: integer(&mut database, PACKS, 1).await?,
     };
     database.close().await?;
@@ -124,7 +119,7 @@ async fn until_moved(chat: &Chat) -> Result<()> {
     let reported = Cell::new(u64::MAX);
     wait::until("moving bodies into packs", DEADLINE, async || {
         let mut database = chat.database().await?;
-        let due = integer(&mut database, DUE, 0).await?;
+        let due = integer(&mut database, &format!("select count(*) from due_cold_steps({WARM_DAYS})"), 0).await?;
         database.close().await?;
         if reported.replace(due) != due {
             terminal::progress(&format!("{due} days have bodies to move"));
@@ -132,6 +127,16 @@ async fn until_moved(chat: &Chat) -> Result<()> {
         Ok((due == 0).then_some(()))
     })
     .await
+}
+
+/// Bytes of the tables and indexes of days whose bodies move.
+async fn bytes_of_tables(database: &mut PgConnection) -> Result<u64> {
+    let statement = format!(
+        "select coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint from pg_inherits
+         join message_days on inhrelid::regclass::text = 'messages_' || to_char(day, 'YYYYMMDD')
+         where inhparent = 'messages'::regclass and day + {WARM_DAYS} < message_today()"
+    );
+    integer(database, &statement, 0).await
 }
 
 async fn integer(database: &mut PgConnection, statement: &str, column: usize) -> Result<u64> {
