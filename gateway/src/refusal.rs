@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chat_shared::{
+    limits,
     log::AppendError,
     wire::{ErrorBody, ErrorCode, Rejected},
 };
@@ -143,6 +144,11 @@ impl Refusal {
     /// The state doesn't allow it.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Conflict, message)
+    }
+
+    /// The body of a request over its bound.
+    pub fn body_too_large() -> Self {
+        Self::too_large(format!("the body is over {} bytes", limits::BODY_BYTES_MAX))
     }
 
     /// A body or text over its bound.

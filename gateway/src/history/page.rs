@@ -247,7 +247,13 @@ impl History {
             .into_values()
             .flatten()
             .filter_map(|stored: StoredMessage| match self.content.open_message(conversation_id, &stored.message) {
-                Ok(text) => Some(Ok(stored.into_message(conversation_id, text))),
+                Ok(text) => {
+                    let message = stored.into_message(conversation_id, text);
+                    Some(Ok(match &customer {
+                        Some(customer) => customer.message(message),
+                        None => message,
+                    }))
+                }
                 // Its text is in no pack, or other bytes are there than were stored: the other messages are shown.
                 Err(refusal)
                     if (stored.cold.is_some() || stored.lacks_text()) && refusal.code == ErrorCode::Internal =>
@@ -256,10 +262,6 @@ impl History {
                     None
                 }
                 Err(refusal) => Some(Err(refusal)),
-            })
-            .map(|message| match (message, &customer) {
-                (Ok(message), Some(customer)) => Ok(customer.message(message)),
-                (message, _) => message,
             })
             .collect::<Result<_, Refusal>>()?;
         Ok(HistoryPage { messages, has_more, last_seq: extent.last, floor_seq: extent.floor })

@@ -3,12 +3,11 @@
 use axum::{
     Json,
     body::Bytes,
-    extract::{FromRequest, Request, State, rejection::BytesRejection},
+    extract::{FromRequest, Request, State},
     http::StatusCode,
 };
 use chat_shared::{
     ids::UserId,
-    limits,
     wire::{ErrorBody, Map},
 };
 use serde::Deserialize;
@@ -43,10 +42,8 @@ impl<S: Send + Sync> FromRequest<S> for NoFields {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(failed) if failed.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Refusal::too_large(format!("the body is over {} bytes", limits::BODY_BYTES_MAX))
-            }
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::body_too_large(),
             _ => Refusal::invalid("the body can't be read"),
         })?;
         if body.is_empty() || serde_json::from_slice::<Map<Fields>>(&body).is_ok() {

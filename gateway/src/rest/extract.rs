@@ -33,9 +33,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         match axum::Json::from_request(request, state).await {
             Ok(axum::Json(Map(body))) => Ok(Self(body)),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Refusal::too_large(format!("the body is over {} bytes", limits::BODY_BYTES_MAX)))
-            }
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Refusal::body_too_large()),
             Err(JsonRejection::MissingJsonContentType(_)) => {
                 Err(Refusal::invalid("the body must be JSON; say so with `Content-Type: application/json`"))
             }
